@@ -1,0 +1,7 @@
+//! mailslot: a small blocking SMTP and LMTP server that drops mail into Maildirs.
+//!
+//! The protocol lives in [`smtp`], which does no I/O: it is given lines and octets and
+//! returns replies and effects.
+#![forbid(unsafe_code)]
+
+pub mod smtp;

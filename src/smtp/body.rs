@@ -1,0 +1,272 @@
+//! Decoder of a message that arrives behind DATA.
+//!
+//! Push style: it is fed whatever the wire brought and appends the content, lines ending in
+//! LF, to a buffer of the caller. It finds the end of the data and nothing more; limits,
+//! trace headers and files belong elsewhere. The end is `CRLF . CRLF`, or `. CRLF` directly
+//! behind the 354, and no other sequence (RFC 5321 §2.3.8, §4.1.1.4): no client is exempt.
+
+/// What to do with a CR or LF that is not part of a CRLF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BareNewline {
+    /// Read on to the true end, then refuse the message.
+    Reject,
+    /// Take it for a line end of the content, never for the end of the message.
+    Normalize,
+}
+
+/// How far a call of [`Dots::feed`] got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// All input was consumed and the message goes on.
+    More,
+    /// The message ended; `used` octets of the input belong to it.
+    End {
+        /// Octets consumed, the terminator included.
+        used: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Behind a CRLF, or at the very start: a dot here is transparency or the end.
+    LineStart,
+    /// Behind a dot at the start of a line.
+    Dot,
+    /// Behind a dot and a CR at the start of a line.
+    DotCr,
+    /// Within a line.
+    Text,
+    /// Behind a CR within a line.
+    Cr,
+}
+
+/// The end-of-data and dot-stuffing decoder (RFC 5321 §4.5.2).
+#[derive(Debug)]
+pub struct Dots {
+    state: State,
+    policy: BareNewline,
+    bare: bool,
+    size: u64,
+}
+
+impl Dots {
+    /// A decoder for one message. It begins as if a CRLF had just gone by, so that a dot
+    /// directly behind the 354 needs no special case.
+    pub const fn new(policy: BareNewline) -> Self {
+        Self {
+            state: State::LineStart,
+            policy,
+            bare: false,
+            size: 0,
+        }
+    }
+
+    /// Decodes `input` and appends the content to `out`.
+    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Fed {
+        let mut rest = input;
+        while let Some((&octet, tail)) = rest.split_first() {
+            if self.state == State::Text {
+                let run = plain_run(rest);
+                if let Some((text, after)) = rest.split_at_checked(run)
+                    && run > 0
+                {
+                    out.extend_from_slice(text);
+                    self.size += run as u64;
+                    rest = after;
+                    continue;
+                }
+            }
+            rest = tail;
+            if self.octet(octet, out) {
+                return Fed::End {
+                    used: input.len() - rest.len(),
+                };
+            }
+        }
+        Fed::More
+    }
+
+    /// Whether a bare CR or LF was seen: under [`BareNewline::Reject`] the message is refused.
+    pub const fn bare_newline(&self) -> bool {
+        self.bare
+    }
+
+    /// Octets of content so far, stuffed dots not counted, CRLF counted as two (RFC 1870 §5).
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Takes one octet that may matter; true at the end of the message.
+    fn octet(&mut self, octet: u8, out: &mut Vec<u8>) -> bool {
+        self.state = match (self.state, octet) {
+            (State::LineStart, b'.') => State::Dot,
+            (State::Dot, b'\r') => State::DotCr,
+            (State::DotCr, b'\n') => return true,
+            (State::DotCr, _) => {
+                // The dot was transparency; the CR behind it begins no line end.
+                self.bare(b'\r', out);
+                self.text(octet, out)
+            }
+            (State::Cr, b'\n') => {
+                out.push(b'\n');
+                self.size += 2;
+                State::LineStart
+            }
+            (State::Cr, _) => {
+                self.bare(b'\r', out);
+                self.text(octet, out)
+            }
+            (State::LineStart | State::Dot | State::Text, _) => self.text(octet, out),
+        };
+        false
+    }
+
+    /// An octet of content; the state behind it.
+    fn text(&mut self, octet: u8, out: &mut Vec<u8>) -> State {
+        match octet {
+            b'\r' => return State::Cr,
+            b'\n' => self.bare(b'\n', out),
+            _ => {
+                out.push(octet);
+                self.size += 1;
+            }
+        }
+        State::Text
+    }
+
+    /// A newline octet that stands alone. It never leads to [`State::LineStart`]: that is
+    /// what keeps a second message from being smuggled in.
+    fn bare(&mut self, octet: u8, out: &mut Vec<u8>) {
+        self.bare = true;
+        self.size += 1;
+        out.push(match self.policy {
+            BareNewline::Reject => octet,
+            BareNewline::Normalize => b'\n',
+        });
+    }
+}
+
+/// Octets before the first CR or LF. Sixteen at a time, in a form that compiles to vector
+/// compares.
+fn plain_run(octets: &[u8]) -> usize {
+    let mut run = 0;
+    for block in octets.chunks_exact(16) {
+        let newline = block
+            .iter()
+            .fold(false, |seen, &o| seen | (o == b'\r') | (o == b'\n'));
+        if newline {
+            break;
+        }
+        run += 16;
+    }
+    let tail = octets.get(run..).unwrap_or_default();
+    run + tail
+        .iter()
+        .position(|&o| o == b'\r' || o == b'\n')
+        .unwrap_or(tail.len())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
+    use super::*;
+
+    /// The obvious model: prepend a CRLF, find the first CRLF.CRLF, unstuff line by line.
+    /// Returns content (CRLF kept), octets used, whether a bare CR or LF is in it.
+    fn model(input: &[u8]) -> Option<(Vec<u8>, usize, bool)> {
+        let whole = [b"\r\n", input].concat();
+        let end = whole.windows(5).position(|w| w == b"\r\n.\r\n")?;
+        let mut lines = Vec::new();
+        let mut line = Vec::new();
+        let mut rest = &whole[..end + 2];
+        while !rest.is_empty() {
+            if rest.starts_with(b"\r\n") {
+                lines.push(std::mem::take(&mut line));
+                rest = &rest[2..];
+            } else {
+                line.push(rest[0]);
+                rest = &rest[1..];
+            }
+        }
+        let mut content = Vec::new();
+        let mut bare = false;
+        for line in &lines[1..] {
+            let text = line.strip_prefix(b".").unwrap_or(line);
+            bare |= text.contains(&b'\r') || text.contains(&b'\n');
+            content.extend_from_slice(text);
+            content.extend_from_slice(b"\r\n");
+        }
+        Some((content, end + 3, bare))
+    }
+
+    fn decode(pieces: &[&[u8]], policy: BareNewline) -> (Option<usize>, Vec<u8>, Dots) {
+        let (mut dots, mut out, mut before) = (Dots::new(policy), Vec::new(), 0);
+        for piece in pieces {
+            match dots.feed(piece, &mut out) {
+                Fed::More => before += piece.len(),
+                Fed::End { used } => return (Some(before + used), out, dots),
+            }
+        }
+        (None, out, dots)
+    }
+
+    /// R001, R053, A1: every string over `. CR LF x` up to seven octets, at every split.
+    #[test]
+    fn agrees_with_the_model_on_every_short_string() {
+        for length in 1..=7_u32 {
+            for number in 0..4_usize.pow(length) {
+                let text: Vec<u8> = (0..length)
+                    .map(|place| b".\r\nx"[number / 4_usize.pow(place) % 4])
+                    .collect();
+                for split in 0..text.len() {
+                    let (head, tail) = text.split_at(split);
+                    let (used, out, dots) = decode(&[head, tail], BareNewline::Reject);
+                    let expected = model(&text);
+                    assert_eq!(used, expected.as_ref().map(|e| e.1), "{text:?} at {split}");
+                    if let Some((content, _, bare)) = expected {
+                        assert_eq!(dots.bare_newline(), bare, "{text:?} at {split}");
+                        assert_eq!(dots.size(), content.len() as u64, "{text:?} at {split}");
+                        if !bare {
+                            let unix = content.strip_suffix(b"\r\n").map_or(0, <[u8]>::len);
+                            assert!(unix <= content.len());
+                            let lf: Vec<u8> =
+                                content.iter().copied().filter(|&o| o != b'\r').collect();
+                            assert_eq!(out, lf, "{text:?} at {split}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// R053: a leading dot is taken away once, and long runs pass untouched.
+    #[test]
+    fn unstuffs_dots_and_keeps_long_lines() {
+        let long = vec![b'a'; 100_000];
+        let input = [b"..\r\n.a\r\n", &long[..], b"\r\n.\r\nRSET\r\n"].concat();
+        let (used, out, dots) = decode(&[&input], BareNewline::Reject);
+        assert_eq!(used, Some(input.len() - 6));
+        assert_eq!(out, [b".\na\n", &long[..], b"\n"].concat());
+        assert!(!dots.bare_newline());
+    }
+
+    /// A1: a bare newline becomes a line end of the content, never the end of the message.
+    #[test]
+    fn normalizing_never_ends_the_message() {
+        for bad in [
+            "\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\n.\r", "\r\n.\r",
+        ] {
+            let input = format!("a{bad}MAIL FROM:<evil@x>\r\n.\r\n");
+            let (used, _, dots) = decode(&[input.as_bytes()], BareNewline::Normalize);
+            assert_eq!(used, Some(input.len()), "{bad:?}");
+            assert!(dots.bare_newline(), "{bad:?}");
+        }
+        let (_, out, _) = decode(&[b"a\nb\rc\r\n.\r\n"], BareNewline::Normalize);
+        assert_eq!(out, b"a\nb\nc\n");
+    }
+}

@@ -1,0 +1,4 @@
+//! The protocol without a socket: decoders over octets handed in, replies handed back.
+//! Nothing below this folder opens a file, a socket or a clock.
+
+pub mod body;
