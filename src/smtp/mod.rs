@@ -2,3 +2,5 @@
 //! Nothing below this folder opens a file, a socket or a clock.
 
 pub mod body;
+pub mod line;
+pub mod reply;

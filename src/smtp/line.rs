@@ -1,0 +1,139 @@
+//! From octets to command lines. A line ends in CRLF and in nothing else (RFC 5321 §2.3.8).
+//! The splitter always stays in step with the client: a line too long is read to its end in
+//! constant memory and handed on as a value, as is one with a bare CR, LF or NUL.
+
+/// Octets of one overlong line after which the client is hung up on.
+const FLOOD: usize = 1024 * 1024;
+
+/// A line as the session gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// A line without its CRLF.
+    Ok(&'a [u8]),
+    /// It was longer than the limit.
+    TooLong,
+    /// It held a bare CR, a bare LF or a NUL.
+    Malformed,
+}
+
+/// What a look at the buffer gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken<'a> {
+    /// A line, and the octets of the buffer that it used.
+    Line {
+        /// The line.
+        line: Line<'a>,
+        /// Octets to consume, the CRLF included.
+        used: usize,
+    },
+    /// No end of line yet; `used` octets of a line too long may be dropped.
+    More {
+        /// Octets to consume.
+        used: usize,
+    },
+    /// An endless line: 421 and close.
+    Flood,
+}
+
+/// The splitter; all it keeps is how much of a line too long went by.
+#[derive(Debug, Default)]
+pub struct Lines {
+    skipped: usize,
+}
+
+impl Lines {
+    /// A splitter at the start of a line.
+    pub const fn new() -> Self {
+        Self { skipped: 0 }
+    }
+
+    /// Looks for one line in `buffer`; `limit` is in octets, CRLF included. A buffer shorter
+    /// than `limit` that holds no CRLF must be added to, not consumed.
+    pub fn take<'a>(&mut self, buffer: &'a [u8], limit: usize) -> Taken<'a> {
+        match buffer.windows(2).position(|pair| pair == b"\r\n") {
+            Some(at) => {
+                let used = at + 2;
+                let skipped = std::mem::take(&mut self.skipped);
+                let line = match buffer.split_at_checked(at) {
+                    Some((text, _)) if skipped + used <= limit => check(text),
+                    _ => Line::TooLong,
+                };
+                Taken::Line { line, used }
+            }
+            None if self.skipped + buffer.len() < limit => Taken::More { used: 0 },
+            None => {
+                // A CR at the end may be half of the line's end: it stays.
+                let used = buffer.len() - usize::from(buffer.ends_with(b"\r"));
+                self.skipped += used;
+                if self.skipped > FLOOD {
+                    return Taken::Flood;
+                }
+                Taken::More { used }
+            }
+        }
+    }
+}
+
+fn check(text: &[u8]) -> Line<'_> {
+    if text.iter().any(|o| matches!(o, b'\r' | b'\n' | 0)) {
+        Line::Malformed
+    } else {
+        Line::Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R001: a bare CR or LF never makes two commands of one line.
+    #[test]
+    fn only_crlf_ends_a_line() {
+        let mut lines = Lines::new();
+        let all = b"NOOP\nMAIL FROM:<a@b>\r\nQUIT\r\n";
+        assert_eq!(
+            lines.take(all, 512),
+            Taken::Line {
+                line: Line::Malformed,
+                used: 22
+            }
+        );
+        assert_eq!(
+            lines.take(b"QUIT\r\nx", 512),
+            Taken::Line {
+                line: Line::Ok(b"QUIT"),
+                used: 6
+            }
+        );
+        assert_eq!(lines.take(b"QUIT\r", 512), Taken::More { used: 0 });
+    }
+
+    /// R063: a long line is skipped to its end, and the next one is read as ever.
+    #[test]
+    fn a_long_line_is_one_line() {
+        let mut lines = Lines::new();
+        assert_eq!(lines.take(&[b'x'; 600], 512), Taken::More { used: 600 });
+        assert_eq!(lines.take(b"xx\r", 512), Taken::More { used: 2 });
+        assert_eq!(
+            lines.take(b"\r\nNOOP\r\n", 512),
+            Taken::Line {
+                line: Line::TooLong,
+                used: 2
+            }
+        );
+        assert_eq!(
+            lines.take(b"NOOP\r\n", 512),
+            Taken::Line {
+                line: Line::Ok(b"NOOP"),
+                used: 6
+            }
+        );
+    }
+
+    #[test]
+    fn an_endless_line_is_a_flood() {
+        let mut lines = Lines::new();
+        let outcome = (0..2_000).map(|_| lines.take(&[b'x'; 1_024], 512)).last();
+        assert_eq!(outcome, Some(Taken::Flood));
+    }
+}

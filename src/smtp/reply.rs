@@ -1,0 +1,232 @@
+//! What the server answers: the type of a reply, how it is spelled on the wire, and the one
+//! table of all replies in numerical order. A reply is data; who counts, logs and sends it
+//! lives elsewhere.
+
+use std::borrow::Cow;
+
+/// Longest reply line, CRLF included (RFC 5321 §4.5.3.1.5).
+const MAX_LINE: usize = 512;
+
+/// Subject and detail of an enhanced status code (RFC 3463 §2); the class is the first digit
+/// of the reply code, so that the two cannot disagree (RFC 2034 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct X(pub u16, pub u16);
+
+/// One reply, of one line or of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    code: u16,
+    enhanced: Option<X>,
+    text: Cow<'static, str>,
+}
+
+/// A reply with an enhanced status code.
+pub const fn reply(code: u16, x: X, text: &'static str) -> Reply {
+    Reply {
+        code,
+        enhanced: Some(x),
+        text: Cow::Borrowed(text),
+    }
+}
+
+/// A reply without one: greeting, EHLO, and the 3xx (RFC 2034 §4).
+pub const fn plain(code: u16, text: &'static str) -> Reply {
+    Reply {
+        code,
+        enhanced: None,
+        text: Cow::Borrowed(text),
+    }
+}
+
+impl Reply {
+    /// The three digits.
+    pub const fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// Whether it is a 4xx or 5xx.
+    pub const fn is_error(&self) -> bool {
+        self.code >= 400
+    }
+
+    /// The text; lines of a multi-line reply are separated by LF.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The same codes with another text.
+    pub fn with_text(&self, text: impl Into<String>) -> Self {
+        Self {
+            text: Cow::Owned(text.into()),
+            ..self.clone()
+        }
+    }
+
+    /// Appends the reply as it goes over the wire: the codes on each line (RFC 5321 §4.2.1,
+    /// RFC 2034 §4), unprintable octets replaced, long lines cut to 512 octets.
+    pub fn render(&self, out: &mut Vec<u8>) {
+        let mut lines = self.text.split('\n').peekable();
+        while let Some(line) = lines.next() {
+            let start = out.len();
+            let separator = if lines.peek().is_some() { '-' } else { ' ' };
+            out.extend_from_slice(format!("{}{separator}", self.code).as_bytes());
+            if let Some(X(subject, detail)) = self.enhanced {
+                let class = self.code / 100;
+                out.extend_from_slice(format!("{class}.{subject}.{detail} ").as_bytes());
+            }
+            for octet in line.bytes() {
+                out.push(if (b' '..=b'~').contains(&octet) {
+                    octet
+                } else {
+                    b'?'
+                });
+            }
+            out.truncate(start + MAX_LINE - 2);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Whose doing a refusal is: it decides how loudly it is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The client broke the protocol or asked for what does not exist.
+    Client,
+    /// A rule of this server.
+    Policy,
+    /// Trouble of this host: disk, descriptors, files.
+    Local,
+}
+
+/// A refusal: the reply and whose doing it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whose doing it is.
+    pub blame: Blame,
+    /// What the client hears.
+    pub reply: Reply,
+}
+
+impl Refusal {
+    /// The client's doing.
+    pub const fn client(reply: Reply) -> Self {
+        Self {
+            blame: Blame::Client,
+            reply,
+        }
+    }
+
+    /// This host's trouble.
+    pub const fn local(reply: Reply) -> Self {
+        Self {
+            blame: Blame::Local,
+            reply,
+        }
+    }
+}
+
+macro_rules! table {
+    ($($(#[$doc:meta])* $name:ident = $value:expr;)*) => {
+        $($(#[$doc])* pub const $name: Reply = $value;)*
+        /// Every row of the table, for tests.
+        #[cfg(test)]
+        const ALL: &[Reply] = &[$($name),*];
+    };
+}
+
+table! {
+    /// HELP (RFC 5321 §4.1.1.8); the text is made from the command table.
+    HELP = reply(214, X(0, 0), "");
+    /// QUIT (RFC 5321 §4.1.1.10).
+    BYE = reply(221, X(0, 0), "Bye");
+    /// RSET, NOOP (RFC 5321 §4.1.1.5, §4.1.1.9).
+    OK = reply(250, X(0, 0), "OK");
+    /// MAIL (RFC 5321 §3.3).
+    SENDER_OK = reply(250, X(1, 0), "Sender OK");
+    /// RCPT (RFC 5321 §3.3).
+    RECIPIENT_OK = reply(250, X(1, 5), "Recipient OK");
+    /// VRFY that tells nothing (RFC 5321 §3.5.3, §7.3).
+    CANNOT_VRFY = reply(252, X(5, 0), "Cannot VRFY, but will take a message and try");
+    /// DATA (RFC 5321 §4.1.1.4).
+    START_DATA = plain(354, "End data with <CR><LF>.<CR><LF>");
+    /// Shutdown, or the server is full (RFC 5321 §3.8).
+    UNAVAILABLE = reply(421, X(3, 2), "Service not available, try later");
+    /// A silent client (RFC 5321 §4.5.3.2.7).
+    TIMED_OUT = reply(421, X(4, 2), "Timed out");
+    /// Too many errors, too much noise, too many connections of one client.
+    TOO_MUCH = reply(421, X(7, 0), "Too much of this, closing");
+    /// The Maildir cannot be used as it is.
+    MAILBOX_UNUSABLE = reply(451, X(2, 0), "Mailbox cannot be used now");
+    /// The mail root is not there: a volume that is not mounted.
+    MAILBOX_AWAY = reply(451, X(2, 1), "Mailbox is not there now");
+    /// Other local trouble (RFC 5321 §4.2.2).
+    LOCAL_ERROR = reply(451, X(3, 0), "Local error, try later");
+    /// The disk is full (RFC 1870 §6.1).
+    DISK_FULL = reply(452, X(3, 1), "Insufficient storage, try later");
+    /// RFC 5321 §4.5.3.1.10.
+    TOO_MANY_RECIPIENTS = reply(452, X(5, 3), "Too many recipients");
+    /// RFC 5321 §4.2.2.
+    UNKNOWN_COMMAND = reply(500, X(5, 1), "Command not recognized");
+    /// A line too long, or with a bare CR, LF or NUL (RFC 5321 §2.3.8, §4.5.3.1.4).
+    BAD_LINE = reply(500, X(5, 2), "Line too long or malformed");
+    /// RFC 5321 §4.3.2.
+    BAD_RECIPIENT_SYNTAX = reply(501, X(1, 3), "Bad recipient address syntax");
+    /// RFC 5321 §4.3.2.
+    BAD_SENDER_SYNTAX = reply(501, X(1, 7), "Bad sender address syntax");
+    /// RFC 5321 §4.3.2.
+    BAD_ARGUMENT = reply(501, X(5, 4), "Bad or missing argument");
+    /// A command known, but not offered (RFC 5321 §4.2.4).
+    NOT_OFFERED = reply(502, X(5, 1), "Command not offered");
+    /// RFC 5321 §4.1.4.
+    BAD_SEQUENCE = reply(503, X(5, 1), "Bad sequence of commands");
+    /// HELP on something unknown.
+    NO_SUCH_TOPIC = reply(504, X(5, 4), "No help on that");
+    /// RFC 5321 §3.6.1: unknown mailbox.
+    NO_SUCH_USER = reply(550, X(1, 1), "No such user here");
+    /// A bare CR or LF in a message.
+    BARE_NEWLINE = reply(550, X(6, 0), "Bare CR or LF in message");
+    /// No relay; XCLIENT of a client that is not trusted.
+    NO_RELAY = reply(550, X(7, 1), "Not delivered here, relaying denied");
+    /// XCLIENT of a client that is not trusted.
+    NOT_TRUSTED = reply(550, X(7, 0), "Not authorized");
+    /// A quota is full (RFC 3463 §3.3).
+    MAILBOX_FULL = reply(552, X(2, 2), "Mailbox full");
+    /// RFC 1870 §6.1, §6.3.
+    TOO_LARGE = reply(552, X(3, 4), "Message too large");
+    /// RFC 6531 §3.5.
+    NEEDS_SMTPUTF8 = reply(553, X(6, 7), "Non-ASCII address needs SMTPUTF8");
+    /// A mail loop (RFC 5321 §6.3).
+    LOOP = reply(554, X(4, 6), "Too many Received fields, mail loop");
+    /// DATA with no accepted recipient (RFC 5321 §3.3).
+    NO_RECIPIENTS = reply(554, X(5, 1), "No valid recipients");
+    /// RFC 5321 §4.1.1.11.
+    UNKNOWN_PARAMETER = reply(555, X(5, 4), "Parameter not recognized");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R041, R100, R101: what every row looks like on the wire.
+    #[test]
+    fn every_reply_is_well_formed() {
+        for row in ALL {
+            let mut out = Vec::new();
+            row.render(&mut out);
+            let text = String::from_utf8_lossy(&out).into_owned();
+            assert!(out.len() <= MAX_LINE && text.ends_with("\r\n"), "{text}");
+            let class = format!(" {}.", row.code() / 100);
+            assert_eq!(text.contains(&class), row.code() != 354, "{text}");
+        }
+        assert!(ALL.is_sorted_by_key(Reply::code));
+    }
+
+    #[test]
+    fn escapes_and_cuts() {
+        let mut out = Vec::new();
+        OK.with_text(format!("a\u{1b}b\n{}", "x".repeat(2_000)))
+            .render(&mut out);
+        assert!(out.starts_with(b"250-2.0.0 a?b\r\n250 2.0.0 xxx"));
+        assert_eq!(out.len(), 15 + MAX_LINE);
+    }
+}
