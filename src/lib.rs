@@ -4,4 +4,5 @@
 //! returns replies and effects.
 #![forbid(unsafe_code)]
 
+pub mod deliver;
 pub mod smtp;

@@ -1,6 +1,8 @@
 //! The protocol without a socket: decoders over octets handed in, replies handed back.
 //! Nothing below this folder opens a file, a socket or a clock.
 
+pub mod address;
 pub mod body;
+pub mod cursor;
 pub mod line;
 pub mod reply;

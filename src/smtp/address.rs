@@ -1,0 +1,308 @@
+//! Paths, mailboxes and domains (RFC 5321 §4.1.2, §4.1.3; RFC 6531 §3.3). Nothing here is
+//! made but by a parser: what has one of these types is well formed.
+
+use super::cursor::Cursor;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Octets of a local part (RFC 5321 §4.5.3.1.1).
+const MAX_LOCAL: usize = 64;
+/// Octets of a domain (RFC 5321 §4.5.3.1.2).
+const MAX_DOMAIN: usize = 255;
+/// Octets of a path between its angle brackets (RFC 5321 §4.5.3.1.3 less the two).
+const MAX_PATH: usize = 254;
+
+/// Where a message comes from: `<>` or a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReversePath {
+    /// `<>`, the sender of notifications (RFC 5321 §4.5.5).
+    Null,
+    /// A mailbox; its domain may be missing (cron).
+    Mailbox(Mailbox),
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardPath {
+    /// `<Postmaster>` without a domain (RFC 5321 §4.5.1).
+    Postmaster,
+    /// A mailbox; its domain may be missing.
+    Mailbox(Mailbox),
+}
+
+/// A local part and, mostly, a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mailbox {
+    local: String,
+    domain: Option<String>,
+}
+
+impl ReversePath {
+    /// Takes a path off the cursor; `None` where it is malformed.
+    pub fn parse(cursor: &mut Cursor<'_>) -> Option<Self> {
+        if cursor.tag("<>") {
+            return Some(Self::Null);
+        }
+        path(cursor).map(Self::Mailbox)
+    }
+
+    /// Whether it can be spelled without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Mailbox(mailbox) => mailbox.is_ascii(),
+        }
+    }
+}
+
+impl ForwardPath {
+    /// Takes a path off the cursor; `None` where it is malformed.
+    pub fn parse(cursor: &mut Cursor<'_>) -> Option<Self> {
+        let mailbox = path(cursor)?;
+        if mailbox.domain.is_none() && mailbox.local.eq_ignore_ascii_case("postmaster") {
+            return Some(Self::Postmaster);
+        }
+        Some(Self::Mailbox(mailbox))
+    }
+
+    /// Whether it can be spelled without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        match self {
+            Self::Postmaster => true,
+            Self::Mailbox(mailbox) => mailbox.is_ascii(),
+        }
+    }
+}
+
+impl Mailbox {
+    /// The local part, unquoted, in the sender's spelling.
+    pub fn local(&self) -> &str {
+        &self.local
+    }
+
+    /// The domain or address literal in the sender's spelling.
+    pub fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
+
+    /// Whether it can be spelled without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        self.local.is_ascii() && self.domain.as_ref().is_none_or(|d| d.is_ascii())
+    }
+}
+
+impl fmt::Display for ReversePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => Ok(()),
+            Self::Mailbox(mailbox) => mailbox.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ForwardPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postmaster => f.write_str("Postmaster"),
+            Self::Mailbox(mailbox) => mailbox.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bare = !self.local.is_empty()
+            && self
+                .local
+                .split('.')
+                .all(|a| !a.is_empty() && a.chars().all(is_atext));
+        if bare {
+            f.write_str(&self.local)?;
+        } else {
+            let escaped = self.local.replace('\\', "\\\\").replace('"', "\\\"");
+            write!(f, "\"{escaped}\"")?;
+        }
+        match &self.domain {
+            Some(domain) => write!(f, "@{domain}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `"<" [source-route ":"] mailbox ">"`; the route is read and dropped (RFC 5321 §3.6.1).
+fn path(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
+    if !cursor.tag("<") {
+        return None;
+    }
+    let before = cursor.rest().len();
+    if cursor.rest().starts_with('@') {
+        source_route(cursor)?;
+    }
+    let mailbox = mailbox(cursor)?;
+    let length = before - cursor.rest().len();
+    (cursor.tag(">") && length <= MAX_PATH).then_some(mailbox)
+}
+
+fn source_route(cursor: &mut Cursor<'_>) -> Option<()> {
+    loop {
+        if !cursor.tag("@") {
+            return None;
+        }
+        domain(cursor)?;
+        if cursor.tag(":") {
+            return Some(());
+        }
+        if !cursor.tag(",") {
+            return None;
+        }
+    }
+}
+
+fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
+    let local = if cursor.rest().starts_with('"') {
+        quoted_string(cursor)?
+    } else {
+        dot_string(cursor)?
+    };
+    if local.len() > MAX_LOCAL {
+        return None;
+    }
+    let domain = if cursor.tag("@") {
+        Some(domain(cursor)?)
+    } else {
+        None
+    };
+    Some(Mailbox { local, domain })
+}
+
+fn dot_string(cursor: &mut Cursor<'_>) -> Option<String> {
+    let text = cursor.run(|c| is_atext(c) || c == '.');
+    text.split('.')
+        .all(|atom| !atom.is_empty())
+        .then(|| text.to_owned())
+}
+
+/// `DQUOTE *QcontentSMTP DQUOTE`: printable octets, a backslash before any of them.
+fn quoted_string(cursor: &mut Cursor<'_>) -> Option<String> {
+    cursor.tag("\"");
+    let mut text = String::new();
+    loop {
+        match cursor.character()? {
+            '"' => return Some(text),
+            '\\' => text.push(cursor.character().filter(|c| (' '..='~').contains(c))?),
+            c if c.is_control() => return None,
+            c => text.push(c),
+        }
+    }
+}
+
+fn domain(cursor: &mut Cursor<'_>) -> Option<String> {
+    if cursor.rest().starts_with('[') {
+        return literal(cursor);
+    }
+    let text =
+        cursor.run(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || is_utf8(c));
+    let label =
+        |l: &str| !l.is_empty() && l.len() <= 63 && !l.starts_with('-') && !l.ends_with('-');
+    (text.len() <= MAX_DOMAIN && text.split('.').all(label)).then(|| text.to_owned())
+}
+
+/// An address literal (RFC 5321 §4.1.3); IPv4, IPv6, or a tag with printable content.
+fn literal(cursor: &mut Cursor<'_>) -> Option<String> {
+    cursor.tag("[");
+    let text = cursor.run(|c| ('!'..='~').contains(&c) && !matches!(c, '[' | '\\' | ']'));
+    if !cursor.tag("]") {
+        return None;
+    }
+    let good = match text.split_once(':') {
+        None => text.parse::<Ipv4Addr>().is_ok(),
+        Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6") => {
+            address.parse::<Ipv6Addr>().is_ok()
+        }
+        Some((tag, content)) => {
+            !content.is_empty()
+                && tag.ends_with(|c: char| c.is_ascii_alphanumeric())
+                && tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        }
+    };
+    good.then(|| format!("[{text}]"))
+}
+
+/// RFC 5322 §3.2.3, and non-ASCII by RFC 6531 §3.3.
+fn is_atext(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_utf8(c)
+}
+
+/// Non-ASCII text. C1 controls and characters without a shape only deceive.
+fn is_utf8(c: char) -> bool {
+    !c.is_ascii()
+        && !c.is_control()
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forward(text: &str) -> Option<String> {
+        let mut cursor = Cursor::new(text);
+        let path = ForwardPath::parse(&mut cursor)?;
+        cursor.rest().is_empty().then(|| path.to_string())
+    }
+
+    /// R013, R037, R038, R039: what the grammar lets in, and how it is spelled again.
+    #[test]
+    fn well_formed() {
+        for (wire, spelled) in [
+            ("<a@b>", "a@b"),
+            ("<@x,@y.z:a.b@c>", "a.b@c"),
+            ("<postMASTER>", "Postmaster"),
+            (r#"<"a b"@c>"#, r#""a b"@c"#),
+            (r#"<"a\"b\\"@c>"#, r#""a\"b\\"@c"#),
+            (r#"<"plain"@c>"#, "plain@c"),
+            (r#"<""@c>"#, r#"""@c"#),
+            ("<a@[127.0.0.1]>", "a@[127.0.0.1]"),
+            ("<a@[IPv6:::1]>", "a@[IPv6:::1]"),
+            ("<a/b%c!d@e_f>", "a/b%c!d@e_f"),
+            ("<jos\u{e9}@ex\u{e4}mple.org>", "jos\u{e9}@ex\u{e4}mple.org"),
+        ] {
+            assert_eq!(forward(wire).as_deref(), Some(spelled), "{wire}");
+        }
+    }
+
+    /// R040, A11: what it keeps out.
+    #[test]
+    fn malformed() {
+        for wire in [
+            "",
+            "<",
+            "<>",
+            "a@b",
+            "<a@b",
+            "<<a@b>",
+            "<a@b>>",
+            "<a@>",
+            "<@b>",
+            "<.a@b>",
+            "<a..b@c>",
+            "<a.@b>",
+            "<a b@c>",
+            "<a@b@c>",
+            "<@,@:a@b>",
+            "<a@[>",
+            "<a@[1.2.3]>",
+            "<a@[IPv6:zz]>",
+            "<a@-b>",
+            "<a@b..c>",
+            "<\"a@b>",
+            "<\"a\"b@c>",
+            "<a@b\u{1}>",
+            "<a\u{200b}@b>",
+            "<a@b.>",
+        ] {
+            assert_eq!(forward(wire), None, "{wire}");
+        }
+        assert!(forward(&format!("<{}@b>", "x".repeat(64))).is_some());
+        assert!(forward(&format!("<{}@b>", "x".repeat(65))).is_none());
+    }
+}
