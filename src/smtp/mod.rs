@@ -3,6 +3,9 @@
 
 pub mod address;
 pub mod body;
+pub mod command;
 pub mod cursor;
 pub mod line;
+pub mod params;
 pub mod reply;
+pub mod session;
