@@ -4,5 +4,8 @@
 //! returns replies and effects.
 #![forbid(unsafe_code)]
 
+pub mod conn;
 pub mod deliver;
+pub mod directory;
+pub mod net;
 pub mod smtp;
