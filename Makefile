@@ -3,7 +3,7 @@ all: build
 build:
 	cargo build --release --locked
 run: build
-	./target/release/mailslot
+	./target/release/mailslot --create
 test:
 	cargo test --locked
 lint:

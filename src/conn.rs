@@ -56,7 +56,7 @@ impl Host for World<'_> {
         let Ok(disk) = nix::sys::statvfs::statvfs(&self.0.directory.root()) else {
             return Ok(());
         };
-        let free = u64::from(disk.fragment_size()).saturating_mul(disk.blocks_available());
+        let free = disk.fragment_size().saturating_mul(disk.blocks_available());
         if free < octets || free == 0 {
             Err(Refusal::local(reply::DISK_FULL))
         } else {

@@ -8,4 +8,6 @@ pub mod conn;
 pub mod deliver;
 pub mod directory;
 pub mod net;
+pub mod options;
+pub mod server;
 pub mod smtp;
