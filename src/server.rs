@@ -19,8 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Stack of a connection's thread, in octets.
-const STACK: usize = 256 * 1024;
+/// Stack of a connection's thread, in octets. Only touched pages cost memory; the date library
+/// reads the time zone on its first use and overflows 256 KiB in an unoptimized build.
+const STACK: usize = 1024 * 1024;
 /// How long a thread without work is kept.
 const KEEP: Duration = Duration::from_secs(30);
 /// How long a message may still take at a shutdown.

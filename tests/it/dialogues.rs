@@ -1,0 +1,184 @@
+//! Runs tests/dialogues/*.txt. `#` is a comment that cites a requirement, `args:` gives the
+//! server options, `C:` is sent with CRLF behind it (unless it ends in `\c`; `\r \n \0 \t` and `\\`
+//! are escapes), `S:` is the start of a whole reply or `closed`, `M:` says how many messages
+//! a mailbox then holds, `B:` is the content of its only one.
+
+use crate::server::{Client, Server};
+use std::path::Path;
+
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, (c == '\\').then(|| chars.next()).flatten()) {
+            ('\\', Some('r')) => out.push('\r'),
+            ('\\', Some('n')) => out.push('\n'),
+            ('\\', Some('t')) => out.push('\t'),
+            ('\\', Some('0')) => out.push('\0'),
+            ('\\', Some('c')) => return out,
+            ('\\', Some(other)) => out.push(other),
+            _ => out.push(c),
+        }
+    }
+    out.push_str("\r\n");
+    out
+}
+
+fn run(path: &Path) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let args: Vec<&str> = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("args: "))
+        .flat_map(str::split_whitespace)
+        .collect();
+    let server = Server::start(&args);
+    let mut client: Client = server.client();
+    for (number, line) in text.lines().enumerate() {
+        let place = format!("{}:{}", path.display(), number + 1);
+        if let Some(sent) = line.strip_prefix("C: ") {
+            client.send(unescape(sent).as_bytes());
+        } else if line == "S: closed" {
+            assert_eq!(client.reply(), "", "{place}");
+        } else if let Some(expected) = line.strip_prefix("S: ") {
+            let reply = client.reply();
+            assert!(
+                reply.replace("\r\n", "|").starts_with(expected),
+                "{place}: {reply}"
+            );
+        } else if let Some(rule) = line.strip_prefix("M: ") {
+            let (mailbox, count) = rule.split_once(' ').unwrap();
+            assert_eq!(server.messages(mailbox).len().to_string(), count, "{place}");
+        } else if let Some(rule) = line.strip_prefix("B: ") {
+            let (mailbox, content) = rule.split_once(' ').unwrap();
+            let content = unescape(&format!("{content}\\c"));
+            assert_eq!(server.messages(mailbox), [content], "{place}");
+        } else {
+            assert!(
+                line.is_empty() || line.starts_with('#') || line.starts_with("args: "),
+                "{place}: {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_dialogue() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 5);
+    files.iter().for_each(|file| run(file));
+}
+
+/// A1: every smuggling input gets one reply and makes no message, rejected or normalized.
+#[test]
+fn smuggling_makes_no_second_message() {
+    let endings = [
+        "\n.\n",
+        "\n.\r\n",
+        "\r\n.\n",
+        "\r.\r",
+        "\r.\n",
+        "\n.\r",
+        "\r.\r\n",
+        "\r\n.\r",
+        "\r\n\0.\r\n",
+        "\r\n.\r\r\n",
+        "\r\r\n.\r\r\n",
+    ];
+    for (policy, code) in [("reject", "550"), ("normalize", "250")] {
+        let server = Server::start(&["--create", "--bare-newline", policy]);
+        for ending in endings {
+            let mut client = server.client();
+            let expected = if ending.contains('\0') { "250" } else { code };
+            for (line, code) in [
+                ("", "220"),
+                ("EHLO c\r\n", "250"),
+                ("MAIL FROM:<a@b>\r\n", "250"),
+                ("RCPT TO:<u@localhost>\r\n", "250"),
+                ("DATA\r\n", "354"),
+            ] {
+                client.send(line.as_bytes());
+                assert!(client.reply().starts_with(code));
+            }
+            let evil = "MAIL FROM:<evil@x>\r\nRCPT TO:<evil@localhost>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n";
+            client.send(format!("one{ending}{evil}QUIT\r\n").as_bytes());
+            let reply = client.reply();
+            assert!(reply.starts_with(expected), "{ending:?}: {reply}");
+            assert!(client.reply().starts_with("221"), "{ending:?}");
+            assert_eq!(client.reply(), "");
+        }
+        assert!(server.messages("localhost/evil").is_empty());
+    }
+}
+
+/// F18: what was said 250 to is there once and whole after kill -9 at any moment.
+#[test]
+fn nothing_acknowledged_is_lost_to_a_kill() {
+    for round in 0..20_u64 {
+        let mut server = Server::start(&["--create"]);
+        let mut client = server.client();
+        assert!(client.reply().starts_with("220"));
+        client.send(b"EHLO c\r\n");
+        client.reply();
+        let body = "x".repeat(2_000);
+        let mut acknowledged = 0;
+        let killer = 10 + round * 3;
+        for sent in 0.. {
+            client.send(b"MAIL FROM:<a@b>\r\nRCPT TO:<u@localhost>\r\nDATA\r\n");
+            (0..3).for_each(|_| assert!(!client.reply().is_empty()));
+            client.send(format!("{body}\r\n.\r\n").as_bytes());
+            if sent == killer {
+                server.kill();
+            }
+            match client.reply() {
+                reply if reply.starts_with("250") => acknowledged += 1,
+                _ => break,
+            }
+            if sent == killer {
+                break;
+            }
+        }
+        let messages = server.messages("localhost/u");
+        assert!(
+            (acknowledged..=acknowledged + 1).contains(&messages.len()),
+            "{acknowledged} {}",
+            messages.len()
+        );
+        assert!(messages.iter().all(|m| *m == format!("{body}\n")));
+    }
+}
+
+/// F41, R016: an idle client hears 421, one within a message may finish it, and the exit is 0.
+#[test]
+fn a_shutdown_is_peaceful() {
+    let mut server = Server::start(&["--create"]);
+    let (mut idle, mut busy) = (server.client(), server.client());
+    assert!(idle.reply().starts_with("220"));
+    busy.send(b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<u@localhost>\r\nDATA\r\n");
+    (0..5).for_each(|_| assert!(!busy.reply().is_empty()));
+    let finish = std::thread::spawn(move || {
+        assert!(idle.reply().starts_with("421 4.3.2"));
+        busy.send(b"late\r\n.\r\n");
+        assert!(busy.reply().starts_with("250 2.0.0"));
+    });
+    assert_eq!(server.stop(), Some(0));
+    finish.join().unwrap();
+    assert_eq!(server.messages("localhost/u"), ["late\n"]);
+}
+
+/// Over a limit: 421 at once.
+#[test]
+fn limits_of_connections() {
+    let server = Server::start(&["--max-per-client", "1"]);
+    let mut first = server.client();
+    assert!(first.reply().starts_with("220"));
+    assert!(server.client().reply().starts_with("421 4.7.0"));
+    let full = Server::start(&["--max-connections", "1"]);
+    let mut first = full.client();
+    assert!(first.reply().starts_with("220"));
+    assert!(full.client().reply().starts_with("421 4.3.2"));
+}

@@ -1,0 +1,16 @@
+//! The binary over real sockets: each test starts its own server on a port that the system
+//! picks, in a temporary directory that goes with it.
+#![forbid(unsafe_code)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+#![allow(unreachable_pub, reason = "modules of a test binary")]
+
+mod cli;
+mod dialogues;
+mod docs;
+mod server;
