@@ -7,6 +7,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The two directories that a delivery touches.
 #[derive(Clone, Debug)]
@@ -70,6 +71,23 @@ pub(super) fn open_dir(path: &Path) -> io::Result<File> {
         .read(true)
         .custom_flags(nix::fcntl::OFlag::O_DIRECTORY.bits() | nix::fcntl::OFlag::O_NOFOLLOW.bits())
         .open(path)
+}
+
+/// Age of a file in tmp/ above which no delivery can be behind it (maildir(5): 36 hours).
+const STALE: Duration = Duration::from_secs(36 * 3_600);
+
+/// Removes what dead deliveries left in tmp/. A reader or another sweep may be faster.
+pub(super) fn sweep(tmp: &Path) {
+    let Ok(entries) = std::fs::read_dir(tmp) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        let age = meta.modified().ok().and_then(|m| m.elapsed().ok());
+        if meta.is_file() && age.is_some_and(|age| age > STALE) {
+            remove(&entry.path());
+        }
+    }
 }
 
 /// Takes a file away; one that is gone already is no news.

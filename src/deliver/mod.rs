@@ -22,6 +22,8 @@ use trace::{HeaderFilter, Trace};
 const BUFFER: usize = 64 * 1024;
 /// Received fields above which a message is taken to run in circles (RFC 5321 §6.3).
 const MAX_RECEIVED: u32 = 100;
+/// Deliveries between two looks into tmp/ for what dead ones left.
+const SWEEP_EVERY: u64 = 1_000;
 /// Names tried before a collision is an error (R212).
 const NAME_TRIES: u32 = 8;
 
@@ -139,6 +141,14 @@ impl Store {
         )
     }
 
+    /// Whether this delivery sweeps its tmp/: the first one does, then one in [`SWEEP_EVERY`].
+    fn sweep_due(&self) -> bool {
+        self.count
+            .load(Ordering::Relaxed)
+            .wrapping_sub(1)
+            .is_multiple_of(SWEEP_EVERY)
+    }
+
     fn gate(&self, call: Call) -> io::Result<()> {
         self.gate.as_ref().map_or(Ok(()), |gate| gate(call))
     }
@@ -244,6 +254,9 @@ impl Spool<'_> {
             return Err(Refusal::local(reply::LOCAL_ERROR));
         };
         let dirs = maildir::prepare(&first)?;
+        if self.store.sweep_due() {
+            maildir::sweep(&dirs.tmp);
+        }
         for _ in 0..NAME_TRIES {
             let path = dirs.tmp.join(format!("{}.{}", self.id, self.store.host));
             match self.store.create(&path) {

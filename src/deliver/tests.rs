@@ -185,3 +185,19 @@ fn a_loop_is_refused() {
         assert_eq!(spool.commit().is_ok(), good);
     }
 }
+
+/// R219: files of dead deliveries go after 36 hours, younger ones stay.
+#[test]
+fn old_tmp_files_are_swept() {
+    let temp = Temp::new();
+    let tmp = temp.0.join("d/u0/tmp");
+    std::fs::create_dir_all(&tmp).unwrap();
+    for (name, hours) in [("old", 37), ("young", 35)] {
+        let file = File::create(tmp.join(name)).unwrap();
+        let age = std::time::Duration::from_secs(hours * 3_600);
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+    let store = Store::new("h", Sync::None);
+    store.begin(&trace(), temp.targets(1)).commit().unwrap();
+    assert_eq!(temp.files(0, "tmp"), [tmp.join("young")]);
+}

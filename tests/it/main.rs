@@ -13,4 +13,5 @@
 mod cli;
 mod dialogues;
 mod docs;
+mod layers;
 mod server;
