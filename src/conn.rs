@@ -2,8 +2,7 @@
 //! directory, content to the spool. The only file that sees all of them; the rules of the
 //! protocol are the session's, durability is the spool's.
 
-use crate::deliver::trace::Trace;
-use crate::deliver::{Spool, Store, Target};
+use crate::deliver::{Form, Spool, Store, Target, Trace};
 use crate::directory::Directory;
 use crate::net::stream::{Socket, Stream};
 use crate::smtp::address::ForwardPath;
@@ -53,15 +52,10 @@ impl Host for World<'_> {
         self.0.directory.resolve(to)
     }
     fn room(&mut self, octets: u64) -> Result<(), Refusal> {
-        let Ok(disk) = nix::sys::statvfs::statvfs(&self.0.directory.root()) else {
-            return Ok(());
-        };
-        let free = disk.fragment_size().saturating_mul(disk.blocks_available());
-        if free < octets || free == 0 {
-            Err(Refusal::local(reply::DISK_FULL))
-        } else {
-            Ok(())
-        }
+        let Shared {
+            store, directory, ..
+        } = self.0;
+        store.room(&directory.root(), octets)
     }
 }
 
@@ -74,15 +68,15 @@ struct Conn<'a> {
 }
 
 /// A message that arrives in chunks.
-struct Chunked<'s> {
-    spool: Spool<'s>,
+struct Chunked {
+    spool: Spool,
     binary: bool,
     /// A CR at the end of a chunk may be half of a CRLF.
     cr: bool,
     size: u64,
 }
 
-impl Chunked<'_> {
+impl Chunked {
     fn write(&mut self, octets: &[u8]) {
         self.size += octets.len() as u64;
         if self.binary {
@@ -138,11 +132,11 @@ pub fn serve(shared: &Shared, live: &Live, peer: &str) {
     );
 }
 
-impl<'a> Conn<'a> {
+impl Conn<'_> {
     fn run(&mut self) -> io::Result<()> {
         self.session.greeting().render(self.stream.output());
         let mut lines = Lines::new();
-        let mut chunks: Option<Chunked<'a>> = None;
+        let mut chunks: Option<Chunked> = None;
         loop {
             let step = self.command(&mut lines)?;
             if let Some(reply) = &step.reply {
@@ -224,7 +218,7 @@ impl<'a> Conn<'a> {
     /// DATA to its lone dot.
     fn data(&mut self) -> io::Result<Step> {
         let shared = self.shared;
-        let mut spool = shared.store.begin(&self.trace(), self.targets());
+        let mut spool = shared.store.begin(self.trace(), self.targets(), Form::Text);
         let mut dots = Dots::new(shared.policy.bare_newline);
         let limit = shared.policy.max_size;
         let mut out = Vec::new();
@@ -255,16 +249,18 @@ impl<'a> Conn<'a> {
 
     /// One chunk of BDAT. Its octets are content as they are (RFC 3030 §2), but that CRLF is
     /// LF on disk where the message is not BINARYMIME.
-    fn chunk(&mut self, size: u64, last: bool, open: &mut Option<Chunked<'a>>) -> io::Result<Step> {
+    fn chunk(&mut self, size: u64, last: bool, open: &mut Option<Chunked>) -> io::Result<Step> {
         let shared = self.shared;
-        let mut chunked = open.take().unwrap_or_else(|| Chunked {
-            spool: shared.store.begin(&self.trace(), self.targets()),
-            binary: self
-                .session
-                .transaction()
-                .is_some_and(|t| t.params.body == Some(BodyType::Binary)),
-            cr: false,
-            size: 0,
+        let mut chunked = open.take().unwrap_or_else(|| {
+            let params = self.session.transaction().map(|t| t.params);
+            let binary = params.is_some_and(|p| p.body == Some(BodyType::Binary));
+            let form = if binary { Form::Binary } else { Form::Text };
+            Chunked {
+                spool: shared.store.begin(self.trace(), self.targets(), form),
+                binary,
+                cr: false,
+                size: 0,
+            }
         });
         self.octets(size, |octets| chunked.write(octets))?;
         if !last {
@@ -322,12 +318,20 @@ impl<'a> Conn<'a> {
         Ok(outcome)
     }
 
-    fn commit(&mut self, spool: Spool<'_>, size: u64) -> Step {
-        let id = spool.id().to_owned();
-        let outcome = match spool.commit() {
-            Ok(delivered) => delivered.reply(),
-            Err(refusal) => refusal.reply,
+    fn commit(&mut self, spool: Spool, size: u64) -> Step {
+        let opened = spool.id().to_owned();
+        let (id, outcome) = match spool.commit() {
+            Ok(delivered) => (delivered.id().to_owned(), delivered.reply()),
+            Err(refusal) => (opened, refusal.reply),
         };
+        for (_, target) in self
+            .session
+            .transaction()
+            .iter()
+            .flat_map(|t| &t.recipients)
+        {
+            self.shared.store.sweep(&target.maildir);
+        }
         self.log_message(&id, size, &outcome);
         self.session.finish(outcome)
     }
@@ -381,6 +385,8 @@ impl<'a> Conn<'a> {
             hostname: self.shared.policy.hostname.clone(),
             protocol: self.session.protocol(),
             recipient,
+            user: None,
+            submission: false,
         }
     }
 }

@@ -118,6 +118,10 @@ impl Directory {
             root: self.root(),
             maildir: PathBuf::from(path),
             address: format!("{local}@{domain}"),
+            may_create: true,
+            folder: None,
+            original: None,
+            quota: None,
         })
     }
 }

@@ -4,6 +4,7 @@
 //! returns replies and effects.
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod conn;
 pub mod deliver;
 pub mod directory;

@@ -148,7 +148,10 @@ impl Server {
     pub fn run(self) -> Result<(), Failure> {
         let system = |text: String| Failure { text, status: 71 };
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-        signals
+        // SIGXFSZ is blocked and never waited for: a write past the limit is then EFBIG (F71).
+        let mut blocked = signals;
+        blocked.add(Signal::SIGXFSZ);
+        blocked
             .thread_block()
             .map_err(|e| system(format!("signals: {e}")))?;
         let directory = &self.shared.directory;

@@ -1,100 +1,176 @@
-//! The directories of a Maildir: made where they are missing and durable once made. Symbolic
-//! links inside a Maildir are not followed. Names and the order of a commit live above.
+//! A Maildir's directories and names (cr.yp.to/proto/maildir.html): opening them, making the missing ones durably,
+//! and sweeping what an interrupted delivery left in `tmp/`. The way to a Maildir may go through the operator's
+//! symbolic links; the Maildir itself and everything in it must be real directories.
 
-use super::Target;
+use std::ffi::OsStr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+
+use super::disk::{self, Disk, errno};
+use super::{Sync, Target, refusal};
 use crate::smtp::reply::{self, Refusal};
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// The two directories that a delivery touches.
-#[derive(Clone, Debug)]
+/// The open directories of the place where one recipient's message goes.
 pub(super) struct Dirs {
-    pub(super) tmp: PathBuf,
-    pub(super) new: PathBuf,
+    /// The Maildir itself, also where the message goes to one of its folders: `maildirsize` lives here.
+    pub(super) base: OwnedFd,
+    /// `tmp/` of the inbox or folder.
+    pub(super) tmp: OwnedFd,
+    /// `new/` of the inbox or folder.
+    pub(super) new: OwnedFd,
 }
 
-/// Looks the Maildir over and makes what it lacks.
-pub(super) fn prepare(target: &Target) -> Result<Dirs, Refusal> {
-    if !target.root.is_dir() {
-        // A volume that is not mounted: no shadow tree is made in its place (F24).
-        return Err(Refusal::local(reply::MAILBOX_AWAY));
-    }
-    let dirs = Dirs {
-        tmp: target.maildir.join("tmp"),
-        new: target.maildir.join("new"),
+/// Opens a target's directories; those that are missing and may be made are made, their parents synced.
+///
+/// # Errors
+/// 451 4.2.1 where the mail root is missing, 451 4.2.0 where the Maildir is or can't be used, else by [`refusal`].
+pub(super) fn open(disk: &dyn Disk, sync: Sync, target: &Target) -> Result<Dirs, Refusal> {
+    let base = match disk.open(&target.maildir) {
+        Err(e) if errno(&e) == Some(Errno::ENOENT) => make(disk, sync, target)?,
+        other => other.map_err(|e| refusal(&e))?,
     };
-    for dir in [&target.maildir.join("cur"), &dirs.new, &dirs.tmp] {
-        ensure(dir, &target.root).map_err(|e| super::refusal(&e))?;
-    }
-    Ok(dirs)
-}
-
-/// One directory below `root`, and those above it. The parent of what was made is synced.
-fn ensure(dir: &Path, root: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(dir) {
-        Ok(meta) if meta.is_dir() => return Ok(()),
-        Ok(_) => return Err(ErrorKind::NotADirectory.into()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let parent = dir.parent().unwrap_or(root);
-    if parent != root && parent.starts_with(root) {
-        ensure(parent, root)?;
-    }
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => open_dir(if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        })?
-        .sync_all(),
-    }
-}
-
-/// A new file that only its owner reads; never through a symbolic link, never an old file.
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-}
-
-/// A directory, to sync it.
-pub(super) fn open_dir(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::fcntl::OFlag::O_DIRECTORY.bits() | nix::fcntl::OFlag::O_NOFOLLOW.bits())
-        .open(path)
-}
-
-/// Age of a file in tmp/ above which no delivery can be behind it (maildir(5): 36 hours).
-const STALE: Duration = Duration::from_secs(36 * 3_600);
-
-/// Removes what dead deliveries left in tmp/. A reader or another sweep may be faster.
-pub(super) fn sweep(tmp: &Path) {
-    let Ok(entries) = std::fs::read_dir(tmp) else {
-        return;
+    let folder = match &target.folder {
+        Some(folder) => match disk.open_in(disk::fd(&base), OsStr::new(folder), false) {
+            Err(e) if errno(&e) == Some(Errno::ENOENT) => None,
+            other => Some(other.map_err(|e| refusal(&e))?),
+        },
+        None => None,
     };
-    for entry in entries.flatten() {
-        let Ok(meta) = entry.metadata() else { continue };
-        let age = meta.modified().ok().and_then(|m| m.elapsed().ok());
-        if meta.is_file() && age.is_some_and(|age| age > STALE) {
-            remove(&entry.path());
+    let dir = disk::fd(folder.as_ref().unwrap_or(&base));
+    let tmp = ensure(disk, sync, dir, "tmp".as_ref(), false)?;
+    let new = ensure(disk, sync, dir, "new".as_ref(), false)?;
+    // Delivery never goes to cur/, but to some readers it isn't a Maildir without it.
+    if !disk.is_dir(dir, "cur".as_ref()).map_err(|e| refusal(&e))? {
+        ensure(disk, sync, dir, "cur".as_ref(), false)?;
+    }
+    Ok(Dirs { base, tmp, new })
+}
+
+/// Makes a missing Maildir and its parents below the root.
+fn make(disk: &dyn Disk, sync: Sync, target: &Target) -> Result<OwnedFd, Refusal> {
+    let away = || Refusal::local(reply::MAILBOX_AWAY);
+    let mut dir = match disk.open_in(nix::fcntl::AT_FDCWD, target.root.as_os_str(), true) {
+        Err(e) if errno(&e) == Some(Errno::ENOENT) => return Err(away()),
+        other => other.map_err(|e| refusal(&e))?,
+    };
+    let inner = target
+        .maildir
+        .strip_prefix(&target.root)
+        .map_err(|_| away())?;
+    if !target.may_create {
+        return Err(Refusal::local(reply::MAILBOX_UNUSABLE));
+    }
+    let mut components = inner.components().peekable();
+    while let Some(component) = components.next() {
+        let Component::Normal(name) = component else {
+            return Err(Refusal::local(reply::MAILBOX_UNUSABLE));
+        };
+        dir = ensure(
+            disk,
+            sync,
+            disk::fd(&dir),
+            name,
+            components.peek().is_some(),
+        )?;
+    }
+    Ok(dir)
+}
+
+/// Opens a directory in another one; makes it where it is missing.
+fn ensure(
+    disk: &dyn Disk,
+    sync: Sync,
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    follow: bool,
+) -> Result<OwnedFd, Refusal> {
+    match disk.open_in(dir, name, follow) {
+        Err(e) if errno(&e) == Some(Errno::ENOENT) => {}
+        other => return other.map_err(|e| refusal(&e)),
+    }
+    match disk.make_dir(dir, name) {
+        Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(refusal(&e)),
+        // Also where another thread was quicker: its sync may still be to come, and the 250 must not precede it.
+        _ => {}
+    }
+    if sync == Sync::Full {
+        disk.sync(dir).map_err(|e| refusal(&e))?;
+    }
+    disk.open_in(dir, name, follow).map_err(|e| refusal(&e))
+}
+
+/// Spells a host name for a Maildir file name: `/` and `:` as octal escapes, as the Maildir page asks, and with them
+/// `,` (which starts the size), blanks and control characters. Cut to 128 octets: a file name has 255.
+pub(super) fn escape_host(host: &str) -> String {
+    let mut name = String::with_capacity(host.len());
+    for octet in host.bytes().take(128) {
+        match octet {
+            b'/' | b':' | b',' | b'\\' | 0..=b' ' | 127.. => {
+                name.push_str(&format!("\\{octet:03o}"))
+            }
+            _ => name.push(char::from(octet)),
+        }
+        if name.len() >= 128 {
+            break;
         }
     }
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name
+    }
 }
 
-/// Takes a file away; one that is gone already is no news.
-pub(super) fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != ErrorKind::NotFound
-    {
-        log::warn!("{}: cannot be removed: {error}", path.display());
+/// Removes the files in a Maildir's `tmp/` that were last written more than 36 hours ago. Errors end it quietly:
+/// it's housekeeping, and the next one comes within the hour.
+pub(super) fn sweep(disk: &dyn Disk, maildir: &Path, now: SystemTime) {
+    let Ok(base) = disk.open(maildir) else { return };
+    let Ok(tmp) = disk.open_in(disk::fd(&base), "tmp".as_ref(), false) else {
+        return;
+    };
+    let mut old = Vec::new();
+    let _ = disk.list(disk::fd(&tmp), &mut |name| {
+        if old.len() < SWEPT_AT_ONCE && is_old(&tmp, name, now) {
+            old.push(name.to_owned());
+        }
+    });
+    for name in old {
+        log::info!("sweep path={maildir:?} file={name:?}");
+        let _ = disk.unlink(disk::fd(&tmp), &name);
+    }
+}
+
+/// Whether a file in `tmp/` is older than a delivery can take.
+fn is_old(tmp: &OwnedFd, name: &OsStr, now: SystemTime) -> bool {
+    let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+    let Ok(found) = nix::sys::stat::fstatat(tmp, name, flags) else {
+        return false;
+    };
+    let changed = Duration::from_secs(u64::try_from(found.st_mtime).unwrap_or(0));
+    now.duration_since(SystemTime::UNIX_EPOCH)
+        .is_ok_and(|now| now.saturating_sub(changed) > TMP_AGE)
+}
+
+/// The age at which the Maildir page allows a file in `tmp/` to be removed.
+const TMP_AGE: Duration = Duration::from_secs(36 * 60 * 60);
+
+/// So many old files are removed in one go, that memory stays bounded and the caller's delay short.
+const SWEPT_AT_ONCE: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F29
+    #[test]
+    fn host_names_are_escaped() {
+        assert_eq!(escape_host("mx.example.org"), "mx.example.org");
+        assert_eq!(escape_host("a/b:c,d e"), "a\\057b\\072c\\054d\\040e");
+        assert_eq!(escape_host(""), "localhost");
+        assert!(escape_host(&"x".repeat(300)).len() <= 132);
+        assert!(escape_host(&"/".repeat(300)).len() <= 132);
     }
 }

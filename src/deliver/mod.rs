@@ -1,363 +1,283 @@
-//! Making a message durable. A [`Spool`] takes the content while it arrives and streams it
-//! into `tmp/` of the first mailbox; [`Spool::commit`] gives it to every mailbox or to none.
-//! [`Delivered`] can be made by `commit` alone, behind the last fsync: a 250 for a message
-//! cannot be spelled without one. Which mailbox an address means is decided elsewhere.
+//! Making a message durable: it's streamed into a file of the first recipient's Maildir while it arrives, and becomes
+//! visible in every recipient's `new/` at once, or nowhere. [`Store::begin`] opens a [`Spool`], [`Spool::write`] takes the
+//! content, and [`Spool::commit`] answers with [`Delivered`], the receipt without which no 250 can be spelled.
+//! No sockets here, and nothing of the dialogue but the replies that trouble with a disk turns into.
 //!
-//! System calls of a message for one mailbox: open, write (one per 64 KiB), fsync, close,
-//! rename, open of `new`, fsync, close.
+//! The system calls of a message of up to 64 KiB for one recipient, on a file system with O_TMPFILE (`close` apart):
+//! `openat` the Maildir, its `tmp` and `new`, `fstatat` its `cur`, `openat` the unnamed file; one `write` with trace
+//! headers and message; `fsync` the file, `linkat` into `new`, `fsync` that directory. Each further 64 KiB is one `write`; a
+//! quota adds reading `maildirsize` twice and one line to it. With several recipients each one costs the four opening
+//! calls (three times for those past the first sixteen), a `linkat` into its `tmp`, a `linkat` and an `unlinkat` that move
+//! it to `new`, and an `fsync`: so every directory has taken an entry before the first message becomes visible.
+//! Memory per message is the buffer of 64 KiB and the trace headers, whatever its size.
 
+mod commit;
+mod disk;
+#[cfg(test)]
+mod faults;
+mod header;
 mod maildir;
-pub mod trace;
+mod quota;
+mod spool;
+mod trace;
 
-use crate::smtp::reply::{self, Refusal, Reply, X};
-use maildir::Dirs;
-use std::fs::File;
-use std::io::{self, ErrorKind, Write as _};
+use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
-use trace::{HeaderFilter, Trace};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
-/// Octets gathered before a write.
-const BUFFER: usize = 64 * 1024;
-/// Received fields above which a message is taken to run in circles (RFC 5321 §6.3).
-const MAX_RECEIVED: u32 = 100;
-/// Deliveries between two looks into tmp/ for what dead ones left.
-const SWEEP_EVERY: u64 = 1_000;
-/// Names tried before a collision is an error (R212).
-const NAME_TRIES: u32 = 8;
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
 
-/// Whether files and directories are synced.
+use self::disk::Disk;
+pub use self::quota::Quota;
+pub use self::spool::Spool;
+pub use self::trace::Trace;
+use crate::smtp::reply::{self, Refusal, Reply};
+
+/// One mailbox that a message goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The fixed part of the Maildir pattern. It must exist and is never made here, so that a volume which isn't mounted
+    /// doesn't get a shadow tree.
+    pub root: PathBuf,
+    /// The whole path of the Maildir, below `root`.
+    pub maildir: PathBuf,
+    /// Whether a missing Maildir is made.
+    pub may_create: bool,
+    /// The name of a Maildir++ folder, with its leading dot; the inbox takes its place where it doesn't exist.
+    pub folder: Option<String>,
+    /// The address for Delivered-To.
+    pub address: String,
+    /// The address for X-Original-To, where an alias led here.
+    pub original: Option<String>,
+    /// The mailbox's quota.
+    pub quota: Option<Quota>,
+}
+
+/// How a message lies on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Lines end in LF, as every Unix Maildir reader expects.
+    Text,
+    /// Octets as they came (BINARYMIME, RFC 3030), the trace headers with CRLF.
+    Binary,
+}
+
+impl Form {
+    /// The line end of added header lines.
+    fn eol(self) -> &'static str {
+        match self {
+            Self::Text => "\n",
+            Self::Binary => "\r\n",
+        }
+    }
+}
+
+/// Whether a message must be on the disk before it's acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// Always: a 250 survives a power cut.
+    /// Files and directories are synced.
     Full,
-    /// Never: for tmpfs and test sinks.
+    /// Nothing is: for test sinks and memory file systems.
     None,
 }
 
-/// A mailbox to deliver to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The fixed part of the pattern: it must exist and is never made here.
-    pub root: PathBuf,
-    /// The Maildir itself.
-    pub maildir: PathBuf,
-    /// For Delivered-To.
-    pub address: String,
-}
-
-/// The steps of a delivery that can fail, in the order of their first use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// Making a file in tmp/.
-    Create,
-    /// Writing to it.
-    Write,
-    /// Syncing it.
-    Fsync,
-    /// Linking it into another mailbox.
-    Link,
-    /// Making it visible.
-    Rename,
-    /// Syncing new/.
-    FsyncDir,
-}
-
-/// What a fault test puts before every call.
-type Gate = Box<dyn Fn(Call) -> io::Result<()> + Send + std::marker::Sync>;
-
-/// What all deliveries share.
+/// Delivery for the whole server, shared by its threads. No lock is taken on the way of a message.
 pub struct Store {
+    shared: Arc<Shared>,
+    /// When each Maildir was last swept. Only ever tried, never waited for.
+    swept: Mutex<HashMap<PathBuf, Instant>>,
+}
+
+/// What spools have of the store.
+struct Shared {
+    disk: Box<dyn Disk>,
+    /// The host part of file names, escaped.
     host: String,
     sync: Sync,
-    count: AtomicU64,
-    gate: Option<Gate>,
+    /// Whether unnamed files can't be used: cleared for good at the first sign that /proc is missing.
+    named_only: AtomicBool,
 }
 
-/// Proof that a message is durable in every mailbox it was for.
-#[derive(Debug)]
+impl Store {
+    /// A store whose file names carry `hostname`.
+    pub fn new(hostname: &str, sync: Sync) -> Self {
+        Self::with_disk(hostname, sync, Box::new(disk::Real))
+    }
+
+    /// The same over another disk, for fault tests.
+    fn with_disk(hostname: &str, sync: Sync, disk: Box<dyn Disk>) -> Self {
+        let host = maildir::escape_host(hostname);
+        let shared = Shared {
+            disk,
+            host,
+            sync,
+            named_only: AtomicBool::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+            swept: Mutex::default(),
+        }
+    }
+
+    /// Opens a file for one message. A target named twice gets one copy. What goes wrong here comes out at commit.
+    pub fn begin(&self, trace: Trace, targets: Vec<Target>, form: Form) -> Spool {
+        Spool::begin(Arc::clone(&self.shared), &trace, targets, form)
+    }
+
+    /// Whether the file system of `path` (or of its nearest existing parent) has room for so many octets and one more file.
+    ///
+    /// # Errors
+    /// 452 4.3.1 where it hasn't, else by [`refusal`].
+    pub fn room(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
+        let mut path = path;
+        let found = loop {
+            match statvfs(if path.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                path
+            }) {
+                Err(Errno::ENOENT | Errno::ENOTDIR) => match path.parent() {
+                    Some(parent) => path = parent,
+                    None => return Err(refusal(&Errno::ENOENT.into())),
+                },
+                other => break other.map_err(|e| refusal(&e.into()))?,
+            }
+        };
+        #[allow(
+            clippy::useless_conversion,
+            reason = "the widths differ between systems"
+        )]
+        let (blocks, size, files, free) = (
+            u64::from(found.blocks_available()),
+            u64::from(found.fragment_size()),
+            u64::from(found.files()),
+            u64::from(found.files_available()),
+        );
+        // Some file systems don't count inodes and say zero of zero.
+        if octets > blocks.saturating_mul(size) || (files > 0 && free == 0) {
+            return Err(Refusal::local(reply::DISK_FULL));
+        }
+        Ok(())
+    }
+
+    /// Removes files older than 36 hours from a Maildir's `tmp/`: at the first call for it, and then at most hourly.
+    /// Meant for after the reply, so that no client waits for it.
+    pub fn sweep(&self, maildir: &Path) {
+        let Ok(mut swept) = self.swept.try_lock() else {
+            return;
+        };
+        let now = Instant::now();
+        if swept
+            .get(maildir)
+            .is_some_and(|&last| now.duration_since(last) < SWEEP_EVERY)
+        {
+            return;
+        }
+        if swept.len() >= SWEPT_MAX {
+            swept.clear();
+        }
+        swept.insert(maildir.to_owned(), now);
+        drop(swept);
+        maildir::sweep(self.shared.disk.as_ref(), maildir, SystemTime::now());
+    }
+
+    /// Whether a message of `octets` (zero where the client didn't say) fits into a target's quota now.
+    ///
+    /// # Errors
+    /// 552 5.2.2 where it doesn't. A Maildir that can't be looked at is left for the delivery to judge.
+    pub fn quota_check(&self, target: &Target, octets: u64) -> Result<(), Refusal> {
+        let Some(quota) = target.counted_quota() else {
+            return Ok(());
+        };
+        let disk = self.shared.disk.as_ref();
+        let full = || Err(Refusal::policy(reply::MAILBOX_FULL));
+        if !target.maildir.is_dir() {
+            return if quota.bytes.is_some_and(|limit| limit > 0 && octets > limit) {
+                full()
+            } else {
+                Ok(())
+            };
+        }
+        match maildir::open(disk, self.shared.sync, target) {
+            Ok(dirs) if !quota::fits(disk, &dirs, quota, octets) => full(),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Target {
+    /// The quota that a message to this target counts against: none for Trash.
+    fn counted_quota(&self) -> Option<&Quota> {
+        self.quota
+            .as_ref()
+            .filter(|_| self.folder.as_deref() != Some(quota::TRASH))
+    }
+}
+
+impl Shared {
+    /// Syncs, where that's wanted.
+    fn sync(&self, file: &impl std::os::fd::AsFd) -> io::Result<()> {
+        match self.sync {
+            Sync::Full => self.disk.sync(file.as_fd()),
+            Sync::None => Ok(()),
+        }
+    }
+
+    /// A Maildir file name (cr.yp.to/proto/maildir.html) with the size that Maildir++ reads from it.
+    fn name(&self, id: &str, size: u64) -> String {
+        format!("{id}.{},S={size}", self.host)
+    }
+
+    /// Notes that an unnamed file couldn't be given a name.
+    fn give_up_unnamed(&self) {
+        if !self.named_only.swap(true, Ordering::Relaxed) {
+            log::info!("unnamed files cannot be linked (no /proc here?): using named ones in tmp/");
+        }
+    }
+}
+
+/// The receipt for a message that is in `new/` and durable. Only a commit makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
     id: String,
 }
 
 impl Delivered {
-    /// The unique part of the file name.
+    /// The unique part of the file name, that client, log and file can be matched by.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The one reply that takes responsibility for a message (RFC 5321 §6.1).
+    /// The acknowledgement (RFC 5321 §4.2.5): with it the server has taken responsibility.
     pub fn reply(&self) -> Reply {
-        reply::reply(250, X(0, 0), "")
+        reply::reply(250, reply::X(0, 0), "")
             .with_text(format!("Message accepted for delivery as {}", self.id))
     }
 }
 
-impl Store {
-    /// A store for this host; `/` and `:` of the name are escaped as Maildir asks (R211).
-    pub fn new(hostname: &str, sync: Sync) -> Self {
-        let host = hostname.replace('/', "\\057").replace(':', "\\072");
-        Self {
-            host,
-            sync,
-            count: AtomicU64::new(0),
-            gate: None,
+/// What a client hears of trouble with the disk: the only place where an errno becomes a reply.
+pub fn refusal(e: &io::Error) -> Refusal {
+    let reply = match disk::errno(e) {
+        Some(Errno::ENOSPC) => reply::DISK_FULL,
+        Some(Errno::EDQUOT | Errno::EFBIG) => reply::MAILBOX_FULL,
+        Some(Errno::EACCES | Errno::EPERM | Errno::ELOOP | Errno::ENOTDIR) => {
+            reply::MAILBOX_UNUSABLE
         }
-    }
-
-    /// Starts a message. An error here comes out at the commit: the client still sends.
-    pub fn begin(&self, trace: &Trace, targets: Vec<Target>) -> Spool<'_> {
-        let id = self.unique();
-        let mut spool = Spool {
-            store: self,
-            filter: HeaderFilter::default(),
-            buffer: trace.render(&id, &targets).into_bytes(),
-            written: 0,
-            prepared: Vec::new(),
-            file: None,
-            failed: None,
-            id,
-            targets,
-        };
-        if let Err(refusal) = spool.open() {
-            spool.failed = Some(refusal);
-        }
-        spool
-    }
-
-    /// `SECONDS.MusecPpidQcount`: unique also across restarts and clock steps, for two names
-    /// with the same time differ in process or count, and a collision is retried.
-    fn unique(&self) -> String {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        format!(
-            "{}.M{}P{}Q{count}",
-            now.as_secs(),
-            now.subsec_micros(),
-            std::process::id()
-        )
-    }
-
-    /// Whether this delivery sweeps its tmp/: the first one does, then one in [`SWEEP_EVERY`].
-    fn sweep_due(&self) -> bool {
-        self.count
-            .load(Ordering::Relaxed)
-            .wrapping_sub(1)
-            .is_multiple_of(SWEEP_EVERY)
-    }
-
-    fn gate(&self, call: Call) -> io::Result<()> {
-        self.gate.as_ref().map_or(Ok(()), |gate| gate(call))
-    }
-
-    fn create(&self, path: &Path) -> io::Result<File> {
-        self.gate(Call::Create)?;
-        maildir::create(path)
-    }
-
-    fn fsync(&self, file: &File) -> io::Result<()> {
-        self.gate(Call::Fsync)?;
-        if self.sync == Sync::Full {
-            file.sync_all()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn fsync_dir(&self, path: &Path) -> io::Result<()> {
-        self.gate(Call::FsyncDir)?;
-        if self.sync == Sync::Full {
-            maildir::open_dir(path)?.sync_all()
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Links, or copies where the mailboxes lie on different file systems.
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.gate(Call::Link)?;
-        match std::fs::hard_link(from, to) {
-            Err(e) if e.kind() == ErrorKind::CrossesDevices => {
-                let mut copy = self.create(to)?;
-                let copied =
-                    io::copy(&mut File::open(from)?, &mut copy).and_then(|_| self.fsync(&copy));
-                if copied.is_err() {
-                    maildir::remove(to);
-                }
-                copied
-            }
-            done => done,
-        }
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.gate(Call::Rename)?;
-        std::fs::rename(from, to)
-    }
-}
-
-/// A message on its way to the disk. Dropped without a commit it leaves nothing behind.
-pub struct Spool<'s> {
-    store: &'s Store,
-    id: String,
-    targets: Vec<Target>,
-    filter: HeaderFilter,
-    buffer: Vec<u8>,
-    written: u64,
-    file: Option<File>,
-    prepared: Vec<(PathBuf, Dirs)>,
-    failed: Option<Refusal>,
-}
-
-impl Spool<'_> {
-    /// Takes decoded content, lines ending in LF. After an error the rest is swallowed.
-    pub fn write(&mut self, octets: &[u8]) {
-        if self.failed.is_some() {
-            return;
-        }
-        self.filter.feed(octets, &mut self.buffer);
-        if self.buffer.len() >= BUFFER
-            && let Err(error) = self.write_out()
-        {
-            self.failed = Some(refusal(&error));
-        }
-    }
-
-    /// The unique part of the name, for the log.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// All or nothing: every mailbox has the message durably, or none has it.
-    ///
-    /// # Errors
-    /// The reply to give; nothing is left behind then.
-    pub fn commit(mut self) -> Result<Delivered, Refusal> {
-        if let Some(refusal) = self.failed.take() {
-            return Err(refusal);
-        }
-        self.filter.finish(&mut self.buffer);
-        if self.filter.received() > MAX_RECEIVED {
-            return Err(Refusal::client(reply::LOOP));
-        }
-        self.publish().map_err(|error| refusal(&error))?;
-        Ok(Delivered {
-            id: std::mem::take(&mut self.id),
-        })
-    }
-
-    fn open(&mut self) -> Result<(), Refusal> {
-        let Some(first) = self.targets.first().cloned() else {
-            return Err(Refusal::local(reply::LOCAL_ERROR));
-        };
-        let dirs = maildir::prepare(&first)?;
-        if self.store.sweep_due() {
-            maildir::sweep(&dirs.tmp);
-        }
-        for _ in 0..NAME_TRIES {
-            let path = dirs.tmp.join(format!("{}.{}", self.id, self.store.host));
-            match self.store.create(&path) {
-                Ok(file) => {
-                    self.file = Some(file);
-                    self.prepared.push((path, dirs));
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    self.id = self.store.unique()
-                }
-                Err(error) => return Err(refusal(&error)),
-            }
-        }
-        Err(Refusal::local(reply::LOCAL_ERROR))
-    }
-
-    fn write_out(&mut self) -> io::Result<()> {
-        let file = self.file.as_mut().ok_or(ErrorKind::NotFound)?;
-        self.store.gate(Call::Write)?;
-        file.write_all(&self.buffer)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn publish(&mut self) -> io::Result<()> {
-        self.write_out()?;
-        if let Some(file) = self.file.take() {
-            self.store.fsync(&file)?;
-        }
-        self.spread()?;
-        let name = format!("{}.{},S={}", self.id, self.store.host, self.written);
-        let mut visible: Vec<PathBuf> = Vec::new();
-        let outcome = self.show(&name, &mut visible);
-        if outcome.is_err() {
-            for path in &visible {
-                maildir::remove(path);
-            }
-        }
-        outcome
-    }
-
-    /// Links the message into tmp/ of each further mailbox, before any shows it.
-    fn spread(&mut self) -> io::Result<()> {
-        let Some((source, _)) = self.prepared.first().cloned() else {
-            return Err(ErrorKind::NotFound.into());
-        };
-        for target in self.targets.iter().skip(1) {
-            let dirs = maildir::prepare(target).map_err(|r| io::Error::other(Carried(r)))?;
-            let path = dirs.tmp.join(format!("{}.{}", self.id, self.store.host));
-            self.store.link(&source, &path)?;
-            self.prepared.push((path, dirs));
-        }
-        Ok(())
-    }
-
-    fn show(&self, name: &str, visible: &mut Vec<PathBuf>) -> io::Result<()> {
-        for (tmp, dirs) in &self.prepared {
-            let path = dirs.new.join(name);
-            self.store.rename(tmp, &path)?;
-            visible.push(path);
-        }
-        self.prepared
-            .iter()
-            .try_for_each(|(_, dirs)| self.store.fsync_dir(&dirs.new))
-    }
-}
-
-impl Drop for Spool<'_> {
-    fn drop(&mut self) {
-        for (path, _) in &self.prepared {
-            maildir::remove(path);
-        }
-    }
-}
-
-/// A refusal that travels as the source of an I/O error.
-#[derive(Debug)]
-struct Carried(Refusal);
-
-impl std::fmt::Display for Carried {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.reply.text())
-    }
-}
-
-impl std::error::Error for Carried {}
-
-/// The one map from an I/O error to a reply (F01, F07, F09, F12, F25, F26, F71).
-pub fn refusal(error: &io::Error) -> Refusal {
-    if let Some(carried) = error.get_ref().and_then(|e| e.downcast_ref::<Carried>()) {
-        return carried.0.clone();
-    }
-    Refusal::local(match error.kind() {
-        ErrorKind::StorageFull => reply::DISK_FULL,
-        ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => reply::MAILBOX_FULL,
-        ErrorKind::PermissionDenied | ErrorKind::NotADirectory => reply::MAILBOX_UNUSABLE,
         _ => reply::LOCAL_ERROR,
-    })
+    };
+    log::warn!("delivery: {e}");
+    Refusal::local(reply)
 }
+
+/// A Maildir's `tmp/` is looked through this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// So many Maildirs are remembered as swept; past it all are forgotten, which costs a few early sweeps.
+const SWEPT_MAX: usize = 10_000;
 
 #[cfg(test)]
 mod tests;

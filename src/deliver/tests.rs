@@ -1,203 +1,329 @@
-//! Deliveries into temporary Maildirs, whole and with every call made to fail.
-#![allow(clippy::unwrap_used, reason = "tests")]
+//! Tests of whole deliveries on a real file system.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use super::faults::{Scratch, Script, files, target, trace};
 use super::*;
-use std::sync::atomic::AtomicUsize;
 
-struct Temp(PathBuf);
-
-impl Temp {
-    fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("mailslot-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn targets(&self, count: usize) -> Vec<Target> {
-        (0..count)
-            .map(|n| Target {
-                root: self.0.clone(),
-                maildir: self.0.join("d").join(format!("u{n}")),
-                address: format!("u{n}@d"),
-            })
-            .collect()
-    }
-
-    fn files(&self, user: usize, dir: &str) -> Vec<PathBuf> {
-        std::fs::read_dir(self.0.join(format!("d/u{user}/{dir}")))
-            .map(|all| all.map(|e| e.unwrap().path()).collect())
-            .unwrap_or_default()
-    }
+fn store() -> Store {
+    Store::new("mx:1", Sync::Full)
 }
 
-impl Drop for Temp {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
+fn send(targets: &[Target], text: &str) -> Result<Delivered, Refusal> {
+    let mut spool = store().begin(trace(), targets.to_vec(), Form::Text);
+    spool.write(text.as_bytes());
+    spool.commit()
 }
 
-fn trace() -> Trace {
-    Trace {
-        reverse_path: "a@b".into(),
-        helo: "h".into(),
-        peer: "[127.0.0.1]".into(),
-        hostname: "host".into(),
-        protocol: "ESMTP",
-        recipient: None,
-    }
+fn code(outcome: Result<Delivered, Refusal>) -> (u16, Option<(u16, u16, u16)>) {
+    let reply = outcome.map_or_else(|refusal| refusal.reply, |delivered| delivered.reply());
+    (reply.code(), reply.enhanced())
 }
 
-/// R212, R214: one file, one inode, nothing left in tmp.
 #[test]
-fn several_mailboxes_share_one_inode() {
-    use std::os::unix::fs::MetadataExt as _;
-    let temp = Temp::new();
-    let store = Store::new("ho/st:x", Sync::Full);
-    let mut spool = store.begin(&trace(), temp.targets(3));
-    spool.write(b"Subject: s\n\n");
-    spool.write(&vec![b'x'; 200_000]);
-    let delivered = spool.commit().unwrap();
-    assert_eq!(delivered.reply().code(), 250);
-    let mut inodes = Vec::new();
-    for user in 0..3 {
-        let files = temp.files(user, "new");
-        assert_eq!((files.len(), temp.files(user, "tmp").len()), (1, 0));
-        let name = files.concat_name();
-        let meta = std::fs::metadata(files.first().unwrap()).unwrap();
-        assert!(
-            name.starts_with(delivered.id()) && name.contains("ho\\057st\\072x"),
-            "{name}"
-        );
-        assert!(name.ends_with(&format!(",S={}", meta.len())), "{name}");
-        assert_eq!(meta.mode() & 0o777, 0o600);
-        inodes.push(meta.ino());
-    }
-    inodes.dedup();
-    assert_eq!(inodes.len(), 1);
-}
-
-trait Names {
-    fn concat_name(&self) -> String;
-}
-
-impl Names for Vec<PathBuf> {
-    fn concat_name(&self) -> String {
-        self.iter()
-            .map(|p| p.file_name().unwrap().to_string_lossy())
-            .collect()
-    }
-}
-
-/// R012, F31: a transaction that is given up leaves nothing.
-#[test]
-fn a_dropped_spool_leaves_nothing() {
-    let temp = Temp::new();
-    let store = Store::new("h", Sync::None);
-    let mut spool = store.begin(&trace(), temp.targets(1));
-    spool.write(b"half");
-    assert_eq!(temp.files(0, "tmp").len(), 1);
-    drop(spool);
-    assert!(temp.files(0, "tmp").is_empty() && temp.files(0, "new").is_empty());
-}
-
-/// F24, F26: no shadow tree, and no link inside a Maildir is followed.
-#[test]
-fn a_missing_root_and_a_linked_directory_are_temporary() {
-    let temp = Temp::new();
-    let store = Store::new("h", Sync::None);
-    let mut away = temp.targets(1);
-    away.iter_mut().for_each(|t| t.root = temp.0.join("away"));
-    assert_eq!(
-        store.begin(&trace(), away).commit().unwrap_err().reply,
-        reply::MAILBOX_AWAY
+fn one_message() {
+    let scratch = Scratch::new();
+    let target = target(&scratch, "a");
+    let delivered = send(
+        std::slice::from_ref(&target),
+        "A: b\nReturn-Path: <x>\n\nbody\n",
+    )
+    .unwrap();
+    let file = files(&target.maildir, "new").pop().unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(
+        text.starts_with(
+            "Return-Path: <from@example.com>\nDelivered-To: a@example.org\nReceived: "
+        ),
+        "{text}"
     );
-    std::fs::create_dir_all(temp.0.join("d/u0")).unwrap();
-    std::os::unix::fs::symlink("/", temp.0.join("d/u0/new")).unwrap();
-    let refused = store.begin(&trace(), temp.targets(1)).commit().unwrap_err();
-    assert_eq!(refused.reply, reply::MAILBOX_UNUSABLE);
+    assert!(text.ends_with("\nA: b\n\nbody\n"), "{text}");
+    let name = file.file_name().unwrap().to_str().unwrap();
+    assert_eq!(
+        name,
+        format!("{}.mx\\0721,S={}", delivered.id(), text.len())
+    );
+    assert!(delivered.reply().text().ends_with(delivered.id()));
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    for part in ["cur", "new", "tmp", "."] {
+        assert_eq!(
+            fs::metadata(target.maildir.join(part))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o700
+        );
+    }
 }
 
-/// F01, F02, F03, F04, F07, F08, F09, F12, F21: the n-th call fails, for every n.
 #[test]
-fn every_fault_is_all_or_nothing() {
-    use nix::errno::Errno;
-    for errno in [
-        Errno::EIO,
-        Errno::ENOSPC,
-        Errno::EDQUOT,
-        Errno::EMFILE,
-        Errno::EROFS,
+fn several_recipients_share_one_file() {
+    let scratch = Scratch::new();
+    let mut targets: Vec<Target> = (0..20)
+        .map(|n| target(&scratch, &format!("u{n}")))
+        .collect();
+    targets.push(targets[3].clone());
+    send(&targets, "x").unwrap();
+    for target in &targets {
+        let new = files(&target.maildir, "new");
+        assert_eq!(new.len(), 1);
+        assert_eq!(fs::metadata(&new[0]).unwrap().nlink(), 20);
+        assert!(
+            !fs::read_to_string(&new[0])
+                .unwrap()
+                .contains("Delivered-To")
+        );
+        assert!(files(&target.maildir, "tmp").is_empty());
+    }
+}
+
+/// F26: several file systems (where the machine has two), by a copy in the other's `tmp/`.
+#[test]
+fn across_file_systems() {
+    let (one, other) = (Scratch::new(), Scratch::within(std::env::temp_dir()));
+    let targets = [target(&one, "a"), target(&other, "b")];
+    send(&targets, "x").unwrap();
+    let outcomes = store()
+        .begin(trace(), targets.to_vec(), Form::Text)
+        .commit_each();
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    for target in &targets {
+        assert_eq!(files(&target.maildir, "new").len(), 2);
+        assert!(files(&target.maildir, "tmp").is_empty());
+    }
+}
+
+/// F31, F54, F55
+#[test]
+fn dropped_and_odd_messages() {
+    let scratch = Scratch::new();
+    let target = target(&scratch, "a");
+    let mut spool = store().begin(trace(), vec![target.clone()], Form::Text);
+    spool.write(&vec![b'x'; 200_000]);
+    drop(spool);
+    assert!(files(&target.maildir, "new").is_empty() && files(&target.maildir, "tmp").is_empty());
+    send(std::slice::from_ref(&target), "").unwrap();
+    let big = format!("\n{}", "line\n".repeat(100_000));
+    let mut spool = store().begin(trace(), vec![target.clone()], Form::Text);
+    for piece in big.as_bytes().chunks(7919) {
+        spool.write(piece);
+    }
+    spool.commit().unwrap();
+    let sizes: Vec<u64> = files(&target.maildir, "new")
+        .iter()
+        .map(|f| f.metadata().unwrap().len())
+        .collect();
+    assert_eq!(
+        sizes.iter().max().unwrap() - sizes.iter().min().unwrap(),
+        big.len() as u64
+    );
+}
+
+/// F52
+#[test]
+fn loops_are_refused() {
+    let scratch = Scratch::new();
+    let target = target(&scratch, "a");
+    let hops = |n: usize| format!("{}\nReceived: body\n", "Received: x\n".repeat(n));
+    assert_eq!(code(send(std::slice::from_ref(&target), &hops(100))).0, 250);
+    assert_eq!(code(send(&[target], &hops(101))), (554, Some((5, 4, 6))));
+}
+
+/// F24, F23, F26
+#[test]
+fn missing_and_unfit_mailboxes() {
+    let scratch = Scratch::new();
+    let gone = Target {
+        root: scratch.0.join("gone"),
+        maildir: scratch.0.join("gone/a"),
+        ..target(&scratch, "a")
+    };
+    assert_eq!(code(send(&[gone], "x")), (451, Some((4, 2, 1))));
+    let closed = Target {
+        may_create: false,
+        ..target(&scratch, "b")
+    };
+    assert_eq!(code(send(&[closed], "x")), (451, Some((4, 2, 0))));
+    assert!(
+        fs::read_dir(&scratch.0).unwrap().next().is_none(),
+        "no shadow tree"
+    );
+
+    let good = target(&scratch, "good");
+    send(std::slice::from_ref(&good), "x").unwrap();
+    let linked = target(&scratch, "linked");
+    symlink(&good.maildir, &linked.maildir).unwrap();
+    assert_eq!(
+        code(send(std::slice::from_ref(&linked), "x")),
+        (451, Some((4, 2, 0)))
+    );
+    let inner = target(&scratch, "inner");
+    fs::create_dir(&inner.maildir).unwrap();
+    symlink(good.maildir.join("new"), inner.maildir.join("new")).unwrap();
+    assert_eq!(
+        code(send(std::slice::from_ref(&inner), "x")),
+        (451, Some((4, 2, 0)))
+    );
+    let file = target(&scratch, "file");
+    fs::write(&file.maildir, "").unwrap();
+    assert_eq!(code(send(&[file], "x")), (451, Some((4, 2, 0))));
+    // All or nothing, and each by itself.
+    assert_eq!(code(send(&[good.clone(), linked.clone()], "x")).0, 451);
+    assert_eq!(files(&good.maildir, "new").len(), 1);
+    let spool = store().begin(
+        trace(),
+        vec![linked, good.clone(), inner, good.clone()],
+        Form::Text,
+    );
+    let codes: Vec<u16> = spool
+        .commit_each()
+        .into_iter()
+        .map(|outcome| code(outcome).0)
+        .collect();
+    assert_eq!(codes, [451, 250, 451, 250]);
+    assert_eq!(files(&good.maildir, "new").len(), 2, "one copy");
+}
+
+#[test]
+fn folders_where_they_exist() {
+    let scratch = Scratch::new();
+    let target = Target {
+        folder: Some(".list".into()),
+        ..target(&scratch, "a")
+    };
+    send(std::slice::from_ref(&target), "x").unwrap();
+    fs::create_dir(target.maildir.join(".list")).unwrap();
+    send(std::slice::from_ref(&target), "x").unwrap();
+    assert_eq!(files(&target.maildir, "new").len(), 1);
+    assert_eq!(files(&target.maildir, ".list/new").len(), 1);
+}
+
+/// F27: a name that is taken is never replaced.
+#[test]
+fn taken_names() {
+    let scratch = Scratch::new();
+    for (users, script) in [
+        (vec!["a"], Script::default()),
+        (vec!["b", "c"], Script::default()),
+        (
+            vec!["d"],
+            Script {
+                no_links: Some(Errno::EXDEV),
+                ..Script::default()
+            },
+        ),
     ] {
-        for users in [1, 3] {
-            let mut failing = 0;
-            loop {
-                let temp = Temp::new();
-                let mut store = Store::new("h", Sync::Full);
-                let calls = AtomicUsize::new(0);
-                store.gate = Some(Box::new(move |_| {
-                    let now = calls.fetch_add(1, Ordering::Relaxed);
-                    if now == failing {
-                        Err(io::Error::from_raw_os_error(errno as i32))
-                    } else {
-                        Ok(())
-                    }
-                }));
-                let mut spool = store.begin(&trace(), temp.targets(users));
-                spool.write(&vec![b'x'; 150_000]);
-                let outcome = spool.commit();
-                let expected = usize::from(outcome.is_ok());
-                for user in 0..users {
-                    assert_eq!(
-                        temp.files(user, "new").len(),
-                        expected,
-                        "{errno} at {failing}"
-                    );
-                    assert_eq!(temp.files(user, "tmp").len(), 0, "{errno} at {failing}");
-                }
-                match outcome {
-                    Ok(_) => break,
-                    Err(refused) => {
-                        let code = match errno {
-                            Errno::ENOSPC => reply::DISK_FULL,
-                            Errno::EDQUOT => reply::MAILBOX_FULL,
-                            _ => reply::LOCAL_ERROR,
-                        };
-                        assert_eq!(refused.reply, code);
-                    }
-                }
-                failing += 1;
-            }
-            assert!(failing >= 5, "the calls of a delivery were counted");
+        let targets: Vec<Target> = users.iter().map(|user| target(&scratch, user)).collect();
+        let store = Store::with_disk("mx", Sync::None, Box::new(script));
+        let spool = store.begin(trace(), targets.clone(), Form::Text);
+        let taken: Vec<PathBuf> = targets
+            .iter()
+            .map(|target| {
+                target
+                    .maildir
+                    .join("new")
+                    .join(store.shared.name(spool.id(), spool.size))
+            })
+            .collect();
+        for (target, taken) in targets.iter().zip(&taken) {
+            fs::create_dir_all(target.maildir.join("new")).unwrap();
+            fs::write(taken, "mine").unwrap();
+        }
+        spool.commit().unwrap();
+        for (target, taken) in targets.iter().zip(&taken) {
+            assert_eq!(fs::read_to_string(taken).unwrap(), "mine");
+            assert_eq!(files(&target.maildir, "new").len(), 2);
         }
     }
 }
 
-/// R069: more than a hundred Received fields are a loop.
+/// F22
 #[test]
-fn a_loop_is_refused() {
-    let temp = Temp::new();
-    let store = Store::new("h", Sync::None);
-    for (count, good) in [(100, true), (101, false)] {
-        let mut spool = store.begin(&trace(), temp.targets(1));
-        spool.write("Received: x\n".repeat(count).as_bytes());
-        assert_eq!(spool.commit().is_ok(), good);
-    }
+fn full_mailboxes() {
+    let scratch = Scratch::new();
+    let small = Quota {
+        bytes: Some(400),
+        messages: Some(1),
+    };
+    let full = Target {
+        quota: Some(small),
+        ..target(&scratch, "full")
+    };
+    let free = target(&scratch, "free");
+    assert!(store().quota_check(&full, 0).is_ok());
+    assert!(store().quota_check(&full, 401).is_err());
+    send(std::slice::from_ref(&full), "x").unwrap();
+    assert_eq!(
+        store().quota_check(&full, 0).unwrap_err().reply.enhanced(),
+        Some((5, 2, 2))
+    );
+    assert_eq!(
+        code(send(std::slice::from_ref(&full), "x")),
+        (552, Some((5, 2, 2)))
+    );
+    assert_eq!(
+        code(send(&[free.clone(), full.clone()], "x")),
+        (452, Some((4, 2, 2)))
+    );
+    assert!(files(&free.maildir, "new").is_empty());
+    let codes: Vec<u16> = store()
+        .begin(trace(), vec![full.clone(), free], Form::Text)
+        .commit_each()
+        .into_iter()
+        .map(|outcome| code(outcome).0)
+        .collect();
+    assert_eq!(codes, [552, 250]);
+    let trash = Target {
+        folder: Some(".Trash".into()),
+        ..full
+    };
+    assert!(store().quota_check(&trash, 0).is_ok());
 }
 
-/// R219: files of dead deliveries go after 36 hours, younger ones stay.
 #[test]
-fn old_tmp_files_are_swept() {
-    let temp = Temp::new();
-    let tmp = temp.0.join("d/u0/tmp");
-    std::fs::create_dir_all(&tmp).unwrap();
-    for (name, hours) in [("old", 37), ("young", 35)] {
-        let file = File::create(tmp.join(name)).unwrap();
-        let age = std::time::Duration::from_secs(hours * 3_600);
-        file.set_modified(SystemTime::now() - age).unwrap();
-    }
-    let store = Store::new("h", Sync::None);
-    store.begin(&trace(), temp.targets(1)).commit().unwrap();
-    assert_eq!(temp.files(0, "tmp"), [tmp.join("young")]);
+fn errors_become_replies() {
+    let of = |errno: Errno| refusal(&errno.into()).reply;
+    assert_eq!(of(Errno::ENOSPC), reply::DISK_FULL);
+    assert_eq!(of(Errno::EDQUOT), reply::MAILBOX_FULL);
+    assert_eq!(of(Errno::EFBIG), reply::MAILBOX_FULL);
+    assert_eq!(of(Errno::EACCES), reply::MAILBOX_UNUSABLE);
+    assert_eq!(of(Errno::EROFS), reply::LOCAL_ERROR);
+}
+
+#[test]
+fn room_and_sweep() {
+    let scratch = Scratch::new();
+    let target = target(&scratch, "a");
+    assert!(store().room(&target.maildir, 1).is_ok());
+    assert_eq!(
+        store().room(&scratch.0, u64::MAX).unwrap_err().reply,
+        reply::DISK_FULL
+    );
+    send(std::slice::from_ref(&target), "x").unwrap();
+    let tmp = target.maildir.join("tmp");
+    let old = SystemTime::now() - Duration::from_secs(36 * 3600 + 60);
+    fs::File::create(tmp.join("old"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
+    fs::write(tmp.join("fresh"), "").unwrap();
+    let store = store();
+    store.sweep(&target.maildir);
+    assert_eq!(files(&target.maildir, "tmp"), [tmp.join("fresh")]);
+    fs::File::create(tmp.join("old"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
+    store.sweep(&target.maildir);
+    assert_eq!(files(&target.maildir, "tmp").len(), 2, "hourly");
 }

@@ -1,181 +1,166 @@
-//! Trace header fields: those written above a message (RFC 5321 §4.4), and the filter that
-//! takes the client's own Return-Path away and counts Received.
+//! The trace headers that stand before a delivered message (RFC 5321 §4.4): Return-Path, Delivered-To, X-Original-To
+//! and Received. What the network said is cleaned here: none of it can end a line or close a comment.
 
-use super::Target;
-use std::fmt::Write as _;
+use super::{Form, Target};
 
-/// What the Received field tells of the way a message came.
+/// What is known of a message's way here when its first octet arrives.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// Between the brackets of Return-Path.
+    /// The reverse-path without angle brackets; empty for the null path.
     pub reverse_path: String,
-    /// What the client called itself.
+    /// The client's EHLO, HELO or LHLO argument.
     pub helo: String,
-    /// Its address: `[192.0.2.1]` or `unix`.
+    /// The client: `[192.0.2.1]`, `[IPv6:2001:db8::1]` or `unix`.
     pub peer: String,
-    /// This host.
+    /// The server's own name.
     pub hostname: String,
-    /// SMTP, ESMTP, UTF8SMTP (RFC 3848, RFC 6531 §4.3).
+    /// The with-keyword of RFC 3848 and RFC 6531: `ESMTPS`, `UTF8LMTP`, …
     pub protocol: &'static str,
-    /// The forward-path where there is one only: several would show who was in Bcc (R047).
+    /// The forward-path, where the message has just one.
     pub recipient: Option<String>,
+    /// The authenticated user. Not shown: a login name is nothing the recipient need know.
+    pub user: Option<String>,
+    /// Whether a missing Date and Message-ID are to be added (RFC 6409 §8).
+    pub submission: bool,
 }
 
 impl Trace {
-    /// The fields, lines ending in LF.
-    pub fn render(&self, id: &str, targets: &[Target]) -> String {
-        let mut text = String::with_capacity(512);
-        let _ = writeln!(text, "Return-Path: <{}>", self.reverse_path);
-        if let [only] = targets {
-            let _ = writeln!(text, "Delivered-To: {}", only.address);
+    /// The header lines that go before the message. `only` is the target where there is just one.
+    pub(super) fn header(
+        &self,
+        only: Option<&Target>,
+        id: &str,
+        date: &str,
+        form: Form,
+    ) -> Vec<u8> {
+        let eol = form.eol();
+        let mut header = format!("Return-Path: <{}>{eol}", clean(&self.reverse_path));
+        if let Some(target) = only {
+            header += &format!("Delivered-To: {}{eol}", clean(&target.address));
+            if let Some(original) = &target.original {
+                header += &format!("X-Original-To: {}{eol}", clean(original));
+            }
         }
-        let _ = writeln!(text, "Received: from {} ({})", self.helo, self.peer);
-        let _ = write!(
-            text,
-            "\tby {} (mailslot) with {} id {id}",
-            self.hostname, self.protocol
+        let (helo, peer) = (word(&self.helo), word(&self.peer));
+        let (host, protocol) = (word(&self.hostname), self.protocol);
+        header += &format!(
+            "Received: from {helo} ({peer}){eol}\tby {host} (mailslot) with {protocol} id {id}{eol}"
         );
-        if let Some(recipient) = &self.recipient {
-            let _ = write!(text, "\n\tfor <{recipient}>");
+        match &self.recipient {
+            Some(recipient) => header += &format!("\tfor <{}>; {date}{eol}", clean(recipient)),
+            None => {
+                // The semicolon belongs to the line before.
+                header.truncate(header.len() - eol.len());
+                header += &format!(";{eol}\t{date}{eol}");
+            }
         }
-        let date = jiff::Zoned::now().strftime("%a, %d %b %Y %H:%M:%S %z");
-        let _ = writeln!(text, ";\n\t{date}");
-        text
+        header.into_bytes()
     }
 }
 
-/// Longest field name that matters here, its colon included.
-const LONGEST: usize = "return-path:".len();
-
-/// A streaming look at the header block; it keeps at most a field name.
-#[derive(Debug, Default)]
-pub struct HeaderFilter {
-    place: Place,
-    start: Vec<u8>,
-    received: u32,
+/// A path as it may stand in a header: control characters and line separators become `?`.
+fn clean(text: &str) -> String {
+    let plain = |c: char| !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
+    text.chars()
+        .take(PATH_MAX)
+        .map(|c| if plain(c) { c } else { '?' })
+        .collect()
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
-    /// At the start of a header line, its name not known yet. `true`: the field above is
-    /// being dropped, and a folded line goes with it.
-    Name(bool),
-    /// Within a line that is kept.
-    Keep,
-    /// Within a line that is dropped.
-    Drop,
-    /// Behind the header block.
-    Body,
-    #[default]
-    Start,
-}
-
-impl HeaderFilter {
-    /// Received fields seen.
-    pub const fn received(&self) -> u32 {
-        self.received
-    }
-
-    /// Takes content and appends what stays of it.
-    pub fn feed(&mut self, octets: &[u8], out: &mut Vec<u8>) {
-        let mut rest = octets;
-        while !rest.is_empty() {
-            if self.place == Place::Body {
-                out.extend_from_slice(rest);
-                return;
-            }
-            rest = self.step(rest, out);
-        }
-    }
-
-    /// The message ended: what was held back as a possible field name is content.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.start);
-    }
-
-    fn step<'a>(&mut self, rest: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-        match self.place {
-            Place::Start | Place::Name(_) => self.name(rest, out),
-            Place::Keep | Place::Drop | Place::Body => {
-                let end = rest
-                    .iter()
-                    .position(|&o| o == b'\n')
-                    .map_or(rest.len(), |at| at + 1);
-                let (line, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-                let dropped = self.place == Place::Drop;
-                if !dropped {
-                    out.extend_from_slice(line);
-                }
-                if line.ends_with(b"\n") {
-                    self.place = Place::Name(dropped);
-                }
-                after
-            }
-        }
-    }
-
-    /// Takes one octet of a line's start.
-    fn name<'a>(&mut self, rest: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-        let Some((&octet, after)) = rest.split_first() else {
-            return rest;
-        };
-        let dropping = self.place == Place::Name(true);
-        if self.start.is_empty() && matches!(octet, b' ' | b'\t') {
-            self.place = if dropping { Place::Drop } else { Place::Keep };
-            return rest;
-        }
-        self.start.push(octet);
-        match octet {
-            b'\n' => {
-                // An empty line ends the header block; so does a line without a colon.
-                out.append(&mut self.start);
-                self.place = Place::Body;
-            }
-            b':' => {
-                if self.start.eq_ignore_ascii_case(b"return-path:") {
-                    self.start.clear();
-                    self.place = Place::Drop;
-                } else {
-                    self.received += u32::from(self.start.eq_ignore_ascii_case(b"received:"));
-                    out.append(&mut self.start);
-                    self.place = Place::Keep;
-                }
-            }
-            _ if self.start.len() >= LONGEST => {
-                out.append(&mut self.start);
-                self.place = Place::Keep;
-            }
-            _ => {}
-        }
-        after
+/// A host name, address or literal as it may stand outside and inside a comment: besides control characters no
+/// blanks, parentheses, quotes or delimiters of the Received grammar. Never empty.
+fn word(text: &str) -> String {
+    let plain = |c: char| {
+        c.is_ascii_graphic() && !matches!(c, '(' | ')' | '<' | '>' | '"' | '\\' | ';' | ',')
+            || !c.is_ascii() && !c.is_control() && !c.is_whitespace()
+    };
+    let word: String = text
+        .chars()
+        .take(NAME_MAX)
+        .map(|c| if plain(c) { c } else { '?' })
+        .collect();
+    if word.is_empty() {
+        "unknown".to_owned()
+    } else {
+        word
     }
 }
+
+/// The longest path shown, in characters; a command line allows more, a header line of 998 octets doesn't.
+const PATH_MAX: usize = 900;
+
+/// The longest host name shown, in characters: RFC 5321 §4.5.3.1.2.
+const NAME_MAX: usize = 255;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use std::path::PathBuf;
 
-    fn filtered(text: &str, step: usize) -> (String, u32) {
-        let (mut filter, mut out) = (HeaderFilter::default(), Vec::new());
-        for piece in text.as_bytes().chunks(step) {
-            filter.feed(piece, &mut out);
+    fn trace() -> Trace {
+        Trace {
+            reverse_path: "a@example.org".into(),
+            helo: "client.example".into(),
+            peer: "[192.0.2.1]".into(),
+            hostname: "mx.example.net".into(),
+            protocol: "ESMTPS",
+            recipient: Some("b@example.net".into()),
+            user: None,
+            submission: false,
         }
-        filter.finish(&mut out);
-        (
-            String::from_utf8_lossy(&out).into_owned(),
-            filter.received(),
-        )
     }
 
-    /// R048, R049: one Return-Path, folded lines and any case; Received stays and is counted.
+    fn text(trace: &Trace, only: Option<&Target>, form: Form) -> String {
+        String::from_utf8(trace.header(only, "1.M2P3Q4", "DATE", form)).unwrap()
+    }
+
     #[test]
-    fn filters_the_header_block_only() {
-        let text = "Received: a\nRETURN-path: <x>\n\tfolded\nSubject: s\n f\nreceived: b\n\nReturn-Path: body\nReceived: c\n";
-        let kept = text.replacen("RETURN-path: <x>\n\tfolded\n", "", 1);
-        for step in 1..text.len() {
-            assert_eq!(filtered(text, step), (kept.clone(), 2), "{step}");
-        }
-        assert_eq!(filtered("", 1).0, "");
-        assert_eq!(filtered("Retur", 1).0, "Retur");
+    fn one_recipient() {
+        let target = Target {
+            root: PathBuf::new(),
+            maildir: PathBuf::new(),
+            may_create: false,
+            folder: None,
+            address: "carol@example.net".into(),
+            original: Some("b@example.net".into()),
+            quota: None,
+        };
+        let expected = "Return-Path: <a@example.org>\nDelivered-To: carol@example.net\nX-Original-To: b@example.net\n\
+            Received: from client.example ([192.0.2.1])\n\tby mx.example.net (mailslot) with ESMTPS id 1.M2P3Q4\n\
+            \tfor <b@example.net>; DATE\n";
+        assert_eq!(text(&trace(), Some(&target), Form::Text), expected);
+        assert_eq!(
+            text(&trace(), Some(&target), Form::Binary),
+            expected.replace('\n', "\r\n")
+        );
+    }
+
+    #[test]
+    fn several_recipients_are_not_named() {
+        let several = Trace {
+            recipient: None,
+            reverse_path: String::new(),
+            ..trace()
+        };
+        let expected = "Return-Path: <>\nReceived: from client.example ([192.0.2.1])\n\
+            \tby mx.example.net (mailslot) with ESMTPS id 1.M2P3Q4;\n\tDATE\n";
+        assert_eq!(text(&several, None, Form::Text), expected);
+    }
+
+    #[test]
+    fn nothing_from_the_network_makes_a_line() {
+        let nasty = Trace {
+            helo: "x)\r\nSubject: y (".into(),
+            reverse_path: "a\r\nb\u{2028}@c".into(),
+            recipient: Some("d\ne@f".into()),
+            ..trace()
+        };
+        let text = text(&nasty, None, Form::Text);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(
+            text.starts_with("Return-Path: <a??b?@c>\nReceived: from x???Subject:?y?? ([192"),
+            "{text}"
+        );
     }
 }

@@ -49,6 +49,12 @@ impl Reply {
         self.code >= 400
     }
 
+    /// The enhanced status code: class, subject, detail (RFC 3463 §2).
+    pub fn enhanced(&self) -> Option<(u16, u16, u16)> {
+        self.enhanced
+            .map(|X(subject, detail)| (self.code / 100, subject, detail))
+    }
+
     /// The text; lines of a multi-line reply are separated by LF.
     pub fn text(&self) -> &str {
         &self.text
@@ -116,6 +122,14 @@ impl Refusal {
         }
     }
 
+    /// A rule of this server.
+    pub const fn policy(reply: Reply) -> Self {
+        Self {
+            blame: Blame::Policy,
+            reply,
+        }
+    }
+
     /// This host's trouble.
     pub const fn local(reply: Reply) -> Self {
         Self {
@@ -161,6 +175,8 @@ table! {
     MAILBOX_AWAY = reply(451, X(2, 1), "Mailbox is not there now");
     /// Other local trouble (RFC 5321 §4.2.2).
     LOCAL_ERROR = reply(451, X(3, 0), "Local error, try later");
+    /// Some mailboxes of several are full (RFC 5321 §4.2.2).
+    SOME_FULL = reply(452, X(2, 2), "Some mailboxes are full, try later");
     /// The disk is full (RFC 1870 §6.1).
     DISK_FULL = reply(452, X(3, 1), "Insufficient storage, try later");
     /// RFC 5321 §4.5.3.1.10.

@@ -73,7 +73,7 @@ impl Server {
                 let mut lines = text.split_inclusive('\n').peekable();
                 for field in ["Return-Path:", "Delivered-To:", "Received: from"] {
                     if lines.next_if(|l| l.starts_with(field)).is_some() {
-                        while lines.next_if(|l| l.starts_with('\t')).is_some() {}
+                        while lines.next_if(|l| l.starts_with(['\t', ' '])).is_some() {}
                     }
                 }
                 lines.collect()

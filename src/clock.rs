@@ -1,0 +1,95 @@
+//! The two things delivery needs to know of the time: the date for trace headers (RFC 5322 §3.3, in local time) and
+//! a stamp that no other message gets. Nothing here measures durations: deadlines use the monotonic clock where they are kept.
+//! A clock that is wrong, steps, or stands before 1970 makes odd dates but never an error and never the same stamp twice.
+
+use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+
+/// The present moment as an RFC 5322 §3.3 `date-time` in local time, such as `Tue, 24 Nov 2026 10:40:33 +0000`.
+///
+/// The text is kept for the rest of the second, one copy a thread, so that a burst of messages formats it once.
+///
+/// The zone is read once, at the first call: a server that changes its root makes that call before it does.
+pub fn rfc5322_now() -> String {
+    static ZONE: LazyLock<TimeZone> = LazyLock::new(TimeZone::system);
+    thread_local! {
+        static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let seconds = since_epoch().as_secs();
+    LAST.with_borrow_mut(|(second, text)| {
+        if *second != seconds || text.is_empty() {
+            *second = seconds;
+            *text = rfc5322(seconds, ZONE.clone());
+        }
+        text.clone()
+    })
+}
+
+/// A stamp of the form `SECONDS.MusecPpidQcount`: the part of a Maildir file name before the host, and the id told to the client.
+///
+/// Within a process the count alone makes it unique, whatever the clock does. The count starts at a random number, so that
+/// two runs with the same process id (1, in every container) differ even where the clock was set back between them.
+pub fn unique() -> String {
+    static COUNT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0) & 0xffff_ffff));
+    let now = since_epoch();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    format!("{}.M{}P{pid}Q{count}", now.as_secs(), now.subsec_micros())
+}
+
+/// The time since 1970, in whole and parts of seconds; zero where the clock stands before it.
+fn since_epoch() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// `seconds` after 1970 in the given zone. Past the year 9999 the last moment the calendar knows is shown.
+fn rfc5322(seconds: u64, zone: TimeZone) -> String {
+    let timestamp = i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(Timestamp::MAX);
+    Zoned::new(timestamp, zone)
+        .strftime("%a, %d %b %Y %H:%M:%S %z")
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn dates_have_the_form_of_rfc_5322() {
+        assert_eq!(rfc5322(0, TimeZone::UTC), "Thu, 01 Jan 1970 00:00:00 +0000");
+        let zone = TimeZone::fixed(jiff::tz::Offset::constant(-5));
+        assert_eq!(
+            rfc5322(4_102_444_800, zone),
+            "Thu, 31 Dec 2099 19:00:00 -0500"
+        );
+        assert!(rfc5322(u64::MAX, TimeZone::UTC).contains("9999"));
+        assert_eq!(rfc5322_now().len(), "Thu, 01 Jan 1970 00:00:00 +0000".len());
+    }
+
+    /// F28
+    #[test]
+    fn stamps_differ_between_threads_and_moments() {
+        let threads: Vec<_> = (0..4)
+            .map(|_| std::thread::spawn(|| (0..1000).map(|_| unique()).collect::<Vec<_>>()))
+            .collect();
+        let all: Vec<String> = threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap_or_default())
+            .collect();
+        assert_eq!(all.len(), 4000);
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), 4000);
+    }
+}

@@ -1,0 +1,233 @@
+//! The system calls that delivery makes, as a seam: the tests put a double here that fails the n-th of them.
+//! All work is relative to open directories, and no call below follows a symbolic link in its last component
+//! except where it says so. Interrupted calls are repeated here; every other error goes up as it is.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat, write};
+
+/// What delivery asks of a file system.
+pub(super) trait Disk: Send + Sync {
+    /// Opens a directory by its whole path; only the last component must not be a link.
+    fn open(&self, path: &Path) -> io::Result<OwnedFd>;
+    /// Opens a directory in `dir`; with `follow` it may be a symbolic link.
+    fn open_in(&self, dir: BorrowedFd<'_>, name: &OsStr, follow: bool) -> io::Result<OwnedFd>;
+    /// Whether there is a directory of this name.
+    fn is_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool>;
+    /// Makes a directory of mode 0700.
+    fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
+    /// Makes a file without a name (O_TMPFILE) of mode 0600.
+    fn unnamed(&self, dir: BorrowedFd<'_>) -> io::Result<File>;
+    /// Makes a file of mode 0600 that must not exist yet.
+    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File>;
+    /// Opens a file to read, or with `append` to add at its end; never waits for a FIFO's other end.
+    fn existing(&self, dir: BorrowedFd<'_>, name: &str, append: bool) -> io::Result<File>;
+    /// Writes some of the octets.
+    fn write(&self, file: &File, octets: &[u8]) -> io::Result<usize>;
+    /// Makes a file's contents, or a directory's entries, durable.
+    fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()>;
+    /// Gives a file opened by [`Disk::unnamed`] a name.
+    fn link_unnamed(&self, file: &File, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
+    /// Gives a named file one more name.
+    fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
+    /// Moves a file to a name that must not exist yet.
+    fn rename(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
+    /// Moves a file over whatever has the name.
+    fn replace(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
+    /// Removes a file.
+    fn unlink(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
+    /// Calls `each` with every name in a directory but `.` and `..`.
+    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr)) -> io::Result<()>;
+}
+
+/// The file system itself.
+pub(super) struct Real;
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
+const FILE: OFlag = OFlag::O_CLOEXEC.union(OFlag::O_NOFOLLOW);
+
+impl Disk for Real {
+    fn open(&self, path: &Path) -> io::Result<OwnedFd> {
+        again(|| openat(AT_FDCWD, path, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty()))
+    }
+
+    fn open_in(&self, dir: BorrowedFd<'_>, name: &OsStr, follow: bool) -> io::Result<OwnedFd> {
+        let links = if follow {
+            OFlag::empty()
+        } else {
+            OFlag::O_NOFOLLOW
+        };
+        again(|| openat(dir, name, DIRECTORY | links, Mode::empty()))
+    }
+
+    fn is_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
+        match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => {
+                Ok(SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+            }
+            Err(Errno::ENOENT) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        again(|| mkdirat(dir, name, Mode::S_IRWXU))
+    }
+
+    fn unnamed(&self, dir: BorrowedFd<'_>) -> io::Result<File> {
+        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        again(|| openat(dir, ".", flags, OWNER)).map(File::from)
+    }
+
+    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+        let flags = FILE | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR;
+        again(|| openat(dir, name, flags, OWNER)).map(File::from)
+    }
+
+    fn existing(&self, dir: BorrowedFd<'_>, name: &str, append: bool) -> io::Result<File> {
+        let way = if append {
+            OFlag::O_WRONLY | OFlag::O_APPEND
+        } else {
+            OFlag::O_RDONLY
+        };
+        let flags = FILE | OFlag::O_NONBLOCK | way;
+        let file = File::from(again(|| openat(dir, name, flags, Mode::empty()))?);
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(Errno::EINVAL.into())
+        }
+    }
+
+    fn write(&self, file: &File, octets: &[u8]) -> io::Result<usize> {
+        again(|| write(file, octets))
+    }
+
+    fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        again(|| fsync(file))
+    }
+
+    fn link_unnamed(&self, file: &File, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        // The way through /proc needs no capability, unlike AT_EMPTY_PATH on kernels before 6.10.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        again(|| {
+            linkat(
+                AT_FDCWD,
+                path.as_str(),
+                dir,
+                name,
+                AtFlags::AT_SYMLINK_FOLLOW,
+            )
+        })
+    }
+
+    fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
+        again(|| linkat(from.0, from.1, to.0, to.1, AtFlags::empty()))
+    }
+
+    fn rename(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
+        // A link refuses to replace a file everywhere; renameat2 does so only on some file systems and C libraries.
+        match self.link(from, to) {
+            Ok(()) => {}
+            // No hard links on this file system: names are unique, and the look before the leap is for clocks set back.
+            Err(e)
+                if matches!(
+                    e.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::EPERM | Errno::EOPNOTSUPP)
+                ) =>
+            {
+                return match fstatat(to.0, to.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                    Ok(_) => Err(Errno::EEXIST.into()),
+                    Err(_) => self.replace(from, to),
+                };
+            }
+            Err(e) => return Err(e),
+        }
+        // The message stands where it belongs: a second name left in tmp/ is swept later.
+        let _ = self.unlink(from.0, OsStr::new(from.1));
+        Ok(())
+    }
+
+    fn replace(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
+        again(|| renameat(from.0, from.1, to.0, to.1))
+    }
+
+    fn unlink(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        again(|| unlinkat(dir, name, UnlinkatFlags::NoRemoveDir))
+    }
+
+    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+        // A descriptor of its own: reading moves a position that the given one shares.
+        let mut names = Dir::from_fd(openat(dir, ".", DIRECTORY, Mode::empty())?)?;
+        for entry in names.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                each(OsStr::from_bytes(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes all of the octets, in as many calls as it takes (F06).
+pub(super) fn write_all(disk: &dyn Disk, file: &File, mut octets: &[u8]) -> io::Result<()> {
+    while !octets.is_empty() {
+        match disk.write(file, octets)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => octets = octets.get(written..).unwrap_or_default(),
+        }
+    }
+    Ok(())
+}
+
+/// Copies a whole file from its start, in constant memory.
+pub(super) fn copy(disk: &dyn Disk, from: &File, to: &File) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let mut buffer = vec![0; 65_536];
+    let mut offset = 0;
+    loop {
+        let read = match from.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        write_all(disk, to, buffer.get(..read).unwrap_or_default())?;
+        offset += read as u64;
+    }
+}
+
+/// The errno of an error, where it came from the system.
+pub(super) fn errno(e: &io::Error) -> Option<Errno> {
+    e.raw_os_error().map(Errno::from_raw)
+}
+
+/// Repeats a call as long as a signal interrupts it.
+fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result.map_err(Into::into),
+        }
+    }
+}
+
+/// Read and write for the owner only.
+const OWNER: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+
+/// The descriptor of a file or directory, borrowed.
+pub(super) fn fd(of: &impl AsFd) -> BorrowedFd<'_> {
+    of.as_fd()
+}

@@ -1,0 +1,275 @@
+//! The fault tests: a disk that fails its n-th call, for every n, and the check that a message is either
+//! acknowledged and whole in every mailbox, or refused and in none. Also the scratch directories of all delivery tests.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+
+use super::disk::{Disk, Real};
+use super::{Form, Quota, Store, Sync, Target, Trace};
+use crate::clock;
+
+/// A directory that is removed at the end.
+pub(super) struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    /// In memory where the system has a place for that: the fault tests make thousands of trees.
+    pub(super) fn new() -> Self {
+        let memory = PathBuf::from("/dev/shm");
+        let usable = nix::unistd::access(&memory, nix::unistd::AccessFlags::W_OK).is_ok();
+        Self::within(if usable { memory } else { std::env::temp_dir() })
+    }
+
+    pub(super) fn within(parent: PathBuf) -> Self {
+        let path = parent.join(format!("mailslot-test-{}", clock::unique()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(super) fn target(scratch: &Scratch, user: &str) -> Target {
+    Target {
+        root: scratch.0.clone(),
+        maildir: scratch.0.join("example.org").join(user),
+        may_create: true,
+        folder: None,
+        address: format!("{user}@example.org"),
+        original: None,
+        quota: None,
+    }
+}
+
+pub(super) fn trace() -> Trace {
+    Trace {
+        reverse_path: "from@example.com".into(),
+        helo: "client".into(),
+        peer: "[192.0.2.1]".into(),
+        hostname: "mx.example.org".into(),
+        protocol: "ESMTP",
+        recipient: None,
+        user: None,
+        submission: false,
+    }
+}
+
+/// The files in a Maildir's subdirectory.
+pub(super) fn files(maildir: &Path, part: &str) -> Vec<PathBuf> {
+    let Ok(dir) = fs::read_dir(maildir.join(part)) else {
+        return Vec::new();
+    };
+    dir.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// What a faulty disk does.
+#[derive(Clone, Default)]
+pub(super) struct Script {
+    pub(super) calls: Arc<AtomicUsize>,
+    pub(super) fired: Arc<AtomicBool>,
+    /// The call that fails, counted from 1.
+    pub(super) fail_at: usize,
+    pub(super) errno: Option<Errno>,
+    /// Errors of kinds of calls, always.
+    pub(super) no_unnamed: bool,
+    pub(super) no_links: Option<Errno>,
+}
+
+impl Script {
+    fn call<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) + 1 == self.fail_at {
+            self.fired.store(true, Ordering::Relaxed);
+            return Err(self.errno.unwrap().into());
+        }
+        call()
+    }
+}
+
+impl Disk for Script {
+    fn open(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.call(|| Real.open(path))
+    }
+    fn open_in(&self, dir: BorrowedFd<'_>, name: &OsStr, follow: bool) -> io::Result<OwnedFd> {
+        self.call(|| Real.open_in(dir, name, follow))
+    }
+    fn is_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
+        self.call(|| Real.is_dir(dir, name))
+    }
+    fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.call(|| Real.make_dir(dir, name))
+    }
+    fn unnamed(&self, dir: BorrowedFd<'_>) -> io::Result<File> {
+        if self.no_unnamed {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        self.call(|| Real.unnamed(dir))
+    }
+    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+        self.call(|| Real.create(dir, name))
+    }
+    fn existing(&self, dir: BorrowedFd<'_>, name: &str, append: bool) -> io::Result<File> {
+        self.call(|| Real.existing(dir, name, append))
+    }
+    fn write(&self, file: &File, octets: &[u8]) -> io::Result<usize> {
+        // Short writes, always (F06).
+        let half = octets.get(..octets.len().div_ceil(2)).unwrap();
+        self.call(|| Real.write(file, if octets.len() > 100 { half } else { octets }))
+    }
+    fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
+        // Nothing crashes here but calls: what a sync does can't be seen, only that it was asked for.
+        self.call(|| Ok(()))
+    }
+    fn link_unnamed(&self, file: &File, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.call(|| {
+            self.no_links
+                .map_or_else(|| Real.link_unnamed(file, dir, name), |e| Err(e.into()))
+        })
+    }
+    fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
+        self.call(|| {
+            self.no_links
+                .map_or_else(|| Real.link(from, to), |e| Err(e.into()))
+        })
+    }
+    fn rename(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
+        self.call(|| Real.rename(from, to))
+    }
+    fn replace(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
+        self.call(|| Real.replace(from, to))
+    }
+    fn unlink(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.call(|| Real.unlink(dir, name))
+    }
+    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+        self.call(|| Real.list(dir, each))
+    }
+}
+
+const BODY: &str = "Subject: x\n\nThe end of it.\n";
+
+/// One delivery on a disk by `script`; true where the fault came.
+fn attempt(script: &Script, users: &[&str], quota: Option<Quota>, each: bool) -> bool {
+    let scratch = Scratch::new();
+    let targets: Vec<Target> = users
+        .iter()
+        .map(|user| Target {
+            quota: quota.clone(),
+            ..target(&scratch, user)
+        })
+        .collect();
+    let store = Store::with_disk("mx", Sync::Full, Box::new(script.clone()));
+    let mut spool = store.begin(trace(), targets.clone(), Form::Text);
+    spool.write(BODY.as_bytes());
+    let outcomes: Vec<bool> = if each {
+        spool
+            .commit_each()
+            .into_iter()
+            .map(|outcome| outcome.is_ok())
+            .collect()
+    } else {
+        vec![spool.commit().is_ok(); users.len()]
+    };
+    let context = format!("{:?} at {}, {users:?}", script.errno, script.fail_at);
+    for (target, delivered) in targets.iter().zip(outcomes) {
+        let new = files(&target.maildir, "new");
+        assert_eq!(new.len(), usize::from(delivered), "{context}: new");
+        for file in new {
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(
+                text.starts_with("Return-Path") && text.ends_with(BODY),
+                "{context}: whole"
+            );
+            assert!(
+                file.to_str()
+                    .unwrap()
+                    .ends_with(&format!(",S={}", text.len())),
+                "{context}: size"
+            );
+        }
+        let tmp = files(&target.maildir, "tmp");
+        assert!(delivered || tmp.is_empty(), "{context}: tmp {tmp:?}");
+    }
+    script.fired.load(Ordering::Relaxed)
+}
+
+/// Every call in turn, until a run needs fewer calls than that.
+fn every_call(script: &Script, users: &[&str], quota: Option<&Quota>) {
+    for errno in [
+        Errno::EIO,
+        Errno::ENOSPC,
+        Errno::EDQUOT,
+        Errno::EMFILE,
+        Errno::EROFS,
+    ] {
+        for each in [false, true] {
+            let fail = |fail_at| Script {
+                fail_at,
+                errno: Some(errno),
+                calls: Arc::default(),
+                fired: Arc::default(),
+                ..script.clone()
+            };
+            let mut n = 1;
+            while attempt(&fail(n), users, quota.cloned(), each) {
+                n += 1;
+            }
+            assert!(n > 10, "{n} calls");
+        }
+    }
+}
+
+/// F01–F04, F07–F09, F12, F21, F23
+#[test]
+fn one_target() {
+    every_call(&Script::default(), &["a"], None);
+}
+
+#[test]
+fn three_targets() {
+    every_call(&Script::default(), &["a", "b", "c"], None);
+}
+
+#[test]
+fn named_files() {
+    let script = Script {
+        no_unnamed: true,
+        ..Script::default()
+    };
+    every_call(&script, &["a"], None);
+    every_call(&script, &["a", "b", "c"], None);
+}
+
+/// Other file systems, and an absent /proc.
+#[test]
+fn copies() {
+    for errno in [Errno::EXDEV, Errno::ENOENT] {
+        let script = Script {
+            no_links: Some(errno),
+            ..Script::default()
+        };
+        every_call(&script, &["a"], None);
+        every_call(&script, &["a", "b", "c"], None);
+    }
+}
+
+/// F05
+#[test]
+fn with_quotas() {
+    let quota = Quota {
+        bytes: Some(100_000),
+        messages: None,
+    };
+    every_call(&Script::default(), &["a"], Some(&quota));
+    every_call(&Script::default(), &["a", "b", "c"], Some(&quota));
+}

@@ -1,0 +1,282 @@
+//! The one pass over a message's header block while it streams by: the client's Return-Path fields are dropped
+//! (RFC 5321 §4.4: there must be one, the server's), Received fields counted (§6.3), and on submission a missing Date
+//! and Message-ID appended (RFC 6409 §8). At most one field name is held back; everything else passes in runs.
+//! The block ends at the first empty line, or at the first line that can't be a field: what follows is not looked at.
+
+use super::Form;
+
+/// The state of the pass.
+pub(super) struct Filter {
+    form: Form,
+    state: State,
+    /// The start of a line whose field name isn't complete yet.
+    held: Vec<u8>,
+    /// Whether a field line came, so that a continuation has something to continue.
+    any: bool,
+    received: usize,
+    /// Where Date and Message-ID are wanted: the lines to add, and whether each was seen.
+    wanted: Option<Wanted>,
+}
+
+/// The fields of submission.
+struct Wanted {
+    date: Option<String>,
+    message_id: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In the first octets of a line: its name is being collected. The flag: the field before was dropped.
+    Name { dropped: bool },
+    /// In the rest of a line that is kept or dropped.
+    Rest { dropped: bool },
+    /// Past the header block.
+    Body,
+}
+
+impl Filter {
+    /// A filter for one message. `submission` holds the values for a missing Date and Message-ID.
+    pub(super) fn new(form: Form, submission: Option<(String, String)>) -> Self {
+        let wanted = submission.map(|(date, message_id)| Wanted {
+            date: Some(date),
+            message_id: Some(message_id),
+        });
+        let state = State::Name { dropped: false };
+        Self {
+            form,
+            state,
+            held: Vec::new(),
+            any: false,
+            received: 0,
+            wanted,
+        }
+    }
+
+    /// How many Received fields came so far.
+    pub(super) fn received(&self) -> usize {
+        self.received
+    }
+
+    /// Takes the next octets, appends what is kept of them to `out`, and returns how many were used:
+    /// fewer than given where the header block ends among them, and none from then on.
+    pub(super) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
+        let mut rest = input;
+        while self.state != State::Body {
+            let Some((&octet, after)) = rest.split_first() else {
+                break;
+            };
+            match self.state {
+                State::Name { dropped } => {
+                    self.held.push(octet);
+                    rest = after;
+                    self.judge(octet, dropped, out);
+                }
+                State::Rest { dropped } => {
+                    let end = rest.iter().position(|&o| o == b'\n');
+                    let (run, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
+                    if !dropped {
+                        out.extend_from_slice(run);
+                    }
+                    if end.is_some() {
+                        self.state = State::Name { dropped };
+                    }
+                    rest = after;
+                }
+                State::Body => {}
+            }
+        }
+        input.len() - rest.len()
+    }
+
+    /// The message ended: what is held back goes out, and the missing fields where no body came.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        match self.state {
+            State::Body => return,
+            State::Name { .. } => {}
+            State::Rest { .. } if self.lacks() && out.last() != Some(&b'\n') => {
+                out.extend_from_slice(self.form.eol().as_bytes());
+            }
+            State::Rest { .. } => {}
+        }
+        self.end(out);
+    }
+
+    /// Decides on the line whose first octets are held, the last of them `octet`, as soon as they tell.
+    fn judge(&mut self, octet: u8, dropped: bool, out: &mut Vec<u8>) {
+        let first = self.held.len() == 1;
+        match octet {
+            b' ' | b'\t' if first && self.any => self.pass(dropped, out),
+            b' ' | b'\t' if first => self.end(out),
+            // Blanks before the colon are obsolete syntax (RFC 5322 §4.5), and readers take them.
+            b' ' | b'\t' => {}
+            b':' if first => self.end(out),
+            b':' => {
+                let drop = self.name();
+                self.pass(drop, out);
+            }
+            // A CRLF that ends the block; in text form a CR is content.
+            b'\r' if first && self.form == Form::Binary => {}
+            33..=126 if self.held.len() <= NAME_MAX && !self.after_blank() => {}
+            _ => self.end(out),
+        }
+    }
+
+    /// Whether the octet before the last held one was a blank: then no name can go on.
+    fn after_blank(&self) -> bool {
+        matches!(self.held.iter().rev().nth(1), Some(b' ' | b'\t' | b'\r'))
+    }
+
+    /// A field name is complete: notes it, and tells whether the field is to be dropped.
+    fn name(&mut self) -> bool {
+        self.any = true;
+        let name = self
+            .held
+            .trim_ascii_end()
+            .strip_suffix(b":")
+            .unwrap_or_default()
+            .trim_ascii_end();
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        if is("Received") {
+            self.received += 1;
+        }
+        if let Some(wanted) = &mut self.wanted {
+            if is("Date") {
+                wanted.date = None;
+            }
+            if is("Message-ID") {
+                wanted.message_id = None;
+            }
+        }
+        is("Return-Path")
+    }
+
+    /// The held octets are a line's start: keeps or drops them and the line.
+    fn pass(&mut self, dropped: bool, out: &mut Vec<u8>) {
+        if !dropped {
+            out.append(&mut self.held);
+        }
+        self.held.clear();
+        self.state = State::Rest { dropped };
+    }
+
+    /// The header block ends before the held octets.
+    fn end(&mut self, out: &mut Vec<u8>) {
+        let eol = self.form.eol();
+        if let Some(wanted) = self.wanted.take() {
+            if let Some(date) = wanted.date {
+                out.extend_from_slice(format!("Date: {date}{eol}").as_bytes());
+            }
+            if let Some(id) = wanted.message_id {
+                out.extend_from_slice(format!("Message-ID: {id}{eol}").as_bytes());
+            }
+        }
+        out.append(&mut self.held);
+        self.state = State::Body;
+    }
+
+    /// Whether a field is still to be added.
+    fn lacks(&self) -> bool {
+        self.wanted
+            .as_ref()
+            .is_some_and(|w| w.date.is_some() || w.message_id.is_some())
+    }
+}
+
+/// The longest field name looked at, in octets: RFC 5322 §2.1.1 has no longer lines.
+const NAME_MAX: usize = 998;
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test may panic"
+    )]
+    use super::*;
+
+    fn run(input: &str, form: Form, submission: bool, step: usize) -> (String, usize) {
+        let wanted = submission.then(|| ("D".to_owned(), "<I>".to_owned()));
+        let mut filter = Filter::new(form, wanted);
+        let mut out = Vec::new();
+        for piece in input.as_bytes().chunks(step) {
+            let used = filter.feed(piece, &mut out);
+            out.extend_from_slice(&piece[used..]);
+        }
+        filter.finish(&mut out);
+        (String::from_utf8(out).unwrap(), filter.received())
+    }
+
+    fn check(input: &str, expected: &str, received: usize, submission: bool) {
+        for step in [1, 2, 3, 7, 10_000] {
+            let (out, count) = run(input, Form::Text, submission, step);
+            assert_eq!((out.as_str(), count), (expected, received), "step {step}");
+            if !submission {
+                let (out, _) = run(&input.replace('\n', "\r\n"), Form::Binary, submission, step);
+                assert_eq!(out, expected.replace('\n', "\r\n"), "binary, step {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn return_path_goes_folded_lines_too() {
+        check(
+            "A: b\nRETURN-path : <x>\n\ty\n z\nB: c\n d\n\nReturn-Path: stays\n",
+            "A: b\nB: c\n d\n\nReturn-Path: stays\n",
+            0,
+            false,
+        );
+        check("Return-Path: <x>\n\nbody", "\nbody", 0, false);
+        check("Return-Path: <x>", "", 0, false);
+        check(
+            "Return-Paths: <x>\nX-Return-Path: y\n",
+            "Return-Paths: <x>\nX-Return-Path: y\n",
+            0,
+            false,
+        );
+    }
+
+    #[test]
+    fn what_is_no_header_is_not_touched() {
+        for text in [
+            "",
+            "\n",
+            "x",
+            "hello\nReturn-Path: y\n",
+            " lead\nReturn-Path: y\n",
+            ":\nReturn-Path: y\n",
+            "a b: c\nReturn-Path: d\n",
+            "A: b\nnot a field\nReturn-Path: c\n",
+        ] {
+            check(text, text, 0, false);
+        }
+    }
+
+    #[test]
+    fn received_fields_count_in_the_header_only() {
+        check(
+            "received: a\nReceived: b\n\nReceived: c\n",
+            "received: a\nReceived: b\n\nReceived: c\n",
+            2,
+            false,
+        );
+    }
+
+    #[test]
+    fn submission_gets_what_it_lacks() {
+        check(
+            "A: b\n\nDate: x\n",
+            "A: b\nDate: D\nMessage-ID: <I>\n\nDate: x\n",
+            0,
+            true,
+        );
+        check("DATE: b\n\n", "DATE: b\nMessage-ID: <I>\n\n", 0, true);
+        check(
+            "Date: b\nmessage-id: c\n\n",
+            "Date: b\nmessage-id: c\n\n",
+            0,
+            true,
+        );
+        check("A: b", "A: b\nDate: D\nMessage-ID: <I>\n", 0, true);
+        check("", "Date: D\nMessage-ID: <I>\n", 0, true);
+    }
+}

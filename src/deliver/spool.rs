@@ -1,0 +1,318 @@
+//! A message on its way in: the file it's streamed to, and the targets it will go to. Errors are remembered until the
+//! commit (see the sibling `commit`), because the client can hear of them only then; from the first one on the input is swallowed.
+//! Dropping a spool leaves nothing behind.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+
+use super::disk::{self, errno};
+use super::header::Filter;
+use super::maildir::{self, Dirs};
+use super::{Form, Shared, Target, Trace, quota, refusal};
+use crate::clock;
+use crate::smtp::reply::{self, Refusal};
+
+/// One message between the first octet and the verdict.
+pub struct Spool {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: String,
+    pub(super) places: Vec<Place>,
+    /// The message's file, from the first target whose directories could be opened.
+    pub(super) source: Option<Source>,
+    /// The first thing that went wrong with the file or the message itself.
+    pub(super) error: Option<Refusal>,
+    /// Octets on disk and in the buffer.
+    pub(super) size: u64,
+    filter: Filter,
+    buffer: Vec<u8>,
+}
+
+/// One target and how far its delivery is. What is not `done` is undone when the spool is dropped.
+pub(super) struct Place {
+    pub(super) target: Target,
+    /// An earlier target that is the same mailbox, and whose copy and outcome this one shares.
+    pub(super) twin: Option<usize>,
+    pub(super) dirs: Option<Arc<Dirs>>,
+    pub(super) refusal: Option<Refusal>,
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) reserved: bool,
+    pub(super) staged: bool,
+    pub(super) published: bool,
+    pub(super) done: bool,
+}
+
+/// The file that is written.
+pub(super) struct Source {
+    pub(super) file: File,
+    /// The directories and the name in `tmp/`, where the file has one.
+    pub(super) named: Option<(Arc<Dirs>, String)>,
+}
+
+impl Spool {
+    /// Opens the file and prepares the trace headers.
+    pub(super) fn begin(
+        shared: Arc<Shared>,
+        trace: &Trace,
+        targets: Vec<Target>,
+        form: Form,
+    ) -> Self {
+        let id = clock::unique();
+        let date = clock::rfc5322_now();
+        let mut places: Vec<Place> = Vec::with_capacity(targets.len());
+        for target in targets {
+            let same =
+                |p: &Place| p.target.maildir == target.maildir && p.target.folder == target.folder;
+            let twin = places.iter().position(same);
+            places.push(Place::new(target, twin));
+        }
+        let mut firsts = places
+            .iter()
+            .filter(|p| p.twin.is_none())
+            .map(|p| &p.target);
+        let only = firsts.next().filter(|_| firsts.next().is_none());
+        let buffer = trace.header(only, &id, &date, form);
+        let submission = trace
+            .submission
+            .then(|| (date, format!("<{id}@{}>", trace.hostname)));
+        let mut spool = Self {
+            shared,
+            id,
+            places,
+            source: None,
+            error: None,
+            size: buffer.len() as u64,
+            filter: Filter::new(form, submission),
+            buffer,
+        };
+        spool.open();
+        spool
+    }
+
+    /// The unique part of the file name to be.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Takes decoded content: lines ending in LF in text form, octets as they came in binary form.
+    pub fn write(&mut self, octets: &[u8]) {
+        if self.error.is_some() {
+            return;
+        }
+        let before = self.buffer.len();
+        let used = self.filter.feed(octets, &mut self.buffer);
+        let rest = octets.get(used..).unwrap_or_default();
+        self.size += (self.buffer.len() - before + rest.len()) as u64;
+        if self.filter.received() > RECEIVED_MAX {
+            return self.fail(Refusal::client(reply::LOOP));
+        }
+        if self.buffer.len() + rest.len() >= BUFFER {
+            self.flush();
+        }
+        if rest.len() >= BUFFER {
+            self.write_out(rest);
+        } else if self.error.is_none() {
+            self.buffer.extend_from_slice(rest);
+        }
+    }
+
+    /// The message is whole: everything goes to the file, and the file to the disk.
+    ///
+    /// # Errors
+    /// Whatever went wrong since the start.
+    pub(super) fn seal(&mut self) -> Result<(), Refusal> {
+        let before = self.buffer.len();
+        self.filter.finish(&mut self.buffer);
+        self.size += (self.buffer.len() - before) as u64;
+        self.flush();
+        if let Some(error) = self.error.clone() {
+            return Err(error);
+        }
+        let source = self.source.as_ref().ok_or_else(|| self.unopened())?;
+        // Not tried again where it fails: the second call would say that all is well (F03).
+        self.shared.sync(&source.file).map_err(|e| refusal(&e))
+    }
+
+    /// Opens a file in the first target whose directories can be opened.
+    fn open(&mut self) {
+        for index in 0..self.places.len() {
+            match self.dirs(index).and_then(|dirs| self.create(dirs)) {
+                Ok(source) => {
+                    self.source = Some(source);
+                    return;
+                }
+                Err(e) => {
+                    if let Some(place) = self.places.get_mut(index) {
+                        place.refusal = Some(e);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the file, without a name where that's possible.
+    fn create(&self, dirs: Arc<Dirs>) -> Result<Source, Refusal> {
+        let disk = self.shared.disk.as_ref();
+        let tmp = disk::fd(&dirs.tmp);
+        if !self.shared.named_only.load(Ordering::Relaxed) {
+            match disk.unnamed(tmp) {
+                Ok(file) => return Ok(Source { file, named: None }),
+                // A file system or kernel without O_TMPFILE.
+                Err(e)
+                    if matches!(
+                        errno(&e),
+                        Some(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT)
+                    ) => {}
+                Err(e) => return Err(refusal(&e)),
+            }
+        }
+        // The size isn't known yet, so this is not the name it will have in new/.
+        let name = format!("{}.{}", self.id, self.shared.host);
+        let file = disk.create(tmp, &name).map_err(|e| refusal(&e))?;
+        Ok(Source {
+            file,
+            named: Some((dirs, name)),
+        })
+    }
+
+    /// A place's open directories. The first few targets keep theirs; more would eat the descriptors of all sessions.
+    pub(super) fn dirs(&mut self, index: usize) -> Result<Arc<Dirs>, Refusal> {
+        let place = self
+            .places
+            .get_mut(index)
+            .ok_or_else(|| Refusal::local(reply::LOCAL_ERROR))?;
+        if let Some(dirs) = &place.dirs {
+            return Ok(Arc::clone(dirs));
+        }
+        let dirs = Arc::new(maildir::open(
+            self.shared.disk.as_ref(),
+            self.shared.sync,
+            &place.target,
+        )?);
+        if index < KEPT_OPEN {
+            place.dirs = Some(Arc::clone(&dirs));
+        }
+        Ok(dirs)
+    }
+
+    /// Why there is no file.
+    fn unopened(&self) -> Refusal {
+        let first = self.places.iter().find_map(|place| place.refusal.clone());
+        first.unwrap_or_else(|| Refusal::local(reply::LOCAL_ERROR))
+    }
+
+    /// Empties the buffer into the file.
+    fn flush(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.write_out(&buffer);
+        buffer.clear();
+        self.buffer = buffer;
+    }
+
+    /// Writes octets, unless something went wrong before.
+    fn write_out(&mut self, octets: &[u8]) {
+        let Some(source) = &self.source else { return };
+        if self.error.is_none()
+            && let Err(e) = disk::write_all(self.shared.disk.as_ref(), &source.file, octets)
+        {
+            self.fail(refusal(&e));
+        }
+    }
+
+    /// Remembers an error and frees what the message held on the disk.
+    fn fail(&mut self, error: Refusal) {
+        self.error.get_or_insert(error);
+        self.buffer = Vec::new();
+        self.drop_source();
+    }
+
+    /// Closes the file and removes its name.
+    fn drop_source(&mut self) {
+        if let Some(Source {
+            named: Some((dirs, name)),
+            ..
+        }) = self.source.take()
+        {
+            let _ = self
+                .shared
+                .disk
+                .unlink(disk::fd(&dirs.tmp), OsStr::new(&name));
+        }
+    }
+
+    /// Takes back everything that was begun for a place: names in `new/` and `tmp/`, room in the quota.
+    pub(super) fn undo(&mut self, index: usize) {
+        let Some(place) = self
+            .places
+            .get(index)
+            .filter(|p| !p.done && (p.published || p.staged || p.reserved))
+        else {
+            return;
+        };
+        let (published, staged, reserved) = (place.published, place.staged, place.reserved);
+        let name = place.name.clone();
+        if let Ok(dirs) = self.dirs(index) {
+            let disk = self.shared.disk.as_ref();
+            if staged {
+                let _ = disk.unlink(disk::fd(&dirs.tmp), OsStr::new(&name));
+            }
+            if published {
+                // A reader may have it in cur/ by now: then it stays there, and the client's next try is a duplicate.
+                let _ = disk.unlink(disk::fd(&dirs.new), OsStr::new(&name));
+                let _ = self.shared.sync(&dirs.new);
+            }
+            if reserved {
+                quota::release(disk, &dirs, self.size);
+            }
+        } else {
+            log::error!(
+                "undo failed id={} maildir={:?}",
+                self.id,
+                self.places.get(index).map(|p| &p.target.maildir)
+            );
+        }
+        if let Some(place) = self.places.get_mut(index) {
+            (place.published, place.staged, place.reserved) = (false, false, false);
+        }
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        for index in 0..self.places.len() {
+            self.undo(index);
+        }
+        self.drop_source();
+    }
+}
+
+impl Place {
+    /// A target for which nothing was done yet.
+    fn new(target: Target, twin: Option<usize>) -> Self {
+        Self {
+            target,
+            twin,
+            dirs: None,
+            refusal: None,
+            id: String::new(),
+            name: String::new(),
+            reserved: false,
+            staged: false,
+            published: false,
+            done: false,
+        }
+    }
+}
+
+/// Octets gathered before a write.
+const BUFFER: usize = 64 * 1024;
+
+/// More Received fields than this are a loop: RFC 5321 §6.3.
+const RECEIVED_MAX: usize = 100;
+
+/// So many targets of a message keep their directories open (three descriptors each) from begin to commit.
+const KEPT_OPEN: usize = 16;
