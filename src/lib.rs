@@ -4,10 +4,12 @@
 //! returns replies and effects.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod clock;
 pub mod conn;
 pub mod deliver;
 pub mod directory;
+pub mod encoding;
 pub mod net;
 pub mod options;
 pub mod server;

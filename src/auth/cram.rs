@@ -1,0 +1,136 @@
+//! CRAM-MD5 (RFC 2195): the client shows that it knows the password by the HMAC-MD5 of a challenge.
+
+use super::md5::Hmac;
+use super::password::unhex;
+use super::{Account, Accounts, Context, Machine, Progress, login};
+use crate::encoding::constant_time_eq;
+
+/// The server's side: the challenge, and whether it was sent.
+pub(super) struct Cram {
+    challenge: Vec<u8>,
+    sent: bool,
+}
+
+impl Cram {
+    pub(super) fn new(context: &Context<'_>) -> Self {
+        Self {
+            challenge: format!("<{}@{}>", context.nonce, context.hostname).into_bytes(),
+            sent: false,
+        }
+    }
+
+    /// Checks `user SP digest`; the user name may have spaces of its own.
+    fn check(&self, response: &[u8], accounts: &mut dyn Accounts) -> Progress {
+        let Some(space) = response.iter().rposition(|octet| *octet == b' ') else {
+            return Progress::Malformed;
+        };
+        let (name, digest) = response.split_at(space);
+        let digest = digest
+            .get(1..)
+            .and_then(|hex| std::str::from_utf8(hex).ok());
+        let Some(digest) = digest.and_then(unhex).filter(|digest| digest.len() == 16) else {
+            return Progress::Malformed;
+        };
+        let Some(name) = login(name) else {
+            return Progress::Failed;
+        };
+
+        // The decoy is made for everybody, so that it takes as long for everybody.
+        let decoy = accounts.decoy().cram(name);
+        let (user, stored) = match accounts.account(name) {
+            Account::Known { user, stored } => (Some(user), Some(stored)),
+            Account::Unknown => (None, None),
+            Account::Unavailable => return Progress::Unavailable,
+        };
+        let real: Option<&Hmac> = stored.as_ref().and_then(|stored| stored.cram());
+        let right = constant_time_eq(&real.unwrap_or(&decoy).sign(&self.challenge), &digest);
+        match user {
+            Some(user) if right && real.is_some() => Progress::Done { user },
+            _ => Progress::Failed,
+        }
+    }
+}
+
+impl Machine for Cram {
+    fn step(&mut self, response: Option<&[u8]>, accounts: &mut dyn Accounts) -> Progress {
+        match (self.sent, response) {
+            (false, None) => {
+                self.sent = true;
+                Progress::Challenge(self.challenge.clone())
+            }
+            (true, Some(response)) => self.check(response, accounts),
+            _ => Progress::Malformed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Mechanism;
+    use super::super::testing::*;
+    use super::*;
+
+    fn cram(response: &[u8], book: &mut Book) -> Progress {
+        let mut exchange = start(Mechanism::CramMd5);
+        let want = challenge("<1896.697170952@postoffice.reston.mci.net>");
+        assert_eq!(exchange.step(None, book), want);
+        exchange.step(Some(response), book)
+    }
+
+    /// RFC 2195 §2.
+    #[test]
+    fn rfc_2195_example() {
+        let response = b"tim b913a602c7eda7a495b4e6e7334d3890";
+        assert_eq!(cram(response, &mut Book::new()), done("tim"));
+    }
+
+    /// The stored states do as well as the password, a hash of another kind never does.
+    #[test]
+    fn stored_states() {
+        let states: String = {
+            let states = Hmac::new(b"tanstaaftanstaaf").to_states();
+            states.iter().map(|octet| format!("{octet:02x}")).collect()
+        };
+        let response = b"tim b913a602c7eda7a495b4e6e7334d3890";
+        let mut book = Book::of(&[("tim", &format!("{{CRAM-MD5}}{states}"))]);
+        assert_eq!(cram(response, &mut book), done("tim"));
+        let hash = super::super::password::hash_password(b"tanstaaftanstaaf", [1; 16]);
+        assert_eq!(
+            cram(response, &mut Book::of(&[("tim", &hash)])),
+            Progress::Failed
+        );
+    }
+
+    #[test]
+    fn refused() {
+        for response in [
+            &b"user b913a602c7eda7a495b4e6e7334d3890"[..],
+            b"nobody b913a602c7eda7a495b4e6e7334d3890",
+            b" b913a602c7eda7a495b4e6e7334d3890",
+            b"tim b913a602c7eda7a495b4e6e7334d3891",
+        ] {
+            assert_eq!(cram(response, &mut Book::new()), Progress::Failed);
+        }
+        for response in [
+            &b""[..],
+            b"tim",
+            b"tim ",
+            b"tim b913a602",
+            b"tim zz13a602c7eda7a495b4e6e7334d3890",
+        ] {
+            assert_eq!(cram(response, &mut Book::new()), Progress::Malformed);
+        }
+        let response = b"down b913a602c7eda7a495b4e6e7334d3890";
+        assert_eq!(cram(response, &mut Book::new()), Progress::Unavailable);
+    }
+
+    /// R167.
+    #[test]
+    fn no_initial_response() {
+        let mut exchange = start(Mechanism::CramMd5);
+        assert_eq!(
+            exchange.step(Some(b"tim x"), &mut Book::new()),
+            Progress::Malformed
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! PLAIN (RFC 4616) and LOGIN: the password itself is sent, so the session offers them under TLS only.
+
+use super::{Accounts, Machine, Progress, check_password};
+
+/// PLAIN: one response, `authzid NUL authcid NUL passwd`.
+pub(super) struct Plain;
+
+impl Machine for Plain {
+    fn step(&mut self, response: Option<&[u8]>, accounts: &mut dyn Accounts) -> Progress {
+        let Some(response) = response else {
+            return Progress::Challenge(Vec::new());
+        };
+        let mut parts = response.split(|octet| *octet == 0);
+        let (Some(authzid), Some(authcid), Some(secret), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Progress::Malformed;
+        };
+        // To act as another user is a right nobody has here.
+        if !authzid.is_empty() && authzid != authcid {
+            return Progress::Failed;
+        }
+
+        check_password(authcid, secret, accounts)
+    }
+}
+
+/// LOGIN: a user name and then a password, each asked for with a prompt; the name may come with the command.
+pub(super) struct Login {
+    name: Option<Vec<u8>>,
+}
+
+impl Login {
+    pub(super) fn new() -> Self {
+        Self { name: None }
+    }
+}
+
+impl Machine for Login {
+    fn step(&mut self, response: Option<&[u8]>, accounts: &mut dyn Accounts) -> Progress {
+        match (&self.name, response) {
+            (None, None) => Progress::Challenge(b"Username:".to_vec()),
+            (None, Some(name)) => {
+                self.name = Some(name.to_vec());
+                Progress::Challenge(b"Password:".to_vec())
+            }
+            (Some(name), secret) => check_password(name, secret.unwrap_or_default(), accounts),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Mechanism;
+    use super::super::testing::*;
+    use super::*;
+
+    fn plain(response: &[u8]) -> Progress {
+        start(Mechanism::Plain).step(Some(response), &mut Book::new())
+    }
+
+    /// RFC 4616 §4, both examples; the second asks for another identity.
+    #[test]
+    fn rfc_4616_examples() {
+        assert_eq!(plain(b"\0tim\0tanstaaftanstaaf"), done("tim"));
+        assert_eq!(plain(b"Ursel\0tim\0tanstaaftanstaaf"), Progress::Failed);
+    }
+
+    #[test]
+    fn without_an_initial_response_an_empty_challenge() {
+        let mut exchange = start(Mechanism::Plain);
+        assert_eq!(exchange.step(None, &mut Book::new()), challenge(""));
+        assert_eq!(
+            exchange.step(Some(b"tim\0tim\0tanstaaftanstaaf"), &mut Book::new()),
+            done("tim")
+        );
+    }
+
+    /// R172: exactly two NULs.
+    #[test]
+    fn malformed() {
+        for response in [
+            &b""[..],
+            b"tim",
+            b"\0tim",
+            b"\0tim\0tanstaaftanstaaf\0",
+            b"\0\0\0",
+        ] {
+            assert_eq!(plain(response), Progress::Malformed);
+        }
+    }
+
+    /// A9, R172, R173.
+    #[test]
+    fn failed() {
+        let long = [b"\0", "u".repeat(256).as_bytes(), b"\0x"].concat();
+        for response in [
+            &b"\0tim\0wrong"[..],
+            b"\0nobody\0tanstaaftanstaaf",
+            b"\0tim\0",
+            b"\0\0tanstaaftanstaaf",
+            b"\0ti\xff\0tanstaaftanstaaf",
+            b"\0tim\0\xff",
+            b"\0tim\n\0tanstaaftanstaaf",
+            b"TIM\0tim\0tanstaaftanstaaf",
+            &long,
+        ] {
+            assert_eq!(plain(response), Progress::Failed);
+        }
+        assert_eq!(plain(b"\0down\0x"), Progress::Unavailable);
+    }
+
+    #[test]
+    fn login_in_three_steps_or_two() {
+        let mut exchange = start(Mechanism::Login);
+        assert_eq!(
+            exchange.step(None, &mut Book::new()),
+            challenge("Username:")
+        );
+        assert_eq!(
+            exchange.step(Some(b"user"), &mut Book::new()),
+            challenge("Password:")
+        );
+        assert_eq!(
+            exchange.step(Some(b"pencil"), &mut Book::new()),
+            done("user")
+        );
+
+        let mut exchange = start(Mechanism::Login);
+        assert_eq!(
+            exchange.step(Some(b"user"), &mut Book::new()),
+            challenge("Password:")
+        );
+        assert_eq!(
+            exchange.step(Some(b"pencil"), &mut Book::new()),
+            done("user")
+        );
+    }
+
+    #[test]
+    fn login_fails_on_empty_and_wrong() {
+        for (name, secret) in [
+            (&b"user"[..], &b""[..]),
+            (b"", b"pencil"),
+            (b"user", b"pen"),
+            (b"us\0er", b"pencil"),
+        ] {
+            let mut exchange = start(Mechanism::Login);
+            assert_eq!(
+                exchange.step(Some(name), &mut Book::new()),
+                challenge("Password:")
+            );
+            assert_eq!(
+                exchange.step(Some(secret), &mut Book::new()),
+                Progress::Failed
+            );
+        }
+    }
+}

@@ -1,0 +1,584 @@
+//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677): both sides prove that they know the password, nothing an
+//! eavesdropper could use is sent, and PLUS ties the proof to this TLS connection by `tls-exporter` (RFC 9266).
+//!
+//! Four messages: client-first, server-first, client-final, server-final. The last goes out as one more challenge, which
+//! the client answers with nothing; only then is it logged in. A failure is told by the SMTP reply alone, without SCRAM's `e=`.
+
+use zeroize::Zeroizing;
+
+use super::password::{KEY, ScramKeys, hmac_sha256, sha256};
+use super::{Account, Accounts, Context, Machine, Progress, login};
+use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
+
+/// The server's side.
+pub(super) struct Scram {
+    /// The binding of the channel, where the mechanism is PLUS and there is one.
+    binding: Option<Vec<u8>>,
+    plus: bool,
+    plus_offered: bool,
+    nonce: String,
+    state: State,
+}
+
+enum State {
+    First,
+    Final(Final),
+    /// The proof was right; the client has yet to take note of ours.
+    Proven {
+        user: String,
+    },
+}
+
+impl Scram {
+    /// Without channel binding.
+    pub(super) fn new(context: &Context<'_>) -> Self {
+        Self {
+            binding: None,
+            plus: false,
+            plus_offered: context.plus_offered,
+            nonce: context.nonce.clone(),
+            state: State::First,
+        }
+    }
+
+    /// With channel binding.
+    pub(super) fn plus(context: &Context<'_>) -> Self {
+        Self {
+            binding: context.exporter.map(<[u8]>::to_vec),
+            plus: true,
+            ..Self::new(context)
+        }
+    }
+
+    /// Client-first in, server-first out.
+    fn first(&mut self, message: &[u8], accounts: &mut dyn Accounts) -> Progress {
+        let Some(first) = std::str::from_utf8(message).ok().and_then(First::parse) else {
+            return Progress::Malformed;
+        };
+        let Some(channel) = self.channel(&first) else {
+            return Progress::Failed;
+        };
+        if first.mandatory_extension || first.authzid.as_ref().is_some_and(|id| *id != first.user) {
+            return Progress::Failed;
+        }
+        let Some(name) = login(first.user.as_bytes()) else {
+            return Progress::Failed;
+        };
+
+        // The decoy is made for everybody, so that it takes as long for everybody.
+        let decoy = accounts.decoy().scram(name);
+        let (user, keys) = match accounts.account(name) {
+            Account::Known { user, stored } => match stored.scram() {
+                Some(keys) => (Some(user), keys.clone()),
+                None => (None, decoy),
+            },
+            Account::Unknown => (None, decoy),
+            Account::Unavailable => return Progress::Unavailable,
+        };
+
+        let nonce = format!("{}{}", first.nonce, self.nonce);
+        let server_first = format!(
+            "r={nonce},s={},i={}",
+            base64_encode(&keys.salt),
+            keys.iterations
+        );
+        self.state = State::Final(Final {
+            channel: base64_encode(&[first.gs2_header.as_bytes(), &channel].concat()),
+            messages: format!("{},{server_first}", first.bare),
+            nonce,
+            user,
+            keys,
+        });
+        Progress::Challenge(server_first.into_bytes())
+    }
+
+    /// The binding data that have to follow the header in `c=`; `None` where the client's flag does not fit
+    /// (RFC 5802 §6).
+    fn channel(&self, first: &First<'_>) -> Option<Vec<u8>> {
+        match first.flag {
+            Flag::None if !self.plus => Some(Vec::new()),
+            // The client could have bound and was not offered to: somebody cut our offer out.
+            Flag::NotOffered if !self.plus && !self.plus_offered => Some(Vec::new()),
+            Flag::Bound("tls-exporter") if self.plus => self.binding.clone(),
+            _ => None,
+        }
+    }
+}
+
+impl Machine for Scram {
+    fn step(&mut self, response: Option<&[u8]>, accounts: &mut dyn Accounts) -> Progress {
+        let Some(response) = response else {
+            return match self.state {
+                State::First => Progress::Challenge(Vec::new()),
+                _ => Progress::Malformed,
+            };
+        };
+        match &self.state {
+            State::First => self.first(response, accounts),
+            State::Final(last) => {
+                let (progress, user) = last.check(response);
+                if let Some(user) = user {
+                    self.state = State::Proven { user };
+                }
+                progress
+            }
+            State::Proven { user } if response.is_empty() => Progress::Done { user: user.clone() },
+            State::Proven { .. } => Progress::Malformed,
+        }
+    }
+}
+
+/// What is to be checked when client-final comes.
+struct Final {
+    /// The one right `c=`.
+    channel: String,
+    /// The one right `r=`.
+    nonce: String,
+    /// client-first-bare "," server-first
+    messages: String,
+    /// Nobody, where the keys are a decoy.
+    user: Option<String>,
+    keys: ScramKeys,
+}
+
+impl Final {
+    /// Client-final in, server-final out, and the user where the proof was right.
+    fn check(&self, message: &[u8]) -> (Progress, Option<String>) {
+        let Some(last) = std::str::from_utf8(message)
+            .ok()
+            .and_then(ClientFinal::parse)
+        else {
+            return (Progress::Malformed, None);
+        };
+        let auth_message = format!("{},{}", self.messages, last.without_proof);
+        let right = self.proves(&last.proof, auth_message.as_bytes());
+        let same = last.channel == self.channel && last.nonce == self.nonce;
+        match &self.user {
+            Some(user) if right && same => {
+                let signature =
+                    hmac_sha256(self.keys.server_key.as_slice(), auth_message.as_bytes());
+                let verifier = format!("v={}", base64_encode(&signature));
+                (
+                    Progress::Challenge(verifier.into_bytes()),
+                    Some(user.clone()),
+                )
+            }
+            _ => (Progress::Failed, None),
+        }
+    }
+
+    /// RFC 5802 §3: ClientProof XOR ClientSignature is a key whose hash we know.
+    fn proves(&self, proof: &[u8; KEY], auth_message: &[u8]) -> bool {
+        let mut client_key =
+            Zeroizing::new(hmac_sha256(self.keys.stored_key.as_slice(), auth_message));
+        for (octet, proof) in client_key.iter_mut().zip(proof) {
+            *octet ^= proof;
+        }
+        constant_time_eq(
+            &sha256(client_key.as_slice()),
+            self.keys.stored_key.as_slice(),
+        )
+    }
+}
+
+/// `client-first-message` (RFC 5802 §7).
+struct First<'a> {
+    flag: Flag<'a>,
+    gs2_header: &'a str,
+    authzid: Option<String>,
+    bare: &'a str,
+    mandatory_extension: bool,
+    user: String,
+    nonce: &'a str,
+}
+
+/// `gs2-cbind-flag`.
+enum Flag<'a> {
+    /// `n`: the client can't bind.
+    None,
+    /// `y`: it could, but thinks that the server can't.
+    NotOffered,
+    /// `p=`: it does, by this type.
+    Bound(&'a str),
+}
+
+impl<'a> First<'a> {
+    fn parse(message: &'a str) -> Option<Self> {
+        let (flag, rest) = message.split_once(',')?;
+        let (authzid, bare) = rest.split_once(',')?;
+        let flag = match flag {
+            "n" => Flag::None,
+            "y" => Flag::NotOffered,
+            _ => Flag::Bound(
+                flag.strip_prefix("p=")
+                    .filter(|name| is_binding_name(name))?,
+            ),
+        };
+        let authzid = match authzid {
+            "" => None,
+            _ => Some(unescape(authzid.strip_prefix("a=")?)?),
+        };
+        let mandatory_extension = bare.starts_with("m=");
+        let mut attributes = bare.split(',').skip(usize::from(mandatory_extension));
+        let user = unescape(attributes.next()?.strip_prefix("n=")?)?;
+        let nonce = attributes
+            .next()?
+            .strip_prefix("r=")
+            .filter(|nonce| is_nonce(nonce))?;
+        let extensions = attributes.all(is_attribute);
+        extensions.then_some(Self {
+            flag,
+            gs2_header: message.get(..message.len() - bare.len())?,
+            authzid,
+            bare,
+            mandatory_extension,
+            user,
+            nonce,
+        })
+    }
+}
+
+/// `client-final-message` (RFC 5802 §7).
+struct ClientFinal<'a> {
+    without_proof: &'a str,
+    channel: &'a str,
+    nonce: &'a str,
+    proof: [u8; KEY],
+}
+
+impl<'a> ClientFinal<'a> {
+    fn parse(message: &'a str) -> Option<Self> {
+        let (without_proof, proof) = message.rsplit_once(",p=")?;
+        let mut attributes = without_proof.split(',');
+        let channel = attributes.next()?.strip_prefix("c=")?;
+        let nonce = attributes.next()?.strip_prefix("r=")?;
+        let extensions = attributes.all(is_attribute);
+        let proof = base64_decode(proof.as_bytes()).filter(|_| extensions)?;
+        Some(Self {
+            without_proof,
+            channel,
+            nonce,
+            proof: proof.try_into().ok()?,
+        })
+    }
+}
+
+/// `cb-name`.
+fn is_binding_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|octet| octet.is_ascii_alphanumeric() || octet == b'.' || octet == b'-')
+}
+
+/// `printable`: visible ASCII but the comma.
+fn is_nonce(nonce: &str) -> bool {
+    !nonce.is_empty()
+        && nonce
+            .bytes()
+            .all(|octet| octet.is_ascii_graphic() && octet != b',')
+}
+
+/// `attr-val` of an optional extension, which is signed but has no meaning here.
+fn is_attribute(text: &str) -> bool {
+    let mut octets = text.bytes();
+    octets
+        .next()
+        .is_some_and(|octet| octet.is_ascii_alphabetic())
+        && octets.next() == Some(b'=')
+        && octets.len() > 0
+        && octets.all(|octet| octet != 0)
+}
+
+/// `saslname`: `=2C` is a comma and `=3D` an equals sign, no other `=` may be there.
+fn unescape(name: &str) -> Option<String> {
+    let mut parts = name.split('=');
+    let mut out = parts.next()?.to_owned();
+    for part in parts {
+        let (escaped, rest) = match part.strip_prefix("2C") {
+            Some(rest) => (',', rest),
+            None => ('=', part.strip_prefix("3D")?),
+        };
+        out.push(escaped);
+        out.push_str(rest);
+    }
+    (!name.is_empty() && !name.contains('\0')).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+    use super::super::testing::*;
+    use super::super::{Exchange, Mechanism};
+    use super::*;
+
+    const CLIENT_NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
+    const SERVER_NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    /// RFC 7677 §3, the stored form of its user `user` with the password `pencil`.
+    const STORED: &str = "{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
+    fn book() -> Book {
+        Book::of(&[
+            ("user", STORED),
+            ("a,=b", STORED),
+            (
+                "md5",
+                "{SSHA256}Tt8H7clbL9y8ryN4/RLYrCEsKqbjJsWcPmKb4wOdZDJzYWx0",
+            ),
+        ])
+    }
+
+    fn scram() -> Exchange {
+        Exchange::start(Mechanism::ScramSha256, &context(SERVER_NONCE))
+    }
+
+    fn text(progress: Progress) -> String {
+        match progress {
+            Progress::Challenge(text) => String::from_utf8(text).unwrap(),
+            other => panic!("no challenge but {other:?}"),
+        }
+    }
+
+    /// A client: client-final for what it said and heard, by the keys of `password`.
+    fn client_final(
+        header: &str,
+        binding: &[u8],
+        bare: &str,
+        server_first: &str,
+        password: &str,
+    ) -> String {
+        use ring::pbkdf2;
+        let mut parts = server_first.split(',');
+        let nonce = parts.next().unwrap().strip_prefix("r=").unwrap();
+        let salt =
+            base64_decode(parts.next().unwrap().strip_prefix("s=").unwrap().as_bytes()).unwrap();
+        let rounds = parts
+            .next()
+            .unwrap()
+            .strip_prefix("i=")
+            .unwrap()
+            .parse()
+            .unwrap();
+        let mut salted = [0; KEY];
+        pbkdf2::derive(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            rounds,
+            &salt,
+            password.as_bytes(),
+            &mut salted,
+        );
+        let key = hmac_sha256(&salted, b"Client Key");
+        let channel = base64_encode(&[header.as_bytes(), binding].concat());
+        let without_proof = format!("c={channel},r={nonce}");
+        let signature = hmac_sha256(
+            &sha256(&key),
+            format!("{bare},{server_first},{without_proof}").as_bytes(),
+        );
+        let proof: Vec<u8> = key.iter().zip(signature).map(|(a, b)| a ^ b).collect();
+        format!("{without_proof},p={}", base64_encode(&proof))
+    }
+
+    /// A whole exchange, to its outcome.
+    fn run(
+        mut exchange: Exchange,
+        header: &str,
+        binding: &[u8],
+        bare: &str,
+        book: &mut Book,
+    ) -> Progress {
+        let server_first = match exchange.step(Some(format!("{header}{bare}").as_bytes()), book) {
+            Progress::Challenge(text) => String::from_utf8(text).unwrap(),
+            other => return other,
+        };
+        let last = client_final(header, binding, bare, &server_first, "pencil");
+        match exchange.step(Some(last.as_bytes()), book) {
+            Progress::Challenge(_) => exchange.step(Some(b""), book),
+            other => other,
+        }
+    }
+
+    /// RFC 7677 §3, to the letter.
+    #[test]
+    fn rfc_7677_example() {
+        let (mut exchange, mut book) = (scram(), book());
+        assert_eq!(exchange.step(None, &mut book), challenge(""));
+        let first = format!("n,,n=user,r={CLIENT_NONCE}");
+        let server_first =
+            format!("r={CLIENT_NONCE}{SERVER_NONCE},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
+        assert_eq!(
+            exchange.step(Some(first.as_bytes()), &mut book),
+            challenge(&server_first)
+        );
+        let last = format!(
+            "c=biws,r={CLIENT_NONCE}{SERVER_NONCE},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+        );
+        let want = challenge("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+        assert_eq!(exchange.step(Some(last.as_bytes()), &mut book), want);
+        assert_eq!(exchange.step(Some(b""), &mut book), done("user"));
+    }
+
+    /// R175: nonce, binding and proof, each off by a little; and an answer to server-final.
+    #[test]
+    fn client_final_is_checked_exactly() {
+        let nonce = format!("{CLIENT_NONCE}{SERVER_NONCE}");
+        let proof = "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+        for (last, want) in [
+            (format!("c=biws,r={nonce}x,p={proof}"), Progress::Failed),
+            (
+                format!("c=biws,r={CLIENT_NONCE},p={proof}"),
+                Progress::Failed,
+            ),
+            (format!("c=eSws,r={nonce},p={proof}"), Progress::Failed),
+            (format!("c=biws,r={nonce},x=y,p={proof}"), Progress::Failed),
+            (
+                format!("c=biws,r={nonce},p=e{}", &proof[1..]),
+                Progress::Failed,
+            ),
+            (format!("c=biws,r={nonce},p=biws"), Progress::Malformed),
+            (format!("c=biws,r={nonce}"), Progress::Malformed),
+            (format!("r={nonce},c=biws,p={proof}"), Progress::Malformed),
+            (String::new(), Progress::Malformed),
+        ] {
+            let (mut exchange, mut book) = (scram(), book());
+            let first = format!("n,,n=user,r={CLIENT_NONCE}");
+            text(exchange.step(Some(first.as_bytes()), &mut book));
+            assert_eq!(
+                exchange.step(Some(last.as_bytes()), &mut book),
+                want,
+                "{last}"
+            );
+            assert_eq!(
+                exchange.step(Some(b""), &mut book),
+                Progress::Failed,
+                "{last}"
+            );
+        }
+    }
+
+    #[test]
+    fn client_first_is_checked() {
+        for (first, want) in [
+            ("n,,m=x,n=user,r=abc", Progress::Failed),
+            ("n,a=other,n=user,r=abc", Progress::Failed),
+            ("p=tls-exporter,,n=user,r=abc", Progress::Failed),
+            ("n,,n=us\u{1}er,r=abc", Progress::Failed),
+            ("n,,n=down,r=abc", Progress::Unavailable),
+            ("n,,n=us=er,r=abc", Progress::Malformed),
+            ("n,,n=us=2cer,r=abc", Progress::Malformed),
+            ("n,,n=,r=abc", Progress::Malformed),
+            ("n,,n=user,r=", Progress::Malformed),
+            ("n,,n=user,r=a c", Progress::Malformed),
+            ("n,,n=user", Progress::Malformed),
+            ("n,,r=abc,n=user", Progress::Malformed),
+            ("n,n=user,r=abc", Progress::Malformed),
+            ("p=,,n=user,r=abc", Progress::Malformed),
+            ("x,,n=user,r=abc", Progress::Malformed),
+            ("n,,n=user,r=abc,", Progress::Malformed),
+            ("", Progress::Malformed),
+        ] {
+            assert_eq!(
+                scram().step(Some(first.as_bytes()), &mut book()),
+                want,
+                "{first}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_extensions_and_the_same_authzid() {
+        for (header, bare, user) in [
+            ("n,,", "n=user,r=abc,x=ignored", "user"),
+            ("y,,", "n=user,r=abc", "user"),
+            ("n,a=user,", "n=user,r=abc", "user"),
+            ("n,a=a=2C=3Db,", "n=a=2C=3Db,r=abc", "a,=b"),
+        ] {
+            assert_eq!(
+                run(scram(), header, b"", bare, &mut book()),
+                done(user),
+                "{header}{bare}"
+            );
+        }
+        assert_eq!(
+            run(scram(), "n,,", b"", "n=user,r=abc", &mut Book::new()),
+            done("user")
+        );
+    }
+
+    /// R177: the unknown, and those whose form does not serve, see a stable salt and fail at the same place.
+    #[test]
+    fn unknown_users_look_like_known_ones() {
+        for name in ["nobody", "md5"] {
+            let first = format!("n,,n={name},r=abc");
+            let one = text(scram().step(Some(first.as_bytes()), &mut book()));
+            let two = text(scram().step(Some(first.as_bytes()), &mut book()));
+            assert_eq!(one, two);
+            assert!(
+                one.ends_with(",i=4096")
+                    && one.len()
+                        == format!("r=abc{SERVER_NONCE},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096").len()
+            );
+            assert_eq!(
+                run(scram(), "n,,", b"", &format!("n={name},r=abc"), &mut book()),
+                Progress::Failed
+            );
+        }
+    }
+
+    /// R174 and RFC 5802 §6: the flag has to fit the mechanism and the offer, the binding the connection.
+    #[test]
+    fn channel_binding() {
+        fn bound(mechanism: Mechanism, exporter: Option<&[u8]>) -> Exchange {
+            let mut context = context(SERVER_NONCE);
+            (context.exporter, context.plus_offered) = (exporter, true);
+            Exchange::start(mechanism, &context)
+        }
+        let outcome = |mechanism, exporter: Option<&[u8]>, header: &str, binding: &[u8]| {
+            run(
+                bound(mechanism, exporter),
+                header,
+                binding,
+                "n=user,r=abc",
+                &mut book(),
+            )
+        };
+        let (plus, bare) = (Mechanism::ScramSha256Plus, Mechanism::ScramSha256);
+        let here = Some(&b"this connection"[..]);
+        assert_eq!(
+            outcome(plus, here, "p=tls-exporter,,", b"this connection"),
+            done("user")
+        );
+        assert_eq!(
+            outcome(plus, here, "p=tls-exporter,,", b"another"),
+            Progress::Failed
+        );
+        assert_eq!(
+            outcome(plus, here, "p=tls-exporter,,", b""),
+            Progress::Failed
+        );
+        assert_eq!(
+            outcome(plus, here, "p=tls-unique,,", b"this connection"),
+            Progress::Failed
+        );
+        assert_eq!(
+            outcome(plus, None, "p=tls-exporter,,", b""),
+            Progress::Failed
+        );
+        assert_eq!(outcome(plus, here, "n,,", b""), Progress::Failed);
+        assert_eq!(outcome(plus, here, "y,,", b""), Progress::Failed);
+        assert_eq!(outcome(bare, here, "y,,", b""), Progress::Failed);
+        assert_eq!(outcome(bare, here, "n,,", b""), done("user"));
+        assert_eq!(
+            outcome(bare, here, "p=tls-exporter,,", b"this connection"),
+            Progress::Failed
+        );
+    }
+
+    #[test]
+    fn server_final_is_answered_with_nothing() {
+        let (mut exchange, mut book) = (scram(), book());
+        let server_first = text(exchange.step(Some(b"n,,n=user,r=abc"), &mut book));
+        let last = client_final("n,,", b"", "n=user,r=abc", &server_first, "pencil");
+        text(exchange.step(Some(last.as_bytes()), &mut book));
+        assert_eq!(exchange.step(Some(b"x"), &mut book), Progress::Malformed);
+    }
+}

@@ -1,0 +1,84 @@
+//! Small codings of the protocol, without I/O: base64 (RFC 4648 §4, strict) and a comparison
+//! whose time does not tell where two secrets differ.
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Encodes with padding.
+pub fn base64_encode(octets: &[u8]) -> String {
+    let mut text = String::with_capacity(octets.len().div_ceil(3) * 4);
+    for group in octets.chunks(3) {
+        let octet = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = octet(0) << 16 | octet(1) << 8 | octet(2);
+        for place in 0..4 {
+            let digit = ALPHABET.get((bits >> (18 - 6 * place) & 63) as usize);
+            let digit = digit.filter(|_| place <= group.len()).unwrap_or(&b'=');
+            text.push(char::from(*digit));
+        }
+    }
+    text
+}
+
+/// Decodes; `None` for white space, wrong padding, other alphabets or stray bits.
+pub fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
+    let padding = text.iter().rev().take_while(|&&c| c == b'=').count();
+    if !text.len().is_multiple_of(4) || padding > 2 {
+        return None;
+    }
+    let mut octets = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut value, mut bits) = (0_u32, 0);
+    for digit in text.get(..text.len() - padding)? {
+        let number = ALPHABET.iter().position(|known| known == digit)?;
+        value = value << 6 | u32::try_from(number).ok()?;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            octets.push(u8::try_from(value >> bits & 255).ok()?);
+            value &= (1 << bits) - 1;
+        }
+    }
+    (value == 0).then_some(octets)
+}
+
+/// Whether two secrets are the same; the time depends on their lengths alone.
+pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
+    let difference = a
+        .iter()
+        .zip(b)
+        .fold(0, |all, (x, y)| std::hint::black_box(all | x ^ y));
+    a.len() == b.len() && difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4648 §10, and R165: what is not base64.
+    #[test]
+    fn base64() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64_encode(plain.as_bytes()), coded);
+            assert_eq!(
+                base64_decode(coded.as_bytes()).as_deref(),
+                Some(plain.as_bytes())
+            );
+        }
+        for bad in [
+            "Zg", "Zg=", "Z===", "Zh==", "Zm 9v", "Zm9v\n", "-_-_", "====", "Zg==Zg==",
+        ] {
+            assert_eq!(base64_decode(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn comparison() {
+        assert!(constant_time_eq(b"same", b"same"));
+        assert!(!constant_time_eq(b"same", b"sama") && !constant_time_eq(b"same", b"sam"));
+    }
+}
