@@ -205,10 +205,14 @@ table! {
     NO_RELAY = reply(550, X(7, 1), "Not delivered here, relaying denied");
     /// XCLIENT of a client that is not trusted.
     NOT_TRUSTED = reply(550, X(7, 0), "Not authorized");
+    /// An alias leads to another host (RFC 5321 §3.4); the text names the path.
+    NOT_LOCAL = reply(551, X(1, 6), "User not local");
     /// A quota is full (RFC 3463 §3.3).
     MAILBOX_FULL = reply(552, X(2, 2), "Mailbox full");
     /// RFC 1870 §6.1, §6.3.
     TOO_LARGE = reply(552, X(3, 4), "Message too large");
+    /// VRFY or EXPN of a name that several have (RFC 5321 §3.5.3).
+    AMBIGUOUS = reply(553, X(1, 4), "Several users have that name");
     /// RFC 6531 §3.5.
     NEEDS_SMTPUTF8 = reply(553, X(6, 7), "Non-ASCII address needs SMTPUTF8");
     /// A mail loop (RFC 5321 §6.3).
