@@ -44,6 +44,15 @@ pub fn unique() -> String {
     format!("{}.M{}P{pid}Q{count}", now.as_secs(), now.subsec_micros())
 }
 
+/// The present moment as `YYYYMMDDhhmmss` in UTC, to compare with the times of a certificate.
+pub fn utc_digits() -> String {
+    let seconds = i64::try_from(since_epoch().as_secs()).ok();
+    let now = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    now.unwrap_or(Timestamp::MAX)
+        .strftime("%Y%m%d%H%M%S")
+        .to_string()
+}
+
 /// The time since 1970, in whole and parts of seconds; zero where the clock stands before it.
 fn since_epoch() -> Duration {
     SystemTime::now()

@@ -2,73 +2,56 @@
 //! directory, content to the spool. The only file that sees all of them; the rules of the
 //! protocol are the session's, durability is the spool's.
 
-use crate::deliver::{Form, Spool, Store, Target, Trace};
-use crate::directory::Directory;
-use crate::net::stream::{Socket, Stream};
-use crate::smtp::address::ForwardPath;
+use crate::deliver::{Form, Spool, Target, Trace};
+use crate::event;
+use crate::net::listen::Peer;
+use crate::net::stream::Stream;
+use crate::site::{Live, Shared, Site, World};
 use crate::smtp::body::{BareNewline, Dots, Fed};
 use crate::smtp::line::{Lines, Taken};
 use crate::smtp::params::BodyType;
-use crate::smtp::reply::{self, Refusal, Reply};
-use crate::smtp::session::{Host, Next, Policy, Session, Step};
-use std::fmt::Write as _;
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::session::{Channel, Next, Service, Session, Step};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A message must bring this many octets in any [`FLOOR_WINDOW`]: 100 a second.
 const FLOOR: u64 = 6_000;
 const FLOOR_WINDOW: Duration = Duration::from_secs(60);
-
-/// What all connections share.
-pub struct Shared {
-    /// The rules.
-    pub policy: Arc<Policy>,
-    /// The mailboxes.
-    pub directory: Directory,
-    /// The disk.
-    pub store: Store,
-    /// The wait for a client.
-    pub timeout: Duration,
-    /// Set once the server ends.
-    pub stopping: AtomicBool,
-}
-
-/// What the server must know of a connection to end it in peace.
-#[derive(Debug)]
-pub struct Live {
-    /// The socket.
-    pub socket: Arc<Socket>,
-    /// Set while a message comes in: it may finish.
-    pub busy: AtomicBool,
-}
-
-struct World<'a>(&'a Shared);
-
-impl Host for World<'_> {
-    type Recipient = Target;
-    fn recipient(&mut self, to: &ForwardPath) -> Result<Target, Refusal> {
-        self.0.directory.resolve(to)
-    }
-    fn room(&mut self, octets: u64) -> Result<(), Refusal> {
-        let Shared {
-            store, directory, ..
-        } = self.0;
-        store.room(&directory.root(), octets)
-    }
-}
+/// The wait for a TLS handshake, whatever the timeout is.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// A wrong login is answered this much later: enough to make guessing slow, and too little to
+/// hold a thread.
+const WRONG_LOGIN_PAUSE: Duration = Duration::from_millis(200);
+/// The wait for a client that is hung up on to take the last word.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 struct Conn<'a> {
     shared: &'a Shared,
     live: &'a Live,
-    peer: &'a str,
+    peer: &'a Peer,
+    client: &'a str,
+    port: usize,
+    site: Arc<Site>,
+    generation: u64,
     stream: Stream,
-    session: Session<Target>,
+    session: Session<Vec<Target>>,
+    cipher: Option<String>,
+    begun: Instant,
+    messages: u64,
+}
+
+/// How a stretch of dialogue ended.
+enum Turn {
+    Close,
+    StartTls,
 }
 
 /// A message that arrives in chunks.
 struct Chunked {
+    begun: Instant,
     spool: Spool,
     binary: bool,
     /// A CR at the end of a chunk may be half of a CRLF.
@@ -106,75 +89,149 @@ impl Chunked {
     }
 }
 
-/// Serves one client to its end.
-pub fn serve(shared: &Shared, live: &Live, peer: &str) {
-    let begun = Instant::now();
-    let session = Session::new(Arc::clone(&shared.policy));
-    let stream = Stream::new(Arc::clone(&live.socket));
-    let mut conn = Conn {
-        shared,
-        live,
-        peer,
-        stream,
-        session,
-    };
-    let end = match conn.run() {
-        Ok(()) => "quit".to_owned(),
-        Err(error) => conn.farewell(&error),
-    };
-    live.socket.shutdown(std::net::Shutdown::Both);
-    let helo = quote(conn.session.helo().unwrap_or_default());
-    let seconds = begun.elapsed().as_secs_f64();
-    log::info!(
-        "connection client={} helo={helo} end={} seconds={seconds:.3}",
-        quote(peer),
-        quote(&end)
-    );
+/// Serves one client of listener number `port` to its end.
+pub fn serve(shared: &Shared, live: &Live, peer: &Peer, port: usize) {
+    let client = event::client(peer);
+    if let Some(conn) = Conn::open(shared, live, peer, &client, port) {
+        conn.serve();
+    }
 }
 
-impl Conn<'_> {
-    fn run(&mut self) -> io::Result<()> {
-        self.session.greeting().render(self.stream.output());
+impl<'a> Conn<'a> {
+    /// Up to the greeting; the handshake first where TLS is implicit.
+    fn open(
+        shared: &'a Shared,
+        live: &'a Live,
+        peer: &'a Peer,
+        client: &'a str,
+        port: usize,
+    ) -> Option<Self> {
+        let generation = shared.generation.load(Ordering::SeqCst);
+        let site = shared.site();
+        let rules = site.ports.get(port)?;
+        let (policy, implicit) = (Arc::clone(&rules.policy), rules.implicit);
+        let mut conn = Self {
+            shared,
+            live,
+            peer,
+            client,
+            port,
+            site,
+            generation,
+            stream: Stream::new(Arc::clone(&live.socket)),
+            session: Session::new(policy, Channel::Clear),
+            cipher: None,
+            begun: Instant::now(),
+            messages: 0,
+        };
+        if implicit {
+            conn = conn.secure()?;
+        }
+        conn.session.greeting().render(conn.stream.output());
+        Some(conn)
+    }
+
+    fn serve(mut self) {
+        let end = loop {
+            match self.run() {
+                Ok(Turn::Close) => break "closed".to_owned(),
+                Ok(Turn::StartTls) => match self.secure() {
+                    Some(secured) => self = secured,
+                    None => return,
+                },
+                Err(error) => break self.farewell(&error),
+            }
+        };
+        event::connection(&self.who(), self.messages, &end, self.begun.elapsed());
+        self.stream.close(Instant::now() + FAREWELL);
+    }
+
+    /// The handshake. It consumes the clear stream, so that nothing that came before it can be
+    /// taken for something that came in TLS; a failed one is logged, and that was it.
+    fn secure(self) -> Option<Self> {
+        let who = self.who();
+        let config = self.site.ports.get(self.port)?.tls.clone()?;
+        let deadline = Instant::now() + HANDSHAKE;
+        match self.stream.upgrade(config, deadline) {
+            Ok(stream) => {
+                let mut session = self.session;
+                session.tls_started(stream.exporter());
+                Some(Self {
+                    cipher: stream.cipher(),
+                    stream,
+                    session,
+                    ..self
+                })
+            }
+            Err(error) => {
+                let end = format!("TLS handshake: {error}");
+                event::connection(&who, self.messages, &end, self.begun.elapsed());
+                self.live.socket.shutdown(std::net::Shutdown::Both);
+                None
+            }
+        }
+    }
+
+    fn who(&self) -> String {
+        event::who(self.client, &self.session, self.cipher.as_deref())
+    }
+
+    /// Commands and messages, to the end of the connection or of the clear part of it.
+    fn run(&mut self) -> io::Result<Turn> {
         let mut lines = Lines::new();
         let mut chunks: Option<Chunked> = None;
         loop {
             let step = self.command(&mut lines)?;
-            if let Some(reply) = &step.reply {
-                reply.render(self.stream.output());
-            }
+            self.say(step.reply.as_ref());
             if self.session.transaction().is_none() && !matches!(step.next, Next::Chunk { .. }) {
                 chunks = None;
             }
-            let after = match step.next {
-                Next::Command => continue,
+            let next = match step.next {
                 Next::Data => self.data()?,
                 Next::Chunk { size, last } => self.chunk(size, last, &mut chunks)?,
                 Next::Skip { size, reply } => {
                     self.octets(size, |_| {})?;
-                    Step {
-                        reply: Some(reply),
-                        next: Next::Command,
-                    }
+                    self.say(Some(&reply));
+                    Next::Command
                 }
-                Next::Close => return self.stream.flush(Instant::now() + self.shared.timeout),
+                other => other,
             };
-            if let Some(reply) = &after.reply {
-                reply.render(self.stream.output());
+            match next {
+                Next::Close => return Ok(Turn::Close),
+                Next::StartTls => return Ok(Turn::StartTls),
+                _ => {}
             }
-            if after.next == Next::Close {
-                return self.stream.flush(Instant::now() + self.shared.timeout);
-            }
+        }
+    }
+
+    fn say(&mut self, reply: Option<&Reply>) {
+        if let Some(reply) = reply {
+            reply.render(self.stream.output());
         }
     }
 
     /// The next line's step. The deadline is over the whole line and not each octet.
     fn command(&mut self, lines: &mut Lines) -> io::Result<Step> {
-        let deadline = Instant::now() + self.shared.timeout;
+        let deadline = Instant::now() + self.shared.wait();
         loop {
-            match lines.take(self.stream.input(), self.session.line_limit()) {
+            if self.generation != self.shared.generation.load(Ordering::Relaxed) {
+                self.renew();
+            }
+            let session = &self.session;
+            match lines.take(self.stream.input(), |start| session.line_limit(start)) {
                 Taken::Line { line, used } => {
-                    let step = self.session.line(line, &mut World(self.shared));
+                    let mut world = World {
+                        directory: &self.site.directory,
+                        store: &self.shared.store,
+                    };
+                    let behind = self.stream.input().len() > used;
+                    let wrong = self.session.wrong_logins();
+                    let step = self.session.line(line, behind, &mut world);
                     self.stream.consume(used);
+                    if self.session.wrong_logins() > wrong {
+                        event::wrong_login(self.client);
+                        std::thread::sleep(WRONG_LOGIN_PAUSE);
+                    }
                     return Ok(step);
                 }
                 Taken::More { used } => self.stream.consume(used),
@@ -186,6 +243,18 @@ impl Conn<'_> {
                 }
             }
             self.wait(deadline)?;
+        }
+    }
+
+    /// Takes what was read anew, unless a transaction is under way.
+    fn renew(&mut self) {
+        if self.session.transaction().is_some() {
+            return;
+        }
+        self.generation = self.shared.generation.load(Ordering::SeqCst);
+        self.site = self.shared.site();
+        if let Some(port) = self.site.ports.get(self.port) {
+            self.session.renew(Arc::clone(&port.policy));
         }
     }
 
@@ -207,22 +276,24 @@ impl Conn<'_> {
     fn farewell(&mut self, error: &io::Error) -> String {
         let word = match error.kind() {
             ErrorKind::TimedOut => reply::TIMED_OUT,
-            ErrorKind::ConnectionAborted => reply::UNAVAILABLE,
+            _ if self.shared.stopping.load(Ordering::SeqCst) => reply::UNAVAILABLE,
+            ErrorKind::UnexpectedEof => return "client went away".to_owned(),
             _ => return error.to_string(),
         };
         word.render(self.stream.output());
-        let _ = self.stream.flush(Instant::now() + Duration::from_secs(1));
         word.text().to_owned()
     }
 
     /// DATA to its lone dot.
-    fn data(&mut self) -> io::Result<Step> {
+    fn data(&mut self) -> io::Result<Next> {
         let shared = self.shared;
+        let begun = Instant::now();
         let mut spool = shared.store.begin(self.trace(), self.targets(), Form::Text);
-        let mut dots = Dots::new(shared.policy.bare_newline);
-        let limit = shared.policy.max_size;
+        let policy = self.session.policy();
+        let (bare_newline, limit) = (policy.bare_newline, policy.max_size);
+        let mut dots = Dots::new(bare_newline);
         let mut out = Vec::new();
-        self.body(|input| {
+        let refused = self.body(|input| {
             out.clear();
             let fed = dots.feed(input, &mut out);
             if dots.size() <= limit {
@@ -233,29 +304,31 @@ impl Conn<'_> {
                 Fed::More => Ok((input.len(), false)),
                 Fed::End { used } => Ok((used, true)),
             }
-        })
-        .map(|refused| match refused {
-            Some(reply) => Step {
-                reply: Some(reply),
-                next: Next::Close,
-            },
-            None if dots.bare_newline() && shared.policy.bare_newline == BareNewline::Reject => {
-                self.session.finish(reply::BARE_NEWLINE)
-            }
-            None if dots.size() > limit => self.session.finish(reply::TOO_LARGE),
-            None => self.commit(spool, dots.size()),
-        })
+        })?;
+        if let Some(refused) = refused {
+            self.say(Some(&refused));
+            return Ok(Next::Close);
+        }
+        let verdict = if dots.bare_newline() && bare_newline == BareNewline::Reject {
+            Err(reply::BARE_NEWLINE)
+        } else if dots.size() > limit {
+            Err(reply::TOO_LARGE)
+        } else {
+            Ok(spool)
+        };
+        Ok(self.conclude(verdict, dots.size(), begun))
     }
 
     /// One chunk of BDAT. Its octets are content as they are (RFC 3030 §2), but that CRLF is
     /// LF on disk where the message is not BINARYMIME.
-    fn chunk(&mut self, size: u64, last: bool, open: &mut Option<Chunked>) -> io::Result<Step> {
+    fn chunk(&mut self, size: u64, last: bool, open: &mut Option<Chunked>) -> io::Result<Next> {
         let shared = self.shared;
         let mut chunked = open.take().unwrap_or_else(|| {
-            let params = self.session.transaction().map(|t| t.params);
-            let binary = params.is_some_and(|p| p.body == Some(BodyType::Binary));
+            let body = self.session.transaction().and_then(|t| t.params.body);
+            let binary = body == Some(BodyType::Binary);
             let form = if binary { Form::Binary } else { Form::Text };
             Chunked {
+                begun: Instant::now(),
                 spool: shared.store.begin(self.trace(), self.targets(), form),
                 binary,
                 cr: false,
@@ -265,10 +338,12 @@ impl Conn<'_> {
         self.octets(size, |octets| chunked.write(octets))?;
         if !last {
             *open = Some(chunked);
-            return Ok(self.session.chunk_received());
+            let step = self.session.chunk_received();
+            self.say(step.reply.as_ref());
+            return Ok(step.next);
         }
         chunked.finish();
-        Ok(self.commit(chunked.spool, chunked.size))
+        Ok(self.conclude(Ok(chunked.spool), chunked.size, chunked.begun))
     }
 
     /// Reads and hands on exactly `size` octets.
@@ -311,63 +386,82 @@ impl Conn<'_> {
                 }
                 (window, came) = (Instant::now(), 0);
             }
-            self.wait(Instant::now() + self.shared.timeout)?;
+            self.wait(Instant::now() + self.shared.wait())?;
         };
         self.stream.body_mode(false);
         self.live.busy.store(false, Ordering::SeqCst);
         Ok(outcome)
     }
 
-    fn commit(&mut self, spool: Spool, size: u64) -> Step {
-        let opened = spool.id().to_owned();
-        let (id, outcome) = match spool.commit() {
-            Ok(delivered) => (delivered.id().to_owned(), delivered.reply()),
-            Err(refusal) => (opened, refusal.reply),
-        };
-        for (_, target) in self
-            .session
-            .transaction()
-            .iter()
-            .flat_map(|t| &t.recipients)
-        {
-            self.shared.store.sweep(&target.maildir);
-        }
-        self.log_message(&id, size, &outcome);
-        self.session.finish(outcome)
-    }
-
-    fn log_message(&self, id: &str, size: u64, outcome: &Reply) {
-        let Some(transaction) = self.session.transaction() else {
-            return;
-        };
-        let mut to = String::new();
-        for (path, _) in &transaction.recipients {
-            let _ = write!(to, " to={}", quote(&path.to_string()));
-        }
-        let (client, from) = (
-            quote(self.peer),
-            quote(&transaction.reverse_path.to_string()),
-        );
-        log::info!(
-            "message id={id} client={client} from={from}{to} size={size} status={}",
-            outcome.code()
-        );
-    }
-
-    /// Each mailbox once.
-    fn targets(&self) -> Vec<Target> {
-        let mut targets: Vec<Target> = Vec::new();
-        for (_, target) in self
-            .session
-            .transaction()
-            .iter()
-            .flat_map(|t| &t.recipients)
-        {
-            if !targets.iter().any(|known| known.maildir == target.maildir) {
-                targets.push(target.clone());
+    /// The end of a message: made durable, or refused for all; one reply, or on LMTP one for
+    /// each recipient.
+    fn conclude(&mut self, message: Result<Spool, Reply>, size: u64, begun: Instant) -> Next {
+        let each = self.session.policy().service == Service::Lmtp;
+        let counts: Vec<usize> = self.recipients().map(<[Target]>::len).collect();
+        let (id, outcomes) = match message {
+            Err(refused) => {
+                let replies = if each { counts.len() } else { 1 };
+                ("none".to_owned(), vec![refused; replies])
             }
+            Ok(spool) => {
+                let id = spool.id().to_owned();
+                let outcomes = if each {
+                    commit_each(spool, &counts)
+                } else {
+                    vec![match spool.commit() {
+                        Ok(delivered) => delivered.reply(),
+                        Err(refusal) => refusal.reply,
+                    }]
+                };
+                (id, outcomes)
+            }
+        };
+        if outcomes.iter().any(|outcome| !outcome.is_error()) {
+            self.messages += 1;
         }
-        targets
+        let maildirs = self.unswept();
+        self.log_message(&id, &outcomes, size, begun);
+        let (replies, next) = self.session.finish(outcomes);
+        for reply in &replies {
+            self.say(Some(reply));
+        }
+        self.sweep(&maildirs);
+        next
+    }
+
+    /// The Maildirs of this message whose `tmp/` has not been looked at for a while.
+    fn unswept(&self) -> Vec<std::path::PathBuf> {
+        let all = self.recipients().flatten().map(|t| &t.maildir);
+        all.filter(|m| self.shared.store.due(m)).cloned().collect()
+    }
+
+    /// Housekeeping, behind the reply: no client waits for it.
+    fn sweep(&mut self, maildirs: &[std::path::PathBuf]) {
+        if maildirs.is_empty() {
+            return;
+        }
+        // Where the client is gone, the next read will say so.
+        let _ = self.stream.flush(Instant::now() + FAREWELL);
+        for maildir in maildirs {
+            self.shared.store.sweep(maildir);
+        }
+    }
+
+    fn log_message(&self, id: &str, outcomes: &[Reply], size: u64, begun: Instant) {
+        let statuses: Vec<u16> = outcomes.iter().map(Reply::code).collect();
+        let (who, took) = (self.who(), begun.elapsed());
+        event::message(id, &who, &self.session, &statuses, size, took);
+    }
+
+    /// The mailboxes of each recipient.
+    fn recipients(&self) -> impl Iterator<Item = &[Target]> {
+        let transaction = self.session.transaction().into_iter();
+        transaction.flat_map(|t| t.recipients.iter().map(|(_, targets)| targets.as_slice()))
+    }
+
+    /// All mailboxes, in the order of the recipients.
+    fn targets(&self) -> Vec<Target> {
+        self.recipients().flatten().cloned().collect()
     }
 
     fn trace(&self) -> Trace {
@@ -376,23 +470,44 @@ impl Conn<'_> {
             Some([(only, _)]) => Some(only.to_string()),
             _ => None,
         };
+        let policy = self.session.policy();
+        let user = self.session.user().filter(|_| self.shared.auth_header);
         Trace {
             reverse_path: transaction
                 .map(|t| t.reverse_path.to_string())
                 .unwrap_or_default(),
             helo: self.session.helo().unwrap_or("unknown").to_owned(),
-            peer: self.peer.to_owned(),
-            hostname: self.shared.policy.hostname.clone(),
+            peer: event::trace_name(self.peer),
+            hostname: policy.hostname.clone(),
             protocol: self.session.protocol(),
             recipient,
-            user: None,
-            submission: false,
+            user: user.map(str::to_owned),
+            submission: policy.service == Service::Submission,
         }
     }
 }
 
-/// A value from the network as one word of a log line: quoted, escaped, cut.
-fn quote(text: &str) -> String {
-    let cut: String = text.chars().take(256).collect();
-    format!("\"{}\"", cut.escape_debug())
+/// LMTP (RFC 2033 §4.2): a recipient behind whom several mailboxes stand has the message where
+/// all of them have it.
+fn commit_each(spool: Spool, counts: &[usize]) -> Vec<Reply> {
+    let mut outcomes = spool.commit_each().into_iter();
+    let mut replies = Vec::with_capacity(counts.len());
+    for &count in counts {
+        let own: Vec<Reply> = outcomes
+            .by_ref()
+            .take(count)
+            .map(|outcome| match outcome {
+                Ok(delivered) => delivered.reply(),
+                Err(refusal) => refusal.reply,
+            })
+            .collect();
+        let worst = own.iter().find(|reply| reply.is_error());
+        replies.push(
+            worst
+                .or_else(|| own.first())
+                .cloned()
+                .unwrap_or(reply::LOCAL_ERROR),
+        );
+    }
+    replies
 }

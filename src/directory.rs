@@ -18,7 +18,51 @@ pub struct Directory {
     pub create: bool,
 }
 
+/// What a directory is made from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Domains delivered here.
+    pub domains: Vec<String>,
+    /// Where a mailbox is.
+    pub pattern: String,
+    /// Whether any local part is a mailbox.
+    pub create: bool,
+    /// Subaddress separators.
+    pub delimiter: String,
+    /// Accounts.
+    pub users: Option<PathBuf>,
+    /// Aliases.
+    pub aliases: Option<PathBuf>,
+    /// The quota of each mailbox.
+    pub quota: Option<crate::deliver::Quota>,
+}
+
 impl Directory {
+    pub(crate) fn load(settings: &Settings) -> Result<Self, String> {
+        Ok(Self {
+            domains: settings.domains.clone(),
+            pattern: settings.pattern.clone(),
+            create: settings.create,
+        })
+    }
+    pub(crate) fn domains(&self) -> &[String] {
+        &self.domains
+    }
+    pub(crate) fn pattern(&self) -> &str {
+        &self.pattern
+    }
+    pub(crate) fn users(&self) -> Option<usize> {
+        None
+    }
+    pub(crate) fn aliases(&self) -> Option<usize> {
+        None
+    }
+    pub(crate) fn creates(&self) -> bool {
+        self.create
+    }
+    pub(crate) fn mechanisms(&self) -> Vec<crate::auth::Mechanism> {
+        Vec::new()
+    }
     /// The part of the pattern before its first `%`, to its last slash.
     pub fn root(&self) -> PathBuf {
         let fixed = self.pattern.split('%').next().unwrap_or_default();
@@ -30,16 +74,29 @@ impl Directory {
         }
     }
 
+    pub(crate) fn account(&self, _: &str) -> crate::auth::Account {
+        crate::auth::Account::Unknown
+    }
+    pub(crate) fn vrfy(&self, _: &str) -> Result<Vec<String>, Refusal> {
+        Err(Refusal::client(reply::NO_SUCH_USER))
+    }
+    pub(crate) fn expn(&self, _: &str) -> Result<Vec<String>, Refusal> {
+        Err(Refusal::client(reply::NO_SUCH_USER))
+    }
+    pub(crate) fn may_send_as(&self, _: &str, _: &crate::smtp::address::ReversePath) -> bool {
+        false
+    }
     /// The mailbox of a forward-path.
     ///
     /// # Errors
     /// 550 where there is none; 451 where that cannot be told.
-    pub fn resolve(&self, to: &ForwardPath) -> Result<Target, Refusal> {
+    pub fn resolve(&self, to: &ForwardPath) -> Result<Vec<Target>, Refusal> {
         let first = self.domains.first().map_or("localhost", String::as_str);
         match to {
             ForwardPath::Postmaster => self.postmaster(first),
             ForwardPath::Mailbox(mailbox) => self.mailbox(mailbox, first),
         }
+        .map(|t| vec![t])
     }
 
     fn mailbox(&self, mailbox: &Mailbox, first: &str) -> Result<Target, Refusal> {
@@ -158,7 +215,8 @@ mod tests {
         let path = ForwardPath::parse(&mut Cursor::new(path)).ok_or(501_u16)?;
         let target = directory
             .resolve(&path)
-            .map_err(|refusal| refusal.reply.code())?;
+            .map_err(|refusal| refusal.reply.code())?
+            .remove(0);
         assert_eq!(target.root, PathBuf::from("mail"));
         Ok(target.maildir.display().to_string())
     }

@@ -39,6 +39,31 @@ pub fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
     (value == 0).then_some(octets)
 }
 
+/// Decodes xtext (RFC 3461 §4): `+` and two upper-case hex digits stand for an octet. `None`
+/// for what the grammar does not allow, and for control characters, which could end a header
+/// line wherever the value is written.
+pub fn xtext_decode(text: &str) -> Option<String> {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(octet) = rest.next() {
+        octets.push(match octet {
+            b'+' => hex_digit(rest.next()?)? << 4 | hex_digit(rest.next()?)?,
+            b'=' => return None,
+            plain => plain,
+        });
+    }
+    let text = String::from_utf8(octets).ok()?;
+    (!text.chars().any(char::is_control)).then_some(text)
+}
+
+const fn hex_digit(octet: u8) -> Option<u8> {
+    match octet {
+        b'0'..=b'9' => Some(octet - b'0'),
+        b'A'..=b'F' => Some(octet - b'A' + 10),
+        _ => None,
+    }
+}
+
 /// Whether two secrets are the same; the time depends on their lengths alone.
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     let difference = a
@@ -80,5 +105,15 @@ mod tests {
     fn comparison() {
         assert!(constant_time_eq(b"same", b"same"));
         assert!(!constant_time_eq(b"same", b"sama") && !constant_time_eq(b"same", b"sam"));
+    }
+
+    /// R155, A3.
+    #[test]
+    fn xtext() {
+        assert_eq!(xtext_decode("e+3Dmc2@x").as_deref(), Some("e=mc2@x"));
+        assert_eq!(xtext_decode("").as_deref(), Some(""));
+        for wrong in ["+", "+3", "+3d", "a=b", "x+0A", "x+00", "+FF", "++2B"] {
+            assert_eq!(xtext_decode(wrong), None, "{wrong}");
+        }
     }
 }

@@ -6,11 +6,15 @@
 
 pub mod auth;
 pub mod clock;
+pub mod config;
 pub mod conn;
 pub mod deliver;
 pub mod directory;
 pub mod encoding;
+pub mod event;
 pub mod net;
 pub mod options;
+pub mod password;
 pub mod server;
+pub mod site;
 pub mod smtp;

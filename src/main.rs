@@ -1,7 +1,9 @@
 //! The binary: settings, server, exit status. Nothing else lives here.
 #![forbid(unsafe_code)]
 
+use mailslot::config::Config;
 use mailslot::options::{Failure, Settings, help};
+use mailslot::password;
 use mailslot::server::Server;
 use std::process::ExitCode;
 
@@ -29,15 +31,18 @@ fn run() -> Result<(), Failure> {
         println!("mailslot {}", env!("CARGO_PKG_VERSION"));
         return Ok(());
     }
+    if settings.flag("hash-password") {
+        return password::hash();
+    }
     let level = match (settings.flag("quiet"), settings.flag("verbose")) {
         (true, _) => "error",
         (false, true) => "debug",
         (false, false) => "info",
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
-    let server = Server::new(&settings)?;
+    let server = Server::new(Config::new(&settings)?)?;
     if settings.flag("check") {
-        println!("{}", server.describe());
+        println!("{}{}", server.listeners(), server.describe());
         return Ok(());
     }
     server.run()

@@ -1,389 +1,369 @@
-//! The server: settings made into listeners and shared state, the loop that accepts, and the
-//! end in peace. What a connection says is `conn`'s.
+//! The server: files read into a site, the loop that accepts, who may come in, and the end in
+//! peace. What a connection says is `conn`'s.
 
-use crate::conn::{self, Live, Shared};
-use crate::deliver::{Store, Sync};
+use crate::clock;
+use crate::config::Config;
+use crate::conn;
+use crate::deliver::Store;
 use crate::directory::Directory;
+use crate::net::listen::{Accepted, Listeners, Peer, Scheme};
 use crate::net::pool::Pool;
 use crate::net::stream::Socket;
-use crate::options::{Failure, Settings};
-use crate::smtp::body::BareNewline;
+use crate::net::tls::Identity;
+use crate::options::Failure;
+use crate::site::{Live, Port, Shared, Site};
 use crate::smtp::reply;
-use crate::smtp::session::Policy;
-use mio::{Events, Interest, Poll, Token, Waker};
+use crate::smtp::session::{Policy, Service};
+use mio::Waker;
 use nix::sys::signal::{SigSet, Signal};
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Shutdown, TcpListener, ToSocketAddrs as _};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Stack of a connection's thread, in octets. Only touched pages cost memory; the date library
-/// reads the time zone on its first use and overflows 256 KiB in an unoptimized build.
+/// Stack of a connection's thread, in octets. Only touched pages cost memory; the depth is that
+/// of a TLS handshake, and an unoptimized build needs several times what a release does.
 const STACK: usize = 1024 * 1024;
 /// How long a thread without work is kept.
 const KEEP: Duration = Duration::from_secs(30);
 /// How long a message may still take at a shutdown.
 const GRACE: Duration = Duration::from_secs(30);
-const WAKE: Token = Token(usize::MAX);
 
-/// A configured server that has not bound yet.
+/// A server that has read its files and not bound yet.
 pub struct Server {
+    config: Arc<Config>,
     shared: Arc<Shared>,
-    listen: Vec<String>,
-    max_connections: usize,
-    max_per_client: usize,
-}
-
-/// Connections under way.
-#[derive(Default)]
-struct Crowd {
-    live: Mutex<HashMap<u64, (Arc<Live>, IpAddr)>>,
-    count: AtomicU64,
-}
-
-impl Crowd {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (Arc<Live>, IpAddr)>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Leaves the crowd also where the connection panics.
-struct Member(Arc<Crowd>, u64);
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.0.lock().remove(&self.1);
-    }
 }
 
 impl Server {
-    /// Makes sense of what was said.
+    /// Reads the files.
     ///
     /// # Errors
-    /// The option, what is wrong with it and what would be right.
-    pub fn new(settings: &Settings) -> Result<Self, Failure> {
-        let hostname = match settings.one("hostname").filter(|name| !name.is_empty()) {
-            Some(name) => name.to_owned(),
-            None => nix::unistd::gethostname()
-                .ok()
-                .and_then(|n| n.into_string().ok())
-                .unwrap_or_else(|| "localhost".into()),
-        };
-        let mut domains: Vec<String> = settings
-            .all("domain")
-            .iter()
-            .map(|d| d.to_lowercase())
-            .collect();
-        if domains.is_empty() {
-            domains = vec![hostname.to_lowercase(), "localhost".into()];
-        }
-        let pattern = settings.one("maildir").unwrap_or_default().to_owned();
-        if !pattern.contains("%u") {
-            return Err(Failure::usage(format!(
-                "--maildir: '{pattern}' has no %u; say mail/%d/%u, for example"
-            )));
-        }
-        let sync = match settings.one("sync") {
-            Some("none") => Sync::None,
-            Some("full") => Sync::Full,
-            other => return Err(wrong("sync", other, "full or none")),
-        };
-        let bare_newline = match settings.one("bare-newline") {
-            Some("reject") => BareNewline::Reject,
-            Some("normalize") => BareNewline::Normalize,
-            other => return Err(wrong("bare-newline", other, "reject or normalize")),
-        };
-        let policy = Policy {
-            hostname: hostname.clone(),
-            max_size: size(settings, "max-size")?,
-            max_recipients: count(settings, "max-recipients")?,
-            max_errors: u32::try_from(count(settings, "max-errors")?).unwrap_or(u32::MAX),
-            bare_newline,
-        };
-        let directory = Directory {
-            domains,
-            pattern,
-            create: settings.flag("create"),
-        };
-        let listen = settings
-            .all("listen")
-            .iter()
-            .map(|url| address(url))
-            .collect::<Result<_, _>>()?;
+    /// The file, the line and what is wrong (78).
+    pub fn new(config: Config) -> Result<Self, Failure> {
+        let site = load(&config).map_err(|text| Failure { text, status: 78 })?;
+        let store = Store::new(&config.policy.hostname, config.sync);
+        let shared = Shared::new(Arc::new(site), store, config.timeout, config.auth_header);
         Ok(Self {
-            shared: Arc::new(Shared {
-                policy: Arc::new(policy),
-                directory,
-                store: Store::new(&hostname, sync),
-                timeout: duration(settings)?,
-                stopping: AtomicBool::new(false),
-            }),
-            listen,
-            max_connections: count(settings, "max-connections")?,
-            max_per_client: count(settings, "max-per-client")?,
+            config: Arc::new(config),
+            shared: Arc::new(shared),
         })
     }
 
-    /// What would be served, in words.
+    /// What would be served, in words, a sentence a line.
     pub fn describe(&self) -> String {
-        let directory = &self.shared.directory;
-        format!(
-            "mail for {} goes to {}{}",
-            directory.domains.join(", "),
-            directory.pattern,
-            if directory.create {
-                ", made on first delivery"
-            } else {
-                ", where that directory exists"
-            }
-        )
+        let site = self.shared.site();
+        let directory = &site.directory;
+        let mut text = format!(
+            "mail for {} goes to {}",
+            directory.domains().join(", "),
+            directory.pattern()
+        );
+        match (directory.users(), directory.creates()) {
+            (Some(users), _) => text.push_str(&format!(", for {users} users")),
+            (None, true) => text.push_str(", made on first delivery"),
+            (None, false) => text.push_str(", where that directory exists"),
+        }
+        if let Some(aliases) = directory.aliases() {
+            text.push_str(&format!(", with {aliases} aliases"));
+        }
+        if let Some((chain, _)) = &self.config.tls {
+            text.push_str(&format!(
+                "\nTLS with the certificate in {}",
+                chain.display()
+            ));
+        }
+        text
     }
 
-    /// Binds, serves and ends; SIGTERM or SIGINT ends it in peace, a second one at once.
+    /// The listeners as they were asked for, a line each.
+    pub fn listeners(&self) -> String {
+        let lines: Vec<String> = self
+            .config
+            .listen
+            .iter()
+            .map(|url| format!("{url}\n"))
+            .collect();
+        lines.concat()
+    }
+
+    /// Binds, serves and ends; SIGTERM or SIGINT ends it in peace, a second one at once, and
+    /// SIGHUP has the files read again.
     ///
     /// # Errors
     /// An address that cannot be bound (71).
     pub fn run(self) -> Result<(), Failure> {
         let system = |text: String| Failure { text, status: 71 };
-        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         // SIGXFSZ is blocked and never waited for: a write past the limit is then EFBIG (F71).
         let mut blocked = signals;
         blocked.add(Signal::SIGXFSZ);
         blocked
             .thread_block()
             .map_err(|e| system(format!("signals: {e}")))?;
-        let directory = &self.shared.directory;
-        if directory.create {
-            let root = directory.root();
-            std::fs::create_dir_all(&root)
-                .map_err(|e| system(format!("{}: {e}", root.display())))?;
+        self.make_root().map_err(system)?;
+        // The time zone is read at the first use: now, with a deep stack and all files in reach.
+        let _ = clock::rfc5322_now();
+        let mut listeners = Listeners::new().map_err(|e| system(format!("poll: {e}")))?;
+        for (tag, url) in self.config.listen.iter().enumerate() {
+            for name in listeners.add(url, tag).map_err(system)? {
+                log::info!("listening on {name}");
+            }
         }
-        let mut poll = Poll::new().map_err(|e| system(format!("poll: {e}")))?;
-        let mut listeners = Vec::new();
-        for (at, wanted) in self.listen.iter().enumerate() {
-            let bound = bind(wanted, &poll, Token(at));
-            listeners.push(bound.map_err(|e| system(format!("smtp://{wanted}: {e}")))?);
+        for line in self.describe().lines() {
+            log::info!("{line}");
         }
-        log::info!("{}", self.describe());
-        let waker = Waker::new(poll.registry(), WAKE).map_err(|e| system(format!("poll: {e}")))?;
-        watch(signals, Arc::clone(&self.shared), waker)
+        let waker = listeners
+            .waker()
+            .map_err(|e| system(format!("poll: {e}")))?;
+        self.watch(signals, waker)
             .map_err(|e| system(format!("threads: {e}")))?;
-        let crowd = Arc::new(Crowd::default());
-        let pool = Pool::new(self.max_connections, STACK, KEEP);
-        let mut events = Events::with_capacity(64);
+        let gate = Gate {
+            crowd: Arc::new(Crowd::new(&self.config, &self.shared)),
+            pool: Pool::new(self.config.max_connections, STACK, KEEP),
+            shared: Arc::clone(&self.shared),
+        };
         while !self.shared.stopping.load(Ordering::SeqCst) {
-            match poll.poll(&mut events, None) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(system(format!("poll: {e}"))),
-                Ok(()) => {}
-            }
-            for listener in events
-                .iter()
-                .filter_map(|event| listeners.get(event.token().0))
-            {
-                self.accept(&listener.listener, &crowd, &pool);
-            }
+            listeners
+                .wait(&mut |tag, accepted| gate.admit(tag, accepted))
+                .map_err(|e| system(format!("poll: {e}")))?;
         }
         drop(listeners);
-        drain(&crowd);
+        gate.crowd.drain();
         Ok(())
     }
 
-    /// Takes all that wait. An error of accept is logged and survived (F11).
-    fn accept(&self, listener: &TcpListener, crowd: &Arc<Crowd>, pool: &Pool) {
-        loop {
-            match listener.accept() {
-                Ok((socket, peer)) => {
-                    let _ = socket.set_nodelay(true);
-                    self.admit(Socket::Tcp(socket), peer.ip().to_canonical(), crowd, pool);
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
-                    ) => {}
-                Err(e) => {
-                    log::warn!("accept: {e}");
-                    // Out of descriptors: without a pause the loop would spin until one is free.
-                    std::thread::sleep(Duration::from_millis(50));
+    /// The fixed part of the pattern is made at the start where any mailbox may be, and never
+    /// later: a volume that is gone gets no shadow tree.
+    fn make_root(&self) -> Result<(), String> {
+        let site = self.shared.site();
+        if !site.directory.creates() {
+            return Ok(());
+        }
+        let root = site.directory.root();
+        std::fs::create_dir_all(&root).map_err(|e| format!("{}: {e}", root.display()))
+    }
+
+    /// Waits for signals in a thread: nothing runs in a handler (A18).
+    fn watch(&self, signals: SigSet, waker: Waker) -> io::Result<()> {
+        let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
+        let wait = move || {
+            loop {
+                match signals.wait() {
+                    Ok(Signal::SIGHUP) => reload(&config, &shared),
+                    Ok(_) if shared.stopping.swap(true, Ordering::SeqCst) => std::process::exit(0),
+                    Ok(_) if waker.wake().is_err() => std::process::exit(0),
+                    Ok(_) | Err(_) => {}
                 }
             }
-            if self.shared.stopping.load(Ordering::SeqCst) {
-                return;
-            }
+        };
+        std::thread::Builder::new().spawn(wait).map(|_| ())
+    }
+}
+
+/// Reads users, aliases, certificate and key: all of them or nothing.
+fn load(config: &Config) -> Result<Site, String> {
+    let directory = Directory::load(&config.directory)?;
+    let identity = match &config.tls {
+        Some((chain, key)) => Some(Identity::load(chain, key)?),
+        None => None,
+    };
+    if let Some(end) = identity.as_ref().and_then(Identity::not_after)
+        && end < clock::utc_digits()
+    {
+        // Served all the same (F40): an old certificate is better than none to most clients.
+        log::warn!("the certificate has run out: {end}Z");
+    }
+    let mut ports = Vec::with_capacity(config.listen.len());
+    for url in &config.listen {
+        let tls = identity.as_ref().map(Identity::config).transpose()?;
+        ports.push(Port {
+            policy: Arc::new(Policy {
+                service: match url.scheme {
+                    Scheme::Smtp => Service::Smtp,
+                    Scheme::Submission | Scheme::Submissions => Service::Submission,
+                    Scheme::Lmtp => Service::Lmtp,
+                },
+                starttls: tls.is_some(),
+                mechanisms: directory.mechanisms(),
+                ..config.policy.clone()
+            }),
+            tls,
+            implicit: url.scheme == Scheme::Submissions,
+        });
+    }
+    Ok(Site { directory, ports })
+}
+
+/// SIGHUP: a broken file leaves what is in force, and says why (F39, F44).
+fn reload(config: &Config, shared: &Shared) {
+    match load(config) {
+        Ok(site) => {
+            shared.renew(Arc::new(site));
+            log::info!("files read again");
+        }
+        Err(reason) => log::error!("not read again, the old ones stay in force: {reason}"),
+    }
+}
+
+/// Connections under way.
+struct Crowd {
+    inside: Mutex<Inside>,
+    left: Condvar,
+    max: usize,
+    max_per_client: usize,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Inside {
+    live: HashMap<u64, Arc<Live>>,
+    clients: HashMap<IpAddr, usize>,
+    number: u64,
+}
+
+/// A place among them; it is given up also where the connection panics.
+struct Member {
+    crowd: Arc<Crowd>,
+    number: u64,
+    ip: Option<IpAddr>,
+}
+
+impl Crowd {
+    fn new(config: &Config, shared: &Arc<Shared>) -> Self {
+        Self {
+            inside: Mutex::default(),
+            left: Condvar::new(),
+            max: config.max_connections,
+            max_per_client: config.max_per_client,
+            shared: Arc::clone(shared),
         }
     }
 
-    fn admit(&self, socket: Socket, ip: IpAddr, crowd: &Arc<Crowd>, pool: &Pool) {
+    /// Nothing panics under the lock, so that a poisoned one is still sound.
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, unless the client has too many or there is none left. A Unix socket has no
+    /// address to count by; its mode says who may use it.
+    fn enter(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        ip: Option<IpAddr>,
+    ) -> Result<Member, reply::Reply> {
+        let mut inside = self.lock();
+        if let Some(ip) = ip {
+            let count = inside.clients.entry(ip).or_default();
+            if *count >= self.max_per_client {
+                return Err(reply::TOO_MUCH);
+            }
+            *count += 1;
+        }
+        inside.number += 1;
+        let number = inside.number;
+        inside.live.insert(number, Arc::clone(live));
+        let member = Member {
+            crowd: Arc::clone(self),
+            number,
+            ip,
+        };
+        let count = inside.live.len();
+        drop(inside);
+        self.press(count);
+        if count > self.max {
+            return Err(reply::UNAVAILABLE);
+        }
+        Ok(member)
+    }
+
+    /// More than four fifths in use: waits get shorter.
+    fn press(&self, count: usize) {
+        let crowded = count.saturating_mul(5) > self.max.saturating_mul(4);
+        self.shared.crowded.store(crowded, Ordering::Relaxed);
+    }
+
+    /// Idle connections hear 421 now; one within a message may finish it (F41, F42).
+    fn drain(&self) {
+        let deadline = Instant::now() + GRACE;
+        let mut inside = self.lock();
+        for live in inside.live.values() {
+            if !live.busy.load(Ordering::SeqCst) {
+                live.socket.shutdown(Shutdown::Read);
+            }
+        }
+        while !inside.live.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let woken = self.left.wait_timeout(inside, left);
+            inside = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut inside = self.crowd.lock();
+        inside.live.remove(&self.number);
+        if let Some(ip) = self.ip
+            && let Some(count) = inside.clients.get_mut(&ip)
+        {
+            *count -= 1;
+            if *count == 0 {
+                inside.clients.remove(&ip);
+            }
+        }
+        let count = inside.live.len();
+        drop(inside);
+        self.crowd.press(count);
+        self.crowd.left.notify_all();
+    }
+}
+
+/// Where newcomers go: to a thread, or away.
+struct Gate {
+    crowd: Arc<Crowd>,
+    pool: Pool,
+    shared: Arc<Shared>,
+}
+
+impl Gate {
+    fn admit(&self, port: usize, accepted: Accepted) {
         let live = Arc::new(Live {
-            socket: Arc::new(socket),
+            socket: Arc::new(accepted.socket),
             busy: AtomicBool::new(false),
         });
-        let number = crowd.count.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut all = crowd.lock();
-            if all.values().filter(|(_, other)| *other == ip).count() >= self.max_per_client {
-                return turn_away(&live.socket, &reply::TOO_MUCH);
-            }
-            all.insert(number, (Arc::clone(&live), ip));
+        if accepted.overflow {
+            return turn_away(&live.socket, &reply::UNAVAILABLE);
         }
-        let (shared, member, own) = (
-            Arc::clone(&self.shared),
-            Member(Arc::clone(crowd), number),
-            Arc::clone(&live),
-        );
+        let ip = match accepted.peer {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix(_) => None,
+        };
+        let member = match self.crowd.enter(&live, ip) {
+            Ok(member) => member,
+            Err(refused) => return turn_away(&live.socket, &refused),
+        };
+        let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&live));
         let job = move || {
             let _member = member;
-            let peer = if ip.is_ipv6() {
-                format!("[IPv6:{ip}]")
-            } else {
-                format!("[{ip}]")
-            };
-            conn::serve(&shared, &own, &peer);
+            conn::serve(&shared, &own, &accepted.peer, port);
         };
-        if pool.run(job).is_err() {
+        if self.pool.run(job).is_err() {
             turn_away(&live.socket, &reply::UNAVAILABLE);
         }
     }
 }
 
-/// One write, no worker, no wait: the socket's buffer is empty.
+/// One write, no worker, no wait: the socket's buffer is empty. What the client has sent
+/// already is not read, which on some systems costs it the reply; reading could block.
 fn turn_away(socket: &Socket, reply: &reply::Reply) {
     let mut octets = Vec::new();
     reply.render(&mut octets);
     let _ = socket.write(&octets);
-    socket.shutdown(Shutdown::Both);
-}
-
-/// A listener, and the handle of it that mio watches.
-struct Bound {
-    listener: TcpListener,
-    _watched: mio::net::TcpListener,
-}
-
-fn bind(address: &str, poll: &Poll, token: Token) -> io::Result<Bound> {
-    let addresses: Vec<_> = address.to_socket_addrs()?.collect();
-    let listener = TcpListener::bind(addresses.as_slice())?;
-    listener.set_nonblocking(true)?;
-    let mut watched = mio::net::TcpListener::from_std(listener.try_clone()?);
-    poll.registry()
-        .register(&mut watched, token, Interest::READABLE)?;
-    log::info!("listening on smtp://{}", listener.local_addr()?);
-    Ok(Bound {
-        listener,
-        _watched: watched,
-    })
-}
-
-/// Waits for signals in a thread: nothing runs in a handler (A18).
-fn watch(signals: SigSet, shared: Arc<Shared>, waker: Waker) -> io::Result<()> {
-    let wait = move || {
-        let _ = signals.wait();
-        shared.stopping.store(true, Ordering::SeqCst);
-        if waker.wake().is_err() {
-            std::process::exit(0);
-        }
-        let _ = signals.wait();
-        std::process::exit(0);
-    };
-    std::thread::Builder::new()
-        .stack_size(64 * 1024)
-        .spawn(wait)
-        .map(|_| ())
-}
-
-/// Idle connections hear 421 now; one within a message may finish it (F41, F42).
-fn drain(crowd: &Crowd) {
-    let deadline = Instant::now() + GRACE;
-    loop {
-        {
-            let all = crowd.lock();
-            if all.is_empty() || Instant::now() >= deadline {
-                return;
-            }
-            for (live, _) in all.values() {
-                if !live.busy.load(Ordering::SeqCst) {
-                    live.socket.shutdown(Shutdown::Read);
-                }
-            }
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn wrong(name: &str, value: Option<&str>, right: &str) -> Failure {
-    Failure::usage(format!(
-        "--{name}: '{}' is wrong; say {right}",
-        value.unwrap_or_default()
-    ))
-}
-
-fn count(settings: &Settings, name: &str) -> Result<usize, Failure> {
-    let value = settings.one(name);
-    let number = value.and_then(|text| text.parse().ok()).filter(|&n| n > 0);
-    number.ok_or_else(|| wrong(name, value, "a whole number above 0"))
-}
-
-/// A number with K, M or G behind it, powers of 1024.
-fn size(settings: &Settings, name: &str) -> Result<u64, Failure> {
-    let value = settings.one(name).unwrap_or_default();
-    let (digits, unit) = match value.char_indices().last() {
-        Some((at, letter)) if letter.is_ascii_alphabetic() => {
-            (value.get(..at), letter.to_ascii_uppercase())
-        }
-        _ => (Some(value), ' '),
-    };
-    let factor: Option<u64> = match unit {
-        ' ' => Some(1),
-        'K' => Some(1 << 10),
-        'M' => Some(1 << 20),
-        'G' => Some(1 << 30),
-        _ => None,
-    };
-    let number = digits.and_then(|d| d.parse::<u64>().ok());
-    let octets = number
-        .zip(factor)
-        .and_then(|(n, f)| n.checked_mul(f))
-        .filter(|&n| n > 0);
-    octets.ok_or_else(|| wrong(name, Some(value), "a size such as 50M"))
-}
-
-/// A number with s, m, h or d behind it.
-fn duration(settings: &Settings) -> Result<Duration, Failure> {
-    let value = settings.one("timeout").unwrap_or_default();
-    let seconds = [("s", 1_u64), ("m", 60), ("h", 3_600), ("d", 86_400)]
-        .into_iter()
-        .find_map(|(unit, factor)| {
-            value
-                .strip_suffix(unit)?
-                .parse::<u64>()
-                .ok()?
-                .checked_mul(factor)
-        });
-    let seconds = seconds.filter(|s| (1..=365 * 86_400).contains(s));
-    seconds
-        .map(Duration::from_secs)
-        .ok_or_else(|| wrong("timeout", Some(value), "a duration such as 5m"))
-}
-
-/// `smtp://HOST:PORT` to `HOST:PORT`.
-fn address(url: &str) -> Result<String, Failure> {
-    let right = "smtp://HOST:PORT";
-    let rest = url
-        .strip_prefix("smtp://")
-        .ok_or_else(|| wrong("listen", Some(url), right))?;
-    let bare = rest
-        .strip_prefix('[')
-        .and_then(|r| r.split_once(']'))
-        .map_or(rest, |(_, port)| port);
-    match bare.rsplit_once(':') {
-        Some((_, port)) if port.parse::<u16>().is_err() => Err(wrong("listen", Some(url), right)),
-        Some(("", port)) if !rest.starts_with('[') => Ok(format!("[::]:{port}")),
-        Some(_) => Ok(rest.to_owned()),
-        None if rest.is_empty() => Ok("[::]:25".to_owned()),
-        None => Ok(format!("{rest}:25")),
-    }
+    socket.shutdown(Shutdown::Write);
 }

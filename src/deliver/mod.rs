@@ -164,6 +164,15 @@ impl Store {
         Ok(())
     }
 
+    /// Whether [`Self::sweep`] would look at a Maildir now.
+    pub fn due(&self, maildir: &Path) -> bool {
+        let swept = self.swept.try_lock();
+        swept.is_ok_and(|swept| {
+            let last = swept.get(maildir);
+            last.is_none_or(|last| last.elapsed() >= SWEEP_EVERY)
+        })
+    }
+
     /// Removes files older than 36 hours from a Maildir's `tmp/`: at the first call for it, and then at most hourly.
     /// Meant for after the reply, so that no client waits for it.
     pub fn sweep(&self, maildir: &Path) {

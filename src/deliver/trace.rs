@@ -18,7 +18,7 @@ pub struct Trace {
     pub protocol: &'static str,
     /// The forward-path, where the message has just one.
     pub recipient: Option<String>,
-    /// The authenticated user. Not shown: a login name is nothing the recipient need know.
+    /// The authenticated user, where the recipients may know it: a login name is not everybody's business.
     pub user: Option<String>,
     /// Whether a missing Date and Message-ID are to be added (RFC 6409 §8).
     pub submission: bool,
@@ -43,8 +43,12 @@ impl Trace {
         }
         let (helo, peer) = (word(&self.helo), word(&self.peer));
         let (host, protocol) = (word(&self.hostname), self.protocol);
+        let user = match &self.user {
+            Some(user) => format!("{eol}\t(authenticated as {})", word(user)),
+            None => String::new(),
+        };
         header += &format!(
-            "Received: from {helo} ({peer}){eol}\tby {host} (mailslot) with {protocol} id {id}{eol}"
+            "Received: from {helo} ({peer}){user}{eol}\tby {host} (mailslot) with {protocol} id {id}{eol}"
         );
         match &self.recipient {
             Some(recipient) => header += &format!("\tfor <{}>; {date}{eol}", clean(recipient)),
@@ -133,6 +137,19 @@ mod tests {
         assert_eq!(
             text(&trace(), Some(&target), Form::Binary),
             expected.replace('\n', "\r\n")
+        );
+    }
+
+    #[test]
+    fn the_user_is_named_where_that_is_wanted() {
+        let known = Trace {
+            user: Some("jo)e".into()),
+            ..trace()
+        };
+        let text = text(&known, None, Form::Text);
+        assert!(
+            text.contains("([192.0.2.1])\n\t(authenticated as jo?e)\n\tby"),
+            "{text}"
         );
     }
 

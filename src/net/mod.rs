@@ -1,4 +1,6 @@
 //! Sockets. Nothing here knows a word of SMTP.
 
+pub mod listen;
 pub mod pool;
 pub mod stream;
+pub mod tls;

@@ -39,6 +39,17 @@ pub enum Argument {
     Required,
 }
 
+/// Where a command exists; elsewhere it is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In all protocols.
+    Everywhere,
+    /// In SMTP and submission.
+    Smtp,
+    /// In LMTP (RFC 2033 §4.1).
+    Lmtp,
+}
+
 /// A row.
 #[derive(Debug)]
 pub struct Row {
@@ -52,77 +63,87 @@ pub struct Row {
     pub syntax: &'static str,
     /// Whether it counts against the noise limit.
     pub noise: bool,
+    /// Where it exists.
+    pub place: Place,
+    /// Whether it is answered in the clear where TLS is required.
+    pub in_clear: bool,
+    /// Whether submission wants a login before it.
+    pub login: bool,
 }
 
-const fn row(
-    name: &'static str,
-    verb: Verb,
-    argument: Argument,
-    syntax: &'static str,
-    noise: bool,
-) -> Row {
+/// The plainest row: a command everywhere that counts as no noise and wants TLS where that is
+/// required. The table says what is different.
+const fn row(name: &'static str, verb: Verb, argument: Argument, syntax: &'static str) -> Row {
     Row {
         name,
         verb,
         argument,
         syntax,
-        noise,
+        noise: false,
+        place: Place::Everywhere,
+        in_clear: false,
+        login: false,
     }
 }
 
+impl Row {
+    const fn noise(self) -> Self {
+        Self {
+            noise: true,
+            ..self
+        }
+    }
+    const fn only(self, place: Place) -> Self {
+        Self { place, ..self }
+    }
+    const fn in_clear(self) -> Self {
+        Self {
+            in_clear: true,
+            ..self
+        }
+    }
+    const fn login(self) -> Self {
+        Self {
+            login: true,
+            ..self
+        }
+    }
+}
+
+const fn absent(name: &'static str) -> Row {
+    row(name, Verb::Absent, Argument::Optional, "")
+}
+
+const fn foreign(name: &'static str) -> Row {
+    row(name, Verb::Foreign, Argument::Optional, "").in_clear()
+}
+
+use Argument::{None as Nothing, Optional, Required};
+
+const MAIL: &str = "MAIL FROM:<path> [SIZE=n] [BODY=7BIT|8BITMIME|BINARYMIME] [SMTPUTF8] [REQUIRETLS] [AUTH=mailbox]";
+
 /// The table.
+#[rustfmt::skip]
 pub const COMMANDS: &[Row] = &[
-    row("EHLO", Verb::Ehlo, Argument::Required, "EHLO name", true),
-    row("HELO", Verb::Helo, Argument::Required, "HELO name", true),
-    row("LHLO", Verb::Lhlo, Argument::Required, "", true),
-    row(
-        "MAIL",
-        Verb::Mail,
-        Argument::Required,
-        "MAIL FROM:<path> [SIZE=n] [BODY=7BIT|8BITMIME|BINARYMIME] [SMTPUTF8]",
-        false,
-    ),
-    row(
-        "RCPT",
-        Verb::Rcpt,
-        Argument::Required,
-        "RCPT TO:<path>",
-        false,
-    ),
-    row("DATA", Verb::Data, Argument::None, "DATA", false),
-    row(
-        "BDAT",
-        Verb::Bdat,
-        Argument::Optional,
-        "BDAT size [LAST]",
-        false,
-    ),
-    row("RSET", Verb::Rset, Argument::None, "RSET", true),
-    row("NOOP", Verb::Noop, Argument::Optional, "NOOP [text]", true),
-    row("QUIT", Verb::Quit, Argument::None, "QUIT", false),
-    row(
-        "HELP",
-        Verb::Help,
-        Argument::Optional,
-        "HELP [command]",
-        true,
-    ),
-    row("VRFY", Verb::Vrfy, Argument::Required, "VRFY name", true),
-    row("EXPN", Verb::Expn, Argument::Required, "EXPN name", true),
-    row("STARTTLS", Verb::StartTls, Argument::None, "", false),
-    row("AUTH", Verb::Auth, Argument::Required, "", false),
-    row("XCLIENT", Verb::Xclient, Argument::Optional, "", false),
-    row("SEND", Verb::Absent, Argument::Optional, "", false),
-    row("SOML", Verb::Absent, Argument::Optional, "", false),
-    row("SAML", Verb::Absent, Argument::Optional, "", false),
-    row("TURN", Verb::Absent, Argument::Optional, "", false),
-    row("ATRN", Verb::Absent, Argument::Optional, "", false),
-    row("ETRN", Verb::Absent, Argument::Optional, "", false),
-    row("ONEX", Verb::Absent, Argument::Optional, "", false),
-    row("VERB", Verb::Absent, Argument::Optional, "", false),
-    row("GET", Verb::Foreign, Argument::Optional, "", false),
-    row("POST", Verb::Foreign, Argument::Optional, "", false),
-    row("CONNECT", Verb::Foreign, Argument::Optional, "", false),
+    row("EHLO", Verb::Ehlo, Required, "EHLO name").noise().in_clear().only(Place::Smtp),
+    row("HELO", Verb::Helo, Required, "HELO name").noise().in_clear().only(Place::Smtp),
+    row("LHLO", Verb::Lhlo, Required, "LHLO name").noise().in_clear().only(Place::Lmtp),
+    row("MAIL", Verb::Mail, Required, MAIL).login(),
+    row("RCPT", Verb::Rcpt, Required, "RCPT TO:<path>"),
+    row("DATA", Verb::Data, Nothing, "DATA"),
+    row("BDAT", Verb::Bdat, Optional, "BDAT size [LAST]"),
+    row("RSET", Verb::Rset, Nothing, "RSET").noise().in_clear(),
+    row("NOOP", Verb::Noop, Optional, "NOOP [text]").noise().in_clear(),
+    row("QUIT", Verb::Quit, Nothing, "QUIT").in_clear(),
+    row("HELP", Verb::Help, Optional, "HELP [command]").noise().in_clear(),
+    row("VRFY", Verb::Vrfy, Required, "VRFY name [SMTPUTF8]").noise().login(),
+    row("EXPN", Verb::Expn, Required, "EXPN name [SMTPUTF8]").noise().login(),
+    row("STARTTLS", Verb::StartTls, Optional, "STARTTLS").in_clear(),
+    row("AUTH", Verb::Auth, Optional, "AUTH mechanism [initial-response]"),
+    row("XCLIENT", Verb::Xclient, Optional, ""),
+    absent("SEND"), absent("SOML"), absent("SAML"), absent("TURN"),
+    absent("ATRN"), absent("ETRN"), absent("ONEX"), absent("VERB"),
+    foreign("GET"), foreign("POST"), foreign("CONNECT"),
 ];
 
 /// Finds the row of a line and the cursor behind its verb, trailing white space taken off.

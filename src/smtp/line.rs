@@ -10,8 +10,8 @@ const FLOOD: usize = 1024 * 1024;
 pub enum Line<'a> {
     /// A line without its CRLF.
     Ok(&'a [u8]),
-    /// It was longer than the limit.
-    TooLong,
+    /// It was longer than its limit, in octets.
+    TooLong(usize),
     /// It held a bare CR, a bare LF or a NUL.
     Malformed,
 }
@@ -39,24 +39,33 @@ pub enum Taken<'a> {
 #[derive(Debug, Default)]
 pub struct Lines {
     skipped: usize,
+    limit: usize,
 }
 
 impl Lines {
     /// A splitter at the start of a line.
     pub const fn new() -> Self {
-        Self { skipped: 0 }
+        Self {
+            skipped: 0,
+            limit: 0,
+        }
     }
 
-    /// Looks for one line in `buffer`; `limit` is in octets, CRLF included. A buffer shorter
-    /// than `limit` that holds no CRLF must be added to, not consumed.
-    pub fn take<'a>(&mut self, buffer: &'a [u8], limit: usize) -> Taken<'a> {
+    /// Looks for one line in `buffer`; `limit` says, of the octets a line begins with, how long
+    /// it may be, CRLF included. A buffer shorter than that without a CRLF must be added to,
+    /// not consumed.
+    pub fn take<'a>(&mut self, buffer: &'a [u8], limit: impl Fn(&[u8]) -> usize) -> Taken<'a> {
+        if self.skipped == 0 {
+            self.limit = limit(buffer);
+        }
+        let limit = self.limit;
         match buffer.windows(2).position(|pair| pair == b"\r\n") {
             Some(at) => {
                 let used = at + 2;
                 let skipped = std::mem::take(&mut self.skipped);
                 let line = match buffer.split_at_checked(at) {
                     Some((text, _)) if skipped + used <= limit => check(text),
-                    _ => Line::TooLong,
+                    _ => Line::TooLong(limit),
                 };
                 Taken::Line { line, used }
             }
@@ -92,37 +101,37 @@ mod tests {
         let mut lines = Lines::new();
         let all = b"NOOP\nMAIL FROM:<a@b>\r\nQUIT\r\n";
         assert_eq!(
-            lines.take(all, 512),
+            lines.take(all, |_| 512),
             Taken::Line {
                 line: Line::Malformed,
                 used: 22
             }
         );
         assert_eq!(
-            lines.take(b"QUIT\r\nx", 512),
+            lines.take(b"QUIT\r\nx", |_| 512),
             Taken::Line {
                 line: Line::Ok(b"QUIT"),
                 used: 6
             }
         );
-        assert_eq!(lines.take(b"QUIT\r", 512), Taken::More { used: 0 });
+        assert_eq!(lines.take(b"QUIT\r", |_| 512), Taken::More { used: 0 });
     }
 
     /// R063: a long line is skipped to its end, and the next one is read as ever.
     #[test]
     fn a_long_line_is_one_line() {
         let mut lines = Lines::new();
-        assert_eq!(lines.take(&[b'x'; 600], 512), Taken::More { used: 600 });
-        assert_eq!(lines.take(b"xx\r", 512), Taken::More { used: 2 });
+        assert_eq!(lines.take(&[b'x'; 600], |_| 512), Taken::More { used: 600 });
+        assert_eq!(lines.take(b"xx\r", |_| 512), Taken::More { used: 2 });
         assert_eq!(
-            lines.take(b"\r\nNOOP\r\n", 512),
+            lines.take(b"\r\nNOOP\r\n", |_| 512),
             Taken::Line {
-                line: Line::TooLong,
+                line: Line::TooLong(512),
                 used: 2
             }
         );
         assert_eq!(
-            lines.take(b"NOOP\r\n", 512),
+            lines.take(b"NOOP\r\n", |_| 512),
             Taken::Line {
                 line: Line::Ok(b"NOOP"),
                 used: 6
@@ -133,7 +142,9 @@ mod tests {
     #[test]
     fn an_endless_line_is_a_flood() {
         let mut lines = Lines::new();
-        let outcome = (0..2_000).map(|_| lines.take(&[b'x'; 1_024], 512)).last();
+        let outcome = (0..2_000)
+            .map(|_| lines.take(&[b'x'; 1_024], |_| 512))
+            .last();
         assert_eq!(outcome, Some(Taken::Flood));
     }
 }

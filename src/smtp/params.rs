@@ -2,6 +2,7 @@
 
 use super::cursor::Cursor;
 use super::reply::{self, Reply};
+use crate::encoding::xtext_decode;
 
 /// BODY= (RFC 6152 §3, RFC 3030 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub enum BodyType {
 }
 
 /// What MAIL said beside the reverse-path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MailParams {
     /// Declared size in octets (RFC 1870 §6.1).
     pub size: Option<u64>,
@@ -23,6 +24,10 @@ pub struct MailParams {
     pub body: Option<BodyType>,
     /// SMTPUTF8 (RFC 6531 §3.4).
     pub smtputf8: bool,
+    /// REQUIRETLS (RFC 8689 §2).
+    pub requiretls: bool,
+    /// Who submitted the message, as another server says; empty for `<>` (RFC 4954 §5).
+    pub auth: Option<String>,
 }
 
 impl MailParams {
@@ -95,13 +100,23 @@ const PARAMETERS: &[(&str, Set)] = &[
     ("SMTPUTF8", |params, value| {
         (value.is_none() && !std::mem::replace(&mut params.smtputf8, true)).then_some(())
     }),
+    ("REQUIRETLS", |params, value| {
+        (value.is_none() && !std::mem::replace(&mut params.requiretls, true)).then_some(())
+    }),
+    ("AUTH", |params, value| {
+        let mailbox = match value? {
+            "<>" => String::new(),
+            coded => xtext_decode(coded).filter(|decoded| !decoded.is_empty())?,
+        };
+        params.auth.replace(mailbox).is_none().then_some(())
+    }),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// R036, R082, R154, R180, R183.
+    /// R036, R082, R154, R170, R180, R183, A3.
     #[test]
     fn parameters() {
         let parse = |text| MailParams::parse(&mut Cursor::new(text));
@@ -111,7 +126,8 @@ mod tests {
             Some(MailParams {
                 size: Some(10),
                 body: Some(BodyType::EightBit),
-                smtputf8: true
+                smtputf8: true,
+                ..MailParams::default()
             })
         );
         for bad in [
@@ -122,6 +138,10 @@ mod tests {
             " BODY=x",
             " BODY",
             " SMTPUTF8=1",
+            " AUTH=",
+            " AUTH=++",
+            " AUTH=x+0Ay",
+            " REQUIRETLS=1",
             "x",
         ] {
             assert_eq!(parse(bad), Err(reply::BAD_ARGUMENT), "{bad}");

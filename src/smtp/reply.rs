@@ -18,6 +18,8 @@ pub struct Reply {
     code: u16,
     enhanced: Option<X>,
     text: Cow<'static, str>,
+    /// Whether the client asked for UTF-8 in it (RFC 6531 §3.7.4.2).
+    utf8: bool,
 }
 
 /// A reply with an enhanced status code.
@@ -26,6 +28,7 @@ pub const fn reply(code: u16, x: X, text: &'static str) -> Reply {
         code,
         enhanced: Some(x),
         text: Cow::Borrowed(text),
+        utf8: false,
     }
 }
 
@@ -35,6 +38,7 @@ pub const fn plain(code: u16, text: &'static str) -> Reply {
         code,
         enhanced: None,
         text: Cow::Borrowed(text),
+        utf8: false,
     }
 }
 
@@ -68,26 +72,34 @@ impl Reply {
         }
     }
 
+    /// The same reply, its UTF-8 left as it is: the client asked for that (RFC 6531 §3.7.4.2).
+    pub fn in_utf8(self) -> Self {
+        Self { utf8: true, ..self }
+    }
+
     /// Appends the reply as it goes over the wire: the codes on each line (RFC 5321 §4.2.1,
     /// RFC 2034 §4), unprintable octets replaced, long lines cut to 512 octets.
     pub fn render(&self, out: &mut Vec<u8>) {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
-            let start = out.len();
+            let end = out.len() + MAX_LINE - 2;
             let separator = if lines.peek().is_some() { '-' } else { ' ' };
             out.extend_from_slice(format!("{}{separator}", self.code).as_bytes());
             if let Some(X(subject, detail)) = self.enhanced {
                 let class = self.code / 100;
                 out.extend_from_slice(format!("{class}.{subject}.{detail} ").as_bytes());
             }
-            for octet in line.bytes() {
-                out.push(if (b' '..=b'~').contains(&octet) {
-                    octet
-                } else {
-                    b'?'
-                });
+            for c in line.chars() {
+                let shown = match c {
+                    ' '..='~' => c,
+                    c if self.utf8 && !c.is_ascii() && !c.is_control() => c,
+                    _ => '?',
+                };
+                if out.len() + shown.len_utf8() > end {
+                    break;
+                }
+                out.extend_from_slice(shown.encode_utf8(&mut [0; 4]).as_bytes());
             }
-            out.truncate(start + MAX_LINE - 2);
             out.extend_from_slice(b"\r\n");
         }
     }
@@ -151,16 +163,24 @@ macro_rules! table {
 table! {
     /// HELP (RFC 5321 §4.1.1.8); the text is made from the command table.
     HELP = reply(214, X(0, 0), "");
+    /// STARTTLS (RFC 3207 §4).
+    START_TLS = reply(220, X(0, 0), "Ready to start TLS");
     /// QUIT (RFC 5321 §4.1.1.10).
     BYE = reply(221, X(0, 0), "Bye");
+    /// AUTH succeeded (RFC 4954 §6).
+    LOGGED_IN = reply(235, X(7, 0), "Authentication succeeded");
     /// RSET, NOOP (RFC 5321 §4.1.1.5, §4.1.1.9).
     OK = reply(250, X(0, 0), "OK");
+    /// VRFY and EXPN that tell (RFC 5321 §3.5); the text is a name a line.
+    LISTED = reply(250, X(1, 5), "");
     /// MAIL (RFC 5321 §3.3).
     SENDER_OK = reply(250, X(1, 0), "Sender OK");
     /// RCPT (RFC 5321 §3.3).
     RECIPIENT_OK = reply(250, X(1, 5), "Recipient OK");
     /// VRFY that tells nothing (RFC 5321 §3.5.3, §7.3).
     CANNOT_VRFY = reply(252, X(5, 0), "Cannot VRFY, but will take a message and try");
+    /// A challenge of AUTH, in base64 (RFC 4954 §4).
+    CHALLENGE = plain(334, "");
     /// DATA (RFC 5321 §4.1.1.4).
     START_DATA = plain(354, "End data with <CR><LF>.<CR><LF>");
     /// Shutdown, or the server is full (RFC 5321 §3.8).
@@ -181,28 +201,48 @@ table! {
     DISK_FULL = reply(452, X(3, 1), "Insufficient storage, try later");
     /// RFC 5321 §4.5.3.1.10.
     TOO_MANY_RECIPIENTS = reply(452, X(5, 3), "Too many recipients");
+    /// The accounts cannot be asked now (RFC 4954 §6).
+    AUTH_AWAY = reply(454, X(7, 0), "Temporary authentication failure");
     /// RFC 5321 §4.2.2.
     UNKNOWN_COMMAND = reply(500, X(5, 1), "Command not recognized");
     /// A line too long, or with a bare CR, LF or NUL (RFC 5321 §2.3.8, §4.5.3.1.4).
     BAD_LINE = reply(500, X(5, 2), "Line too long or malformed");
+    /// A line of AUTH over 12,288 octets (RFC 4954 §4).
+    AUTH_LINE_TOO_LONG = reply(500, X(5, 6), "Authentication exchange line too long");
     /// RFC 5321 §4.3.2.
     BAD_RECIPIENT_SYNTAX = reply(501, X(1, 3), "Bad recipient address syntax");
     /// RFC 5321 §4.3.2.
     BAD_SENDER_SYNTAX = reply(501, X(1, 7), "Bad sender address syntax");
+    /// A response of AUTH that is no base64, or not what the mechanism asks for (RFC 4954 §4).
+    BAD_RESPONSE = reply(501, X(5, 2), "Cannot decode response");
     /// RFC 5321 §4.3.2.
     BAD_ARGUMENT = reply(501, X(5, 4), "Bad or missing argument");
+    /// `*` in AUTH, or an initial response where the server speaks first (RFC 4954 §4).
+    AUTH_CANCELLED = reply(501, X(7, 0), "Authentication cancelled");
     /// A command known, but not offered (RFC 5321 §4.2.4).
     NOT_OFFERED = reply(502, X(5, 1), "Command not offered");
     /// RFC 5321 §4.1.4.
     BAD_SEQUENCE = reply(503, X(5, 1), "Bad sequence of commands");
     /// HELP on something unknown.
     NO_SUCH_TOPIC = reply(504, X(5, 4), "No help on that");
+    /// RFC 4954 §4.
+    NO_SUCH_MECHANISM = reply(504, X(5, 4), "Authentication mechanism not offered");
+    /// In the clear where TLS is wanted (RFC 3207 §4).
+    NEEDS_TLS = reply(530, X(7, 0), "Must issue a STARTTLS command first");
+    /// On submission, before a login (RFC 6409 §4.3, RFC 4954 §6).
+    NEEDS_LOGIN = reply(530, X(7, 0), "Authentication required");
+    /// Wrong, for whatever reason (RFC 4954 §6).
+    WRONG_CREDENTIALS = reply(535, X(7, 8), "Authentication credentials invalid");
+    /// AUTH in the clear (RFC 4954 §6).
+    AUTH_NEEDS_TLS = reply(538, X(7, 11), "Encryption required for authentication");
     /// RFC 5321 §3.6.1: unknown mailbox.
     NO_SUCH_USER = reply(550, X(1, 1), "No such user here");
     /// A bare CR or LF in a message.
     BARE_NEWLINE = reply(550, X(6, 0), "Bare CR or LF in message");
     /// No relay; XCLIENT of a client that is not trusted.
     NO_RELAY = reply(550, X(7, 1), "Not delivered here, relaying denied");
+    /// A reverse-path that is not the user's (RFC 6409 §6.1).
+    NOT_YOURS = reply(550, X(7, 1), "Not your address");
     /// XCLIENT of a client that is not trusted.
     NOT_TRUSTED = reply(550, X(7, 0), "Not authorized");
     /// An alias leads to another host (RFC 5321 §3.4); the text names the path.
@@ -215,10 +255,14 @@ table! {
     AMBIGUOUS = reply(553, X(1, 4), "Several users have that name");
     /// RFC 6531 §3.5.
     NEEDS_SMTPUTF8 = reply(553, X(6, 7), "Non-ASCII address needs SMTPUTF8");
+    /// VRFY or EXPN whose answer is not ASCII, without SMTPUTF8 (RFC 6531 §3.7.4.2).
+    NEEDS_SMTPUTF8_REPLY = reply(553, X(6, 8), "Non-ASCII reply needs SMTPUTF8");
     /// A mail loop (RFC 5321 §6.3).
     LOOP = reply(554, X(4, 6), "Too many Received fields, mail loop");
     /// DATA with no accepted recipient (RFC 5321 §3.3).
     NO_RECIPIENTS = reply(554, X(5, 1), "No valid recipients");
+    /// Plaintext behind STARTTLS: it is never executed (RFC 3207 §4.2).
+    PLAINTEXT_BEHIND = reply(554, X(7, 0), "Input behind STARTTLS, closing");
     /// RFC 5321 §4.1.1.11.
     UNKNOWN_PARAMETER = reply(555, X(5, 4), "Parameter not recognized");
 }
@@ -236,7 +280,7 @@ mod tests {
             let text = String::from_utf8_lossy(&out).into_owned();
             assert!(out.len() <= MAX_LINE && text.ends_with("\r\n"), "{text}");
             let class = format!(" {}.", row.code() / 100);
-            assert_eq!(text.contains(&class), row.code() != 354, "{text}");
+            assert_eq!(text.contains(&class), row.code() / 100 != 3, "{text}");
         }
         assert!(ALL.is_sorted_by_key(Reply::code));
     }
@@ -248,5 +292,12 @@ mod tests {
             .render(&mut out);
         assert!(out.starts_with(b"250-2.0.0 a?b\r\n250 2.0.0 xxx"));
         assert_eq!(out.len(), 15 + MAX_LINE);
+        out.clear();
+        let long = OK.with_text("\u{e9}".repeat(400));
+        long.clone().in_utf8().render(&mut out);
+        assert!(out.len() <= MAX_LINE && std::str::from_utf8(&out).is_ok());
+        out.clear();
+        long.render(&mut out);
+        assert!(out.is_ascii());
     }
 }

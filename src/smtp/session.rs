@@ -1,23 +1,64 @@
-//! One SMTP session: lines in, replies and what is to be done next out. It reads no socket
-//! and writes no file; questions about the world go through [`Host`].
+//! One session of SMTP, submission or LMTP: lines in, replies and what is to be done next out.
+//! It reads no socket, writes no file and knows no clock; questions about the world go through
+//! [`Host`]. Here are the greeting, the gate that every command passes, and the commands without
+//! a transaction; `mail` has the rules of a transaction, `login` those of AUTH.
+
+mod login;
+mod mail;
+#[cfg(test)]
+mod tests;
 
 use super::address::{ForwardPath, ReversePath};
 use super::body::BareNewline;
-use super::command::{self, Argument, COMMANDS, Row, Verb};
+use super::command::{self, Argument, COMMANDS, Place, Row, Verb};
 use super::cursor::Cursor;
 use super::line::Line;
-use super::params::{BodyType, MailParams, no_parameters};
 use super::reply::{self, Refusal, Reply};
+use crate::auth::{Accounts, Exchange, Mechanism};
 use std::sync::Arc;
+
+pub use mail::Transaction;
 
 /// Noise commands since the last accepted message, above which the client is hung up on.
 const MAX_NOISE: u32 = 100;
+/// Octets of a command line, CRLF included (RFC 5321 §4.5.3.1.4 asks for 512 and the growth of
+/// each extension).
+const MAX_LINE: usize = 2_048;
+/// Octets of AUTH and its responses, CRLF included (RFC 4954 §4).
+const MAX_AUTH_LINE: usize = 12_288;
+
+/// Which protocol a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// RFC 5321
+    Smtp,
+    /// RFC 6409
+    Submission,
+    /// RFC 2033
+    Lmtp,
+}
 
 /// The rules of a listener.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// Own name in greeting, EHLO and Received.
     pub hostname: String,
+    /// The protocol.
+    pub service: Service,
+    /// Whether a certificate is there, so that STARTTLS can be had.
+    pub starttls: bool,
+    /// Mechanisms that every account's stored password allows; none where there is no account.
+    pub mechanisms: Vec<Mechanism>,
+    /// Whether little is answered in the clear (RFC 3207 §4).
+    pub require_tls: bool,
+    /// Whether AUTH can be used in the clear.
+    pub insecure_auth: bool,
+    /// Whether a user may send only as himself (RFC 6409 §6.1).
+    pub auth_sender: bool,
+    /// Whether VRFY is answered truthfully.
+    pub vrfy: bool,
+    /// Whether EXPN is answered truthfully.
+    pub expn: bool,
     /// Octets of a message (RFC 1870 §3).
     pub max_size: u64,
     /// Recipients of a message (RFC 5321 §4.5.3.1.8).
@@ -29,38 +70,65 @@ pub struct Policy {
 }
 
 /// What the session must ask.
-pub trait Host {
+pub trait Host: Accounts {
     /// What stands for an accepted recipient.
     type Recipient;
-    /// Where mail for `to` goes.
+    /// Where mail for `to` goes; `size` is what MAIL declared, in octets.
     ///
     /// # Errors
     /// The refusal to answer RCPT with.
-    fn recipient(&mut self, to: &ForwardPath) -> Result<Self::Recipient, Refusal>;
+    fn recipient(
+        &mut self,
+        to: &ForwardPath,
+        size: Option<u64>,
+    ) -> Result<Self::Recipient, Refusal>;
     /// Whether the disk has room for `octets`.
     ///
     /// # Errors
     /// The refusal to answer MAIL with.
     fn room(&mut self, octets: u64) -> Result<(), Refusal>;
+    /// Who `name` is, a line each.
+    ///
+    /// # Errors
+    /// Unknown, or ambiguous.
+    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal>;
+    /// The members of the list `name`, a line each.
+    ///
+    /// # Errors
+    /// Unknown, or ambiguous.
+    fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal>;
+    /// Whether `user` may send as `from`.
+    fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool;
+    /// Fresh, unpredictable, printable text for challenges.
+    fn nonce(&mut self) -> String;
 }
 
-/// A mail transaction: it is owned by the phase it belongs to, so that to leave the phase is
-/// to drop it, and nothing can be reset by half.
-#[derive(Debug)]
-pub struct Transaction<R> {
-    /// Where the message comes from.
-    pub reverse_path: ReversePath,
-    /// What MAIL said of it.
-    pub params: MailParams,
-    /// Accepted recipients in the order of RCPT.
-    pub recipients: Vec<(ForwardPath, R)>,
-    tried: bool,
+/// How the octets go over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// As they are.
+    Clear,
+    /// In TLS.
+    Tls {
+        /// The `tls-exporter` value (RFC 9266), where it could be had.
+        exporter: Option<Vec<u8>>,
+    },
 }
 
+/// Whether the client has said who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Login {
+    Nobody,
+    User(String),
+}
+
+/// How far the dialogue is. A transaction is owned by the phase it belongs to, so that to leave
+/// the phase is to drop it, and nothing can be reset by half.
 #[derive(Debug)]
 enum Phase<R> {
     Fresh,
     Greeted,
+    Exchange(Box<Exchange>),
     Mail(Transaction<R>),
     /// Within a BDAT sequence: octets so far, and the reply that all further chunks get.
     Chunks(Transaction<R>, u64, Option<Reply>),
@@ -79,8 +147,10 @@ pub struct Step {
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Another command line.
+    /// Another command line, or a response of AUTH.
     Command,
+    /// A TLS handshake.
+    StartTls,
     /// A message, to the lone dot.
     Data,
     /// `size` octets of content.
@@ -105,34 +175,67 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Session<R> {
     policy: Arc<Policy>,
+    channel: Channel,
+    login: Login,
     phase: Phase<R>,
     helo: Option<String>,
     extended: bool,
     errors: u32,
     noise: u32,
+    wrong_logins: u32,
 }
 
 impl<R> Session<R> {
     /// A session before its greeting.
-    pub const fn new(policy: Arc<Policy>) -> Self {
+    pub const fn new(policy: Arc<Policy>, channel: Channel) -> Self {
         Self {
             policy,
+            channel,
+            login: Login::Nobody,
             phase: Phase::Fresh,
             helo: None,
             extended: false,
             errors: 0,
             noise: 0,
+            wrong_logins: 0,
         }
     }
 
-    /// The 220 (RFC 5321 §3.1).
-    pub fn greeting(&self) -> Reply {
-        reply::plain(220, "").with_text(format!("{} ESMTP mailslot", self.policy.hostname))
+    /// The rules as they are now: they change where certificates or accounts were read again.
+    pub fn renew(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
     }
 
-    /// Longest command line in octets, CRLF included.
-    pub const fn line_limit(&self) -> usize {
-        2_048
+    /// The rules.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    fn is_lmtp(&self) -> bool {
+        self.policy.service == Service::Lmtp
+    }
+
+    /// The 220 (RFC 5321 §3.1, RFC 2033 §4).
+    pub fn greeting(&self) -> Reply {
+        let protocol = match self.policy.service {
+            Service::Lmtp => "LMTP",
+            Service::Smtp | Service::Submission => "ESMTP",
+        };
+        reply::plain(220, "").with_text(format!("{} {protocol} mailslot", self.policy.hostname))
+    }
+
+    /// Longest line in octets, CRLF included, for one that begins with `start`.
+    pub fn line_limit(&self, start: &[u8]) -> usize {
+        let auth = || {
+            start
+                .get(..5)
+                .is_some_and(|s| s.eq_ignore_ascii_case(b"AUTH "))
+        };
+        if matches!(self.phase, Phase::Exchange(_)) || auth() {
+            MAX_AUTH_LINE
+        } else {
+            MAX_LINE
+        }
     }
 
     /// What the client called itself.
@@ -140,12 +243,38 @@ impl<R> Session<R> {
         self.helo.as_deref()
     }
 
+    /// Who the client is, once it has logged in.
+    pub fn user(&self) -> Option<&str> {
+        match &self.login {
+            Login::Nobody => None,
+            Login::User(user) => Some(user),
+        }
+    }
+
     /// The `with` keyword of Received (RFC 3848, RFC 6531 §4.3).
     pub fn protocol(&self) -> &'static str {
-        match self.transaction() {
-            Some(transaction) if transaction.params.smtputf8 => "UTF8SMTP",
-            _ if self.extended => "ESMTP",
-            _ => "SMTP",
+        let tls = matches!(self.channel, Channel::Tls { .. });
+        let user = self.user().is_some();
+        let utf8 = self.transaction().is_some_and(|t| t.params.smtputf8);
+        let lmtp = self.is_lmtp();
+        match (lmtp, utf8, tls, user) {
+            (false, ..) if !self.extended => "SMTP",
+            (false, false, false, false) => "ESMTP",
+            (false, false, false, true) => "ESMTPA",
+            (false, false, true, false) => "ESMTPS",
+            (false, false, true, true) => "ESMTPSA",
+            (false, true, false, false) => "UTF8SMTP",
+            (false, true, false, true) => "UTF8SMTPA",
+            (false, true, true, false) => "UTF8SMTPS",
+            (false, true, true, true) => "UTF8SMTPSA",
+            (true, false, false, false) => "LMTP",
+            (true, false, false, true) => "LMTPA",
+            (true, false, true, false) => "LMTPS",
+            (true, false, true, true) => "LMTPSA",
+            (true, true, false, false) => "UTF8LMTP",
+            (true, true, false, true) => "UTF8LMTPA",
+            (true, true, true, false) => "UTF8LMTPS",
+            (true, true, true, true) => "UTF8LMTPSA",
         }
     }
 
@@ -153,35 +282,63 @@ impl<R> Session<R> {
     pub const fn transaction(&self) -> Option<&Transaction<R>> {
         match &self.phase {
             Phase::Mail(transaction) | Phase::Chunks(transaction, ..) => Some(transaction),
-            Phase::Fresh | Phase::Greeted => None,
+            Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => None,
         }
     }
 
-    /// Takes one command line.
-    pub fn line(&mut self, line: Line<'_>, host: &mut impl Host<Recipient = R>) -> Step {
+    /// Takes one line. `behind` says whether more input is there already.
+    pub fn line(
+        &mut self,
+        line: Line<'_>,
+        behind: bool,
+        host: &mut impl Host<Recipient = R>,
+    ) -> Step {
+        let exchange = matches!(self.phase, Phase::Exchange(_));
         let step = match line {
-            Line::TooLong | Line::Malformed => say(reply::BAD_LINE),
+            Line::TooLong(MAX_AUTH_LINE) => self.long_auth_line(),
+            Line::Malformed if exchange => self.response(b"\0", host),
+            Line::TooLong(_) | Line::Malformed => say(reply::BAD_LINE),
+            Line::Ok(line) if exchange => self.response(line, host),
             Line::Ok([0x16, 0x03, ..]) => hang_up(reply::TOO_MUCH),
             Line::Ok(line) => match command::parse(line) {
-                Ok((row, cursor)) => self.gate(row, cursor, host),
+                // An MTA in front has no better way to learn of a recipient than to ask.
+                Ok((row, cursor)) if row.verb == Verb::Rcpt && self.is_lmtp() => {
+                    return self.gate(row, cursor, behind, host);
+                }
+                Ok((row, cursor)) => self.gate(row, cursor, behind, host),
                 Err(refused) => say(refused),
             },
         };
         self.counted(step)
     }
 
-    /// The end of DATA or of BDAT LAST: the transaction is over, whatever became of it (A8).
-    pub fn finish(&mut self, outcome: Reply) -> Step {
-        self.phase = Phase::Greeted;
-        if !outcome.is_error() {
-            self.noise = 0;
-        }
-        self.counted(say(outcome))
+    /// The TLS handshake is done: everything said before is forgotten (RFC 3207 §4.2), but not
+    /// how often the client was wrong.
+    pub fn tls_started(&mut self, exporter: Option<Vec<u8>>) {
+        self.channel = Channel::Tls { exporter };
+        self.login = Login::Nobody;
+        self.phase = Phase::Fresh;
+        self.helo = None;
+        self.extended = false;
     }
 
-    /// A chunk that was not the last is in.
-    pub fn chunk_received(&mut self) -> Step {
-        say(reply::OK.with_text("Chunk received"))
+    /// The end of DATA or of BDAT LAST, with the reply of each recipient on LMTP and with one
+    /// reply else: the transaction is over, whatever became of it (A8).
+    pub fn finish(&mut self, outcomes: Vec<Reply>) -> (Vec<Reply>, Next) {
+        self.phase = Phase::Greeted;
+        if outcomes.iter().any(|outcome| !outcome.is_error()) {
+            self.noise = 0;
+        }
+        if self.is_lmtp() {
+            return (outcomes, Next::Command);
+        }
+        let mut next = Next::Command;
+        let counted = outcomes.into_iter().filter_map(|outcome| {
+            let step = self.counted(say(outcome));
+            next = step.next;
+            step.reply
+        });
+        (counted.collect(), next)
     }
 
     /// The one place that counts errors: the one over the limit is 421 instead.
@@ -198,33 +355,63 @@ impl<R> Session<R> {
         step
     }
 
-    /// What holds for all commands, before any of them.
-    fn gate(&mut self, row: &Row, cursor: Cursor<'_>, host: &mut impl Host<Recipient = R>) -> Step {
+    /// What holds for all commands, before any of them, in this order: noise, the protocol,
+    /// TLS, login, argument.
+    fn gate(
+        &mut self,
+        row: &Row,
+        cursor: Cursor<'_>,
+        behind: bool,
+        host: &mut impl Host<Recipient = R>,
+    ) -> Step {
         if row.noise {
             self.noise += 1;
             if self.noise > MAX_NOISE {
                 return hang_up(reply::TOO_MUCH);
             }
         }
-        let empty = cursor.rest().is_empty();
-        match row.argument {
-            Argument::None if !empty => return say(reply::BAD_ARGUMENT),
-            Argument::Required
-                if empty && !matches!(row.verb, Verb::Lhlo | Verb::StartTls | Verb::Auth) =>
-            {
-                return say(self.missing_argument(row.verb));
-            }
-            _ => {}
+        if let Some(refused) = self.barred(row).or_else(|| self.argument(row, &cursor)) {
+            // What BDAT announced comes all the same.
+            return match row.verb {
+                Verb::Bdat => self.bdat(cursor, Some(refused)),
+                _ => say(refused),
+            };
         }
-        self.dispatch(row.verb, cursor, host).unwrap_or_else(say)
+        match row.verb {
+            Verb::StartTls => self.starttls(&cursor, behind),
+            verb => self.dispatch(verb, cursor, host),
+        }
+        .unwrap_or_else(say)
     }
 
-    fn missing_argument(&self, verb: Verb) -> Reply {
-        match verb {
-            Verb::Mail if matches!(self.phase, Phase::Greeted) => reply::BAD_SENDER_SYNTAX,
-            Verb::Rcpt if matches!(self.phase, Phase::Mail(_)) => reply::BAD_RECIPIENT_SYNTAX,
-            Verb::Mail | Verb::Rcpt => reply::BAD_SEQUENCE,
-            _ => reply::BAD_ARGUMENT,
+    fn barred(&self, row: &Row) -> Option<Reply> {
+        let lmtp = self.is_lmtp();
+        let elsewhere = match row.place {
+            Place::Everywhere => false,
+            Place::Smtp => lmtp,
+            Place::Lmtp => !lmtp,
+        };
+        if elsewhere {
+            return Some(reply::UNKNOWN_COMMAND);
+        }
+        if self.policy.require_tls && self.channel == Channel::Clear && !row.in_clear {
+            return Some(reply::NEEDS_TLS);
+        }
+        let submission = self.policy.service == Service::Submission;
+        (submission && row.login && self.user().is_none()).then_some(reply::NEEDS_LOGIN)
+    }
+
+    fn argument(&self, row: &Row, cursor: &Cursor<'_>) -> Option<Reply> {
+        let empty = cursor.rest().is_empty();
+        match (row.argument, row.verb) {
+            (Argument::None, _) if !empty => Some(reply::BAD_ARGUMENT),
+            (Argument::Required, verb) if empty => Some(match verb {
+                Verb::Mail if matches!(self.phase, Phase::Greeted) => reply::BAD_SENDER_SYNTAX,
+                Verb::Rcpt if matches!(self.phase, Phase::Mail(_)) => reply::BAD_RECIPIENT_SYNTAX,
+                Verb::Mail | Verb::Rcpt => reply::BAD_SEQUENCE,
+                _ => reply::BAD_ARGUMENT,
+            }),
+            _ => None,
         }
     }
 
@@ -235,12 +422,12 @@ impl<R> Session<R> {
         host: &mut impl Host<Recipient = R>,
     ) -> Result<Step, Reply> {
         match verb {
-            Verb::Ehlo => self.hello(cursor, true),
-            Verb::Helo => self.hello(cursor, false),
+            Verb::Ehlo | Verb::Lhlo => self.hello(&cursor, true),
+            Verb::Helo => self.hello(&cursor, false),
             Verb::Mail => self.mail(cursor, host),
             Verb::Rcpt => self.rcpt(cursor, host),
             Verb::Data => self.data(),
-            Verb::Bdat => Ok(self.bdat(cursor)),
+            Verb::Bdat => Ok(self.bdat(cursor, None)),
             Verb::Rset => {
                 if self.transaction().is_some() {
                     self.phase = Phase::Greeted;
@@ -249,17 +436,19 @@ impl<R> Session<R> {
             }
             Verb::Noop => Ok(say(reply::OK)),
             Verb::Quit => Ok(hang_up(reply::BYE)),
-            Verb::Help => help(cursor.rest()).map(say),
-            Verb::Vrfy => Ok(say(reply::CANNOT_VRFY)),
-            Verb::Lhlo => Err(reply::UNKNOWN_COMMAND),
-            Verb::Expn | Verb::StartTls | Verb::Auth | Verb::Absent => Err(reply::NOT_OFFERED),
+            Verb::Help => self.help(cursor.rest()).map(say),
+            Verb::Vrfy if !self.policy.vrfy => Ok(say(reply::CANNOT_VRFY)),
+            Verb::Vrfy => names(cursor.rest(), |name| host.vrfy(name)),
+            Verb::Expn if self.policy.expn => names(cursor.rest(), |name| host.expn(name)),
+            Verb::Auth => self.auth(cursor, host),
+            Verb::Expn | Verb::StartTls | Verb::Absent => Err(reply::NOT_OFFERED),
             Verb::Xclient => Err(reply::NOT_TRUSTED),
             Verb::Foreign => Ok(hang_up(reply::TOO_MUCH)),
         }
     }
 
-    /// RFC 5321 §4.1.1.1, §4.1.4.
-    fn hello(&mut self, cursor: Cursor<'_>, extended: bool) -> Result<Step, Reply> {
+    /// RFC 5321 §4.1.1.1, §4.1.4; RFC 2033 §4.1.
+    fn hello(&mut self, cursor: &Cursor<'_>, extended: bool) -> Result<Step, Reply> {
         let name = cursor.rest();
         if name.chars().any(char::is_control) || name.contains([' ', '\t']) || !name.is_ascii() {
             return Err(reply::BAD_ARGUMENT);
@@ -270,148 +459,109 @@ impl<R> Session<R> {
         self.phase = Phase::Greeted;
         let mut text = format!("{} Hello {name}", self.policy.hostname);
         if extended {
-            text.push_str(
-                "\nPIPELINING\n8BITMIME\nBINARYMIME\nCHUNKING\nSMTPUTF8\nENHANCEDSTATUSCODES\nHELP",
-            );
-            text.push_str(&format!(
-                "\nSIZE {}\nLIMITS RCPTMAX={}",
-                self.policy.max_size, self.policy.max_recipients
-            ));
+            self.keywords(&mut text);
         }
         Ok(say(reply::plain(250, "").with_text(text)))
     }
 
-    /// RFC 5321 §4.1.1.2.
-    fn mail(
-        &mut self,
-        mut cursor: Cursor<'_>,
-        host: &mut impl Host<Recipient = R>,
-    ) -> Result<Step, Reply> {
-        if !matches!(self.phase, Phase::Greeted) {
-            return Err(reply::BAD_SEQUENCE);
+    /// What EHLO and LHLO offer: all that works now and nothing else (RFC 5321 §2.2.1).
+    fn keywords(&self, text: &mut String) {
+        text.push_str(
+            "\nPIPELINING\n8BITMIME\nBINARYMIME\nCHUNKING\nSMTPUTF8\nENHANCEDSTATUSCODES",
+        );
+        if self.offers_starttls() {
+            text.push_str("\nSTARTTLS");
         }
-        if !cursor.tag("FROM:") {
-            return Err(reply::BAD_SENDER_SYNTAX);
+        if matches!(self.channel, Channel::Tls { .. }) {
+            text.push_str("\nREQUIRETLS");
         }
-        cursor.spaces();
-        let reverse_path = ReversePath::parse(&mut cursor).ok_or(reply::BAD_SENDER_SYNTAX)?;
-        let params = MailParams::parse(&mut cursor)?;
-        if params.size.is_some_and(|size| size > self.policy.max_size) {
-            return Err(reply::TOO_LARGE);
+        let mechanisms = self.mechanisms();
+        if !mechanisms.is_empty() {
+            text.push_str("\nAUTH");
+            for mechanism in mechanisms {
+                text.push(' ');
+                text.push_str(mechanism.name());
+            }
         }
-        if !params.smtputf8 && !reverse_path.is_ascii() {
-            return Err(reply::NEEDS_SMTPUTF8);
-        }
-        host.room(params.size.unwrap_or(0))
-            .map_err(|refusal| refusal.reply)?;
-
-        self.phase = Phase::Mail(Transaction {
-            reverse_path,
-            params,
-            recipients: Vec::new(),
-            tried: false,
-        });
-        Ok(say(reply::SENDER_OK))
+        text.push_str(&format!(
+            "\nSIZE {}\nLIMITS RCPTMAX={}\nHELP",
+            self.policy.max_size, self.policy.max_recipients
+        ));
     }
 
-    /// RFC 5321 §4.1.1.3.
-    fn rcpt(
-        &mut self,
-        mut cursor: Cursor<'_>,
-        host: &mut impl Host<Recipient = R>,
-    ) -> Result<Step, Reply> {
-        let Phase::Mail(transaction) = &mut self.phase else {
-            return Err(reply::BAD_SEQUENCE);
-        };
-        transaction.tried = true;
-        if !cursor.tag("TO:") {
-            return Err(reply::BAD_RECIPIENT_SYNTAX);
-        }
-        cursor.spaces();
-        let to = ForwardPath::parse(&mut cursor).ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
-        no_parameters(&mut cursor)?;
-        if !transaction.params.smtputf8 && !to.is_ascii() {
-            return Err(reply::NEEDS_SMTPUTF8);
-        }
-        if transaction.recipients.len() >= self.policy.max_recipients {
-            return Err(reply::TOO_MANY_RECIPIENTS);
-        }
-        let recipient = host.recipient(&to).map_err(|refusal| refusal.reply)?;
-
-        transaction.recipients.push((to, recipient));
-        Ok(say(reply::RECIPIENT_OK))
+    fn offers_starttls(&self) -> bool {
+        self.policy.starttls && self.channel == Channel::Clear
     }
 
-    /// RFC 5321 §4.1.1.4.
-    fn data(&self) -> Result<Step, Reply> {
-        let Phase::Mail(transaction) = &self.phase else {
-            return Err(reply::BAD_SEQUENCE);
-        };
-        ready(transaction)?;
-        if transaction.params.body == Some(BodyType::Binary) {
+    /// RFC 3207 §4. Input that is there already was not protected: it is never executed.
+    fn starttls(&self, cursor: &Cursor<'_>, behind: bool) -> Result<Step, Reply> {
+        if matches!(self.phase, Phase::Fresh) {
             return Err(reply::BAD_SEQUENCE);
         }
+        if !self.policy.starttls {
+            return Err(reply::NOT_OFFERED);
+        }
+        if !cursor.rest().is_empty() {
+            return Err(reply::BAD_ARGUMENT);
+        }
+        if !self.offers_starttls() || self.transaction().is_some() {
+            return Err(reply::BAD_SEQUENCE);
+        }
+        if behind {
+            return Ok(hang_up(reply::PLAINTEXT_BEHIND));
+        }
+
         Ok(Step {
-            reply: Some(reply::START_DATA),
-            next: Next::Data,
+            reply: Some(reply::START_TLS),
+            next: Next::StartTls,
         })
     }
 
-    /// RFC 3030 §2: the octets announced are consumed whatever the answer. Without a readable
-    /// size the stream is lost, and the connection with it.
-    fn bdat(&mut self, mut cursor: Cursor<'_>) -> Step {
-        let digits = cursor.word();
-        cursor.spaces();
-        let size = digits
-            .bytes()
-            .all(|o| o.is_ascii_digit())
-            .then(|| digits.parse::<u64>().ok())
-            .flatten();
-        let last = cursor.tag("LAST");
-        let (Some(size), true) = (size, cursor.rest().is_empty()) else {
-            return hang_up(reply::BAD_ARGUMENT);
-        };
-        let limit = self.policy.max_size;
-        let so_far = if let Phase::Chunks(_, octets, _) = &self.phase {
-            *octets
-        } else {
-            0
-        };
-        let total = so_far.saturating_add(size);
-        if total > limit.saturating_mul(2) {
-            return hang_up(reply::TOO_MUCH);
+    /// HELP out of the command table, for what is offered here (RFC 5321 §4.1.1.8).
+    fn help(&self, topic: &str) -> Result<Reply, Reply> {
+        let lmtp = self.is_lmtp();
+        let mut offered = COMMANDS.iter().filter(|row| {
+            let here = match row.place {
+                Place::Everywhere => true,
+                Place::Smtp => !lmtp,
+                Place::Lmtp => lmtp,
+            };
+            let usable = match row.verb {
+                Verb::StartTls => self.policy.starttls,
+                Verb::Auth => !self.policy.mechanisms.is_empty(),
+                Verb::Expn => self.policy.expn,
+                _ => true,
+            };
+            here && usable && !row.syntax.is_empty()
+        });
+        if topic.is_empty() {
+            let names: Vec<&str> = offered.map(|row| row.name).collect();
+            return Ok(reply::HELP.with_text(format!("Commands:\n{}", names.join(" "))));
         }
-        let refused = match &self.phase {
-            Phase::Fresh | Phase::Greeted => return skip(size, reply::BAD_SEQUENCE),
-            Phase::Mail(transaction) => match ready(transaction) {
-                Err(refused) => return skip(size, refused),
-                Ok(()) => None,
-            },
-            Phase::Chunks(_, _, refused) => refused.clone(),
-        };
-        let refused = refused.or_else(|| (total > limit).then_some(reply::TOO_LARGE));
-        self.phase = match std::mem::replace(&mut self.phase, Phase::Greeted) {
-            Phase::Mail(t) | Phase::Chunks(t, ..) if !(last && refused.is_some()) => {
-                Phase::Chunks(t, total, refused.clone())
-            }
-            _ => Phase::Greeted,
-        };
-        match refused {
-            Some(refused) => skip(size, refused),
-            None => Step {
-                reply: None,
-                next: Next::Chunk { size, last },
-            },
-        }
+        let row = offered.find(|row| row.name.eq_ignore_ascii_case(topic));
+        row.map(|row| reply::HELP.with_text(row.syntax))
+            .ok_or(reply::NO_SUCH_TOPIC)
     }
 }
 
-/// Whether a transaction may take a message (RFC 5321 §3.3).
-const fn ready<R>(transaction: &Transaction<R>) -> Result<(), Reply> {
-    match (transaction.recipients.is_empty(), transaction.tried) {
-        (false, _) => Ok(()),
-        (true, true) => Err(reply::NO_RECIPIENTS),
-        (true, false) => Err(reply::BAD_SEQUENCE),
+/// VRFY and EXPN (RFC 5321 §3.5), with SMTPUTF8 for names and answers beyond ASCII
+/// (RFC 6531 §3.7.4.2).
+fn names(
+    argument: &str,
+    look_up: impl FnOnce(&str) -> Result<Vec<String>, Refusal>,
+) -> Result<Step, Reply> {
+    let (name, utf8) = match argument.rsplit_once([' ', '\t']) {
+        Some((name, word)) if word.eq_ignore_ascii_case("SMTPUTF8") => (name.trim_end(), true),
+        _ => (argument, false),
+    };
+    if !utf8 && !name.is_ascii() {
+        return Err(reply::NEEDS_SMTPUTF8);
+    }
+    let lines = look_up(name).map_err(|refusal| refusal.reply)?.join("\n");
+    match (utf8, lines.is_ascii()) {
+        (false, false) => Err(reply::NEEDS_SMTPUTF8_REPLY),
+        (true, _) => Ok(say(reply::LISTED.with_text(lines).in_utf8())),
+        (false, true) => Ok(say(reply::LISTED.with_text(lines))),
     }
 }
 
@@ -435,18 +585,3 @@ const fn skip(size: u64, reply: Reply) -> Step {
         next: Next::Skip { size, reply },
     }
 }
-
-/// HELP out of the command table (RFC 5321 §4.1.1.8).
-fn help(topic: &str) -> Result<Reply, Reply> {
-    let mut offered = COMMANDS.iter().filter(|row| !row.syntax.is_empty());
-    if topic.is_empty() {
-        let names: Vec<&str> = offered.map(|row| row.name).collect();
-        return Ok(reply::HELP.with_text(format!("Commands:\n{}", names.join(" "))));
-    }
-    let row = offered.find(|row| row.name.eq_ignore_ascii_case(topic));
-    row.map(|row| reply::HELP.with_text(row.syntax))
-        .ok_or(reply::NO_SUCH_TOPIC)
-}
-
-#[cfg(test)]
-mod tests;

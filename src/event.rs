@@ -1,0 +1,134 @@
+//! The log lines: one for each connection, one for each message, one for each wrong login. They
+//! are `key=value`; what came from the network is quoted, escaped and cut, so that no client can
+//! forge a line or a field (A15). Passwords never come near.
+
+use crate::net::listen::Peer;
+use crate::smtp::session::Session;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+/// Characters shown of a value from the network.
+const SHOWN: usize = 256;
+
+/// A value from the network as one word of a log line.
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars().take(SHOWN) {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                '\u{2028}' | '\u{2029}' => write!(f, "{}", c.escape_unicode())?,
+                // Only what has no shape of its own: a name in any script stays readable.
+                c if c.is_control() => write!(f, "{}", c.escape_default())?,
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// The client as log lines name it: its address, or the process at the other end.
+pub fn client(peer: &Peer) -> String {
+    match peer {
+        Peer::Tcp(address) => literal(address.ip()),
+        Peer::Unix(None) => "unix".to_owned(),
+        Peer::Unix(Some(who)) => format!("unix:pid={},uid={},gid={}", who.pid, who.uid, who.gid),
+    }
+}
+
+/// The client as the Received field names it (RFC 5321 §4.4).
+pub fn trace_name(peer: &Peer) -> String {
+    match peer {
+        Peer::Tcp(address) => literal(address.ip()),
+        Peer::Unix(_) => "unix".to_owned(),
+    }
+}
+
+/// An address literal (RFC 5321 §4.1.3).
+fn literal(ip: std::net::IpAddr) -> String {
+    if ip.is_ipv6() {
+        format!("[IPv6:{ip}]")
+    } else {
+        format!("[{ip}]")
+    }
+}
+
+/// What all lines of a connection say: client, helo, TLS, user.
+pub fn who<R>(client: &str, session: &Session<R>, cipher: Option<&str>) -> String {
+    let mut text = format!("client=\"{client}\"");
+    if let Some(helo) = session.helo() {
+        let _ = write!(text, " helo={}", Quoted(helo));
+    }
+    if let Some(cipher) = cipher {
+        let _ = write!(text, " tls={cipher}");
+    }
+    if let Some(user) = session.user() {
+        let _ = write!(text, " auth={}", Quoted(user));
+    }
+    text
+}
+
+/// A connection is over.
+pub fn connection(who: &str, messages: u64, end: &str, took: Duration) {
+    log::info!(
+        "connection {who} messages={messages} end={} seconds={:.3}",
+        Quoted(end),
+        took.as_secs_f64()
+    );
+}
+
+/// A message was answered: each recipient with its status.
+pub fn message<R>(
+    id: &str,
+    who: &str,
+    session: &Session<R>,
+    statuses: &[u16],
+    size: u64,
+    took: Duration,
+) {
+    if !log::log_enabled!(log::Level::Info) {
+        return;
+    }
+    let Some(transaction) = session.transaction() else {
+        return;
+    };
+    let mut to = String::new();
+    let last = statuses.last().copied().unwrap_or_default();
+    for (at, (path, _)) in transaction.recipients.iter().enumerate() {
+        let status = statuses.get(at).copied().unwrap_or(last);
+        let _ = write!(to, " to={} status={status}", Quoted(&path.to_string()));
+    }
+    log::info!(
+        "message id={id} {who} from={} size={size} seconds={:.3}{to}",
+        Quoted(&transaction.reverse_path.to_string()),
+        took.as_secs_f64()
+    );
+}
+
+/// A login was wrong. `contrib/fail2ban` matches this line.
+pub fn wrong_login(client: &str) {
+    log::warn!("login failed client=\"{client}\"");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A15: one word, one line, whatever came.
+    #[test]
+    fn nothing_breaks_out_of_a_value() {
+        for (raw, shown) in [
+            ("plain", r#""plain""#),
+            ("a\" to=\"b", r#""a\" to=\"b""#),
+            ("a\\", r#""a\\""#),
+            ("a\r\nb\u{1b}[0m", r#""a\r\nb\u{1b}[0m""#),
+            ("\u{85}\u{2028}%s%n", r#""\u{85}\u{2028}%s%n""#),
+            ("jos\u{e9}", "\"jos\u{e9}\""),
+        ] {
+            assert_eq!(Quoted(raw).to_string(), shown);
+        }
+        assert_eq!(Quoted(&"x".repeat(70_000)).to_string().len(), SHOWN + 2);
+    }
+}

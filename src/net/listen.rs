@@ -1,0 +1,613 @@
+//! Listeners: how one is named on the command line, how it is bound, and the loop that takes
+//! connections off it. The loop survives whatever `accept` says, and never waits for a client.
+
+use super::stream::Socket;
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::sys::socket::{bind as bind_socket, listen, setsockopt, socket as new_socket};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Connections the system holds until they are accepted, for each listener.
+const BACKLOG: i32 = 1_024;
+/// Connections taken off one listener before the others have their turn.
+const BURST: usize = 64;
+/// The mode of a Unix socket where none is said: so that a group can be let in.
+const MODE: u32 = 0o660;
+const WAKE: Token = Token(usize::MAX);
+
+/// What is spoken at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// RFC 5321, port 25.
+    Smtp,
+    /// RFC 6409, port 587.
+    Submission,
+    /// RFC 8314 §3.3: the same in TLS from the first octet, port 465.
+    Submissions,
+    /// RFC 2033; port 24 (RFC 2033 §5 forbids 25).
+    Lmtp,
+}
+
+/// Names, default ports, and whether a Unix socket makes sense.
+const SCHEMES: &[(&str, Scheme, u16, bool)] = &[
+    ("smtp", Scheme::Smtp, 25, true),
+    ("submission", Scheme::Submission, 587, false),
+    ("submissions", Scheme::Submissions, 465, false),
+    ("smtps", Scheme::Submissions, 465, false),
+    ("lmtp", Scheme::Lmtp, 24, true),
+];
+
+impl Scheme {
+    /// The name in URLs.
+    pub fn name(self) -> &'static str {
+        let row = SCHEMES.iter().find(|(_, scheme, ..)| *scheme == self);
+        row.map_or("", |(name, ..)| name)
+    }
+}
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum At {
+    /// A TCP port.
+    Tcp {
+        /// Name or address; none for all interfaces, both families.
+        host: Option<String>,
+        /// 0: the system picks.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// Its owner, by name or number.
+        user: Option<String>,
+        /// Its group, by name or number.
+        group: Option<String>,
+    },
+}
+
+/// A listener as it is named on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenUrl {
+    /// What is spoken.
+    pub scheme: Scheme,
+    /// Where.
+    pub at: At,
+}
+
+impl FromStr for ListenUrl {
+    type Err = String;
+
+    /// `smtp://HOST:PORT`, `lmtp:/PATH?mode=0660` and the like; the error says what would be
+    /// right.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let right = "smtp://HOST:PORT, submission://, submissions://, lmtp:// or lmtp:/PATH";
+        let (name, rest) = text.split_once(':').ok_or(right)?;
+        let row = SCHEMES.iter().find(|(known, ..)| *known == name);
+        let &(_, scheme, port, unix) = row.ok_or(right)?;
+        let at = match rest.strip_prefix("//") {
+            Some(place) => tcp(place.trim_end_matches('/'), port)?,
+            None if rest.starts_with('/') && unix => unix_socket(rest)?,
+            None => return Err(right.to_owned()),
+        };
+        Ok(Self { scheme, at })
+    }
+}
+
+impl fmt::Display for ListenUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.scheme.name();
+        match &self.at {
+            At::Tcp { host, port } => {
+                write!(f, "{scheme}://{}:{port}", host.as_deref().unwrap_or(""))
+            }
+            At::Unix { path, .. } => write!(f, "{scheme}:{}", path.display()),
+        }
+    }
+}
+
+/// `HOST:PORT`, both of which may be missing; an IPv6 address stands in brackets.
+fn tcp(place: &str, port: u16) -> Result<At, String> {
+    let right = "HOST:PORT, with an IPv6 address in brackets and a port up to 65535";
+    let (host, port_text) = match place.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']').ok_or(right)?;
+            address.parse::<Ipv6Addr>().map_err(|_| right)?;
+            match after.strip_prefix(':') {
+                Some(port) => (address, Some(port)),
+                None if after.is_empty() => (address, None),
+                None => return Err(right.to_owned()),
+            }
+        }
+        None => match place.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (place, None),
+        },
+    };
+    if host.contains(['?', '/', '@', ' ']) {
+        return Err(right.to_owned());
+    }
+    let port = match port_text {
+        Some(text) => text.parse().map_err(|_| right)?,
+        None => port,
+    };
+    let host = (!host.is_empty()).then(|| host.to_owned());
+    Ok(At::Tcp { host, port })
+}
+
+fn unix_socket(text: &str) -> Result<At, String> {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    let (mut mode, mut user, mut group) = (MODE, None, None);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("mode", octal)) => {
+                let number = u32::from_str_radix(octal, 8).ok().filter(|m| *m <= 0o777);
+                mode = number.ok_or("an octal mode such as ?mode=0660")?;
+            }
+            Some(("user", name)) if !name.is_empty() => user = Some(name.to_owned()),
+            Some(("group", name)) if !name.is_empty() => group = Some(name.to_owned()),
+            _ => return Err("?mode=, ?user= or ?group= behind the path".to_owned()),
+        }
+    }
+    Ok(At::Unix {
+        path: PathBuf::from(path),
+        mode,
+        user,
+        group,
+    })
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An address, IPv4 also where it came mapped into IPv6 (F61).
+    Tcp(SocketAddr),
+    /// A process of this host, as the system says who it is, where it can.
+    Unix(Option<Credentials>),
+}
+
+/// The process at the other end of a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process id.
+    pub pid: i32,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// A connection that was taken.
+pub struct Accepted {
+    /// The socket, blocking.
+    pub socket: Socket,
+    /// The other end.
+    pub peer: Peer,
+    /// Whether it came with the last descriptor there was: it can only be turned away.
+    pub overflow: bool,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(
+        UnixListener,
+        #[expect(dead_code, reason = "removes the file when dropped")] SocketFile,
+    ),
+}
+
+/// The file of a Unix socket, removed at the end unless another server has taken its place.
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+struct Bound {
+    listener: Listener,
+    tag: usize,
+    ready: bool,
+    _watched: Watched,
+}
+
+/// What mio watches: a second handle of the listener.
+enum Watched {
+    Tcp(#[expect(dead_code, reason = "kept open")] mio::net::TcpListener),
+    Unix(#[expect(dead_code, reason = "kept open")] mio::net::UnixListener),
+}
+
+/// All listeners of a server.
+pub struct Listeners {
+    poll: Poll,
+    events: Events,
+    bound: Vec<Bound>,
+    /// Given up for a moment to take a connection that there is no descriptor for (F11).
+    spare: Option<File>,
+}
+
+impl Listeners {
+    /// None yet.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(64),
+            bound: Vec::new(),
+            spare: File::open("/dev/null").ok(),
+        })
+    }
+
+    /// Ends a [`Self::wait`] from another thread.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.poll.registry(), WAKE)
+    }
+
+    /// Binds a listener; `tag` comes back with each of its connections. The addresses bound
+    /// are returned, as URLs.
+    ///
+    /// # Errors
+    /// What cannot be bound, and why.
+    pub fn add(&mut self, url: &ListenUrl, tag: usize) -> Result<Vec<String>, String> {
+        let fault = |e: io::Error| format!("{url}: {e}");
+        let mut names = Vec::new();
+        for listener in bind(url)? {
+            names.push(match &listener {
+                Listener::Tcp(tcp) => {
+                    let address = tcp.local_addr().map_err(fault)?;
+                    format!("{}://{address}", url.scheme.name())
+                }
+                Listener::Unix(..) => url.to_string(),
+            });
+            let token = Token(self.bound.len());
+            let watched = watch(&listener, &self.poll, token).map_err(fault)?;
+            self.bound.push(Bound {
+                listener,
+                tag,
+                ready: false,
+                _watched: watched,
+            });
+        }
+        Ok(names)
+    }
+
+    /// Waits, and hands on what came in.
+    ///
+    /// # Errors
+    /// What poll says.
+    pub fn wait(&mut self, take: &mut dyn FnMut(usize, Accepted)) -> io::Result<()> {
+        let more = self.bound.iter().any(|bound| bound.ready);
+        match self
+            .poll
+            .poll(&mut self.events, more.then_some(Duration::ZERO))
+        {
+            Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
+            _ => {}
+        }
+        for event in &self.events {
+            if let Some(bound) = self.bound.get_mut(event.token().0) {
+                bound.ready = true;
+            }
+        }
+        for bound in self.bound.iter_mut().filter(|bound| bound.ready) {
+            bound.ready = accept(&bound.listener, bound.tag, &mut self.spare, take);
+        }
+        Ok(())
+    }
+}
+
+/// Takes connections until none waits (then false) or it is another listener's turn.
+fn accept(
+    listener: &Listener,
+    tag: usize,
+    spare: &mut Option<File>,
+    take: &mut dyn FnMut(usize, Accepted),
+) -> bool {
+    for _ in 0..BURST {
+        match listener.accept() {
+            Ok((socket, peer)) => take(
+                tag,
+                Accepted {
+                    socket,
+                    peer,
+                    overflow: false,
+                },
+            ),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+            Err(e) => match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
+                Errno::EMFILE | Errno::ENFILE if spare.take().is_some() => {
+                    log::warn!("accept: {e}");
+                    if let Ok((socket, peer)) = listener.accept() {
+                        take(
+                            tag,
+                            Accepted {
+                                socket,
+                                peer,
+                                overflow: true,
+                            },
+                        );
+                    }
+                    *spare = File::open("/dev/null").ok();
+                }
+                Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
+                    log::warn!("accept: {e}");
+                    // Nothing to give up: without a pause the loop would spin until there is.
+                    std::thread::sleep(Duration::from_millis(50));
+                    *spare = File::open("/dev/null").ok();
+                }
+                // The client is gone already, or the network had a fault of its own.
+                _ => log::debug!("accept: {e}"),
+            },
+        }
+    }
+    true
+}
+
+impl Listener {
+    fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Tcp(tcp) => {
+                let (socket, peer) = tcp.accept()?;
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                Ok((Socket::Tcp(socket), Peer::Tcp(peer)))
+            }
+            Self::Unix(unix, _) => {
+                let (socket, _) = unix.accept()?;
+                let peer = Peer::Unix(credentials(&socket));
+                Ok((Socket::Unix(socket), peer))
+            }
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn credentials(socket: &UnixStream) -> Option<Credentials> {
+    let found = nix::sys::socket::getsockopt(socket, sockopt::PeerCredentials).ok()?;
+    Some(Credentials {
+        pid: found.pid(),
+        uid: found.uid(),
+        gid: found.gid(),
+    })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn credentials(_: &UnixStream) -> Option<Credentials> {
+    None
+}
+
+fn watch(listener: &Listener, poll: &Poll, token: Token) -> io::Result<Watched> {
+    let registry = poll.registry();
+    match listener {
+        Listener::Tcp(tcp) => {
+            tcp.set_nonblocking(true)?;
+            let mut watched = mio::net::TcpListener::from_std(tcp.try_clone()?);
+            registry.register(&mut watched, token, Interest::READABLE)?;
+            Ok(Watched::Tcp(watched))
+        }
+        Listener::Unix(unix, _) => {
+            unix.set_nonblocking(true)?;
+            let mut watched = mio::net::UnixListener::from_std(unix.try_clone()?);
+            registry.register(&mut watched, token, Interest::READABLE)?;
+            Ok(Watched::Unix(watched))
+        }
+    }
+}
+
+fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
+    match &url.at {
+        At::Tcp { host, port } => {
+            let addresses = addresses(host.as_deref(), *port).map_err(|e| format!("{url}: {e}"))?;
+            let mut bound = Vec::new();
+            for address in addresses {
+                match bind_tcp(address) {
+                    Ok(listener) => bound.push(Listener::Tcp(listener)),
+                    // A host without one of the families (F61).
+                    Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) if host.is_none() => {}
+                    Err(e) => return Err(format!("{url}: {address}: {}", e.desc())),
+                }
+            }
+            if bound.is_empty() {
+                return Err(format!("{url}: no address to bind"));
+            }
+            Ok(bound)
+        }
+        At::Unix {
+            path,
+            mode,
+            user,
+            group,
+        } => {
+            let owner = (user.as_deref(), group.as_deref());
+            let bound = bind_unix(path, *mode, owner).map_err(|e| format!("{url}: {e}"))?;
+            Ok(vec![bound])
+        }
+    }
+}
+
+fn addresses(host: Option<&str>, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let Some(host) = host else {
+        return Ok(vec![
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+        ]);
+    };
+    let mut found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// An IPv6 listener takes no IPv4: that has one of its own, whatever the system's default is.
+/// What a socket inherits from its listener need not be set on each.
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Errno> {
+    let family = if address.is_ipv6() {
+        AddressFamily::Inet6
+    } else {
+        AddressFamily::Inet
+    };
+    let socket: OwnedFd = new_socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    bind_socket(
+        std::os::fd::AsRawFd::as_raw_fd(&socket),
+        &SockaddrStorage::from(address),
+    )?;
+    listen(&socket, Backlog::new(BACKLOG)?)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Bound under a name of its own, given mode and owner, and then moved into place: nobody can
+/// connect before that. The socket of a dead server is replaced; a live one's or any other
+/// file is not.
+fn bind_unix(
+    path: &Path,
+    mode: u32,
+    (user, group): (Option<&str>, Option<&str>),
+) -> Result<Listener, String> {
+    let fault = |e: io::Error| e.to_string();
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err("there is another file, not a socket".to_owned());
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {}
+            Ok(_) => return Err("another server listens there".to_owned()),
+            Err(e) => return Err(fault(e)),
+        },
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(fault(e)),
+    }
+    let uid = user.map(user_id).transpose()?;
+    let gid = group.map(group_id).transpose()?;
+    let name = path
+        .file_name()
+        .ok_or("a path that ends in a name is needed")?;
+    let short = name.to_string_lossy().chars().take(8).collect::<String>();
+    let own = path.with_file_name(format!(".{short}.{}", std::process::id()));
+    let _ = std::fs::remove_file(&own);
+    let listener = UnixListener::bind(&own).map_err(fault)?;
+    let placed = std::fs::set_permissions(&own, std::fs::Permissions::from_mode(mode))
+        .and_then(|()| std::os::unix::fs::chown(&own, uid, gid))
+        .and_then(|()| Ok(listen(&listener.as_fd(), Backlog::new(BACKLOG)?)?))
+        .and_then(|()| std::fs::symlink_metadata(&own))
+        .and_then(|meta| std::fs::rename(&own, path).map(|()| meta.ino()));
+    match placed {
+        Ok(inode) => {
+            let path = path.to_owned();
+            Ok(Listener::Unix(listener, SocketFile { path, inode }))
+        }
+        Err(e) => {
+            let _ = std::fs::remove_file(&own);
+            Err(fault(e))
+        }
+    }
+}
+
+/// A user by name or number.
+///
+/// # Errors
+/// No such user.
+pub fn user_id(name: &str) -> Result<u32, String> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let found = nix::unistd::User::from_name(name).ok().flatten();
+    found
+        .map(|user| user.uid.as_raw())
+        .ok_or_else(|| format!("no user named '{name}'"))
+}
+
+/// A group by name or number.
+///
+/// # Errors
+/// No such group.
+pub fn group_id(name: &str) -> Result<u32, String> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let found = nix::unistd::Group::from_name(name).ok().flatten();
+    found
+        .map(|group| group.gid.as_raw())
+        .ok_or_else(|| format!("no group named '{name}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ListenUrl, String> {
+        text.parse()
+    }
+
+    fn tcp_url(scheme: Scheme, host: Option<&str>, port: u16) -> Result<ListenUrl, String> {
+        let host = host.map(str::to_owned);
+        let at = At::Tcp { host, port };
+        Ok(ListenUrl { scheme, at })
+    }
+
+    #[test]
+    fn listeners_are_named_by_urls() {
+        for (text, scheme, host, port) in [
+            ("smtp://", Scheme::Smtp, None, 25),
+            ("smtp://:2525", Scheme::Smtp, None, 2525),
+            ("smtp://[::1]:0/", Scheme::Smtp, Some("::1"), 0),
+            ("submission://mx", Scheme::Submission, Some("mx"), 587),
+            ("smtps://[::]", Scheme::Submissions, Some("::"), 465),
+            ("lmtp://127.0.0.1", Scheme::Lmtp, Some("127.0.0.1"), 24),
+        ] {
+            assert_eq!(parse(text), tcp_url(scheme, host, port), "{text}");
+        }
+        let at = At::Unix {
+            path: "/run/x".into(),
+            mode: 0o600,
+            user: Some("postfix".into()),
+            group: None,
+        };
+        let scheme = Scheme::Lmtp;
+        assert_eq!(
+            parse("lmtp:/run/x?mode=0600&user=postfix"),
+            Ok(ListenUrl { scheme, at })
+        );
+        for wrong in [
+            "",
+            "smtp",
+            "http://x",
+            "smtp:x",
+            "smtp://x:99999",
+            "smtp://x:",
+            "smtp://::1:25",
+            "smtp://[zz]:25",
+            "smtp://[::1]25",
+            "submission:/run/x",
+            "lmtp:/run/x?mode=9",
+            "lmtp:/run/x?what=1",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Certificates and keys: from PEM files to what a TLS handshake needs. The errors name the file
+//! and its fault. Versions below TLS 1.2 (RFC 8996) and weak suites are not in the library.
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A certificate chain and its key.
+pub struct Identity {
+    path: PathBuf,
+    key_path: PathBuf,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads a PEM chain and a PEM key (PKCS#8, PKCS#1 or SEC1) and sees that they fit.
+    ///
+    /// # Errors
+    /// The file and what is wrong with it.
+    pub fn load(path: &Path, key_path: &Path) -> Result<Self, String> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
+            .collect::<Result<_, _>>()
+            .map_err(|e| format!("{}: not PEM: {e}", path.display()))?;
+        if chain.is_empty() {
+            return Err(format!("{}: no certificate in it", path.display()));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&read(key_path)?).map_err(|e| match e {
+            rustls::pki_types::pem::Error::NoItemsFound => {
+                format!("{}: no private key in it", key_path.display())
+            }
+            other => format!("{}: not PEM: {other}", key_path.display()),
+        })?;
+        let identity = Self {
+            path: path.to_owned(),
+            key_path: key_path.to_owned(),
+            chain,
+            key,
+        };
+        identity.config()?;
+        Ok(identity)
+    }
+
+    /// A configuration for one listener, with ticket keys of its own: a session of one
+    /// listener cannot be taken up at another, whose rules may differ (A2).
+    ///
+    /// # Errors
+    /// The file and what is wrong with it.
+    pub fn config(&self) -> Result<Arc<ServerConfig>, String> {
+        let key_fault = |e: &rustls::Error| format!("{}: {e}", self.key_path.display());
+        let chain_fault = |e: &rustls::Error| format!("{}: {e}", self.path.display());
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| chain_fault(&e))?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(|e| match e {
+                rustls::Error::InconsistentKeys(_) => format!(
+                    "{}: the key does not fit the certificate in {}",
+                    self.key_path.display(),
+                    self.path.display()
+                ),
+                rustls::Error::InvalidCertificate(_) => chain_fault(&e),
+                _ => key_fault(&e),
+            })?;
+        // A client that names protocols must name one of these (A16).
+        config.alpn_protocols = vec![b"smtp".to_vec(), b"lmtp".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = ring::Ticketer::new().map_err(|e| chain_fault(&e))?;
+        Ok(Arc::new(config))
+    }
+
+    /// The end of the first certificate's validity, as `YYYYMMDDhhmmss` in UTC; `None` where it
+    /// cannot be found.
+    pub fn not_after(&self) -> Option<String> {
+        not_after(self.chain.first()?)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// RFC 5280 §4.1: Certificate, TBSCertificate, then `[0]` version (maybe), serialNumber,
+/// signature, issuer and validity, whose second time is wanted.
+fn not_after(certificate: &[u8]) -> Option<String> {
+    let (_, certificate, _) = element(certificate)?;
+    let (_, mut fields, _) = element(certificate)?;
+    let (tag, _, after) = element(fields)?;
+    if tag == VERSION {
+        fields = after;
+    }
+    for _ in ["serialNumber", "signature", "issuer"] {
+        (_, _, fields) = element(fields)?;
+    }
+    let (_, validity, _) = element(fields)?;
+    let (_, _, second) = element(validity)?;
+    let (tag, time, _) = element(second)?;
+    let text = std::str::from_utf8(time).ok()?.strip_suffix('Z')?;
+    // RFC 5280 §4.1.2.5.1: two digits of the year, from 1950 to 2049.
+    Some(match tag {
+        UTC_TIME if text < "50" => format!("20{text}"),
+        UTC_TIME => format!("19{text}"),
+        _ => text.to_owned(),
+    })
+}
+
+/// Tag, content and rest of a DER element.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&first, rest) = rest.split_first()?;
+    let (length, rest) = if first < 0x80 {
+        (usize::from(first), rest)
+    } else {
+        let (octets, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+        if octets.len() > 4 {
+            return None;
+        }
+        let length = octets.iter().fold(0, |sum, &o| sum << 8 | usize::from(o));
+        (length, rest)
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+const VERSION: u8 = 0xa0;
+const UTC_TIME: u8 = 0x17;

@@ -1,0 +1,50 @@
+//! `--hash-password`: a password from standard input, and what the users file is to hold for it.
+
+use crate::auth::password::hash_password;
+use crate::options::Failure;
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use zeroize::Zeroizing;
+
+/// Longest password, in octets.
+const LONGEST: u64 = 1_024;
+
+/// Reads one line, without echo on a terminal, and prints its stored form.
+///
+/// # Errors
+/// No password, or one that no client could send (64); no randomness (71).
+pub fn hash() -> Result<(), Failure> {
+    let line = line().map_err(|e| Failure::usage(format!("--hash-password: {e}")))?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() || password.chars().any(char::is_control) {
+        return Err(Failure::usage(
+            "--hash-password: no usable password; write one line of text to standard input",
+        ));
+    }
+    let mut salt = [0; 16];
+    SystemRandom::new().fill(&mut salt).map_err(|_| Failure {
+        text: "--hash-password: the system gives no randomness".to_owned(),
+        status: 71,
+    })?;
+    println!("{}", hash_password(password.as_bytes(), salt));
+    Ok(())
+}
+
+fn line() -> io::Result<Zeroizing<String>> {
+    let stdin = io::stdin();
+    let mut line = Zeroizing::new(String::new());
+    if !stdin.is_terminal() {
+        stdin.lock().take(LONGEST).read_line(&mut line)?;
+        return Ok(line);
+    }
+    eprint!("Password: ");
+    let before = tcgetattr(&stdin)?;
+    let mut silent = before.clone();
+    silent.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent)?;
+    let read = stdin.lock().take(LONGEST).read_line(&mut line);
+    let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
+    eprintln!();
+    read.map(|_| line)
+}

@@ -1,0 +1,122 @@
+//! AUTH (RFC 4954): when it may be used, base64, and what each outcome is answered. What happens
+//! within an exchange is the mechanism's.
+
+use super::{Channel, Host, Login, Phase, Session, Step, hang_up, say};
+use crate::auth::{Context, Exchange, Mechanism, Progress};
+use crate::encoding::{base64_decode, base64_encode};
+use crate::smtp::cursor::Cursor;
+use crate::smtp::reply::{self, Reply};
+
+/// The wrong login that is answered 421.
+const MAX_WRONG_LOGINS: u32 = 3;
+
+impl<R> Session<R> {
+    /// The mechanisms that can be used now, and so stand in EHLO.
+    pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
+        let tls = matches!(self.channel, Channel::Tls { .. });
+        if self.user().is_some() || !(tls || self.policy.insecure_auth) {
+            return Vec::new();
+        }
+        let bound = matches!(&self.channel, Channel::Tls { exporter: Some(_) });
+        let all = self.policy.mechanisms.iter().copied();
+        all.filter(|&mechanism| mechanism != Mechanism::ScramSha256Plus || bound)
+            .collect()
+    }
+
+    /// RFC 4954 §4.
+    pub(super) fn auth(
+        &mut self,
+        mut cursor: Cursor<'_>,
+        host: &mut impl Host<Recipient = R>,
+    ) -> Result<Step, Reply> {
+        if self.policy.mechanisms.is_empty() {
+            return Err(reply::NOT_OFFERED);
+        }
+        if cursor.rest().is_empty() {
+            return Err(reply::BAD_ARGUMENT);
+        }
+        if !matches!(self.phase, Phase::Greeted) || self.user().is_some() {
+            return Err(reply::BAD_SEQUENCE);
+        }
+        if self.channel == Channel::Clear && !self.policy.insecure_auth {
+            return Err(reply::AUTH_NEEDS_TLS);
+        }
+        let offered = self.mechanisms();
+        let mechanism = Mechanism::parse(cursor.word()).filter(|m| offered.contains(m));
+        let mechanism = mechanism.ok_or(reply::NO_SUCH_MECHANISM)?;
+        cursor.spaces();
+        let initial = match cursor.rest() {
+            "" => None,
+            _ if mechanism.server_first() => return Err(reply::AUTH_CANCELLED),
+            "=" => Some(Vec::new()),
+            coded => Some(base64_decode(coded.as_bytes()).ok_or(reply::BAD_RESPONSE)?),
+        };
+
+        let exporter = match &self.channel {
+            Channel::Tls { exporter } => exporter.as_deref(),
+            Channel::Clear => None,
+        };
+        let context = Context {
+            hostname: &self.policy.hostname,
+            exporter,
+            plus_offered: offered.contains(&Mechanism::ScramSha256Plus),
+            nonce: host.nonce(),
+        };
+        let exchange = Exchange::start(mechanism, &context);
+        Ok(self.proceed(Box::new(exchange), initial.as_deref(), host))
+    }
+
+    /// A line within an exchange.
+    pub(super) fn response(&mut self, line: &[u8], host: &mut impl Host<Recipient = R>) -> Step {
+        let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Greeted) else {
+            return say(reply::BAD_SEQUENCE);
+        };
+        if line == b"*" {
+            return say(reply::AUTH_CANCELLED);
+        }
+        match base64_decode(line) {
+            Some(response) => self.proceed(exchange, Some(&response), host),
+            None => say(reply::BAD_RESPONSE),
+        }
+    }
+
+    /// A line of AUTH that is too long ends the exchange, and nothing else.
+    pub(super) fn long_auth_line(&mut self) -> Step {
+        if matches!(self.phase, Phase::Exchange(_)) {
+            self.phase = Phase::Greeted;
+        }
+        say(reply::AUTH_LINE_TOO_LONG)
+    }
+
+    fn proceed(
+        &mut self,
+        mut exchange: Box<Exchange>,
+        response: Option<&[u8]>,
+        host: &mut impl Host<Recipient = R>,
+    ) -> Step {
+        match exchange.step(response, host) {
+            Progress::Challenge(challenge) => {
+                self.phase = Phase::Exchange(exchange);
+                say(reply::CHALLENGE.with_text(base64_encode(&challenge)))
+            }
+            Progress::Done { user } => {
+                self.login = Login::User(user);
+                say(reply::LOGGED_IN)
+            }
+            Progress::Malformed => say(reply::BAD_RESPONSE),
+            Progress::Unavailable => say(reply::AUTH_AWAY),
+            Progress::Failed => {
+                self.wrong_logins += 1;
+                if self.wrong_logins >= MAX_WRONG_LOGINS {
+                    return hang_up(reply::TOO_MUCH);
+                }
+                say(reply::WRONG_CREDENTIALS)
+            }
+        }
+    }
+
+    /// Wrong logins of this connection.
+    pub const fn wrong_logins(&self) -> u32 {
+        self.wrong_logins
+    }
+}

@@ -1,0 +1,175 @@
+//! The mail transaction: MAIL, RCPT, DATA and BDAT, each a column of refusals in the order of its
+//! RFC, and then the effect.
+
+use super::{Channel, Host, Next, Phase, Service, Session, Step, hang_up, say, skip};
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::cursor::Cursor;
+use crate::smtp::params::{BodyType, MailParams, no_parameters};
+use crate::smtp::reply::{self, Reply};
+
+/// A mail transaction: it is owned by the phase it belongs to.
+#[derive(Debug)]
+pub struct Transaction<R> {
+    /// Where the message comes from.
+    pub reverse_path: ReversePath,
+    /// What MAIL said of it.
+    pub params: MailParams,
+    /// Accepted recipients in the order of RCPT.
+    pub recipients: Vec<(ForwardPath, R)>,
+    tried: bool,
+}
+
+impl<R> Session<R> {
+    /// RFC 5321 §4.1.1.2.
+    pub(super) fn mail(
+        &mut self,
+        mut cursor: Cursor<'_>,
+        host: &mut impl Host<Recipient = R>,
+    ) -> Result<Step, Reply> {
+        if !matches!(self.phase, Phase::Greeted) {
+            return Err(reply::BAD_SEQUENCE);
+        }
+        if !cursor.tag("FROM:") {
+            return Err(reply::BAD_SENDER_SYNTAX);
+        }
+        cursor.spaces();
+        let reverse_path = ReversePath::parse(&mut cursor).ok_or(reply::BAD_SENDER_SYNTAX)?;
+        let params = MailParams::parse(&mut cursor)?;
+        if params.size.is_some_and(|size| size > self.policy.max_size) {
+            return Err(reply::TOO_LARGE);
+        }
+        if !params.smtputf8 && !reverse_path.is_ascii() {
+            return Err(reply::NEEDS_SMTPUTF8);
+        }
+        if params.requiretls && self.channel == Channel::Clear {
+            // Offered inside TLS only (RFC 8689 §3).
+            return Err(reply::UNKNOWN_PARAMETER);
+        }
+        let user = self.user().filter(|_| self.policy.auth_sender);
+        if user.is_some_and(|user| !host.may_send_as(user, &reverse_path)) {
+            return Err(reply::NOT_YOURS);
+        }
+        host.room(params.size.unwrap_or(0))
+            .map_err(|refusal| refusal.reply)?;
+
+        self.phase = Phase::Mail(Transaction {
+            reverse_path,
+            params,
+            recipients: Vec::new(),
+            tried: false,
+        });
+        Ok(say(reply::SENDER_OK))
+    }
+
+    /// RFC 5321 §4.1.1.3.
+    pub(super) fn rcpt(
+        &mut self,
+        mut cursor: Cursor<'_>,
+        host: &mut impl Host<Recipient = R>,
+    ) -> Result<Step, Reply> {
+        let Phase::Mail(transaction) = &mut self.phase else {
+            return Err(reply::BAD_SEQUENCE);
+        };
+        transaction.tried = true;
+        if !cursor.tag("TO:") {
+            return Err(reply::BAD_RECIPIENT_SYNTAX);
+        }
+        cursor.spaces();
+        let to = ForwardPath::parse(&mut cursor).ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
+        no_parameters(&mut cursor)?;
+        if !transaction.params.smtputf8 && !to.is_ascii() {
+            return Err(reply::NEEDS_SMTPUTF8);
+        }
+        if transaction.recipients.len() >= self.policy.max_recipients {
+            return Err(reply::TOO_MANY_RECIPIENTS);
+        }
+        let size = transaction.params.size;
+        let recipient = host.recipient(&to, size).map_err(|refusal| refusal.reply)?;
+
+        transaction.recipients.push((to, recipient));
+        Ok(say(reply::RECIPIENT_OK))
+    }
+
+    /// RFC 5321 §4.1.1.4.
+    pub(super) fn data(&self) -> Result<Step, Reply> {
+        let Phase::Mail(transaction) = &self.phase else {
+            return Err(reply::BAD_SEQUENCE);
+        };
+        self.ready(transaction)?;
+        if transaction.params.body == Some(BodyType::Binary) {
+            return Err(reply::BAD_SEQUENCE);
+        }
+        Ok(Step {
+            reply: Some(reply::START_DATA),
+            next: Next::Data,
+        })
+    }
+
+    /// RFC 3030 §2: the octets announced are consumed whatever the answer. Without a readable
+    /// size the stream is lost, and the connection with it.
+    pub(super) fn bdat(&mut self, mut cursor: Cursor<'_>, barred: Option<Reply>) -> Step {
+        let digits = cursor.word();
+        cursor.spaces();
+        let size = digits
+            .bytes()
+            .all(|o| o.is_ascii_digit())
+            .then(|| digits.parse::<u64>().ok())
+            .flatten();
+        let last = cursor.tag("LAST");
+        let (Some(size), true) = (size, cursor.rest().is_empty()) else {
+            return hang_up(reply::BAD_ARGUMENT);
+        };
+        let limit = self.policy.max_size;
+        let so_far = if let Phase::Chunks(_, octets, _) = &self.phase {
+            *octets
+        } else {
+            0
+        };
+        let total = so_far.saturating_add(size);
+        if total > limit.saturating_mul(2) {
+            return hang_up(reply::TOO_MUCH);
+        }
+        if let Some(refused) = barred {
+            return skip(size, refused);
+        }
+        let refused = match &self.phase {
+            Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => {
+                return skip(size, reply::BAD_SEQUENCE);
+            }
+            Phase::Mail(transaction) => match self.ready(transaction) {
+                Err(refused) => return skip(size, refused),
+                Ok(()) => None,
+            },
+            Phase::Chunks(_, _, refused) => refused.clone(),
+        };
+        let refused = refused.or_else(|| (total > limit).then_some(reply::TOO_LARGE));
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Greeted) {
+            Phase::Mail(t) | Phase::Chunks(t, ..) if !(last && refused.is_some()) => {
+                Phase::Chunks(t, total, refused.clone())
+            }
+            _ => Phase::Greeted,
+        };
+        match refused {
+            Some(refused) => skip(size, refused),
+            None => Step {
+                reply: None,
+                next: Next::Chunk { size, last },
+            },
+        }
+    }
+
+    /// A chunk that was not the last is in.
+    pub fn chunk_received(&mut self) -> Step {
+        say(reply::OK.with_text("Chunk received"))
+    }
+
+    /// Whether a transaction may take a message (RFC 5321 §3.3, RFC 2033 §4.2).
+    fn ready(&self, transaction: &Transaction<R>) -> Result<(), Reply> {
+        let lmtp = self.policy.service == Service::Lmtp;
+        match (transaction.recipients.is_empty(), transaction.tried) {
+            (false, _) => Ok(()),
+            (true, true) if !lmtp => Err(reply::NO_RECIPIENTS),
+            (true, _) => Err(reply::BAD_SEQUENCE),
+        }
+    }
+}
