@@ -165,7 +165,7 @@ impl Server {
 
 /// Reads users, aliases, certificate and key: all of them or nothing.
 fn load(config: &Config) -> Result<Site, String> {
-    let directory = Directory::load(&config.directory)?;
+    let directory = Directory::load(&config.directory).map_err(|e| e.to_string())?;
     let identity = match &config.tls {
         Some((chain, key)) => Some(Identity::load(chain, key)?),
         None => None,

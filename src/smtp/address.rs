@@ -75,6 +75,14 @@ impl ForwardPath {
 }
 
 impl Mailbox {
+    /// Parts that are known to be well formed: of a file that was checked when it was read.
+    pub(crate) fn new(local: &str, domain: &str) -> Self {
+        Self {
+            local: local.to_owned(),
+            domain: Some(domain.to_owned()),
+        }
+    }
+
     /// The local part, unquoted, in the sender's spelling.
     pub fn local(&self) -> &str {
         &self.local

@@ -1,0 +1,335 @@
+//! Aliases: the file of aliases(5), `name: target, target`, where a line that begins with white space
+//! goes on with the one before. `name@domain:` holds at one domain and wins over `name:`;
+//! `@domain:` takes what nobody else at that domain does. Targets are addresses: commands, files and
+//! includes are refused. A name among its own targets means the mailbox of that name.
+
+use super::names::domain_key;
+use super::{Domains, FileError};
+use crate::smtp::address::ForwardPath;
+use crate::smtp::cursor::Cursor;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Where an alias leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// A name here, lower case; without a domain at the one the alias was reached by.
+    Local(String, Option<usize>),
+    /// An address elsewhere.
+    Remote(String),
+}
+
+/// The aliases.
+#[derive(Debug, Default)]
+pub(super) struct Aliases {
+    everywhere: HashMap<String, Rule>,
+    at: Vec<HashMap<String, Rule>>,
+    catch_all: Vec<Option<Rule>>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    goals: Vec<Goal>,
+    line: usize,
+}
+
+impl Aliases {
+    pub(super) fn load(path: &Path, domains: &Domains) -> Result<Self, FileError> {
+        let text = FileError::read(path)?;
+        let mut aliases = Self {
+            at: (0..domains.len()).map(|_| HashMap::new()).collect(),
+            catch_all: (0..domains.len()).map(|_| None).collect(),
+            ..Self::default()
+        };
+        for (number, line) in logical_lines(&text) {
+            let fault = |reason: String| FileError::new(path, Some(number), reason);
+            let (name, targets) = split(&line, ':')
+                .ok_or_else(|| fault("no 'name: target' on this line".to_owned()))?;
+            let goals = goals(targets, domains).map_err(fault)?;
+            let rule = Rule {
+                goals,
+                line: number,
+            };
+            aliases.add(name.trim(), rule, domains).map_err(fault)?;
+        }
+        aliases
+            .no_loops(domains.len())
+            .map_err(|(line, reason)| FileError::new(path, Some(line), reason))?;
+        Ok(aliases)
+    }
+
+    fn add(&mut self, name: &str, rule: Rule, domains: &Domains) -> Result<(), String> {
+        let (local, domain) = match split_domain(name) {
+            (local, Some(domain)) => {
+                let at = domains.find(&domain_key(domain));
+                let at = at.ok_or_else(|| format!("'{domain}' is not delivered here"))?;
+                (unquote(local), Some(at))
+            }
+            (local, None) => (unquote(local), None),
+        };
+        let local = local.to_ascii_lowercase();
+        let before = match (local.as_str(), domain) {
+            ("", None) => return Err("an alias needs a name".to_owned()),
+            ("", Some(at)) => self
+                .catch_all
+                .get_mut(at)
+                .and_then(|slot| slot.replace(rule)),
+            (_, Some(at)) => self.at.get_mut(at).and_then(|map| map.insert(local, rule)),
+            (_, None) => self.everywhere.insert(local, rule),
+        };
+        match before {
+            Some(before) => Err(format!(
+                "'{name}' is there twice, first in line {}",
+                before.line
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        let at: usize = self.at.iter().map(HashMap::len).sum();
+        self.everywhere.len() + at + self.catch_all.iter().flatten().count()
+    }
+
+    /// Where a name leads at a domain.
+    pub(super) fn find(&self, local: &str, domain: usize) -> Option<&[Goal]> {
+        self.rule(local, domain).map(|rule| rule.goals.as_slice())
+    }
+
+    /// Where everybody else's mail at a domain goes.
+    pub(super) fn catch_all(&self, domain: usize) -> Option<&[Goal]> {
+        let rule = self.catch_all.get(domain)?.as_ref()?;
+        Some(&rule.goals)
+    }
+
+    fn rule(&self, local: &str, domain: usize) -> Option<&Rule> {
+        let own = self.at.get(domain).and_then(|map| map.get(local));
+        own.or_else(|| self.everywhere.get(local))
+    }
+
+    /// Walks every chain once, with a stack of its own: a long one is no reason to run out of
+    /// the thread's. Subaddresses and catch-alls cannot close a loop that this does not see but
+    /// by a name that is no alias, and that is where resolution stops.
+    fn no_loops(&self, domains: usize) -> Result<(), (usize, String)> {
+        #[derive(PartialEq)]
+        enum Mark {
+            Open,
+            Done,
+        }
+        let mut marks: HashMap<(&str, usize), Mark> = HashMap::new();
+        for domain in 0..domains {
+            let own = self.at.get(domain).into_iter().flatten();
+            for start in self
+                .everywhere
+                .iter()
+                .chain(own)
+                .map(|(name, _)| name.as_str())
+            {
+                let mut stack = vec![((start, domain), 0_usize)];
+                while let Some((node, next)) = stack.pop() {
+                    let Some(rule) = self.rule(node.0, node.1) else {
+                        continue;
+                    };
+                    if next == 0 {
+                        if marks.get(&node) == Some(&Mark::Done) {
+                            continue;
+                        }
+                        if marks.insert(node, Mark::Open) == Some(Mark::Open) {
+                            let reason = format!("'{}' leads back to itself", node.0);
+                            return Err((rule.line, reason));
+                        }
+                    }
+                    match rule.goals.get(next) {
+                        None => {
+                            marks.insert(node, Mark::Done);
+                        }
+                        Some(goal) => {
+                            stack.push((node, next + 1));
+                            if let Goal::Local(local, at) = goal {
+                                let goal = (local.as_str(), at.unwrap_or(node.1));
+                                if goal != node {
+                                    stack.push((goal, 0));
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lines joined with their continuations, with the number of their first; comments and blank
+/// lines left out.
+fn logical_lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    for (at, raw) in text.lines().enumerate() {
+        let line = raw.trim_end();
+        if line.is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        match lines.last_mut() {
+            Some((_, last)) if line.starts_with([' ', '\t']) => last.push_str(line),
+            _ => lines.push((at + 1, line.to_owned())),
+        }
+    }
+    lines
+}
+
+/// Splits at the first `at` outside quotes.
+fn split(text: &str, at: char) -> Option<(&str, &str)> {
+    let (mut quoted, mut escaped) = (false, false);
+    let found = text.find(|c: char| {
+        match (c, escaped) {
+            (_, true) => escaped = false,
+            ('\\', false) => escaped = quoted,
+            ('"', false) => quoted = !quoted,
+            _ => return c == at && !quoted,
+        }
+        false
+    })?;
+    let (head, tail) = text.split_at_checked(found)?;
+    Some((head, tail.strip_prefix(at)?))
+}
+
+fn split_domain(name: &str) -> (&str, Option<&str>) {
+    match split(name, '@') {
+        Some((local, domain)) => (local, Some(domain)),
+        None => (name, None),
+    }
+}
+
+fn unquote(name: &str) -> String {
+    let name = name.trim();
+    match name
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+    {
+        Some(inner) => inner.replace("\\\"", "\"").replace("\\\\", "\\"),
+        None => name.to_owned(),
+    }
+}
+
+fn goals(mut targets: &str, domains: &Domains) -> Result<Vec<Goal>, String> {
+    let mut goals = Vec::new();
+    loop {
+        let (target, rest) = split(targets, ',').map_or((targets, None), |(t, r)| (t, Some(r)));
+        let target = target.trim();
+        if !target.is_empty() {
+            goals.push(goal(target, domains)?);
+        }
+        match rest {
+            Some(rest) => targets = rest,
+            None if goals.is_empty() => return Err("an alias needs a target".to_owned()),
+            None => return Ok(goals),
+        }
+    }
+}
+
+fn goal(target: &str, domains: &Domains) -> Result<Goal, String> {
+    let bare = target.trim_start_matches('"');
+    if bare.starts_with(['|', '/']) || bare.starts_with(":include:") {
+        return Err(format!(
+            "'{target}': only addresses are delivered to, no commands, files or includes"
+        ));
+    }
+    let path = match target.strip_prefix('<') {
+        Some(_) => target.to_owned(),
+        None => format!("<{target}>"),
+    };
+    let mut cursor = Cursor::new(&path);
+    let parsed = ForwardPath::parse(&mut cursor).filter(|_| cursor.rest().is_empty());
+    match parsed.ok_or_else(|| format!("'{target}' is no address"))? {
+        ForwardPath::Postmaster => Ok(Goal::Local("postmaster".to_owned(), None)),
+        ForwardPath::Mailbox(mailbox) => {
+            let local = mailbox.local().to_ascii_lowercase();
+            match mailbox.domain() {
+                None => Ok(Goal::Local(local, None)),
+                Some(domain) => Ok(match domains.find(&domain_key(domain)) {
+                    Some(at) => Goal::Local(local, Some(at)),
+                    None => Goal::Remote(mailbox.to_string()),
+                }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use crate::directory::tests::Scratch;
+
+    fn load(text: &str) -> Result<Aliases, String> {
+        let scratch = Scratch::new();
+        let path = scratch.file("aliases", text);
+        let domains = Domains::new(&["a.org".into(), "b.org".into()]);
+        let loaded = Aliases::load(&path, &domains);
+        loaded.map_err(|e| e.to_string().rsplit('/').next().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_file() {
+        let aliases = load(
+            "# comment\r\n\nRoot: alice,\n  # within\n\t\"b b\"@B.org\nroot@b.org: <bob>\n\
+             @b.org: carol\n\"x y\": out@side.net\njos\u{e9}: alice\n",
+        )
+        .unwrap();
+        let local = |name: &str, at| Goal::Local(name.into(), at);
+        let root = [local("alice", None), local("b b", Some(1))];
+        assert_eq!(aliases.find("root", 0), Some(&root[..]));
+        assert_eq!(aliases.find("root", 1), Some(&[local("bob", None)][..]));
+        assert_eq!(aliases.catch_all(1), Some(&[local("carol", None)][..]));
+        assert_eq!(aliases.catch_all(0), None);
+        assert_eq!(
+            aliases.find("x y", 0),
+            Some(&[Goal::Remote("out@side.net".into())][..])
+        );
+        assert!(aliases.find("jos\u{e9}", 0).is_some());
+        assert_eq!(aliases.len(), 5);
+        assert!(
+            load("alice: alice, bob\n").is_ok(),
+            "itself means the mailbox"
+        );
+    }
+
+    #[test]
+    fn faults_name_their_line() {
+        for (text, fault) in [
+            (
+                "a: b\nnonsense\n",
+                "aliases:2: no 'name: target' on this line",
+            ),
+            (
+                "a: b\nA : c\n",
+                "aliases:2: 'A' is there twice, first in line 1",
+            ),
+            ("a:\n", "aliases:1: an alias needs a target"),
+            (": b\n", "aliases:1: an alias needs a name"),
+            ("a@x.org: b\n", "aliases:1: 'x.org' is not delivered here"),
+            ("a: b..c\n", "aliases:1: 'b..c' is no address"),
+            ("a: b\nb: c, d\nc: a\n", "aliases:"),
+        ] {
+            let error = load(text).unwrap_err();
+            assert!(error.starts_with(fault), "{error}");
+        }
+        for dangerous in [
+            "|/bin/sh",
+            "\"|sh -c x\"",
+            "/var/mail/x",
+            ":include:/etc/passwd",
+        ] {
+            let error = load(&format!("a: {dangerous}\n")).unwrap_err();
+            assert!(error.contains("only addresses"), "{error}");
+        }
+        let chain: String = (0..50_000).map(|n| format!("n{n}: n{}\n", n + 1)).collect();
+        assert!(load(&chain).is_ok());
+        assert!(
+            load(&format!("{chain}n50000: n0\n"))
+                .unwrap_err()
+                .contains("leads back to itself")
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Names as keys and as parts of paths: domains of which A-label and U-label are one, names that
+//! can be one component of a path and nothing more, and folders as Maildir++ spells them.
+
+/// Octets of a name in a path: what file systems take, less what `.folder` adds.
+const MAX_NAME: usize = 250;
+
+/// A domain in the form in which it is compared: lower case, A-labels decoded (RFC 5890 §2.3.2.1).
+pub fn domain_key(name: &str) -> String {
+    let labels = name.split('.').map(|label| {
+        let label = label.to_lowercase();
+        match label.strip_prefix("xn--").and_then(punycode) {
+            Some(decoded) => decoded.to_lowercase(),
+            None => label,
+        }
+    });
+    labels.collect::<Vec<_>>().join(".")
+}
+
+/// Decodes Punycode (RFC 3492 §6.2); `None` where it is none.
+fn punycode(text: &str) -> Option<String> {
+    let (basic, coded) = text.rsplit_once('-').unwrap_or(("", text));
+    let mut output: Vec<char> = basic.chars().collect();
+    let (mut n, mut i, mut bias) = (128_u32, 0_u32, 72_u32);
+    let mut coded = coded.bytes().peekable();
+    while coded.peek().is_some() {
+        let before = i;
+        let (mut weight, mut k) = (1_u32, 36_u32);
+        loop {
+            let digit = match coded.next()? {
+                letter @ b'a'..=b'z' => u32::from(letter - b'a'),
+                number @ b'0'..=b'9' => u32::from(number - b'0') + 26,
+                _ => return None,
+            };
+            i = i.checked_add(digit.checked_mul(weight)?)?;
+            let threshold = k.saturating_sub(bias).clamp(1, 26);
+            if digit < threshold {
+                break;
+            }
+            weight = weight.checked_mul(36 - threshold)?;
+            k += 36;
+        }
+        let length = u32::try_from(output.len()).ok()? + 1;
+        bias = adapt(i - before, length, before == 0);
+        n = n.checked_add(i / length)?;
+        i %= length;
+        output.insert(usize::try_from(i).ok()?, char::from_u32(n)?);
+        i += 1;
+    }
+    Some(output.into_iter().collect())
+}
+
+/// RFC 3492 §6.1.
+const fn adapt(delta: u32, length: u32, first: bool) -> u32 {
+    let mut delta = if first { delta / 700 } else { delta / 2 };
+    delta += delta / length;
+    let mut k = 0;
+    while delta > 455 {
+        delta /= 35;
+        k += 36;
+    }
+    k + 36 * delta / (delta + 38)
+}
+
+/// Whether a name can be one component of a path and nothing more (A4).
+pub(super) fn safe(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_NAME
+        && !name.starts_with('.')
+        && !name.contains("..")
+        && !name.contains(slash_or_control)
+}
+
+/// Also what looks like a slash to a reader of the path.
+fn slash_or_control(c: char) -> bool {
+    matches!(c, '/' | '\u{2044}' | '\u{2215}' | '\u{ff0f}') || c.is_control()
+}
+
+/// The directory of a Maildir++ folder, in modified UTF-7 where it is not ASCII; `None` for what
+/// can name none.
+pub(super) fn folder(detail: &str) -> Option<String> {
+    let plain = !detail.is_empty()
+        && !detail.starts_with('.')
+        && !detail.ends_with('.')
+        && !detail.contains("..")
+        && !detail.contains(slash_or_control);
+    let name = plain.then(|| format!(".{}", utf7(detail)))?;
+    (name.len() <= MAX_NAME).then_some(name)
+}
+
+/// Modified UTF-7 (RFC 3501 §5.1.3): UTF-16 in base64 with `,` for `/`, between `&` and `-`.
+fn utf7(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let plain = (' '..='~').contains(&first);
+        let end = rest.find(|c| (' '..='~').contains(&c) != plain);
+        let (run, tail) = rest
+            .split_at_checked(end.unwrap_or(rest.len()))
+            .unwrap_or((rest, ""));
+        rest = tail;
+        if plain {
+            out.push_str(&run.replace('&', "&-"));
+            continue;
+        }
+        let octets: Vec<u8> = run.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let coded = crate::encoding::base64_encode(&octets).replace('/', ",");
+        out.push_str(&format!("&{}-", coded.trim_end_matches('=')));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A17, RFC 3492 §7.1.
+    #[test]
+    fn domains() {
+        for (one, other) in [
+            ("Example.ORG", "example.org"),
+            ("xn--stra6-oqa.de", "STRA\u{df}6.de"),
+            ("xn--bcher-kva.example", "b\u{fc}cher.example"),
+            (
+                "xn--ihqwcrb4cv8a8dqg056pqjye",
+                "\u{4ed6}\u{4eec}\u{4e3a}\u{4ec0}\u{4e48}\u{4e0d}\u{8bf4}\u{4e2d}\u{6587}",
+            ),
+            ("xn--!", "XN--!"),
+        ] {
+            assert_eq!(domain_key(one), domain_key(other), "{one}");
+        }
+        for wrong in ["99999999999", "a\u{e9}", "zzzzzzzzzzzzzzzzzz"] {
+            assert_eq!(punycode(wrong), None, "{wrong}");
+        }
+    }
+
+    /// A4; RFC 3501 §5.1.3 has the second vector.
+    #[test]
+    fn folders() {
+        assert_eq!(folder("a.b"), Some(".a.b".into()));
+        assert_eq!(folder("\u{53f0}\u{5317}&x"), Some(".&U,BTFw-&-x".into()));
+        for none in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "a.",
+            "a/b",
+            "../x",
+            "a\u{ff0f}b",
+            "a\nb",
+        ] {
+            assert_eq!(folder(none), None, "{none}");
+        }
+        assert_eq!(folder(&"x".repeat(255)), None);
+    }
+}
