@@ -14,6 +14,7 @@ mod cli;
 mod conformance;
 mod dialogues;
 mod docs;
+mod index;
 mod json;
 mod layers;
 mod server;
