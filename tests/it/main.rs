@@ -11,7 +11,12 @@
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 
 mod cli;
+mod conformance;
 mod dialogues;
 mod docs;
+mod index;
+mod json;
 mod layers;
 mod server;
+mod tls;
+mod wire;

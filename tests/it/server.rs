@@ -5,44 +5,86 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// What a server is started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Setup {
+    /// URLs to listen on; none stands for a port of the loopback.
+    pub listen: Vec<String>,
+    pub args: Vec<String>,
+    /// Directories and files to make in the server's directory, where it runs.
+    pub dirs: Vec<String>,
+    pub files: Vec<(String, String)>,
+}
 
 pub struct Server {
     child: Child,
     pub dir: PathBuf,
-    address: String,
+    /// The URLs of the lines "listening on URL", in their order.
+    pub urls: Vec<String>,
 }
 
 impl Server {
     pub fn start(args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let setup = Setup {
+            args,
+            ..Setup::default()
+        };
+        Self::launch(&setup).unwrap_or_else(|log| panic!("the server ended: {log}"))
+    }
+
+    /// Starts a server and waits until it listens; what it said where it ended instead.
+    pub fn launch(setup: &Setup) -> Result<Self, String> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("mailslot-it-{}-{count}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
+        for name in &setup.dirs {
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        for (name, content) in &setup.files {
+            std::fs::write(dir.join(name), content).unwrap();
+        }
+        let mut listen = setup.listen.clone();
+        if listen.is_empty() {
+            listen.push("smtp://127.0.0.1:0".into());
+        }
         let mut child = Command::new(env!("CARGO_BIN_EXE_mailslot"))
-            .args(["--listen", "smtp://127.0.0.1:0", "--hostname", "mx.test"])
-            .args(args)
+            .args(["--hostname", "mx.test"])
+            .args(listen.iter().flat_map(|url| ["--listen", url]))
+            .args(&setup.args)
             .current_dir(&dir)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("listening on smtp://") {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the server ended");
-        }
-        let address = line.trim().rsplit("smtp://").next().unwrap().to_owned();
-        std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
-        Self {
+        let mut server = Self {
             child,
             dir,
-            address,
+            urls: Vec::new(),
+        };
+        let mut said = String::new();
+        while server.urls.len() < listen.len() {
+            let start = said.len();
+            if log.read_line(&mut said).unwrap() == 0 {
+                return Err(said.trim_end().to_owned());
+            }
+            let url = said[start..].trim_end().split_once("listening on ");
+            server.urls.extend(url.map(|(_, url)| url.to_owned()));
         }
+        std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
+        Ok(server)
+    }
+
+    /// Host and port of the first listener.
+    pub fn address(&self) -> &str {
+        self.urls[0].split_once("://").unwrap().1
     }
 
     pub fn client(&self) -> Client {
-        let socket = TcpStream::connect(&self.address).unwrap();
+        let socket = TcpStream::connect(self.address()).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
@@ -50,16 +92,45 @@ impl Server {
         Client { socket, input }
     }
 
-    /// Sends SIGTERM and returns the exit status.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM and returns the exit status; none where it does not end.
     pub fn stop(&mut self) -> Option<i32> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        self.child.wait().unwrap().code()
+        let deadline = Instant::now() + Duration::from_secs(40);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        None
     }
 
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// All messages of all mailboxes, whole.
+    pub fn stored(&self) -> Vec<String> {
+        let mut dirs = vec![self.dir.join("mail")];
+        let mut messages = Vec::new();
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(&dir).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if dir.ends_with("new") {
+                    let octets = std::fs::read(path).unwrap();
+                    messages.push(String::from_utf8_lossy(&octets).into_owned());
+                }
+            }
+        }
+        messages
     }
 
     /// The messages of a mailbox, their trace header taken off.

@@ -1,0 +1,247 @@
+//! Which requirement has a test: `requirements.md` of the shared folder against the ids that
+//! sources and tests cite. One that nobody cites stands in a list here with the reason, and one
+//! that is cited must not, so that the list says what is missing and nothing else.
+
+use crate::conformance::shared;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Requirements that a shared dialogue tests; those can't cite anything themselves.
+const BY_CASES: &[(&str, &str)] = &[
+    ("R012", "go-smtp-013"),
+    ("R014", "go-smtp-017"),
+    ("R015", "go-smtp-031"),
+    ("R025", "dovecot-004"),
+    ("R029", "dovecot-047"),
+    ("R051", "go-smtp-017"),
+    ("R066", "dovecot-013"),
+    ("R072", "dovecot-024"),
+    ("R093", "go-smtp-029"),
+    ("R125", "go-smtp-030"),
+    ("R140", "aiosmtpd-242"),
+    ("R161", "go-smtp-001"),
+    ("R162", "aiosmtpd-166"),
+    ("R164", "go-smtp-002"),
+    ("R166", "dovecot-048"),
+    ("R168", "aiosmtpd-174"),
+    ("R182", "smtp-server-054"),
+    ("A12", "smuggling-tools-007"),
+    ("A17", "smtp-server-019"),
+    ("F30", "dovecot-059"),
+    ("F33", "go-smtp-031"),
+];
+
+/// Requirements that no test cites, and why.
+#[rustfmt::skip]
+const WITHOUT: &[(&str, &str)] = &[
+    ("A5", "tested without the id: deliver::tests missing_and_unfit_mailboxes"),
+    ("A10", "no test yet of slow clients and floods as one; R073 and F48 are its parts"),
+    ("A13", "tested without the id: deliver::quota and deliver::tests full_mailboxes; no test over a socket yet"),
+    ("R022", "no test yet of the form of the reply to EHLO"),
+    ("R043", "no test yet of the whole set of codes behind end of data"),
+    ("R045", "tested without the id: dialogues::limits_of_connections and a_shutdown_is_peaceful"),
+    ("R046", "tested without the id: deliver::trace one_recipient"),
+    ("R047", "tested without the id: deliver::trace several_recipients_are_not_named"),
+    ("R048", "tested without the id: deliver::header received_fields_count_in_the_header_only"),
+    ("R049", "tested without the id: deliver::header return_path_goes_folded_lines_too"),
+    ("R050", "tested without the id: clock dates_have_the_form_of_rfc_5322"),
+    ("R054", "no test yet of every octet in DATA"),
+    ("R055", "no test yet of the longest that must be accepted"),
+    ("R056", "no test yet of the longest that must be accepted"),
+    ("R057", "no test yet of the longest that must be accepted"),
+    ("R058", "no test yet of the longest that must be accepted"),
+    ("R060", "tested without the id: smtp::body unstuffs_dots_and_keeps_long_lines"),
+    ("R061", "no test yet of a message of 64 KiB"),
+    ("R062", "no test yet of 100 recipients"),
+    ("R065", "the default of --timeout; no test waits for it"),
+    ("R067", "F18 and deliver::faults test it; no test cites it"),
+    ("R068", "nothing runs behind the end of data but the commit; no test of its time"),
+    ("R069", "tested without the id: deliver::tests loops_are_refused"),
+    ("R070", "tested without the id: deliver::header what_is_no_header_is_not_touched"),
+    ("R071", "tested without the id: deliver::trace several_recipients_are_not_named"),
+    ("R073", "tested without the id: smtp::session::tests patience_ends"),
+    ("R080", "no test yet of the number behind SIZE"),
+    ("R083", "no test yet of a SIZE that is declared too small"),
+    ("R084", "tested without the id: deliver::tests full_mailboxes; no test over a socket yet"),
+    ("R085", "no test yet of a message exactly at the limit"),
+    ("R094", "tested without the id: tests/config/lmtp-on-25"),
+    ("R095", "replies of one message leave together; no test of their time"),
+    ("R097", "replies per recipient have one line"),
+    ("R102", "no test yet that EHLO names it"),
+    ("R103", "no test compares the codes with the registry"),
+    ("R112", "no test yet of what leaves in which write"),
+    ("R113", "no test yet of what leaves in which write"),
+    ("R116", "no test yet of a batch inside TLS"),
+    ("R131", "a certificate that can't be read ends the start, so STARTTLS is never unavailable"),
+    ("R136", "no test yet that --require-tls is off by default"),
+    ("R138", "no test yet over submissions://"),
+    ("R139", "no test yet of old TLS versions; rustls has none below 1.2"),
+    ("R150", "DSN is not advertised"),
+    ("R151", "DSN is not advertised"),
+    ("R152", "DSN is not advertised"),
+    ("R153", "DSN is not advertised"),
+    ("R156", "DSN is not advertised"),
+    ("R157", "DSN is not advertised"),
+    ("R158", "DSN is not advertised"),
+    ("R159", "DSN is not advertised"),
+    ("R176", "tested without the id: auth::scram rfc_7677_example"),
+    ("R181", "no test yet of 8-bit content without BODY=8BITMIME over a socket"),
+    ("R185", "no test yet of broken UTF-8 in an address with SMTPUTF8"),
+    ("R186", "no test yet of UTF8SMTP in Received"),
+    ("R188", "no test yet of a non-ASCII name in EHLO"),
+    ("R189", "there is no mode that refuses all mail"),
+    ("R190", "no test yet of the number behind LIMITS"),
+    ("R201", "ATRN is not built; no test of its 502"),
+    ("R202", "no test yet of every word behind with"),
+    ("R203", "no Authentication-Results is added, and what comes is left alone"),
+    ("R210", "no test yet of a tmp on another file system than its new"),
+    ("R211", "tested without the id: clock stamps_differ_between_threads_and_moments; F29 for the host"),
+    ("R212", "tested without the id: deliver::tests taken_names"),
+    ("R213", "a slow message ends by --timeout and the floor; no test of 24 hours"),
+    ("R214", "tested without the id: deliver::faults, call by call"),
+    ("R215", "tested without the id: deliver::tests one_message"),
+    ("R216", "the system sets it; no test"),
+    ("R217", "tested without the id: deliver::tests one_message"),
+    ("R218", "nothing but the sweep of tmp touches old files; no test"),
+    ("R219", "tested without the id: deliver::tests room_and_sweep"),
+    ("R220", "tested without the id: deliver::tests folders_where_they_exist"),
+    ("R221", "tested without the id: deliver::quota full_is_doubted_by_the_rules"),
+    ("R222", "tested without the id: deliver::quota file_is_made_by_counting_without_trash"),
+    ("R223", "tested without the id: deliver::tests full_mailboxes"),
+    ("F10", "tested without the id: deliver::tests room_and_sweep"),
+    ("F15", "the kill of F18 comes at a few moments only"),
+    ("F16", "the kill of F18 comes at a few moments only"),
+    ("F17", "the kill of F18 comes at a few moments only"),
+    ("F19", "no test cuts the power"),
+    ("F20", "no test cuts the power"),
+    ("F25", "no test yet of a mailbox that is not writable"),
+    ("F32", "no test yet of an end right behind the dot"),
+    ("F34", "no test yet of a half-close behind the dot"),
+    ("F35", "no test yet of a client that is gone before its 250"),
+    ("F36", "no test yet of a client that reads nothing"),
+    ("F37", "R140 has garbage in place of the handshake; a slow one is not tested"),
+    ("F38", "no test yet of a TLS stream cut within DATA"),
+    ("F43", "no test yet of a second SIGTERM"),
+    ("F45", "std ignores SIGPIPE; no test"),
+    ("F46", "no test yet of SIGHUP under load"),
+    ("F47", "no test yet of 10,000 idle connections"),
+    ("F48", "no test yet of one octet a second"),
+    ("F49", "no test yet of a million RCPTs"),
+    ("F51", "tested without the id: smtp::body keeps long lines; not yet 100 MB over a socket"),
+    ("F53", "no test yet of a header that never ends"),
+    ("F56", "no test yet of mixed line ends in BDAT"),
+    ("F57", "not built yet: the users file"),
+    ("F58", "no name is ever resolved; no test"),
+    ("F59", "no test yet of a log nobody reads"),
+    ("F60", "tested without the id: cli a_taken_port_is_71; no test of several listeners"),
+    ("F62", "no test yet of a file system without inodes"),
+    ("F63", "no test yet of a large directory"),
+    ("F64", "no test yet of a slow fsync"),
+    ("F65", "no test yet of a cleaner that takes our file"),
+    ("F66", "no test yet of a quick reader"),
+    ("F67", "no test yet of a minimal container"),
+    ("F68", "limits of memory are for the benchmark"),
+    ("F69", "no test yet of a clock that jumps with the machine asleep"),
+    ("F70", "no test yet of the same message twice"),
+];
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+}
+
+/// A letter and as many digits.
+fn is_id(word: &str, letter: char, digits: usize) -> bool {
+    let number = word.strip_prefix(letter).unwrap_or_default();
+    number.len() == digits && number.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// R001 and F01 stand anywhere in the text, A1 in a heading.
+fn required(text: &str) -> BTreeSet<String> {
+    let heading = |line: &str| line.strip_prefix("### A").map(|rest| format!("A{rest}"));
+    let attacks = text.lines().filter_map(heading);
+    let attacks = attacks.filter_map(|line| words(&line).next().map(str::to_owned));
+    let others = words(text).filter(|word| is_id(word, 'R', 3) || is_id(word, 'F', 2));
+    others.map(str::to_owned).chain(attacks).collect()
+}
+
+/// The ids of a text; ranges too: a word, "to" or a dash, a word.
+fn cite(text: &str, found: &mut BTreeSet<String>) {
+    let text = text.replace('–', " to ");
+    let all: Vec<&str> = words(&text).filter(|word| !word.is_empty()).collect();
+    found.extend(all.iter().map(|&word| word.to_owned()));
+    for range in all.windows(3) {
+        let (from, to) = (range[0], range[2]);
+        for (letter, digits) in [('R', 3), ('F', 2)] {
+            if range[1] == "to" && is_id(from, letter, digits) && is_id(to, letter, digits) {
+                let number = |id: &str| id[1..].parse::<usize>().unwrap();
+                let ids = number(from)..=number(to);
+                found.extend(ids.map(|n| format!("{letter}{n:0digits$}")));
+            }
+        }
+    }
+}
+
+#[test]
+fn ranges_are_cited_too() {
+    let mut found = BTreeSet::new();
+    cite("/// F01–F03, R120 to R122. A1", &mut found);
+    for id in ["F01", "F02", "F03", "R120", "R121", "R122", "A1"] {
+        assert!(found.contains(id), "{id}");
+    }
+}
+
+/// The words of all sources and dialogues but this file.
+fn collect(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        if path.is_dir() {
+            collect(&path, found);
+        } else if matches!(kind, Some("rs" | "txt")) && !path.ends_with("it/index.rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            cite(&text, found);
+        }
+    }
+}
+
+#[test]
+fn every_requirement_is_cited_or_listed() {
+    let (Some(requirements), Some(dialogues)) =
+        (shared("requirements.md"), shared("dialogues.json"))
+    else {
+        return;
+    };
+    let required = required(&requirements);
+    let mut cited = BTreeSet::new();
+    for dir in ["src", "tests"] {
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut cited);
+    }
+    for (id, case) in BY_CASES {
+        let named = format!("\"id\": \"{case}\"");
+        assert!(dialogues.contains(&named), "{id}: no case {case}");
+        cited.insert((*id).to_owned());
+    }
+    let uncited: Vec<&String> = required.difference(&cited).collect();
+    println!(
+        "{} of {} without a test: {uncited:?}",
+        uncited.len(),
+        required.len()
+    );
+    let mut wrong = Vec::new();
+    for id in &uncited {
+        if !WITHOUT.iter().any(|(listed, _)| listed == id) {
+            wrong.push(format!("{id} is cited nowhere and not listed"));
+        }
+    }
+    let mut listed = BTreeSet::new();
+    for (id, reason) in WITHOUT {
+        if !listed.insert(id) {
+            wrong.push(format!("{id} is listed twice"));
+        } else if !required.contains(*id) {
+            wrong.push(format!("{id} is listed and no requirement"));
+        } else if cited.contains(*id) {
+            wrong.push(format!("{id} is listed ({reason}) and cited"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -1,0 +1,131 @@
+//! A TLS client for the tests, on a socket that is connected already. It takes any certificate:
+//! whether the server's is to be trusted is not what is tested here.
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{DEFAULT_VERSIONS, StreamOwned, SupportedProtocolVersion};
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+
+/// The pair of `tests/tls`, for `--tls-cert` and `--tls-key`.
+pub const CERT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/cert.pem");
+pub const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/key.pem");
+
+pub type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// Does the whole handshake. No ALPN is offered where the list is empty.
+pub fn connect(socket: TcpStream, alpn: &[&str]) -> io::Result<Tls> {
+    connect_with(socket, alpn, DEFAULT_VERSIONS)
+}
+
+pub fn connect_with(
+    mut socket: TcpStream,
+    alpn: &[&str],
+    versions: &[&'static SupportedProtocolVersion],
+) -> io::Result<Tls> {
+    let provider = Arc::new(ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let name = ServerName::try_from("mx.test").map_err(io::Error::other)?;
+    let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut socket)?;
+    }
+    Ok(StreamOwned::new(connection, socket))
+}
+
+/// Anybody may be the server, but who it is must have signed the handshake.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The committed pair and this client work with rustls's own server, in both versions and with
+/// and without ALPN: a failure elsewhere is then the server's.
+#[test]
+fn the_pair_and_the_client_work() {
+    use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+    use std::io::{Read as _, Write as _};
+
+    let chain = || vec![CertificateDer::from_pem_file(CERT).unwrap()];
+    let key = || PrivateKeyDer::from_pem_file(KEY).unwrap();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for alpn in [&[][..], &["smtp"]] {
+            let provider = Arc::new(ring::default_provider());
+            let mut config = rustls::ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain(), key())
+                .unwrap();
+            config.alpn_protocols = vec![b"smtp".to_vec()];
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let served = std::thread::spawn(move || {
+                let connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+                let mut stream = StreamOwned::new(connection, listener.accept().unwrap().0);
+                stream.write_all(b"220 hello").unwrap();
+                stream.conn.send_close_notify();
+                stream.flush().unwrap();
+            });
+            let mut tls = connect_with(socket, alpn, &[version]).unwrap();
+            let mut said = String::new();
+            tls.read_to_string(&mut said).unwrap();
+            served.join().unwrap();
+            assert_eq!(said, "220 hello");
+            assert_eq!(tls.conn.protocol_version(), Some(version.version));
+            assert_eq!(tls.conn.alpn_protocol().is_some(), !alpn.is_empty());
+        }
+    }
+}
