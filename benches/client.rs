@@ -59,14 +59,24 @@ impl Client {
         socket.set_read_timeout(Some(LIMIT))?;
         socket.set_write_timeout(Some(LIMIT))?;
         let wire = Wire::Clear(socket);
-        let mut client = Self { wire, buffer: [0; 2048], start: 0, end: 0, offers: String::new() };
+        let mut client = Self {
+            wire,
+            buffer: [0; 2048],
+            start: 0,
+            end: 0,
+            offers: String::new(),
+        };
         client.expect(220)?;
         Ok(client)
     }
 
     /// Says EHLO (LHLO), where wanted STARTTLS, and EHLO again.
     pub(crate) fn hello(&mut self, lmtp: bool, tls: Option<&Arc<ClientConfig>>) -> io::Result<()> {
-        let hello: &[u8] = if lmtp { b"LHLO bench.test\r\n" } else { b"EHLO bench.test\r\n" };
+        let hello: &[u8] = if lmtp {
+            b"LHLO bench.test\r\n"
+        } else {
+            b"EHLO bench.test\r\n"
+        };
         self.greet(hello)?;
         let Some(config) = tls else { return Ok(()) };
         self.send(b"STARTTLS\r\n")?;
@@ -106,7 +116,10 @@ impl Client {
 
     /// Whether it offers an AUTH mechanism.
     pub(crate) fn offers_auth(&self, mechanism: &str) -> bool {
-        let auth = self.offers.lines().find(|line| line.get(4..9) == Some("AUTH "));
+        let auth = self
+            .offers
+            .lines()
+            .find(|line| line.get(4..9) == Some("AUTH "));
         auth.is_some_and(|line| line.split_whitespace().any(|word| word == mechanism))
     }
 
@@ -130,9 +143,9 @@ impl Client {
             let range = self.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
             let line = &self.buffer[range.clone()];
             let code = match line {
-                [a, b, c, ..] if line[..3].iter().all(u8::is_ascii_digit) => {
-                    [a, b, c].iter().fold(0, |code, &&digit| code * 10 + u16::from(digit - b'0'))
-                }
+                [a, b, c, ..] if line[..3].iter().all(u8::is_ascii_digit) => [a, b, c]
+                    .iter()
+                    .fold(0, |code, &&digit| code * 10 + u16::from(digit - b'0')),
                 _ => return Err(io::Error::other("not a reply")),
             };
             if line.get(3) != Some(&b'-') {
@@ -145,7 +158,10 @@ impl Client {
     fn line(&mut self) -> io::Result<Option<std::ops::Range<usize>>> {
         let mut looked = self.start;
         loop {
-            if let Some(at) = self.buffer[looked..self.end].iter().position(|&octet| octet == b'\n') {
+            if let Some(at) = self.buffer[looked..self.end]
+                .iter()
+                .position(|&octet| octet == b'\n')
+            {
                 let line = self.start..looked + at + 1;
                 self.start = line.end;
                 return Ok(Some(line));
@@ -180,6 +196,10 @@ pub(crate) fn trusting(certificate: &Path) -> io::Result<Arc<ClientConfig>> {
     roots.add(certificate).map_err(io::Error::other)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider);
-    let config = config.with_safe_default_protocol_versions().map_err(io::Error::other)?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    let config = config
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    Ok(Arc::new(
+        config.with_root_certificates(roots).with_no_client_auth(),
+    ))
 }

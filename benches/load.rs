@@ -77,7 +77,12 @@ impl Script {
 
 /// Runs the workers in threads, each called with the numbers of the messages it is to send, and measures the process
 /// `pid` from the moment all are ready to the moment the last one is done.
-pub(crate) fn measure<W>(pid: u32, messages: usize, size: usize, workers: Vec<W>) -> io::Result<Sample>
+pub(crate) fn measure<W>(
+    pid: u32,
+    messages: usize,
+    size: usize,
+    workers: Vec<W>,
+) -> io::Result<Sample>
 where
     W: FnMut(usize) -> io::Result<()> + Send,
 {
@@ -106,7 +111,9 @@ where
         let begun = Instant::now();
         let mut outcome = Ok(());
         for thread in threads {
-            let ended: io::Result<()> = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
+            let ended: io::Result<()> = thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
             outcome = outcome.and(ended);
         }
         (begun, outcome)
@@ -114,12 +121,26 @@ where
     let seconds = begun.elapsed().as_secs_f64();
     outcome?;
     let after = usage(pid)?;
-    let used = Usage { user: after.user - before.user, system: after.system - before.system };
-    Ok(Sample { seconds, messages, size, used, peak: None })
+    let used = Usage {
+        user: after.user - before.user,
+        system: after.system - before.system,
+    };
+    Ok(Sample {
+        seconds,
+        messages,
+        size,
+        used,
+        peak: None,
+    })
 }
 
 /// Sends the load and measures the server meanwhile. Where connections are reused, making them is not counted.
-pub(crate) fn run(server: &Process, load: &Load, template: &Template, tls: Option<&Arc<ClientConfig>>) -> io::Result<Sample> {
+pub(crate) fn run(
+    server: &Process,
+    load: &Load,
+    template: &Template,
+    tls: Option<&Arc<ClientConfig>>,
+) -> io::Result<Sample> {
     let script = &Script::new(load, template);
     let mut workers = Vec::new();
     for _ in 0..load.sessions {
@@ -136,7 +157,10 @@ pub(crate) fn run(server: &Process, load: &Load, template: &Template, tls: Optio
         });
     }
     let sample = measure(server.pid(), load.messages, template.plain.len(), workers)?;
-    Ok(Sample { peak: Some(memory(server.pid(), "VmHWM")?), ..sample })
+    Ok(Sample {
+        peak: Some(memory(server.pid(), "VmHWM")?),
+        ..sample
+    })
 }
 
 /// A connection up to the reply to EHLO.
@@ -145,7 +169,10 @@ fn open(server: &Process, load: &Load, tls: Option<&Arc<ClientConfig>>) -> io::R
     client.hello(load.lmtp, tls.filter(|_| load.tls))?;
     for (wanted, keyword) in [(load.pipeline, "PIPELINING"), (load.bdat, "CHUNKING")] {
         if wanted && !client.offers(keyword) {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("no {keyword}")));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("no {keyword}"),
+            ));
         }
     }
     Ok(client)
@@ -160,7 +187,10 @@ fn send(client: &mut Client, load: &Load, script: &Script, template: &Template) 
     let mut batch = Vec::new();
     if load.pipeline {
         batch.extend_from_slice(&script.mail);
-        script.recipients.iter().for_each(|to| batch.extend_from_slice(to));
+        script
+            .recipients
+            .iter()
+            .for_each(|to| batch.extend_from_slice(to));
         batch.extend_from_slice(&script.content);
         if load.bdat {
             batch.extend_from_slice(content);
@@ -187,7 +217,11 @@ fn send(client: &mut Client, load: &Load, script: &Script, template: &Template) 
         client.send(content)?;
     }
     // After the end LMTP answers for each recipient (RFC 2033), SMTP once.
-    for _ in 0..if load.lmtp { script.recipients.len() } else { 1 } {
+    for _ in 0..if load.lmtp {
+        script.recipients.len()
+    } else {
+        1
+    } {
         client.expect(250)?;
     }
     Ok(())

@@ -28,14 +28,20 @@ pub(crate) struct Template {
 impl Template {
     /// A message of exactly `size` octets as it travels, without doubled dots and the end.
     pub(crate) fn new(size: usize) -> Self {
-        let head = format!("From: <bench@bench.test>\r\nSubject: benchmark\r\n{FIELD}{:0DIGITS$}\r\n\r\n.dot\r\n", 0);
+        let head = format!(
+            "From: <bench@bench.test>\r\nSubject: benchmark\r\n{FIELD}{:0DIGITS$}\r\n\r\n.dot\r\n",
+            0
+        );
         let mut plain = head.clone().into_bytes();
         let mut seed = 0x2545_f491_4f6c_dd1d_u64;
         let mut column = 0;
         while plain.len() + 2 < size.max(head.len() + 3) {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             // Letters and digits by chance: what is lost or moved shows.
-            let octet = b"abcdefghijklmnopqrstuvwxyz0123456789 -+/,:;ABCDEFGHIJKLMNOPQRSTU"[(seed >> 58) as usize];
+            let octet = b"abcdefghijklmnopqrstuvwxyz0123456789 -+/,:;ABCDEFGHIJKLMNOPQRSTU"
+                [(seed >> 58) as usize];
             plain.push(octet);
             column += 1;
             if column == 70 && plain.len() + 6 < size {
@@ -75,7 +81,8 @@ impl Template {
         let (digits, after) = rest.split_at(DIGITS);
         let same = before == &self.stored[..self.number_stored]
             && after == &self.stored[self.number_stored + DIGITS..];
-        same.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
+        same.then(|| std::str::from_utf8(digits).ok()?.parse().ok())
+            .flatten()
     }
 }
 
@@ -89,7 +96,12 @@ fn put(octets: &mut [u8], at: usize, number: usize) {
 
 /// Checks that `new/` of the mailboxes `u0` to `u(count-1)` in `root` holds each message from 0 to `messages` once and
 /// whole, and that `tmp/` is empty. The octets of a file with several names are read once.
-pub(crate) fn check(root: &Path, count: usize, messages: usize, template: &Template) -> io::Result<()> {
+pub(crate) fn check(
+    root: &Path,
+    count: usize,
+    messages: usize,
+    template: &Template,
+) -> io::Result<()> {
     let wrong = |text: String| Err(io::Error::other(text));
     let mut known: HashMap<u64, usize> = HashMap::new();
     let mut octets = Vec::new();
@@ -117,12 +129,20 @@ pub(crate) fn check(root: &Path, count: usize, messages: usize, template: &Templ
             };
             match seen.get_mut(number) {
                 Some(seen) if !*seen => *seen = true,
-                _ => return wrong(format!("message {number} is in {} twice, or was never sent", dir.display())),
+                _ => {
+                    return wrong(format!(
+                        "message {number} is in {} twice, or was never sent",
+                        dir.display()
+                    ));
+                }
             }
         }
         let missing = seen.iter().filter(|&&seen| !seen).count();
         if missing > 0 {
-            return wrong(format!("{missing} of {messages} acknowledged messages are not in {}", dir.display()));
+            return wrong(format!(
+                "{missing} of {messages} acknowledged messages are not in {}",
+                dir.display()
+            ));
         }
         if fs::read_dir(dir.join("tmp"))?.next().is_some() {
             return wrong(format!("tmp of {} is not empty", dir.display()));
@@ -137,12 +157,17 @@ pub(crate) fn check_count(root: &Path, messages: usize, at_least: u64) -> io::Re
     for entry in fs::read_dir(root.join("u0/new"))? {
         let entry = entry?;
         if entry.metadata()?.len() < at_least {
-            return Err(io::Error::other(format!("{} is too short", entry.path().display())));
+            return Err(io::Error::other(format!(
+                "{} is too short",
+                entry.path().display()
+            )));
         }
         count += 1;
     }
     match count == messages {
         true => Ok(()),
-        false => Err(io::Error::other(format!("{count} files for {messages} messages"))),
+        false => Err(io::Error::other(format!(
+            "{count} files for {messages} messages"
+        ))),
     }
 }

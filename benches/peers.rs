@@ -31,8 +31,15 @@ impl Peers {
             found
         };
         let (sink, source) = (tool("smtp-sink"), tool("smtp-source"));
-        let mailin = build().inspect_err(|e| missing.push(format!("mailin-embedded is not built: {e}"))).ok();
-        Self { mailin, sink, source, missing }
+        let mailin = build()
+            .inspect_err(|e| missing.push(format!("mailin-embedded is not built: {e}")))
+            .ok();
+        Self {
+            mailin,
+            sink,
+            source,
+            missing,
+        }
     }
 
     /// Starts mailin with a thread for each of so many sessions. None where it is missing.
@@ -55,13 +62,36 @@ impl Peers {
     }
 
     /// Lets smtp-source send messages to `u0` over reused connections, as a second opinion on the load generator.
-    pub(crate) fn source(&self, server: &Process, sessions: usize, messages: usize, size: usize) -> Option<io::Result<Sample>> {
+    pub(crate) fn source(
+        &self,
+        server: &Process,
+        sessions: usize,
+        messages: usize,
+        size: usize,
+    ) -> Option<io::Result<Sample>> {
         let path = self.source.as_ref()?;
         let run = || {
             let mut command = Command::new(path);
-            command.args(["-d", "-s", &sessions.to_string(), "-m", &messages.to_string(), "-l", &size.to_string()]);
-            command.args(["-f", "bench@bench.test", "-t", "u0@bench.test", &server.address.to_string()]);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.args([
+                "-d",
+                "-s",
+                &sessions.to_string(),
+                "-m",
+                &messages.to_string(),
+                "-l",
+                &size.to_string(),
+            ]);
+            command.args([
+                "-f",
+                "bench@bench.test",
+                "-t",
+                "u0@bench.test",
+                &server.address.to_string(),
+            ]);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             let before = usage(server.pid())?;
             let begun = Instant::now();
             let mut child = command.spawn()?;
@@ -73,8 +103,17 @@ impl Peers {
                 place::stop(&mut child)?;
                 return Err(io::Error::other("smtp-source did not end well"));
             }
-            let used = Usage { user: after.user - before.user, system: after.system - before.system };
-            Ok(Sample { seconds, messages, size, used, peak: Some(memory(server.pid(), "VmHWM")?) })
+            let used = Usage {
+                user: after.user - before.user,
+                system: after.system - before.system,
+            };
+            Ok(Sample {
+                seconds,
+                messages,
+                size,
+                used,
+                peak: Some(memory(server.pid(), "VmHWM")?),
+            })
         };
         Some(run())
     }
@@ -99,8 +138,20 @@ fn build() -> io::Result<PathBuf> {
     let binary = Path::new(env!("CARGO_BIN_EXE_mailslot"));
     let target = binary.ancestors().nth(2).unwrap_or(binary).join("peers");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--release", "--locked", "--manifest-path"]).arg(manifest);
-    command.arg("--target-dir").arg(&target).stdin(Stdio::null()).stderr(Stdio::null());
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+            "--manifest-path",
+        ])
+        .arg(manifest);
+    command
+        .arg("--target-dir")
+        .arg(&target)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
     let mut child = command.spawn()?;
     place::own(&child);
     match place::wait(&mut child, Duration::from_secs(300))? {

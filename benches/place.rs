@@ -52,9 +52,18 @@ impl Place {
             fs::create_dir_all(dir)?;
         }
         // ext4 then gives each run's directory a block group of its own. Where it can't be had, it isn't.
-        let top = Command::new("chattr").arg("+T").arg(&disk).stderr(Stdio::null()).status();
+        let top = Command::new("chattr")
+            .arg("+T")
+            .arg(&disk)
+            .stderr(Stdio::null())
+            .status();
         drop(top);
-        Ok(Self { disk, memory, in_memory, runs: AtomicUsize::new(0) })
+        Ok(Self {
+            disk,
+            memory,
+            in_memory,
+            runs: AtomicUsize::new(0),
+        })
     }
 
     pub(crate) fn root(&self, medium: Medium) -> &Path {

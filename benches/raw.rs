@@ -24,5 +24,10 @@ pub(crate) fn run(dir: &Path, load: &Load, template: &Template) -> io::Result<Sa
             directory.sync_all()
         });
     }
-    measure(std::process::id(), load.messages, template.plain.len(), workers)
+    measure(
+        std::process::id(),
+        load.messages,
+        template.plain.len(),
+        workers,
+    )
 }

@@ -53,7 +53,10 @@ pub(crate) fn rate(sample: &Sample, unit: Unit) -> f64 {
 
 impl Report {
     fn row(&mut self, scenario: &str, program: &str, unit: Unit) -> &mut Row {
-        let known = self.rows.iter().position(|row| row.scenario == scenario && row.program == program);
+        let known = self
+            .rows
+            .iter()
+            .position(|row| row.scenario == scenario && row.program == program);
         let at = known.unwrap_or(self.rows.len());
         if known.is_none() {
             self.rows.push(Row {
@@ -70,7 +73,14 @@ impl Report {
     }
 
     /// Adds a round's sample.
-    pub(crate) fn add(&mut self, scenario: &str, program: &str, unit: Unit, sample: Sample, raw: Option<f64>) {
+    pub(crate) fn add(
+        &mut self,
+        scenario: &str,
+        program: &str,
+        unit: Unit,
+        sample: Sample,
+        raw: Option<f64>,
+    ) {
         let row = self.row(scenario, program, unit);
         row.samples.push(sample);
         row.raw.push(raw);
@@ -91,16 +101,28 @@ impl Report {
         );
         let mut last = "";
         for row in &self.rows {
-            let scenario = if row.scenario == last { "" } else { &row.scenario };
+            let scenario = if row.scenario == last {
+                ""
+            } else {
+                &row.scenario
+            };
             last = &row.scenario;
             let _ = write!(table, "| {scenario} | {} ", row.program);
             if row.samples.is_empty() {
-                let _ = writeln!(table, "| {} | | | {} |", row.text, row.peak.map_or(String::new(), mebibytes));
+                let _ = writeln!(
+                    table,
+                    "| {} | | | {} |",
+                    row.text,
+                    row.peak.map_or(String::new(), mebibytes)
+                );
                 continue;
             }
             let rates = row.samples.iter().map(|sample| rate(sample, row.unit));
             let each = |cost: fn(&Sample) -> f64| {
-                let costs = row.samples.iter().map(move |sample| 1000.0 * cost(sample) / amount(sample, row.unit));
+                let costs = row
+                    .samples
+                    .iter()
+                    .map(move |sample| 1000.0 * cost(sample) / amount(sample, row.unit));
                 Spread::of(costs).map_or(0.0, |spread| spread.median)
             };
             let (user, system) = (each(|s| s.used.user), each(|s| s.used.system));
@@ -108,10 +130,14 @@ impl Report {
             let shares = shares.filter_map(|(sample, raw)| Some(rate(sample, row.unit) / (*raw)?));
             let share = Spread::of(shares).map_or(String::new(), |s| s.show(2, ""));
             let peak = row.samples.iter().filter_map(|sample| sample.peak).max();
-            let rate = Spread::of(rates).map_or(String::new(), |spread| spread.show(0, row.unit.name()));
+            let rate =
+                Spread::of(rates).map_or(String::new(), |spread| spread.show(0, row.unit.name()));
             let peak = peak.map_or(String::new(), mebibytes);
             let sum = user + system;
-            let _ = writeln!(table, "| {rate} | {sum:.3}: {user:.3} + {system:.3} | {share} | {peak} |");
+            let _ = writeln!(
+                table,
+                "| {rate} | {sum:.3}: {user:.3} + {system:.3} | {share} | {peak} |"
+            );
         }
         table
     }
@@ -136,12 +162,17 @@ impl Spread {
         all.sort_by(f64::total_cmp);
         let (least, most) = (*all.first()?, *all.last()?);
         let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
-        Some(Self { least, median: (low + high) / 2.0, most })
+        Some(Self {
+            least,
+            median: (low + high) / 2.0,
+            most,
+        })
     }
 
     /// `12,345 (12,000 to 13,000) msg/s`.
     pub(crate) fn show(&self, decimals: usize, unit: &str) -> String {
-        let [median, least, most] = [self.median, self.least, self.most].map(|figure| number(figure, decimals));
+        let [median, least, most] =
+            [self.median, self.least, self.most].map(|figure| number(figure, decimals));
         let text = match least == most {
             true => format!("{median} {unit}"),
             false => format!("{median} ({least} to {most}) {unit}"),
@@ -153,7 +184,11 @@ impl Spread {
 /// A number with commas between thousands.
 pub(crate) fn number(figure: f64, decimals: usize) -> String {
     let text = format!("{figure:.decimals$}");
-    let (whole, fraction) = text.split_once('.').map_or((text.as_str(), ""), |(whole, _)| (whole, &text[whole.len()..]));
+    let (whole, fraction) = text
+        .split_once('.')
+        .map_or((text.as_str(), ""), |(whole, _)| {
+            (whole, &text[whole.len()..])
+        });
     let mut out = String::new();
     for (at, digit) in whole.chars().enumerate() {
         if at > 0 && (whole.len() - at) % 3 == 0 && !out.ends_with('-') {

@@ -57,7 +57,11 @@ impl Process {
                     Some(address) => break Ok(address),
                     None => log = format!("{log}\n{line}"),
                 },
-                Err(_) => break Err(io::Error::other(format!("the server does not listen:{log}"))),
+                Err(_) => {
+                    break Err(io::Error::other(format!(
+                        "the server does not listen:{log}"
+                    )));
+                }
             }
         };
         Self::known(child, address)
@@ -65,7 +69,10 @@ impl Process {
 
     /// Starts a program that was told where to listen, and waits until it does.
     pub(crate) fn told(mut command: Command, address: SocketAddr) -> io::Result<Self> {
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let quiet = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let child = quiet.spawn()?;
         place::own(&child);
         let deadline = Instant::now() + START;
@@ -97,7 +104,9 @@ impl Process {
     /// Fails where the server has ended by itself.
     pub(crate) fn stop(mut self) -> io::Result<Option<i32>> {
         match self.child.try_wait()? {
-            Some(status) => Err(io::Error::other(format!("the server ended by itself: {status}"))),
+            Some(status) => Err(io::Error::other(format!(
+                "the server ended by itself: {status}"
+            ))),
             None => place::stop(&mut self.child),
         }
     }
@@ -121,9 +130,17 @@ fn announcement(line: &str) -> Option<SocketAddr> {
 pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let field = |at: usize| fields.split_whitespace().nth(at).and_then(|text| text.parse::<f64>().ok());
+    let field = |at: usize| {
+        fields
+            .split_whitespace()
+            .nth(at)
+            .and_then(|text| text.parse::<f64>().ok())
+    };
     match (field(11), field(12)) {
-        (Some(user), Some(system)) => Ok(Usage { user: user / TICKS, system: system / TICKS }),
+        (Some(user), Some(system)) => Ok(Usage {
+            user: user / TICKS,
+            system: system / TICKS,
+        }),
         _ => Err(io::Error::other("an unreadable /proc/PID/stat")),
     }
 }
@@ -131,7 +148,9 @@ pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
 /// KiB of a field of /proc/PID/status: VmRSS now, VmHWM at the peak.
 pub(crate) fn memory(pid: u32, field: &str) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
     number.ok_or_else(|| io::Error::other(format!("no {field}")))
 }
@@ -155,12 +174,17 @@ pub(crate) struct Binary {
 
 impl Binary {
     pub(crate) fn new() -> io::Result<Self> {
-        let path = std::env::var("MAILSLOT_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_mailslot").to_owned());
+        let path = std::env::var("MAILSLOT_BIN")
+            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_mailslot").to_owned());
         let say = |option| {
             let output = Command::new(&path).arg(option).output()?;
             Ok::<_, io::Error>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
-        Ok(Self { help: say("--help")?, version: say("--version")?, path })
+        Ok(Self {
+            help: say("--help")?,
+            version: say("--version")?,
+            path,
+        })
     }
 
     /// Whether an option or a scheme is in `--help`.
@@ -171,7 +195,11 @@ impl Binary {
     /// The binary with an option and something on stdin; its stdout.
     pub(crate) fn filter(&self, option: &str, input: &str) -> io::Result<String> {
         let mut command = Command::new(&self.path);
-        let command = command.arg(option).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let command = command
+            .arg(option)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn()?;
         place::own(&child);
         if let Some(mut stdin) = child.stdin.take() {
@@ -182,7 +210,10 @@ impl Binary {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let mut text = String::new();
-        child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut text))?;
+        child
+            .stdout
+            .take()
+            .map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut text))?;
         Ok(text.trim().to_owned())
     }
 
@@ -198,12 +229,16 @@ impl Binary {
         }
         command
             .args(["--listen", &format!("{scheme}://127.0.0.1:0")])
-            .args(["--hostname", "bench.test", "--domain", "bench.test", "--create"])
+            .args(["--hostname", "bench.test", "--domain", "bench.test"])
             .args(["--maildir", &format!("{}/%u", dir.display())])
             .args(["--max-connections", &setup.connections.to_string()])
             .args(["--max-per-client", &setup.connections.to_string()])
             .args(&setup.more)
             .current_dir(dir);
+        // With a users file exactly those listed are mailboxes.
+        if !setup.more.iter().any(|option| option == "--users") {
+            command.arg("--create");
+        }
         if setup.log {
             return logged(command, &dir.join("log"));
         }
@@ -214,7 +249,10 @@ impl Binary {
 
 /// Starts a server whose stderr is a file, and reads there where it listens.
 fn logged(mut command: Command, log: &Path) -> io::Result<Process> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(log)?);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(log)?);
     let child = command.spawn()?;
     place::own(&child);
     let deadline = Instant::now() + START;
@@ -224,7 +262,9 @@ fn logged(mut command: Command, log: &Path) -> io::Result<Process> {
             break Ok(address);
         }
         if Instant::now() >= deadline {
-            break Err(io::Error::other(format!("the server does not listen: {text}")));
+            break Err(io::Error::other(format!(
+                "the server does not listen: {text}"
+            )));
         }
         std::thread::sleep(Duration::from_millis(2));
     };
