@@ -54,7 +54,10 @@ impl Peers {
         let start = |path: &PathBuf| {
             let address = free()?;
             let mut command = Command::new(path);
-            // The second number is the length of the listen queue, the option the most sessions at once.
+            if nix::unistd::geteuid().is_root() {
+                command.args(["-u", "nobody"]);
+            }
+            // The option is the most sessions at once, the last number the length of the listen queue.
             command.args(["-m", "20000", &address.to_string(), "1024"]);
             Process::told(command, address)
         };
@@ -94,8 +97,7 @@ impl Peers {
                 .stderr(Stdio::null());
             let before = usage(server.pid())?;
             let begun = Instant::now();
-            let mut child = command.spawn()?;
-            place::own(&child);
+            let mut child = place::spawn(&mut command)?;
             let ended = place::wait(&mut child, Duration::from_secs(120))?;
             let seconds = begun.elapsed().as_secs_f64();
             let after = usage(server.pid())?;
@@ -152,8 +154,7 @@ fn build() -> io::Result<PathBuf> {
         .arg(&target)
         .stdin(Stdio::null())
         .stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    place::own(&child);
+    let mut child = place::spawn(&mut command)?;
     match place::wait(&mut child, Duration::from_secs(300))? {
         Some(0) => Ok(target.join("release/mailin-durable")),
         Some(code) => Err(io::Error::other(format!("cargo ended with {code}"))),

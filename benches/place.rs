@@ -131,9 +131,17 @@ pub(crate) fn file_system(path: &Path) -> (String, String) {
     best.1
 }
 
-/// From now on the process ends when the benchmark does.
-pub(crate) fn own(child: &Child) {
-    lock(&PIDS).push(child.id());
+/// Starts a process that ends when the benchmark does.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    // Not released before the process is in the list; and once a signal came, never had again.
+    let mut pids = lock(&PIDS);
+    // A process inherits what its parent's thread blocks, and SIGTERM must reach it.
+    let signals = signals();
+    signals.thread_unblock()?;
+    let child = command.spawn();
+    signals.thread_block()?;
+    pids.extend(child.as_ref().map(Child::id).ok());
+    child
 }
 
 /// Asks an owned process to end, and ends it where it doesn't within half a minute. Its status, where it ended in peace.
@@ -171,16 +179,22 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<i32>
     }
 }
 
-/// At SIGINT, SIGTERM and SIGHUP: ends what was started, removes what was made. To be called before any other thread.
+/// What ends a benchmark from outside.
+fn signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect()
+}
+
+/// At one of these signals: ends what was started, removes what was made. To be called before any other thread.
 pub(crate) fn watch_signals() -> io::Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
+    let signals = signals();
     signals.thread_block()?;
     std::thread::spawn(move || {
         let _ = signals.wait();
-        for &pid in lock(&PIDS).iter() {
+        // Kept to the end: nothing is started any more.
+        let pids = lock(&PIDS);
+        for &pid in pids.iter() {
             if let Ok(raw) = i32::try_from(pid) {
                 let _ = kill(Pid::from_raw(raw), Signal::SIGKILL);
             }

@@ -90,6 +90,10 @@ impl Bench {
             samples[at] = match self.one(scenario, program) {
                 Ok(sample) => sample.map(Ok),
                 Err(e) if e.kind() == io::ErrorKind::Unsupported => Some(Err(e.to_string())),
+                // A peer's trouble is no reason to stop.
+                Err(e) if matches!(program, Program::Mailin | Program::Sink) => {
+                    Some(Err(e.to_string()))
+                }
                 Err(e) => {
                     return Err(io::Error::other(format!(
                         "{}, {}: {e}",

@@ -36,8 +36,7 @@ impl Process {
             true => command.stdout(Stdio::piped()).stderr(Stdio::null()),
             false => command.stdout(Stdio::null()).stderr(Stdio::piped()),
         };
-        let mut child = command.spawn()?;
-        place::own(&child);
+        let mut child = place::spawn(&mut command)?;
         let pipe: Option<Box<dyn Read + Send>> = match stdout {
             true => child.stdout.take().map(|pipe| Box::new(pipe) as _),
             false => child.stderr.take().map(|pipe| Box::new(pipe) as _),
@@ -73,8 +72,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let child = quiet.spawn()?;
-        place::own(&child);
+        let child = place::spawn(quiet)?;
         let deadline = Instant::now() + START;
         let found = loop {
             match std::net::TcpStream::connect(address) {
@@ -200,8 +198,7 @@ impl Binary {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let mut child = command.spawn()?;
-        place::own(&child);
+        let mut child = place::spawn(command)?;
         if let Some(mut stdin) = child.stdin.take() {
             io::Write::write_all(&mut stdin, input.as_bytes())?;
         }
@@ -253,8 +250,7 @@ fn logged(mut command: Command, log: &Path) -> io::Result<Process> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(fs::File::create(log)?);
-    let child = command.spawn()?;
-    place::own(&child);
+    let child = place::spawn(&mut command)?;
     let deadline = Instant::now() + START;
     let address = loop {
         let text = fs::read_to_string(log)?;
