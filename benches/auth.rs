@@ -4,7 +4,7 @@ use crate::Bench;
 use crate::client::Client;
 use crate::place::Medium;
 use crate::report::Spread;
-use crate::runs::idle_setup;
+use crate::runs::setup_for;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub(crate) fn timing(bench: &mut Bench, count: usize) -> io::Result<()> {
     };
     let users = dir.join("users");
     std::fs::write(&users, format!("alice:{stored}\n"))?;
-    let mut setup = idle_setup(8);
+    let mut setup = setup_for(8);
     setup.more = vec![
         "--users".to_owned(),
         users.display().to_string(),

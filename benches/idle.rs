@@ -7,7 +7,7 @@ use crate::load::{self, Load, Sample};
 use crate::message::{Template, check};
 use crate::place::{Medium, mailboxes};
 use crate::report::{Spread, number};
-use crate::runs::{Program, idle_setup};
+use crate::runs::{Program, setup_for};
 use crate::server::{Process, memory};
 use rustls::ClientConfig;
 use std::io;
@@ -46,17 +46,27 @@ pub(crate) fn sessions(
         bench.report.say(&scenario, program.name(), text, None);
         return Ok(());
     }
-    let dir = bench.place.fresh(Medium::Memory)?;
-    let mut setup = idle_setup(count);
     let config = bench.tls.as_ref().filter(|_| tls);
-    if let Some(tls) = config {
-        setup.more.clone_from(&tls.options);
-    }
-    let Some(server) = bench.start(program, &dir, &setup)? else {
+    let begin = |sessions: usize| {
+        let mut setup = setup_for(sessions);
+        if let Some(tls) = config {
+            setup.more.clone_from(&tls.options);
+        }
+        let dir = bench.place.fresh(Medium::Memory)?;
+        let server = bench.start(program, &dir, &setup)?;
+        std::thread::sleep(SETTLED);
+        Ok::<_, io::Error>(server.map(|server| (server, dir)))
+    };
+    // A process of its own: some make all their threads at the start.
+    let Some((server, dir)) = begin(4)? else {
         return Ok(());
     };
-    std::thread::sleep(SETTLED);
     let before = memory(server.pid(), "VmRSS")?;
+    server.stop()?;
+    bench.place.done(&dir);
+    let Some((server, dir)) = begin(count)? else {
+        return Ok(());
+    };
     let clients = crowd(&server, count, config.map(|tls| &tls.client))?;
     std::thread::sleep(SETTLED);
     let after = memory(server.pid(), "VmRSS")?;
@@ -84,7 +94,7 @@ pub(crate) fn first_220(bench: &mut Bench, program: Program, count: usize) -> io
     for _ in 0..count {
         let dir = bench.place.fresh(Medium::Memory)?;
         let begun = Instant::now();
-        let Some(server) = bench.start(program, &dir, &idle_setup(4))? else {
+        let Some(server) = bench.start(program, &dir, &setup_for(4))? else {
             return Ok(());
         };
         let client = Client::connect(server.address)?;
@@ -107,7 +117,7 @@ pub(crate) fn neighbours(bench: &Bench, load: &Load, count: usize) -> io::Result
     let dir = bench.place.fresh(Medium::Memory)?;
     mailboxes(&dir, 1)?;
     let template = Template::new(load.size);
-    let setup = idle_setup(count + load.sessions);
+    let setup = setup_for(count + load.sessions);
     let server = bench.binary.start(&dir, &setup)?;
     let clients = crowd(&server, count, None)?;
     std::thread::sleep(SETTLED);

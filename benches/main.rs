@@ -64,9 +64,9 @@ struct Extent {
 }
 
 impl Extent {
-    /// A fifth in a quick run.
+    /// A quarter in a quick run.
     fn few(&self, count: usize) -> usize {
-        if self.quick { count / 5 } else { count }
+        if self.quick { count / 4 } else { count }
     }
 
     fn wants(&self, scenario: &str) -> bool {
@@ -99,7 +99,7 @@ fn run() -> io::Result<()> {
     let extent = Extent {
         quick,
         full: said("FULL").is_some(),
-        rounds: if quick { 1 } else { 3 },
+        rounds: if quick { 2 } else { 3 },
         only: said("ONLY").unwrap_or_default(),
     };
     let built = Path::new(env!("CARGO_BIN_EXE_mailslot"))
@@ -218,6 +218,17 @@ fn describe(bench: &Bench, extent: &Extent) {
     println!(
         "mailslot runs with `--sync full`, logging errors only unless the row says otherwise; all mail to one mailbox."
     );
+    for (word, what) in [
+        ("--tls-cert", "STARTTLS"),
+        ("lmtp:", "LMTP"),
+        ("--users", "AUTH"),
+    ] {
+        if !bench.binary.knows(word) {
+            println!("Missing: {what}, as {word} is not in --help.");
+        } else if word == "--tls-cert" && bench.tls.is_none() {
+            println!("Missing: {what}, as no certificate could be made with openssl.");
+        }
+    }
     for line in &bench.peers.missing {
         println!("Missing: {line}.");
     }
@@ -394,7 +405,13 @@ fn throughput(bench: &mut Bench, extent: &Extent) -> io::Result<()> {
                 "tmpfs, 10 sessions reused, 4 KiB, {} idle neighbour{s}",
                 number(count as f64, 0)
             );
-            if extent.wants(&name) && (count + 100) as u64 <= bench.descriptors {
+            if !extent.wants(&name) {
+                continue;
+            }
+            if (count + 100) as u64 > bench.descriptors {
+                let text = format!("not measured: only {} descriptors", bench.descriptors);
+                bench.report.say(&name, Mailslot.name(), text, None);
+            } else {
                 eprintln!("round {}: {name}", round + 1);
                 let sample = idle::neighbours(bench, &plain(10, few(20_000)), count)?;
                 bench

@@ -57,9 +57,11 @@ impl Report {
             .rows
             .iter()
             .position(|row| row.scenario == scenario && row.program == program);
-        let at = known.unwrap_or(self.rows.len());
-        if known.is_none() {
-            self.rows.push(Row {
+        let at = known.unwrap_or_else(|| {
+            // Behind the other programs of its scenario.
+            let last = self.rows.iter().rposition(|row| row.scenario == scenario);
+            let at = last.map_or(self.rows.len(), |last| last + 1);
+            let row = Row {
                 scenario: scenario.to_owned(),
                 program: program.to_owned(),
                 unit,
@@ -67,8 +69,10 @@ impl Report {
                 raw: Vec::new(),
                 text: String::new(),
                 peak: None,
-            });
-        }
+            };
+            self.rows.insert(at, row);
+            at
+        });
         &mut self.rows[at]
     }
 

@@ -48,12 +48,12 @@ pub(crate) struct Scenario {
     pub(crate) filled: usize,
 }
 
-/// How a server is started for so many connections, with room so that its limits do not come near.
-pub(crate) fn idle_setup(connections: usize) -> Setup {
+/// How a server is started for so many sessions.
+pub(crate) fn setup_for(sessions: usize) -> Setup {
     Setup {
         lmtp: false,
         log: false,
-        connections: 2 * connections + 64,
+        sessions,
         more: Vec::new(),
     }
 }
@@ -70,7 +70,7 @@ impl Bench {
             Program::Mailslot | Program::Logged | Program::Sourced => {
                 self.binary.start(dir, setup).map(Some)
             }
-            Program::Mailin => self.peers.mailin(dir, setup.connections).transpose(),
+            Program::Mailin => self.peers.mailin(dir, setup.sessions + 4).transpose(),
             Program::Sink => self.peers.sink().transpose(),
             Program::Raw => Ok(None),
         }
@@ -144,7 +144,7 @@ impl Bench {
             self.place.done(&dir);
             return Ok(Some(sample));
         }
-        let mut setup = idle_setup(load.sessions);
+        let mut setup = setup_for(load.sessions);
         setup.lmtp = load.lmtp;
         setup.log = program == Program::Logged;
         let tls = self.tls.as_ref().filter(|_| load.tls);

@@ -159,7 +159,8 @@ pub(crate) struct Setup {
     pub(crate) lmtp: bool,
     /// A line a connection and a line a message, into a file beside the mail; else only where it listens.
     pub(crate) log: bool,
-    pub(crate) connections: usize,
+    /// So many connections at once; mailslot's limits are set so that they do not come near.
+    pub(crate) sessions: usize,
     pub(crate) more: Vec<String>,
 }
 
@@ -217,6 +218,7 @@ impl Binary {
     /// Starts it with its mailboxes in `dir`.
     pub(crate) fn start(&self, dir: &Path, setup: &Setup) -> io::Result<Process> {
         let scheme = if setup.lmtp { "lmtp" } else { "smtp" };
+        let connections = (2 * setup.sessions + 64).to_string();
         let mut command = Command::new(&self.path);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -228,8 +230,8 @@ impl Binary {
             .args(["--listen", &format!("{scheme}://127.0.0.1:0")])
             .args(["--hostname", "bench.test", "--domain", "bench.test"])
             .args(["--maildir", &format!("{}/%u", dir.display())])
-            .args(["--max-connections", &setup.connections.to_string()])
-            .args(["--max-per-client", &setup.connections.to_string()])
+            .args(["--max-connections", &connections])
+            .args(["--max-per-client", &connections])
             .args(&setup.more)
             .current_dir(dir);
         // With a users file exactly those listed are mailboxes.
