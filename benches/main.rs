@@ -124,7 +124,10 @@ fn run() -> io::Result<()> {
     quiet(&mut bench, &extent)?;
     println!("{}", bench.report.table());
     drop(bench);
-    println!("Took {} s, all of it removed.", begun.elapsed().as_secs());
+    let seconds = begun.elapsed().as_secs();
+    println!(
+        "Took {seconds} s, all files removed: on ext4 wait some minutes before the next run, it is slower for as long."
+    );
     Ok(())
 }
 
