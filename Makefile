@@ -1,4 +1,4 @@
-.PHONY: all build run test lint clean install
+.PHONY: all build run test lint bench clean install
 all: build
 build:
 	cargo build --release --locked
@@ -9,6 +9,9 @@ test:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+# QUICK=1: under two minutes; FULL=1: the large idle and flatness figures too; BENCH_DIR=...: another disk.
+bench:
+	QUICK=$(QUICK) FULL=$(FULL) BENCH_DIR=$(BENCH_DIR) cargo bench --locked --bench mailslot
 install: build
 	install -D -m 0755 target/release/mailslot $(DESTDIR)/usr/local/sbin/mailslot
 clean:

@@ -1,0 +1,455 @@
+//! The benchmark, run by `make bench`: the release binary under a load of this program's own, the raw limit of the disk
+//! and the peers that are installed in the same rounds, and one table. Nothing is asserted about time; a message that was
+//! acknowledged and is not there, once and whole, ends it with status 1.
+//!
+//! QUICK=1 is a short run; FULL=1 has 10,000 idle sessions and 1,000,000 files in new/; BENCH_DIR is the disk to measure
+//! (else the build directory's); ONLY=WORD runs the scenarios whose names have the word; MAILSLOT_BIN is another binary.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a benchmark may stop on the first surprise"
+)]
+
+mod auth;
+mod client;
+mod idle;
+mod load;
+mod message;
+mod peers;
+mod place;
+mod raw;
+mod report;
+mod runs;
+mod server;
+
+use crate::load::{Load, plain};
+use crate::place::{Medium, Place, file_system};
+use crate::report::{Report, Unit, number};
+use crate::runs::{Program, Scenario};
+use crate::server::Binary;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustls::ClientConfig;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What all parts share.
+pub(crate) struct Bench {
+    pub(crate) place: Place,
+    pub(crate) binary: Binary,
+    pub(crate) peers: peers::Peers,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) report: Report,
+    /// How many may be open.
+    pub(crate) descriptors: u64,
+}
+
+/// A certificate of this run's own.
+pub(crate) struct Tls {
+    pub(crate) options: Vec<String>,
+    pub(crate) client: Arc<ClientConfig>,
+}
+
+/// How much of everything.
+struct Extent {
+    quick: bool,
+    full: bool,
+    rounds: usize,
+    only: String,
+}
+
+impl Extent {
+    /// A quarter in a quick run.
+    fn few(&self, count: usize) -> usize {
+        if self.quick { count / 4 } else { count }
+    }
+
+    fn wants(&self, scenario: &str) -> bool {
+        scenario.contains(&self.only)
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn said(name: &str) -> Option<String> {
+    std::env::var(name)
+        .ok()
+        .filter(|value| !value.is_empty() && value != "0")
+}
+
+fn run() -> io::Result<()> {
+    let begun = Instant::now();
+    place::watch_signals()?;
+    let (_, descriptors) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)?;
+    let quick = said("QUICK").is_some();
+    let extent = Extent {
+        quick,
+        full: said("FULL").is_some(),
+        rounds: if quick { 2 } else { 3 },
+        only: said("ONLY").unwrap_or_default(),
+    };
+    let built = Path::new(env!("CARGO_BIN_EXE_mailslot"))
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("bench");
+    let disk = said("BENCH_DIR").map_or(built, PathBuf::from);
+    let place = Place::new(&disk)?;
+    let binary = Binary::new()?;
+    let tls = certificate(&place, &binary);
+    let mut bench = Bench {
+        peers: peers::Peers::find(),
+        place,
+        binary,
+        tls,
+        report: Report::default(),
+        descriptors,
+    };
+    describe(&bench, &extent);
+    throughput(&mut bench, &extent)?;
+    quiet(&mut bench, &extent)?;
+    println!("{}", bench.report.table());
+    drop(bench);
+    let seconds = begun.elapsed().as_secs();
+    println!(
+        "Took {seconds} s, all files removed: on ext4 wait some minutes before the next run, it is slower for as long."
+    );
+    Ok(())
+}
+
+/// A self-signed certificate, where openssl is installed and the binary can use it.
+fn certificate(place: &Place, binary: &Binary) -> Option<Tls> {
+    if !binary.knows("--tls-cert") {
+        return None;
+    }
+    let dir = place.root(Medium::Memory);
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.join(name));
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-nodes",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-days",
+        "2",
+    ]);
+    openssl.args([
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+    ]);
+    openssl
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-out"])
+        .arg(&cert)
+        .arg("-keyout")
+        .arg(&key);
+    let made = openssl
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let [cert_path, key_path] = [&cert, &key].map(|path| path.display().to_string());
+    let options = vec![
+        "--tls-cert".to_owned(),
+        cert_path,
+        "--tls-key".to_owned(),
+        key_path,
+    ];
+    Some(Tls {
+        options,
+        client: client::trusting(&cert).ok()?,
+    })
+}
+
+/// Prints what is measured, and on what.
+fn describe(bench: &Bench, extent: &Extent) {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default();
+        line.split_once(':')
+            .map_or(String::new(), |(_, value)| value.trim().to_owned())
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory: f64 = field(&read("/proc/meminfo"), "MemTotal")
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap_or(0.0);
+    let disk = file_system(bench.place.root(Medium::Disk));
+    println!(
+        "{}; {} of each run, interleaved.",
+        bench.binary.version,
+        rounds(extent.rounds)
+    );
+    println!(
+        "Machine: {cores} cores ({}), {:.0} GiB; load {} at the start; server and generator on the same cores.",
+        field(&read("/proc/cpuinfo"), "model name"),
+        memory / 1024.0 / 1024.0,
+        read("/proc/loadavg").split(' ').next().unwrap_or_default(),
+    );
+    println!(
+        "Kernel: {} {}.",
+        read("/proc/sys/kernel/ostype").trim(),
+        read("/proc/sys/kernel/osrelease").trim()
+    );
+    println!("Disk: {} ({}).", disk.0, disk.1);
+    let memory = file_system(bench.place.root(Medium::Memory)).0;
+    println!("Where it says tmpfs: {memory}.");
+    println!(
+        "mailslot runs with `--sync full`, logging errors only unless the row says otherwise; all mail to one mailbox."
+    );
+    for (word, what) in [
+        ("--tls-cert", "STARTTLS"),
+        ("lmtp:", "LMTP"),
+        ("--users", "AUTH"),
+    ] {
+        if !bench.binary.knows(word) {
+            println!("Missing: {what}, as {word} is not in --help.");
+        } else if word == "--tls-cert" && bench.tls.is_none() {
+            println!("Missing: {what}, as no certificate could be made with openssl.");
+        }
+    }
+    for line in &bench.peers.missing {
+        println!("Missing: {line}.");
+    }
+    println!();
+}
+
+fn rounds(count: usize) -> String {
+    if count == 1 {
+        "1 round".to_owned()
+    } else {
+        format!("{count} rounds")
+    }
+}
+
+/// The scenarios with a load.
+fn throughput(bench: &mut Bench, extent: &Extent) -> io::Result<()> {
+    use Program::{Logged, Mailin, Mailslot, Raw, Sink, Sourced};
+    let mut scenarios = Vec::new();
+    let mut add = |name: &str, medium, programs: &[Program], load: Load| {
+        let unit = if load.size >= 1 << 20 {
+            Unit::Megabytes
+        } else {
+            Unit::Messages
+        };
+        let (name, programs) = (name.to_owned(), programs.to_vec());
+        scenarios.push(Scenario {
+            name,
+            medium,
+            unit,
+            load,
+            programs,
+            filled: 0,
+        });
+    };
+    let few = |count| extent.few(count);
+    let ten = || plain(10, few(40_000));
+    let peers = [Mailslot, Mailin, Sink];
+    let all = [Mailslot, Logged, Sourced, Mailin, Sink];
+    add(
+        "tmpfs, 10 sessions reused, 4 KiB",
+        Medium::Memory,
+        &all,
+        ten(),
+    );
+    add(
+        "tmpfs, 50 sessions reused, 4 KiB",
+        Medium::Memory,
+        &peers,
+        plain(50, few(40_000)),
+    );
+    let fresh = Load {
+        reuse: false,
+        ..plain(10, few(15_000))
+    };
+    add(
+        "tmpfs, 10 sessions, a connection a message, 4 KiB",
+        Medium::Memory,
+        &peers,
+        fresh,
+    );
+    let pipelined = Load {
+        pipeline: true,
+        ..ten()
+    };
+    add(
+        "tmpfs, 10 sessions reused, pipelined, 4 KiB",
+        Medium::Memory,
+        &peers,
+        pipelined,
+    );
+    let chunks = Load {
+        pipeline: true,
+        bdat: true,
+        ..ten()
+    };
+    add(
+        "tmpfs, 10 sessions reused, pipelined BDAT, 4 KiB",
+        Medium::Memory,
+        &[Mailslot],
+        chunks,
+    );
+    if bench.binary.knows("lmtp:") {
+        let lmtp = Load {
+            lmtp: true,
+            ..ten()
+        };
+        add(
+            "tmpfs, 10 sessions reused, LMTP, 4 KiB",
+            Medium::Memory,
+            &[Mailslot],
+            lmtp,
+        );
+    }
+    let disk = [Mailslot, Raw, Mailin];
+    for (sessions, messages) in [(1, 5_000), (10, 15_000), (50, 20_000)] {
+        let s = if sessions == 1 { "" } else { "s" };
+        add(
+            &format!("disk, {sessions} session{s} reused, 4 KiB"),
+            Medium::Disk,
+            &disk,
+            plain(sessions, few(messages)),
+        );
+    }
+    let large = Load {
+        size: 1 << 20,
+        ..plain(4, few(800))
+    };
+    add(
+        "tmpfs, 4 sessions reused, 1 MiB",
+        Medium::Memory,
+        &peers,
+        large.clone(),
+    );
+    if bench.tls.is_some() {
+        let tls = Load { tls: true, ..large };
+        add(
+            "tmpfs, 4 sessions reused, 1 MiB over STARTTLS",
+            Medium::Memory,
+            &[Mailslot],
+            tls,
+        );
+    }
+    let many = Load {
+        recipients: 50,
+        ..plain(10, few(1_000))
+    };
+    add(
+        "tmpfs, 10 sessions reused, 50 recipients, 4 KiB",
+        Medium::Memory,
+        &peers,
+        many.clone(),
+    );
+    let many = Load {
+        pipeline: true,
+        ..many
+    };
+    add(
+        "tmpfs, 10 sessions reused, 50 recipients, pipelined, 4 KiB",
+        Medium::Memory,
+        &peers,
+        many,
+    );
+    let files = match (extent.quick, extent.full) {
+        (true, _) => 20_000,
+        (_, true) => 1_000_000,
+        _ => 100_000,
+    };
+    for filled in [1, files] {
+        let s = if filled == 1 { "" } else { "s" };
+        scenarios.push(Scenario {
+            name: format!(
+                "disk, 10 sessions reused, 4 KiB, {} file{s} in new/ before",
+                number(filled as f64, 0)
+            ),
+            medium: Medium::Disk,
+            unit: Unit::Messages,
+            load: plain(10, few(10_000)),
+            programs: vec![Mailslot, Raw],
+            filled,
+        });
+    }
+    let crowd = if extent.full { 10_000 } else { 1_000 };
+    for round in 0..extent.rounds {
+        for scenario in scenarios
+            .iter()
+            .filter(|scenario| extent.wants(&scenario.name))
+        {
+            eprintln!("round {}: {}", round + 1, scenario.name);
+            bench.round(scenario, round)?;
+        }
+        for count in [1, crowd] {
+            let s = if count == 1 { "" } else { "s" };
+            let name = format!(
+                "tmpfs, 10 sessions reused, 4 KiB, {} idle neighbour{s}",
+                number(count as f64, 0)
+            );
+            if !extent.wants(&name) {
+                continue;
+            }
+            if (count + 100) as u64 > bench.descriptors {
+                let text = format!("not measured: only {} descriptors", bench.descriptors);
+                bench.report.say(&name, Mailslot.name(), text, None);
+            } else {
+                eprintln!("round {}: {name}", round + 1);
+                let sample = idle::neighbours(bench, &plain(10, few(20_000)), count)?;
+                bench
+                    .report
+                    .add(&name, Mailslot.name(), Unit::Messages, sample, None);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is measured without a load.
+fn quiet(bench: &mut Bench, extent: &Extent) -> io::Result<()> {
+    let programs = [Program::Mailslot, Program::Mailin, Program::Sink];
+    if extent.wants("idle") {
+        eprintln!("idle");
+        for program in programs {
+            idle::sessions(bench, program, 1_000, false)?;
+        }
+        if extent.full {
+            idle::sessions(bench, Program::Mailslot, 10_000, false)?;
+        }
+        if bench.tls.is_some() {
+            idle::sessions(bench, Program::Mailslot, 200, true)?;
+        }
+    }
+    if extent.wants("first 220") {
+        eprintln!("first 220");
+        for program in programs {
+            idle::first_220(bench, program, if extent.quick { 10 } else { 20 })?;
+        }
+    }
+    if extent.wants("535") && bench.binary.knows("--users") {
+        eprintln!("535");
+        auth::timing(bench, if extent.quick { 50 } else { 200 })?;
+    }
+    Ok(())
+}

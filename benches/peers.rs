@@ -1,0 +1,166 @@
+//! The peers: mailin-embedded with a durable handler, a crate of its own beside this file that is built where it can be
+//! fetched, and Postfix's smtp-sink and smtp-source where they are installed. Nothing is installed or left behind.
+
+use crate::load::Sample;
+use crate::place;
+use crate::server::{Process, Usage, memory, usage};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What is there.
+pub(crate) struct Peers {
+    mailin: Option<PathBuf>,
+    sink: Option<PathBuf>,
+    source: Option<PathBuf>,
+    /// A line for each one that is not.
+    pub(crate) missing: Vec<String>,
+}
+
+impl Peers {
+    /// Looks for Postfix's tools and builds mailin.
+    pub(crate) fn find() -> Self {
+        let mut missing = Vec::new();
+        let mut tool = |name: &str| {
+            let found = installed(name);
+            if found.is_none() {
+                missing.push(format!("{name} is not installed"));
+            }
+            found
+        };
+        let (sink, source) = (tool("smtp-sink"), tool("smtp-source"));
+        let mailin = build()
+            .inspect_err(|e| missing.push(format!("mailin-embedded is not built: {e}")))
+            .ok();
+        Self {
+            mailin,
+            sink,
+            source,
+            missing,
+        }
+    }
+
+    /// Starts mailin with a thread for each of so many sessions. None where it is missing.
+    pub(crate) fn mailin(&self, dir: &Path, sessions: usize) -> Option<io::Result<Process>> {
+        let mut command = Command::new(self.mailin.as_ref()?);
+        command.arg(dir).arg(sessions.to_string());
+        Some(Process::announced(command, true))
+    }
+
+    /// Starts smtp-sink, which stores nothing. None where it is missing.
+    pub(crate) fn sink(&self) -> Option<io::Result<Process>> {
+        let start = |path: &PathBuf| {
+            let address = free()?;
+            let mut command = Command::new(path);
+            if nix::unistd::geteuid().is_root() {
+                command.args(["-u", "nobody"]);
+            }
+            // The option is the most sessions at once, the last number the length of the listen queue.
+            command.args(["-m", "20000", &address.to_string(), "1024"]);
+            Process::told(command, address)
+        };
+        self.sink.as_ref().map(start)
+    }
+
+    /// Lets smtp-source send messages to `u0` over reused connections, as a second opinion on the load generator.
+    pub(crate) fn source(
+        &self,
+        server: &Process,
+        sessions: usize,
+        messages: usize,
+        size: usize,
+    ) -> Option<io::Result<Sample>> {
+        let path = self.source.as_ref()?;
+        let run = || {
+            let mut command = Command::new(path);
+            command.args([
+                "-d",
+                "-s",
+                &sessions.to_string(),
+                "-m",
+                &messages.to_string(),
+                "-l",
+                &size.to_string(),
+            ]);
+            command.args([
+                "-f",
+                "bench@bench.test",
+                "-t",
+                "u0@bench.test",
+                &server.address.to_string(),
+            ]);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let before = usage(server.pid())?;
+            let begun = Instant::now();
+            let mut child = place::spawn(&mut command)?;
+            let ended = place::wait(&mut child, Duration::from_secs(120))?;
+            let seconds = begun.elapsed().as_secs_f64();
+            let after = usage(server.pid())?;
+            if ended != Some(0) {
+                place::stop(&mut child)?;
+                return Err(io::Error::other("smtp-source did not end well"));
+            }
+            let used = Usage {
+                user: after.user - before.user,
+                system: after.system - before.system,
+            };
+            Ok(Sample {
+                seconds,
+                messages,
+                size,
+                used,
+                peak: Some(memory(server.pid(), "VmHWM")?),
+            })
+        };
+        Some(run())
+    }
+}
+
+/// A program in PATH, or where daemons are.
+fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    let mut dirs = std::env::split_paths(&path).chain(more);
+    dirs.find_map(|dir| Some(dir.join(name)).filter(|path| path.is_file()))
+}
+
+/// An address that nobody listens on at this moment.
+fn free() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Builds the crate beside this file into the build directory.
+fn build() -> io::Result<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/mailin/Cargo.toml");
+    let binary = Path::new(env!("CARGO_BIN_EXE_mailslot"));
+    let target = binary.ancestors().nth(2).unwrap_or(binary).join("peers");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+            "--manifest-path",
+        ])
+        .arg(manifest);
+    command
+        .arg("--target-dir")
+        .arg(&target)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = place::spawn(&mut command)?;
+    match place::wait(&mut child, Duration::from_secs(300))? {
+        Some(0) => Ok(target.join("release/mailin-durable")),
+        Some(code) => Err(io::Error::other(format!("cargo ended with {code}"))),
+        None => {
+            place::stop(&mut child)?;
+            Err(io::Error::other("it took too long"))
+        }
+    }
+}
