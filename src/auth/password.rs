@@ -90,7 +90,9 @@ impl Stored {
         match mechanism {
             Mechanism::Plain | Mechanism::Login => true,
             Mechanism::CramMd5 => self.cram().is_some(),
-            Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => self.scram().is_some(),
+            Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => {
+                matches!(self, Self::Plain(_) | Self::ScramSha256(_))
+            }
         }
     }
 
@@ -102,9 +104,17 @@ impl Stored {
         }
     }
 
+    /// Rounds that [`Self::scram`] takes: SCRAM's keys of a password in the clear are derived.
+    pub(super) fn derivation(&self) -> u32 {
+        match self {
+            Self::Plain(_) => ITERATIONS,
+            _ => 0,
+        }
+    }
+
     pub(super) fn scram(&self) -> Option<&ScramKeys> {
         match self {
-            Self::Plain(clear) => Some(&clear.scram),
+            Self::Plain(clear) => Some(clear.scram()),
             Self::ScramSha256(keys) => Some(keys),
             _ => None,
         }
@@ -134,7 +144,8 @@ impl fmt::Debug for Stored {
 /// A password as it is, and what SCRAM and CRAM-MD5 need of it.
 pub struct Clear {
     secret: Zeroizing<Vec<u8>>,
-    scram: ScramKeys,
+    /// Derived when SCRAM asks for them: reading a file of thousands must not take minutes.
+    scram: OnceLock<ScramKeys>,
     cram: Hmac,
 }
 
@@ -144,12 +155,18 @@ impl Clear {
             return Err("the password is empty".to_owned());
         }
         let secret = value.as_bytes();
-        // The salt only has to stay the same while this process runs; being keyed it tells nothing of the password.
-        let salt = process_key().salt(b"password", secret);
         Ok(Self {
             secret: Zeroizing::new(secret.to_vec()),
-            scram: ScramKeys::derive(secret, salt.to_vec(), rounds(ITERATIONS)),
+            scram: OnceLock::new(),
             cram: Hmac::new(secret),
+        })
+    }
+
+    fn scram(&self) -> &ScramKeys {
+        self.scram.get_or_init(|| {
+            // The salt only has to stay the same while this process runs; being keyed it tells nothing of the password.
+            let salt = process_key().salt(b"password", &self.secret);
+            ScramKeys::derive(&self.secret, salt.to_vec(), rounds(ITERATIONS))
         })
     }
 

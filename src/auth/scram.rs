@@ -65,16 +65,18 @@ impl Scram {
             return Progress::Failed;
         };
 
-        // The decoy is made for everybody, so that it takes as long for everybody.
-        let decoy = accounts.decoy().scram(name);
-        let (user, keys) = match accounts.account(name) {
+        // The decoy is made for everybody, and everybody waits as long as keys take to derive.
+        let cost = accounts.decoy();
+        let decoy = cost.scram(name);
+        let (user, keys, spent) = match accounts.account(name) {
             Account::Known { user, stored } => match stored.scram() {
-                Some(keys) => (Some(user), keys.clone()),
-                None => (None, decoy),
+                Some(keys) => (Some(user), keys.clone(), stored.derivation()),
+                None => (None, decoy, 0),
             },
-            Account::Unknown => (None, decoy),
+            Account::Unknown => (None, decoy, 0),
             Account::Unavailable => return Progress::Unavailable,
         };
+        cost.burn(b"", spent);
 
         let nonce = format!("{}{}", first.nonce, self.nonce);
         let server_first = format!(

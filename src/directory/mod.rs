@@ -337,7 +337,8 @@ impl Directory {
             }
             None => exists(&target.maildir)?,
         };
-        if !listed && !(self.create && may_create) {
+        let made = self.create && may_create;
+        if !(listed || made) {
             return Ok(None);
         }
         if let Some((whole, detail)) = whole {
@@ -351,7 +352,10 @@ impl Directory {
     /// What the users file says of a mailbox.
     fn adapt(&self, target: &mut Target, entry: &Entry<'_>, domain: usize) {
         if let Ok(Some(maildir)) = entry.mail(self.domains.name(domain)) {
-            target.root = maildir.parent().unwrap_or(Path::new("/")).to_owned();
+            target.root = maildir
+                .parent()
+                .unwrap_or_else(|| Path::new("/"))
+                .to_owned();
             target.maildir = maildir;
         }
         if let Ok(Some(quota)) = entry.quota() {

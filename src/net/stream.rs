@@ -159,8 +159,9 @@ impl Stream {
             self.end -= self.start;
             self.start = 0;
         }
-        if self.input.len() < SMALL {
-            self.input.resize(SMALL, 0);
+        // A line of AUTH is longer than the buffer that all other commands fit in.
+        if self.end == self.input.len() {
+            self.input.resize(self.end + SMALL, 0);
         }
         let room = self.input.get_mut(self.end..).unwrap_or_default();
         self.wire.deadline = deadline;

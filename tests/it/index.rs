@@ -130,7 +130,6 @@ const WITHOUT: &[(&str, &str)] = &[
     ("F51", "tested without the id: smtp::body keeps long lines; not yet 100 MB over a socket"),
     ("F53", "no test yet of a header that never ends"),
     ("F56", "no test yet of mixed line ends in BDAT"),
-    ("F57", "not built yet: the users file"),
     ("F58", "no name is ever resolved; no test"),
     ("F59", "no test yet of a log nobody reads"),
     ("F60", "tested without the id: cli a_taken_port_is_71; no test of several listeners"),
