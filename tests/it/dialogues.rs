@@ -1,9 +1,10 @@
 //! Runs tests/dialogues/*.txt. `#` is a comment that cites a requirement, `args:` gives the
-//! server options, `C:` is sent with CRLF behind it (unless it ends in `\c`; `\r \n \0 \t` and `\\`
+//! server options, `listen:` another listener than SMTP, `file: NAME` a line of a file of that name,
+//! `dir:` a directory to make, `C:` is sent with CRLF behind it (unless it ends in `\c`; `\r \n \0 \t` and `\\`
 //! are escapes), `S:` is the start of a whole reply or `closed`, `M:` says how many messages
 //! a mailbox then holds, `B:` is the content of its only one.
 
-use crate::server::{Client, Server};
+use crate::server::{Client, Server, Setup};
 use std::path::Path;
 
 fn unescape(text: &str) -> String {
@@ -26,12 +27,30 @@ fn unescape(text: &str) -> String {
 
 fn run(path: &Path) {
     let text = std::fs::read_to_string(path).unwrap();
-    let args: Vec<&str> = text
-        .lines()
-        .filter_map(|l| l.strip_prefix("args: "))
-        .flat_map(str::split_whitespace)
-        .collect();
-    let server = Server::start(&args);
+    let directive = |name: &str| {
+        let lines = text
+            .lines()
+            .filter_map(move |l| l.strip_prefix(name)?.strip_prefix(": "));
+        lines.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let mut setup = Setup {
+        listen: directive("listen"),
+        dirs: directive("dir"),
+        args: directive("args")
+            .iter()
+            .flat_map(|l| l.split_whitespace())
+            .map(str::to_owned)
+            .collect(),
+        files: Vec::new(),
+    };
+    for line in directive("file") {
+        let (name, content) = line.split_once(' ').unwrap();
+        match setup.files.iter_mut().find(|(known, _)| known == name) {
+            Some((_, all)) => all.push_str(&format!("{content}\n")),
+            None => setup.files.push((name.to_owned(), format!("{content}\n"))),
+        }
+    }
+    let server = Server::launch(&setup).unwrap();
     let mut client: Client = server.client();
     for (number, line) in text.lines().enumerate() {
         let place = format!("{}:{}", path.display(), number + 1);
@@ -54,7 +73,10 @@ fn run(path: &Path) {
             assert_eq!(server.messages(mailbox), [content], "{place}");
         } else {
             assert!(
-                line.is_empty() || line.starts_with('#') || line.starts_with("args: "),
+                line.is_empty()
+                    || ["#", "args: ", "listen: ", "file: ", "dir: "]
+                        .iter()
+                        .any(|d| line.starts_with(d)),
                 "{place}: {line}"
             );
         }

@@ -34,9 +34,7 @@ const BY_CASES: &[(&str, &str)] = &[
 /// Requirements that no test cites, and why.
 #[rustfmt::skip]
 const WITHOUT: &[(&str, &str)] = &[
-    ("A5", "tested without the id: deliver::tests missing_and_unfit_mailboxes"),
     ("A10", "no test yet of slow clients and floods as one; R073 and F48 are its parts"),
-    ("A13", "tested without the id: deliver::quota and deliver::tests full_mailboxes; no test over a socket yet"),
     ("R022", "no test yet of the form of the reply to EHLO"),
     ("R043", "no test yet of the whole set of codes behind end of data"),
     ("R045", "tested without the id: dialogues::limits_of_connections and a_shutdown_is_peaceful"),
@@ -66,7 +64,6 @@ const WITHOUT: &[(&str, &str)] = &[
     ("R085", "no test yet of a message exactly at the limit"),
     ("R094", "tested without the id: tests/config/lmtp-on-25"),
     ("R095", "replies of one message leave together; no test of their time"),
-    ("R097", "replies per recipient have one line"),
     ("R102", "no test yet that EHLO names it"),
     ("R103", "no test compares the codes with the registry"),
     ("R112", "no test yet of what leaves in which write"),

@@ -17,6 +17,7 @@ mod docs;
 mod index;
 mod json;
 mod layers;
+mod operation;
 mod server;
 mod tls;
 mod wire;

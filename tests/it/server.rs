@@ -1,10 +1,11 @@
 //! A server under test, and a client that reads whole replies.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// What a server is started with.
@@ -23,6 +24,7 @@ pub struct Server {
     pub dir: PathBuf,
     /// The URLs of the lines "listening on URL", in their order.
     pub urls: Vec<String>,
+    log: Arc<(Mutex<String>, Condvar)>,
 }
 
 impl Server {
@@ -64,6 +66,7 @@ impl Server {
             child,
             dir,
             urls: Vec::new(),
+            log: Arc::default(),
         };
         let mut said = String::new();
         while server.urls.len() < listen.len() {
@@ -74,7 +77,15 @@ impl Server {
             let url = said[start..].trim_end().split_once("listening on ");
             server.urls.extend(url.map(|(_, url)| url.to_owned()));
         }
-        std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
+        let kept = Arc::clone(&server.log);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while log.read_line(&mut line).is_ok_and(|octets| octets > 0) {
+                kept.0.lock().unwrap().push_str(&line);
+                kept.1.notify_all();
+                line.clear();
+            }
+        });
         Ok(server)
     }
 
@@ -92,14 +103,27 @@ impl Server {
         Client { socket, input }
     }
 
+    /// Waits until the log says so.
+    pub fn logged(&self, words: &str) {
+        let log = self.log.0.lock().unwrap();
+        let missing = |log: &mut String| !log.contains(words);
+        let wait = Duration::from_secs(20);
+        let (log, end) = self.log.1.wait_timeout_while(log, wait, missing).unwrap();
+        assert!(!end.timed_out(), "no '{words}' in: {log}");
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends SIGTERM and returns the exit status; none where it does not end.
     pub fn stop(&mut self) -> Option<i32> {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(nix::sys::signal::Signal::SIGTERM);
         let deadline = Instant::now() + Duration::from_secs(40);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {

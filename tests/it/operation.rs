@@ -1,0 +1,180 @@
+//! The server as its operator meets it: reloads, Unix sockets, a handshake that is not one.
+
+use crate::server::{Server, Setup};
+use crate::wire;
+use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+fn rcpt(server: &Server, name: &str) -> String {
+    let mut client = server.client();
+    client.send(format!("EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<{name}@localhost>\r\n").as_bytes());
+    (0..3).for_each(|_| assert!(client.reply().starts_with('2')));
+    client.reply().chars().take(3).collect()
+}
+
+/// F44, F46: new files are taken, broken ones leave the old in force, a transaction under way
+/// ends with what it began with.
+#[test]
+fn files_are_read_again() {
+    let setup = Setup {
+        args: ["--users", "users", "--aliases", "aliases"]
+            .map(str::to_owned)
+            .to_vec(),
+        files: vec![
+            ("users".into(), "alice\n".into()),
+            ("aliases".into(), "list: alice\n".into()),
+        ],
+        dirs: vec!["mail".into()],
+        ..Setup::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    assert_eq!(
+        (rcpt(&server, "alice"), rcpt(&server, "bob")),
+        ("250".into(), "550".into())
+    );
+    let mut old = server.client();
+    old.send(b"EHLO c\r\nMAIL FROM:<>\r\n");
+    (0..3).for_each(|_| assert!(old.reply().starts_with('2')));
+    std::fs::write(server.dir.join("users"), "bob\n").unwrap();
+    std::fs::write(server.dir.join("aliases"), "list: bob\n").unwrap();
+    server.signal(Signal::SIGHUP);
+    server.logged("files read again");
+    assert_eq!(
+        (rcpt(&server, "alice"), rcpt(&server, "bob")),
+        ("550".into(), "250".into())
+    );
+    old.send(b"RCPT TO:<alice@localhost>\r\nRSET\r\nMAIL FROM:<>\r\nRCPT TO:<alice@localhost>\r\n");
+    let replies: Vec<String> = (0..4).map(|_| old.reply()[..3].to_owned()).collect();
+    assert_eq!(replies, ["250", "250", "250", "550"]);
+    std::fs::write(server.dir.join("aliases"), "list: list2\nlist2: list\n").unwrap();
+    std::fs::write(server.dir.join("users"), "carol\n").unwrap();
+    server.signal(Signal::SIGHUP);
+    server.logged("not read again, the old ones stay in force: aliases:");
+    assert_eq!(
+        (rcpt(&server, "carol"), rcpt(&server, "list")),
+        ("550".into(), "250".into())
+    );
+}
+
+fn socket_path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("mailslot-{}-{name}", std::process::id()))
+}
+
+fn lmtp_at(path: &std::path::Path, query: &str) -> Result<Server, String> {
+    Server::launch(&Setup {
+        listen: vec![format!("lmtp:{}{query}", path.display())],
+        args: vec!["--create".into()],
+        ..Setup::default()
+    })
+}
+
+/// A5: mode, a live socket and another file are left alone, a dead one is replaced.
+#[test]
+fn unix_sockets() {
+    let path = socket_path("lmtp");
+    let mut first = lmtp_at(&path, "?mode=0600").unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let socket = UnixStream::connect(&path).unwrap();
+    let mut input = BufReader::new(socket.try_clone().unwrap());
+    let mut line = String::new();
+    input.read_line(&mut line).unwrap();
+    assert_eq!(line, "220 mx.test LMTP mailslot\r\n");
+    (&socket)
+        .write_all(b"LHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\nDATA\r\n")
+        .unwrap();
+    while !line.starts_with("354") {
+        line.clear();
+        assert_ne!(input.read_line(&mut line).unwrap(), 0);
+    }
+    (&socket).write_all(b"x\r\n.\r\n").unwrap();
+    line.clear();
+    input.read_line(&mut line).unwrap();
+    assert!(line.starts_with("250 2.0.0"), "{line}");
+    first.logged("client=\"unix:pid=");
+    let trace = first.stored().concat();
+    assert!(
+        trace.contains("Received: from c (unix)\n\tby mx.test (mailslot) with LMTP id"),
+        "{trace}"
+    );
+    let live = lmtp_at(&path, "").err().unwrap();
+    assert!(live.contains("another server listens there"), "{live}");
+    first.kill();
+    assert!(path.exists());
+    let mut second = lmtp_at(&path, "").unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!((mode & 0o777, second.stop()), (0o660, Some(0)));
+    assert!(!path.exists(), "taken away at the end");
+    std::fs::write(&path, "precious").unwrap();
+    let file = lmtp_at(&path, "").err().unwrap();
+    assert!(file.contains("not a socket"), "{file}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
+}
+
+fn with_tls() -> Setup {
+    let pem = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let args = [
+        "--create",
+        "--tls-cert",
+        &pem("cert.pem"),
+        "--tls-key",
+        &pem("key.pem"),
+    ];
+    Setup {
+        args: args.map(str::to_owned).to_vec(),
+        ..Setup::default()
+    }
+}
+
+/// F37, F38: no handshake, no word; a stream cut without close_notify delivers nothing.
+#[test]
+fn tls_that_fails() {
+    let server = Server::launch(&with_tls()).unwrap();
+    let mut client = server.client();
+    client.reply();
+    client.send(b"EHLO c\r\n");
+    client.reply();
+    client.send(b"STARTTLS\r\n");
+    assert!(client.reply().starts_with("220 2.0.0"));
+    client.send(b"NOOP\r\nNOOP\r\n");
+    assert!(!client.reply().contains("250"));
+    server.logged("TLS handshake: ");
+    let mut secure = wire::Wire::connect(server.address()).unwrap();
+    secure.take();
+    for line in ["EHLO c\r\n", "STARTTLS\r\n"] {
+        secure.send(line.as_bytes());
+        secure.take();
+    }
+    secure.start_tls().unwrap();
+    secure.send(b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\nDATA\r\n");
+    (0..4).for_each(|_| drop(secure.take()));
+    secure.send(b"cut\r\n");
+    secure.reset();
+    drop(secure);
+    server.logged("tls=TLSv1_3");
+    assert!(server.stored().is_empty());
+}
+
+/// A16: a client that speaks of protocols must speak of one of these.
+#[test]
+fn alpn() {
+    let server = Server::launch(&with_tls()).unwrap();
+    for (protocols, good) in [
+        (&["smtp"][..], true),
+        (&["lmtp", "h2"], true),
+        (&["h2"], false),
+        (&[], true),
+    ] {
+        let mut client = server.client();
+        client.reply();
+        client.send(b"EHLO c\r\nSTARTTLS\r\n");
+        client.reply();
+        assert!(client.reply().starts_with("220"));
+        let tls = crate::tls::connect(client.socket.try_clone().unwrap(), protocols);
+        assert_eq!(tls.is_ok(), good, "{protocols:?}");
+    }
+}
