@@ -1,4 +1,4 @@
-.PHONY: all build run test lint bench clean install
+.PHONY: all build run test lint interop bench clean install
 all: build
 build:
 	cargo build --release --locked
@@ -9,10 +9,14 @@ test:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+# Postfix, Dovecot and clients against the binary; what is not installed is said and skipped.
+interop: build
+	python3 tests/interop/interop.py target/release/mailslot
 # QUICK=1: under two minutes; FULL=1: the large idle and flatness figures too; BENCH_DIR=...: another disk.
 bench:
 	QUICK=$(QUICK) FULL=$(FULL) BENCH_DIR=$(BENCH_DIR) cargo bench --locked --bench mailslot
 install: build
 	install -D -m 0755 target/release/mailslot $(DESTDIR)/usr/local/sbin/mailslot
+	install -D -m 0644 contrib/mailslot.service $(DESTDIR)/usr/local/lib/systemd/system/mailslot.service
 clean:
 	cargo clean
