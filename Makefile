@@ -1,4 +1,4 @@
-.PHONY: all build run test lint interop bench clean install
+.PHONY: all build run test lint interop endurance bench clean install
 all: build
 build:
 	cargo build --release --locked
@@ -12,6 +12,9 @@ lint:
 # Postfix, Dovecot and clients against the binary; what is not installed is said and skipped.
 interop: build
 	python3 tests/interop/interop.py target/release/mailslot
+# A thousand kills under load, a message of 1 GiB, idle memory: minutes, and not part of the tests.
+endurance: build
+	python3 tests/interop/endurance.py target/release/mailslot
 # QUICK=1: under two minutes; FULL=1: the large idle and flatness figures too; BENCH_DIR=...: another disk.
 bench:
 	QUICK=$(QUICK) FULL=$(FULL) BENCH_DIR=$(BENCH_DIR) cargo bench --locked --bench mailslot

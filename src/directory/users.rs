@@ -3,7 +3,7 @@
 //! the extra fields `userdb_mail=maildir:PATH` and `userdb_quota_rule=*:storage=SIZE` count here.
 //!
 //! The file is kept as the text it is, erased when it goes, with a hash table of where each line
-//! begins: about 230 octets a user with a SCRAM password. A line is made sense of when it is used.
+//! begins: about 245 octets a user with a SCRAM password and a full name. A line is made sense of when it is used.
 
 use super::FileError;
 use super::names::{domain_key, safe};

@@ -10,7 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Octets of the input buffer while commands flow, and while a message does.
+/// Octets of the input buffer for a client that sends a command and waits, for one that sends
+/// more at once, and while a message flows.
+const TINY: usize = 512;
 const SMALL: usize = 4 * 1024;
 const LARGE: usize = 64 * 1024;
 
@@ -109,7 +111,7 @@ impl Stream {
 
     /// Makes the buffers fit a message, or commands again.
     pub fn body_mode(&mut self, on: bool) {
-        let size = if on { LARGE } else { SMALL };
+        let size = if on { LARGE } else { TINY };
         if self.start > 0 {
             self.input.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -161,7 +163,8 @@ impl Stream {
         }
         // A line of AUTH is longer than the buffer that all other commands fit in.
         if self.end == self.input.len() {
-            self.input.resize(self.end + SMALL, 0);
+            let more = if self.end == 0 { TINY } else { SMALL };
+            self.input.resize(self.end + more, 0);
         }
         let room = self.input.get_mut(self.end..).unwrap_or_default();
         self.wire.deadline = deadline;
@@ -170,6 +173,10 @@ impl Stream {
             Some(tls) => read_plaintext(tls, &mut self.wire, room)?,
         };
         self.end += octets;
+        // There was more than room: a client that pipelines.
+        if self.end == self.input.len() && self.end < SMALL {
+            self.input.resize(SMALL, 0);
+        }
         Ok(octets)
     }
 
@@ -178,6 +185,7 @@ impl Stream {
     ///
     /// # Errors
     /// `InvalidInput` where plaintext was waiting, else why the handshake failed.
+    #[inline(never)]
     pub fn upgrade(mut self, config: Arc<ServerConfig>, deadline: Instant) -> io::Result<Self> {
         self.flush(deadline)?;
         if !self.input().is_empty() || self.tls.is_some() {
