@@ -1,4 +1,4 @@
-.PHONY: all build run test lint interop endurance bench clean install
+.PHONY: all build run test fuzz lint interop endurance bench clean install
 all: build
 build:
 	cargo build --release --locked
@@ -6,6 +6,9 @@ run: build
 	./target/release/mailslot --create
 test:
 	cargo test --locked
+# Random sessions for FUZZ_SECONDS, from a seed that is printed.
+fuzz:
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --release --locked --test it fuzz -- --nocapture
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings

@@ -4,8 +4,8 @@
 //! are escapes), `S:` is the start of a whole reply or `closed`, `M:` says how many messages
 //! a mailbox then holds, `B:` is the content of its only one.
 
-use crate::server::{Client, Server, Setup};
-use std::path::Path;
+use crate::server::{Server, Setup};
+use std::path::{Path, PathBuf};
 
 fn unescape(text: &str) -> String {
     let mut out = String::new();
@@ -25,74 +25,116 @@ fn unescape(text: &str) -> String {
     out
 }
 
-fn run(path: &Path) {
-    let text = std::fs::read_to_string(path).unwrap();
-    let directive = |name: &str| {
-        let lines = text
-            .lines()
-            .filter_map(move |l| l.strip_prefix(name)?.strip_prefix(": "));
-        lines.map(str::to_owned).collect::<Vec<String>>()
-    };
-    let mut setup = Setup {
-        listen: directive("listen"),
-        dirs: directive("dir"),
-        args: directive("args")
-            .iter()
-            .flat_map(|l| l.split_whitespace())
-            .map(str::to_owned)
-            .collect(),
-        files: Vec::new(),
-    };
-    for line in directive("file") {
-        let (name, content) = line.split_once(' ').unwrap();
-        match setup.files.iter_mut().find(|(known, _)| known == name) {
-            Some((_, all)) => all.push_str(&format!("{content}\n")),
-            None => setup.files.push((name.to_owned(), format!("{content}\n"))),
+/// A dialogue as its file has it.
+pub struct Script {
+    pub setup: Setup,
+    /// With the place of each in its file.
+    pub lines: Vec<(String, Line)>,
+}
+
+pub enum Line {
+    Client(Vec<u8>),
+    /// The start of a reply; none for the end of the connection.
+    Server(Option<String>),
+    Count(String, usize),
+    Content(String, String),
+}
+
+impl Script {
+    pub fn read(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut script = Self {
+            setup: Setup::default(),
+            lines: Vec::new(),
+        };
+        for (number, line) in text.lines().enumerate() {
+            let place = format!("{}:{}", path.display(), number + 1);
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (kind, rest) = line
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("{place}: {line}"));
+            let words = || {
+                let (name, content) = rest.split_once(' ').unwrap();
+                (name.to_owned(), content)
+            };
+            let said = match kind {
+                "C" => Line::Client(unescape(rest).into_bytes()),
+                "S" => Line::Server((rest != "closed").then(|| rest.to_owned())),
+                "M" => Line::Count(words().0, words().1.parse().unwrap()),
+                "B" => Line::Content(words().0, unescape(&format!("{}\\c", words().1))),
+                _ => {
+                    script.setup(kind, rest, &place);
+                    continue;
+                }
+            };
+            script.lines.push((place, said));
         }
+        script
     }
-    let server = Server::launch(&setup).unwrap();
-    let mut client: Client = server.client();
-    for (number, line) in text.lines().enumerate() {
-        let place = format!("{}:{}", path.display(), number + 1);
-        if let Some(sent) = line.strip_prefix("C: ") {
-            client.send(unescape(sent).as_bytes());
-        } else if line == "S: closed" {
-            assert_eq!(client.reply(), "", "{place}");
-        } else if let Some(expected) = line.strip_prefix("S: ") {
-            let reply = client.reply();
-            assert!(
-                reply.replace("\r\n", "|").starts_with(expected),
-                "{place}: {reply}"
-            );
-        } else if let Some(rule) = line.strip_prefix("M: ") {
-            let (mailbox, count) = rule.split_once(' ').unwrap();
-            assert_eq!(server.messages(mailbox).len().to_string(), count, "{place}");
-        } else if let Some(rule) = line.strip_prefix("B: ") {
-            let (mailbox, content) = rule.split_once(' ').unwrap();
-            let content = unescape(&format!("{content}\\c"));
-            assert_eq!(server.messages(mailbox), [content], "{place}");
-        } else {
-            assert!(
-                line.is_empty()
-                    || ["#", "args: ", "listen: ", "file: ", "dir: "]
-                        .iter()
-                        .any(|d| line.starts_with(d)),
-                "{place}: {line}"
-            );
+
+    fn setup(&mut self, kind: &str, rest: &str, place: &str) {
+        let setup = &mut self.setup;
+        match kind {
+            "listen" => setup.listen.push(rest.to_owned()),
+            "dir" => setup.dirs.push(rest.to_owned()),
+            "args" => setup
+                .args
+                .extend(rest.split_whitespace().map(str::to_owned)),
+            "file" => {
+                let (name, content) = rest.split_once(' ').unwrap();
+                match setup.files.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, all)) => all.push_str(&format!("{content}\n")),
+                    None => setup.files.push((name.to_owned(), format!("{content}\n"))),
+                }
+            }
+            _ => panic!("{place}: what is '{kind}:'?"),
         }
     }
 }
 
-#[test]
-fn every_dialogue() {
+pub fn files() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
     let mut files: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
         .map(|e| e.unwrap().path())
         .collect();
     files.sort();
-    assert!(files.len() >= 5);
-    files.iter().for_each(|file| run(file));
+    assert!(files.len() >= 12);
+    files
+}
+
+/// Whether a whole reply begins as the file says; its lines are separated by `|` there.
+pub fn matches(reply: &str, expected: &Option<String>) -> bool {
+    match expected {
+        None => reply.is_empty(),
+        Some(start) => reply.replace("\r\n", "|").starts_with(start),
+    }
+}
+
+#[test]
+fn every_dialogue() {
+    for path in files() {
+        let script = Script::read(&path);
+        let server = Server::launch(&script.setup).unwrap();
+        let mut client = server.client();
+        for (place, line) in &script.lines {
+            match line {
+                Line::Client(octets) => client.send(octets),
+                Line::Server(expected) => {
+                    let reply = client.reply();
+                    assert!(matches(&reply, expected), "{place}: {reply}");
+                }
+                Line::Count(mailbox, count) => {
+                    assert_eq!(server.messages(mailbox).len(), *count, "{place}");
+                }
+                Line::Content(mailbox, content) => {
+                    assert_eq!(server.messages(mailbox), [content.as_str()], "{place}");
+                }
+            }
+        }
+    }
 }
 
 /// A1: every smuggling input gets one reply and makes no message, rejected or normalized.

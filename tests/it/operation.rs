@@ -178,3 +178,50 @@ fn alpn() {
         assert_eq!(tls.is_ok(), good, "{protocols:?}");
     }
 }
+
+/// F11: out of descriptors, newcomers hear 421 and the listener stays.
+#[test]
+fn out_of_descriptors() {
+    let dir = std::env::temp_dir().join(format!("mailslot-descriptors-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let command = "ulimit -n 24; exec \"$0\" --create --listen smtp://127.0.0.1:0";
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", command, env!("CARGO_BIN_EXE_mailslot")])
+        .current_dir(&dir)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening on") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0);
+    }
+    let address = line.trim().rsplit("//").next().unwrap().to_owned();
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    let greeting = |socket: &std::net::TcpStream| {
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).unwrap();
+        line.chars().take(3).collect::<String>()
+    };
+    let open: Vec<_> = (0..40)
+        .map(|_| std::net::TcpStream::connect(&address).unwrap())
+        .collect();
+    let codes: Vec<String> = open.iter().map(greeting).collect();
+    assert!(
+        codes.contains(&"220".to_owned()) && codes.contains(&"421".to_owned()),
+        "{codes:?}"
+    );
+    assert!(
+        codes.iter().all(|code| code == "220" || code == "421"),
+        "{codes:?}"
+    );
+    drop(open);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while greeting(&std::net::TcpStream::connect(&address).unwrap()) != "220" {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+}
