@@ -328,6 +328,7 @@ impl Directory {
         let Some(mut target) = self.target(local, domain) else {
             return Ok(None);
         };
+        let made = self.create && may_create;
         let listed = match &self.users {
             Some(users) => {
                 let entry = users.find(local, self.domains.key(domain));
@@ -335,9 +336,9 @@ impl Directory {
                     .inspect(|entry| self.adapt(&mut target, entry, domain))
                     .is_some()
             }
-            None => exists(&target.maildir)?,
+            // Whether it is there already makes no difference then.
+            None => made || exists(&target.maildir)?,
         };
-        let made = self.create && may_create;
         if !(listed || made) {
             return Ok(None);
         }

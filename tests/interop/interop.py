@@ -418,6 +418,39 @@ def clients(home):
                     sends(f"msmtp {mechanism} over {what}", program(*command, input=(case / "m").read_text()))
 
 
+def by_curl(case, port, attachment):
+    if need("curl"):
+        return
+
+    def send(content, *to):
+        (case / "content").write_bytes(content)
+        recipients = [word for name in to for word in ("--mail-rcpt", f"{name}@localhost")]
+        command = ["curl", "-sS", f"smtp://127.0.0.1:{port}", "--mail-from", "a@b", *recipients, "-T", str(case / "content")]
+        subprocess.run(command, check=True, timeout=60)
+
+    send(b"Subject: p\r\n\r\nplain\r\n", "curl-plain")
+    send(b"Subject: d\r\n\r\n.\r\n..\r\n.a\r\n", "curl-dots")
+    send("Subject: für\r\n\r\nä\r\n".encode(), "curl-josé")
+    send(attachment, "curl-big")
+    send(b"Subject: all\r\n\r\nx\r\n", *(f"curl{n}" for n in range(50)))
+
+
+def by_swaks(case, port):
+    if need("swaks"):
+        return
+
+    def send(to, *more):
+        command = ["swaks", "--server", f"127.0.0.1:{port}", "-f", "a@b", "-t", to, *more]
+        subprocess.run(command, check=True, timeout=60, capture_output=True)
+
+    (case / "content").write_bytes(b"Subject: big\n\n" + b"x" * 20_000_000 + b"\n")
+    send("swaks-plain@localhost", "--body", "plain")
+    send("swaks-dots@localhost", "--body", ".\n..\n.a")
+    send("swaks-utf8@localhost", "--header", "Subject: für")
+    send("swaks-big@localhost", "--data", f"@{case}/content")
+    send(",".join(f"swaks{n}@localhost" for n in range(50)), "--body", "x")
+
+
 def shapes(home):
     """What issue trackers are full of: dots, UTF-8, size, many recipients; by three clients."""
     case = home / "shapes"
@@ -432,11 +465,8 @@ def shapes(home):
         client.sendmail("a@b", ["big@localhost"], attachment)
         client.sendmail("a@b", [f"u{n}@localhost" for n in range(50)], b"Subject: all\r\n\r\nx\r\n")
         client.quit()
-        (case / "big").write_bytes(attachment)
-        if not need("curl"):
-            subprocess.run(["curl", "-sS", f"smtp://127.0.0.1:{port}", "--mail-from", "a@b", "--mail-rcpt", "curl@localhost", "-T", str(case / "big")], check=True, timeout=60)
-        if not need("swaks"):
-            subprocess.run(["swaks", "--server", f"127.0.0.1:{port}", "-f", "a@b", "-t", "swaks@localhost", "--body", ".\n..x"], check=True, timeout=60, capture_output=True)
+        by_curl(case, port, attachment)
+        by_swaks(case, port)
     mail = case / "mail/localhost"
 
     def only(name):
@@ -447,11 +477,18 @@ def shapes(home):
     check("UTF-8 address and header", only("josé").endswith("Subject: für\n\nä\n".encode()))
     big = attachment.replace(b"\r\n", b"\n")
     check("20 MB by smtplib", only("big").endswith(big))
-    for name, body in (("curl", big), ("swaks", b"\n\n.\n..x\n")):
-        if need(name):
-            skip(name, "not installed")
-        else:
-            check(f"a message by {name}", body.rstrip(b"\n") in only(name))
+    for program in ("curl", "swaks"):
+        if need(program):
+            skip(program, "not installed")
+            continue
+        check(f"{program}: plain", b"\n\nplain\n" in only(f"{program}-plain"))
+        check(f"{program}: dot lines", b"\n\n.\n..\n.a\n" in only(f"{program}-dots"))
+        # swaks knows no SMTPUTF8: its UTF-8 is in the header alone.
+        name = "curl-josé" if program == "curl" else "swaks-utf8"
+        check(f"{program}: UTF-8", "Subject: für\n".encode() in only(name))
+        check(f"{program}: 20 MB", (big if program == "curl" else b"x" * 20_000_000) in only(f"{program}-big"))
+        inodes = {messages(mail / f"{program}{n}")[0].stat().st_ino for n in range(50)}
+        check(f"{program}: 50 recipients, one inode", len(inodes) == 1)
     inodes = {messages(mail / f"u{n}")[0].stat().st_ino for n in range(50)}
     check("50 recipients, one inode", len(inodes) == 1)
     if missing := need("mutt"):
