@@ -119,7 +119,14 @@ impl Disk for Real {
     }
 
     fn link_unnamed(&self, file: &File, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-        // The way through /proc needs no capability, unlike AT_EMPTY_PATH on kernels before 6.10.
+        // Straight from the descriptor where the kernel allows it: since Linux 6.10 whoever opened the file may.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        match again(|| linkat(file, "", dir, name, AtFlags::AT_EMPTY_PATH)) {
+            // Without the capability that older kernels ask for.
+            Err(e) if errno(&e) == Some(Errno::ENOENT) => {}
+            other => return other,
+        }
+        // The way through /proc needs no capability, and a walk through that file system.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         again(|| {
             linkat(
@@ -137,7 +144,16 @@ impl Disk for Real {
     }
 
     fn rename(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
-        // A link refuses to replace a file everywhere; renameat2 does so only on some file systems and C libraries.
+        // One call where file system and C library have it.
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        match again(|| {
+            let flags = nix::fcntl::RenameFlags::RENAME_NOREPLACE;
+            nix::fcntl::renameat2(from.0, from.1, to.0, to.1, flags)
+        }) {
+            Err(e) if matches!(errno(&e), Some(Errno::EINVAL | Errno::ENOSYS)) => {}
+            other => return other,
+        }
+        // A link refuses to replace a file everywhere.
         match self.link(from, to) {
             Ok(()) => {}
             // No hard links on this file system: names are unique, and the look before the leap is for clocks set back.
