@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Stack of a connection's thread, in octets. Only touched pages cost memory: 12 KiB of an idle clear
-/// session, 24 KiB of one in TLS. All tests, TLS handshakes included, pass with 64 KiB in an
+/// Stack of a connection's thread, in octets. Only touched pages cost memory: 12 KiB of an idle
+/// session (TLS handshakes have a stack of their own). All tests, TLS handshakes included, pass with 64 KiB in an
 /// unoptimized build, which needs more than a release does; this is four times that.
 const STACK: usize = 256 * 1024;
 /// How long a thread without work is kept.

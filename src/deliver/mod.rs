@@ -7,7 +7,7 @@
 //! `openat` the Maildir, its `tmp` and `new`, `fstatat` its `cur`, `openat` the unnamed file; one `write` with trace
 //! headers and message; `fsync` the file, `linkat` into `new`, `fsync` that directory. Each further 64 KiB is one `write`; a
 //! quota adds reading `maildirsize` twice and one line to it. With several recipients each one costs the four opening
-//! calls (three times for those past the first sixteen), a `linkat` into its `tmp`, a `linkat` and an `unlinkat` that move
+//! calls (three times for those past the first sixteen), a `linkat` into its `tmp`, a `renameat2` that moves
 //! it to `new`, and an `fsync`: so every directory has taken an entry before the first message becomes visible.
 //! Memory per message is the buffer of 64 KiB and the trace headers, whatever its size.
 

@@ -120,12 +120,10 @@ impl Aliases {
         let mut marks: HashMap<(&str, usize), Mark> = HashMap::new();
         for domain in 0..domains {
             let own = self.at.get(domain).into_iter().flatten();
-            for start in self
-                .everywhere
-                .iter()
-                .chain(own)
-                .map(|(name, _)| name.as_str())
-            {
+            // In the order of the file, so that a fault is always reported alike.
+            let mut starts: Vec<(&String, &Rule)> = self.everywhere.iter().chain(own).collect();
+            starts.sort_by_key(|(_, rule)| rule.line);
+            for start in starts.into_iter().map(|(name, _)| name.as_str()) {
                 let mut stack = vec![((start, domain), 0_usize)];
                 while let Some((node, next)) = stack.pop() {
                     let Some(rule) = self.rule(node.0, node.1) else {
