@@ -346,6 +346,29 @@ service anvil {{
 
 # --- Clients -------------------------------------------------------------------------------------
 
+NODE = """
+const [port, secure, authMethod] = process.argv.slice(2);
+require("nodemailer").createTransport({
+  host: "127.0.0.1", port: Number(port), secure: secure === "true", requireTLS: secure !== "true",
+  authMethod, auth: { user: "alice", pass: "secret" }, tls: { rejectUnauthorized: false },
+}).sendMail({ from: "alice@localhost", to: "bob@localhost", subject: "x", text: "hello" })
+  .catch((error) => { console.error(error); process.exit(1); });
+"""
+
+
+def nodemailer(case):
+    """Why it cannot be tried, if it cannot."""
+    if missing := need("node", "npm"):
+        return missing
+    install = ["npm", "install", "--silent", "--prefix", str(case), "nodemailer"]
+    try:
+        subprocess.run(install, check=True, timeout=60, capture_output=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return "npm has no nodemailer here"
+    (case / "send.js").write_text(NODE)
+    return None
+
+
 def clients(home):
     case = home / "clients"
     (case / "mail").mkdir(parents=True)
@@ -409,6 +432,12 @@ def clients(home):
             for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5"):
                 sends(f"swaks {mechanism} over STARTTLS", program("swaks", "-tls", "-p", str(clear), "-a", mechanism, *common))
                 sends(f"swaks {mechanism} over implicit TLS", program("swaks", "-tlsc", "-p", str(implicit), "-a", mechanism, *common))
+        if why := nodemailer(case):
+            skip("nodemailer", why)
+        else:
+            for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5"):
+                for what, port, secure in (("STARTTLS", clear, "false"), ("implicit TLS", implicit, "true")):
+                    sends(f"nodemailer {mechanism} over {what}", program("node", "send.js", str(port), secure, mechanism, cwd=case))
         if missing := need("msmtp"):
             skip("msmtp", missing)
         else:
