@@ -34,7 +34,6 @@ const BY_CASES: &[(&str, &str)] = &[
 /// Requirements that no test cites, and why.
 #[rustfmt::skip]
 const WITHOUT: &[(&str, &str)] = &[
-    ("A10", "no test yet of slow clients and floods as one; R073 and F48 are its parts"),
     ("R022", "no test yet of the form of the reply to EHLO"),
     ("R043", "no test yet of the whole set of codes behind end of data"),
     ("R045", "tested without the id: dialogues::limits_of_connections and a_shutdown_is_peaceful"),

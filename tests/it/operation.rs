@@ -225,3 +225,19 @@ fn out_of_descriptors() {
     child.wait().unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// A10: with more than four fifths of the connections in use, a newcomer's wait is a tenth.
+#[test]
+fn pressed_for_room() {
+    let server = Server::start(&["--max-connections", "5", "--timeout", "30s"]);
+    let mut others: Vec<_> = (0..4).map(|_| server.client()).collect();
+    others
+        .iter_mut()
+        .for_each(|other| assert!(other.reply().starts_with("220")));
+    let mut last = server.client();
+    assert!(last.reply().starts_with("220"));
+    // The client itself gives up after 20 seconds.
+    assert!(last.reply().starts_with("421 4.4.2"));
+    others[0].send(b"NOOP\r\n");
+    assert!(others[0].reply().starts_with("250"));
+}
