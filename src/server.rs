@@ -140,10 +140,16 @@ impl Server {
     /// later: a volume that is gone gets no shadow tree.
     fn make_root(&self) -> Result<(), String> {
         let site = self.shared.site();
+        let root = site.directory.root();
         if !site.directory.creates() {
+            if !root.is_dir() {
+                log::warn!(
+                    "{} is no directory: mail is answered 451 until it is",
+                    root.display()
+                );
+            }
             return Ok(());
         }
-        let root = site.directory.root();
         std::fs::create_dir_all(&root).map_err(|e| format!("{}: {e}", root.display()))
     }
 
