@@ -133,17 +133,18 @@ impl Stream {
         let mut sent = 0;
         while let Some(rest) = self.output.get(sent..).filter(|rest| !rest.is_empty()) {
             self.wire.deadline = deadline;
-            sent += match &mut self.tls {
-                None => match self.wire.write(rest)? {
-                    0 => return Err(ErrorKind::WriteZero.into()),
-                    octets => octets,
-                },
+            let octets = match &mut self.tls {
+                None => self.wire.write(rest)?,
                 Some(tls) => {
                     let octets = tls.writer().write(rest)?;
                     send_records(tls, &mut self.wire)?;
                     octets
                 }
             };
+            if octets == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            sent += octets;
         }
         self.output.clear();
         Ok(())

@@ -129,3 +129,44 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    /// F40: both forms of time; the fields behind do not matter.
+    #[test]
+    fn the_end_of_validity() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+        let identity = Identity::load(&dir.join("cert.pem"), &dir.join("key.pem")).unwrap();
+        assert!(identity.not_after().unwrap().starts_with("2126"));
+        let certificate = |year: &[u8]| {
+            let time = [&[UTC_TIME, 13], year, b"0102030405Z"].concat();
+            let validity = [&[0x30, 30], time.as_slice(), &time].concat();
+            let fields = [&[2, 1, 1, 0x30, 0, 0x30, 0], validity.as_slice()].concat();
+            let inner = [
+                &[0x30, u8::try_from(fields.len()).unwrap()],
+                fields.as_slice(),
+            ]
+            .concat();
+            [
+                &[0x30, u8::try_from(inner.len()).unwrap()],
+                inner.as_slice(),
+            ]
+            .concat()
+        };
+        assert_eq!(
+            not_after(&certificate(b"49")).as_deref(),
+            Some("20490102030405")
+        );
+        assert_eq!(
+            not_after(&certificate(b"50")).as_deref(),
+            Some("19500102030405")
+        );
+        let whole = certificate(b"49");
+        for cut in 0..whole.len() {
+            assert_eq!(not_after(whole.get(..cut).unwrap()), None, "{cut}");
+        }
+    }
+}
