@@ -38,9 +38,11 @@ pub fn rfc5322_now() -> String {
 pub fn unique() -> String {
     static COUNT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0) & 0xffff_ffff));
+    // Asked for once: nothing here forks.
+    static PID: LazyLock<u32> = LazyLock::new(std::process::id);
     let now = since_epoch();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let pid = std::process::id();
+    let pid = *PID;
     format!("{}.M{}P{pid}Q{count}", now.as_secs(), now.subsec_micros())
 }
 

@@ -34,13 +34,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 struct Conn<'a> {
     shared: &'a Shared,
     live: &'a Live,
-    peer: &'a Peer,
     client: &'a str,
+    /// The client as Received names it.
+    trace_name: String,
     port: usize,
     site: Arc<Site>,
     generation: u64,
     stream: Stream,
-    session: Session<Vec<Target>>,
+    session: Session<Vec<Arc<Target>>>,
     cipher: Option<String>,
     begun: Instant,
     messages: u64,
@@ -116,8 +117,8 @@ impl<'a> Conn<'a> {
         let mut conn = Self {
             shared,
             live,
-            peer,
             client,
+            trace_name: event::trace_name(peer),
             port,
             site,
             generation,
@@ -291,19 +292,19 @@ impl<'a> Conn<'a> {
     /// DATA to its lone dot.
     #[inline(never)]
     fn data(&mut self) -> io::Result<Next> {
-        let shared = self.shared;
         let begun = Instant::now();
-        let mut spool = shared.store.begin(self.trace(), self.targets(), Form::Text);
+        let mut spool = self.begin(Form::Text);
         let policy = self.session.policy();
         let (bare_newline, limit) = (policy.bare_newline, policy.max_size);
         let mut dots = Dots::new(bare_newline);
-        let mut out = Vec::new();
+        let mut surplus = Vec::new();
         let refused = self.body(|input| {
-            out.clear();
-            let fed = dots.feed(input, &mut out);
-            if dots.size() <= limit {
-                spool.write(&out);
-            }
+            let fed = if dots.size() <= limit {
+                spool.decode(|out| dots.feed(input, out))
+            } else {
+                surplus.clear();
+                dots.feed(input, &mut surplus)
+            };
             match fed {
                 _ if dots.size() > limit.saturating_mul(2) => Err(reply::TOO_MUCH),
                 Fed::More => Ok((input.len(), false)),
@@ -328,14 +329,13 @@ impl<'a> Conn<'a> {
     /// LF on disk where the message is not BINARYMIME.
     #[inline(never)]
     fn chunk(&mut self, size: u64, last: bool, open: &mut Option<Chunked>) -> io::Result<Next> {
-        let shared = self.shared;
         let mut chunked = open.take().unwrap_or_else(|| {
             let body = self.session.transaction().and_then(|t| t.params.body);
             let binary = body == Some(BodyType::Binary);
             let form = if binary { Form::Binary } else { Form::Text };
             Chunked {
                 begun: Instant::now(),
-                spool: shared.store.begin(self.trace(), self.targets(), form),
+                spool: self.begin(form),
                 binary,
                 cr: false,
                 size: 0,
@@ -411,15 +411,15 @@ impl<'a> Conn<'a> {
     #[inline(never)]
     fn conclude(&mut self, message: Result<Spool, Reply>, size: u64, begun: Instant) -> Next {
         let each = self.session.policy().service == Service::Lmtp;
-        let counts: Vec<usize> = self.recipients().map(<[Target]>::len).collect();
         let (id, outcomes) = match message {
             Err(refused) => {
-                let replies = if each { counts.len() } else { 1 };
+                let replies = if each { self.recipients().count() } else { 1 };
                 ("none".to_owned(), vec![refused; replies])
             }
             Ok(spool) => {
                 let id = spool.id().to_owned();
                 let outcomes = if each {
+                    let counts: Vec<usize> = self.recipients().map(<[_]>::len).collect();
                     commit_each(spool, &counts)
                 } else {
                     vec![match spool.commit() {
@@ -433,71 +433,58 @@ impl<'a> Conn<'a> {
         if outcomes.iter().any(|outcome| !outcome.is_error()) {
             self.messages += 1;
         }
-        let maildirs = self.unswept();
         self.log_message(&id, &outcomes, size, begun);
         let (replies, next) = self.session.finish(outcomes);
         for reply in &replies {
             self.say(Some(reply));
         }
-        self.sweep(&maildirs);
+        self.sweep();
         next
     }
 
-    /// The Maildirs of this message whose `tmp/` has not been looked at for a while.
-    fn unswept(&self) -> Vec<std::path::PathBuf> {
-        let all = self.recipients().flatten().map(|t| &t.maildir);
-        all.filter(|m| self.shared.store.due(m)).cloned().collect()
-    }
-
     /// Housekeeping, behind the reply: no client waits for it.
-    fn sweep(&mut self, maildirs: &[std::path::PathBuf]) {
-        if maildirs.is_empty() {
-            return;
-        }
-        // Where the client is gone, the next read will say so.
-        let _ = self.stream.flush(Instant::now() + FAREWELL);
-        for maildir in maildirs {
-            self.shared.store.sweep(maildir);
+    fn sweep(&mut self) {
+        if self.shared.store.sweep_due() {
+            // Where the client is gone, the next read will say so.
+            let _ = self.stream.flush(Instant::now() + FAREWELL);
+            self.shared.store.sweep();
         }
     }
 
     fn log_message(&self, id: &str, outcomes: &[Reply], size: u64, begun: Instant) {
-        let statuses: Vec<u16> = outcomes.iter().map(Reply::code).collect();
-        let (who, took) = (self.who(), begun.elapsed());
-        event::message(id, &who, &self.session, &statuses, size, took);
+        if log::log_enabled!(log::Level::Info) {
+            let statuses: Vec<u16> = outcomes.iter().map(Reply::code).collect();
+            let (who, took) = (self.who(), begun.elapsed());
+            event::message(id, &who, &self.session, &statuses, size, took);
+        }
     }
 
     /// The mailboxes of each recipient.
-    fn recipients(&self) -> impl Iterator<Item = &[Target]> {
+    fn recipients(&self) -> impl Iterator<Item = &[Arc<Target>]> {
         let transaction = self.session.transaction().into_iter();
         transaction.flat_map(|t| t.recipients.iter().map(|(_, targets)| targets.as_slice()))
     }
 
-    /// All mailboxes, in the order of the recipients.
-    fn targets(&self) -> Vec<Target> {
-        self.recipients().flatten().cloned().collect()
-    }
-
-    fn trace(&self) -> Trace {
+    /// Opens the spool of the transaction's message.
+    fn begin(&self, form: Form) -> Spool {
         let transaction = self.session.transaction();
-        let recipient = match transaction.map(|t| t.recipients.as_slice()) {
-            Some([(only, _)]) => Some(only.to_string()),
-            _ => None,
-        };
         let policy = self.session.policy();
-        let user = self.session.user().filter(|_| self.shared.auth_header);
-        Trace {
-            reverse_path: transaction
-                .map(|t| t.reverse_path.to_string())
-                .unwrap_or_default(),
-            helo: self.session.helo().unwrap_or("unknown").to_owned(),
-            peer: event::trace_name(self.peer),
-            hostname: policy.hostname.clone(),
+        let trace = Trace {
+            reverse_path: transaction.map_or(&"", |t| &t.reverse_path),
+            helo: self.session.helo().unwrap_or("unknown"),
+            peer: &self.trace_name,
+            hostname: &policy.hostname,
             protocol: self.session.protocol(),
-            recipient,
-            user: user.map(str::to_owned),
+            recipient: match transaction.map(|t| t.recipients.as_slice()) {
+                Some([(only, _)]) => Some(only),
+                _ => None,
+            },
+            user: self.session.user().filter(|_| self.shared.auth_header),
             submission: policy.service == Service::Submission,
-        }
+        };
+        let targets = self.recipients().flatten().cloned().collect();
+        let size = transaction.and_then(|t| t.params.size);
+        self.shared.store.begin(&trace, targets, form, size)
     }
 }
 

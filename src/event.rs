@@ -88,9 +88,6 @@ pub fn message<R>(
     size: u64,
     took: Duration,
 ) {
-    if !log::log_enabled!(log::Level::Info) {
-        return;
-    }
     let Some(transaction) = session.transaction() else {
         return;
     };

@@ -15,6 +15,7 @@ use crate::site::{Live, Port, Shared, Site};
 use crate::smtp::reply;
 use crate::smtp::session::{Policy, Service};
 use mio::Waker;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use std::collections::HashMap;
 use std::io;
@@ -29,6 +30,14 @@ use std::time::{Duration, Instant};
 const STACK: usize = 256 * 1024;
 /// How long a thread without work is kept.
 const KEEP: Duration = Duration::from_secs(30);
+/// Descriptors of Maildirs kept open, where the system allows that many.
+const OPEN: usize = 1_024;
+/// Descriptors of a connection: its socket, a message's file, and one to spare.
+const EACH: usize = 3;
+/// Descriptors of everything else: listeners, files being read, the log.
+const OTHERS: usize = 64;
+/// How often a server that has connections looks for what it may close.
+const TIDY: Duration = Duration::from_secs(10);
 /// How long a message may still take at a shutdown.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -45,7 +54,8 @@ impl Server {
     /// The file, the line and what is wrong (78).
     pub fn new(config: Config) -> Result<Self, Failure> {
         let site = load(&config).map_err(|text| Failure { text, status: 78 })?;
-        let store = Store::new(&config.policy.hostname, config.sync);
+        let open = descriptors(config.max_connections);
+        let store = Store::new(&config.policy.hostname, config.sync, open);
         let shared = Shared::new(Arc::new(site), store, config.timeout, config.auth_header);
         Ok(Self {
             config: Arc::new(config),
@@ -126,10 +136,18 @@ impl Server {
             pool: Pool::new(self.config.max_connections, STACK, KEEP),
             shared: Arc::clone(&self.shared),
         };
+        // Without connections nothing is opened, and a server with nothing to do sleeps.
+        let mut tidy: Option<Instant> = None;
         while !self.shared.stopping.load(Ordering::SeqCst) {
+            let pause = tidy.map(|at| at.saturating_duration_since(Instant::now()));
             listeners
-                .wait(&mut |tag, accepted| gate.admit(tag, accepted))
+                .wait(pause, &mut |tag, accepted| gate.admit(tag, accepted))
                 .map_err(|e| system(format!("poll: {e}")))?;
+            let now = Instant::now();
+            if tidy.is_none_or(|at| at <= now) {
+                let open = tidy.is_none() || self.shared.store.close_idle();
+                tidy = (open || !gate.crowd.is_empty()).then(|| now + TIDY);
+            }
         }
         drop(listeners);
         gate.crowd.drain();
@@ -168,6 +186,29 @@ impl Server {
         };
         std::thread::Builder::new().spawn(wait).map(|_| ())
     }
+}
+
+/// Raises the number of descriptors this process may have as far as it needs and may, and tells how many of them
+/// Maildirs may take.
+fn descriptors(max_connections: usize) -> usize {
+    let wanted = max_connections.saturating_mul(EACH).saturating_add(OTHERS);
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 0;
+    };
+    let all = u64::try_from(wanted.saturating_add(OPEN)).unwrap_or(u64::MAX);
+    let limit = if soft < all && setrlimit(Resource::RLIMIT_NOFILE, all.min(hard), hard).is_ok() {
+        all.min(hard)
+    } else {
+        soft
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if limit < wanted {
+        log::warn!(
+            "{limit} open files are allowed, and {max_connections} connections may need {wanted}: beyond that \
+            they are answered 421"
+        );
+    }
+    limit.saturating_sub(wanted).min(OPEN)
 }
 
 /// Reads users, aliases, certificate and key: all of them or nothing.
@@ -284,6 +325,11 @@ impl Crowd {
             return Err(reply::UNAVAILABLE);
         }
         Ok(member)
+    }
+
+    /// Whether nobody is inside.
+    fn is_empty(&self) -> bool {
+        self.lock().live.is_empty()
     }
 
     /// More than four fifths in use: waits get shorter.

@@ -108,9 +108,13 @@ impl Accounts for World<'_> {
 }
 
 impl Host for World<'_> {
-    type Recipient = Vec<Target>;
+    type Recipient = Vec<Arc<Target>>;
 
-    fn recipient(&mut self, to: &ForwardPath, size: Option<u64>) -> Result<Vec<Target>, Refusal> {
+    fn recipient(
+        &mut self,
+        to: &ForwardPath,
+        size: Option<u64>,
+    ) -> Result<Self::Recipient, Refusal> {
         let targets = self.directory.resolve(to)?;
         for target in &targets {
             self.store.quota_check(target, size.unwrap_or(0))?;
@@ -119,7 +123,7 @@ impl Host for World<'_> {
     }
 
     fn room(&mut self, octets: u64) -> Result<(), Refusal> {
-        self.store.room(&self.directory.root(), octets)
+        self.store.room(self.directory.root(), octets)
     }
 
     fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {

@@ -1,5 +1,6 @@
 //! The verdict on a message: from a sealed file to a name in every target's `new/`. A review of durability is a
-//! review of this file. The order is always: file synced, quota taken, link made, directory synced, receipt.
+//! review of this file. The order is always: file synced, quota taken, every directory open and in its place, copies
+//! made where a link does not do, links made, directories synced, receipt.
 //! Whatever is left half done when one of these fails is undone by the spool's drop.
 
 use std::io;
@@ -26,32 +27,54 @@ impl Spool {
         }
         let targets = self.distinct();
         self.reserve_all(&targets)?;
-        match targets.as_slice() {
-            [] => return Err(Refusal::local(reply::LOCAL_ERROR)),
-            &[only] => self.deliver(only)?,
-            _ => self.deliver_together(&targets)?,
+        self.prepare(&targets)?;
+        for (at, &index) in targets.iter().enumerate() {
+            if !self.appear(index)? {
+                // It takes a copy after all. Those behind it may too, and theirs are made before any more is visible.
+                let rest = targets.get(at..).unwrap_or_default();
+                rest.iter().try_for_each(|&index| self.stage_copy(index))?;
+                self.publish(index)?;
+            }
         }
-        let receipts: Result<Vec<Delivered>, Refusal> =
-            targets.iter().map(|&index| self.receipt(index)).collect();
-        let first = receipts?.into_iter().next();
-        first.ok_or_else(|| Refusal::local(reply::LOCAL_ERROR))
+        for &index in &targets {
+            self.make_durable(index)?;
+        }
+        let receipts = targets.iter().map(|&index| self.receipt(index));
+        receipts
+            .reduce(|first, next| next.and(first))
+            .unwrap_or_else(|| Err(Refusal::local(reply::LOCAL_ERROR)))
     }
 
-    /// Delivers to each target by itself (LMTP, RFC 2033 §4.2), in order, all from one file.
+    /// Delivers to each target by itself (LMTP, RFC 2033 §4.2), in order, all from one file. The directories are
+    /// synced when all have their names: on a file system with a journal the first sync then serves all.
     pub fn commit_each(mut self) -> Vec<Result<Delivered, Refusal>> {
         let sealed = self.seal();
-        let mut outcomes: Vec<Result<Delivered, Refusal>> = Vec::with_capacity(self.places.len());
+        let mut outcomes: Vec<Result<(), Refusal>> = Vec::with_capacity(self.places.len());
         for index in 0..self.places.len() {
             let twin = self.places.get(index).and_then(|place| place.twin);
             let outcome = match twin.and_then(|twin| outcomes.get(twin)) {
                 Some(same) => same.clone(),
                 None => self
                     .own_refusal(index, &sealed)
-                    .and_then(|()| self.deliver_alone(index)),
+                    .and_then(|()| self.appear_alone(index)),
             };
             outcomes.push(outcome);
         }
-        outcomes
+        let mut delivered: Vec<Result<Delivered, Refusal>> = Vec::with_capacity(outcomes.len());
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            let twin = self.places.get(index).and_then(|place| place.twin);
+            let outcome = match twin.and_then(|twin| delivered.get(twin)) {
+                Some(same) => same.clone(),
+                None => outcome
+                    .and_then(|()| self.make_durable(index))
+                    .and_then(|()| self.receipt(index)),
+            };
+            if outcome.is_err() && twin.is_none() {
+                self.undo(index);
+            }
+            delivered.push(outcome);
+        }
+        delivered
     }
 
     /// What was wrong with a target already, or else with the message.
@@ -67,24 +90,29 @@ impl Spool {
     }
 
     /// One target of several, with its own quota and outcome.
-    fn deliver_alone(&mut self, index: usize) -> Result<Delivered, Refusal> {
-        let outcome = self.reserve(index).and_then(|room| match room {
-            true => self.deliver(index),
-            false => Err(Refusal::policy(reply::MAILBOX_FULL)),
-        });
-        if let Err(error) = outcome {
-            self.undo(index);
-            return Err(error);
+    fn appear_alone(&mut self, index: usize) -> Result<(), Refusal> {
+        if !self.reserve(index)? {
+            return Err(Refusal::policy(reply::MAILBOX_FULL));
         }
-        self.receipt(index)
+        self.prepare(&[index])?;
+        if !self.appear(index)? {
+            self.stage_copy(index)?;
+            self.publish(index)?;
+        }
+        Ok(())
     }
 
     /// The receipt for a target, asked for after its last sync only: the one place where [`Delivered`] is made.
     fn receipt(&mut self, index: usize) -> Result<Delivered, Refusal> {
+        let id = self.id.clone();
+        let shared = Arc::clone(&self.shared);
         let place = self.place(index)?;
         place.done = true;
+        if let Some(dirs) = &place.dirs {
+            shared.keep(&place.target, dirs);
+        }
         Ok(Delivered {
-            id: place.id.clone(),
+            id: place.renamed.as_ref().map_or(id, |(own, _)| own.clone()),
         })
     }
 
@@ -119,57 +147,33 @@ impl Spool {
         Ok(taken.is_some())
     }
 
-    /// Delivers to one target: a link straight into `new/`, and that synced.
-    fn deliver(&mut self, index: usize) -> Result<(), Refusal> {
-        let dirs = self.dirs(index)?;
-        if self.attach(index, &dirs, true)? {
-            self.place(index)?.published = true;
-        } else {
-            self.stage_copy(index, &dirs)?;
-            self.publish(index, &dirs)?;
-        }
-        self.shared.sync(&dirs.new).map_err(|e| refusal(&e))
-    }
-
-    /// Delivers to several: into every `tmp/` first, then all of them into `new/`, then the directories synced.
-    fn deliver_together(&mut self, targets: &[usize]) -> Result<(), Refusal> {
+    /// Everything that can be done before the message is visible anywhere: the directories of every target are open and
+    /// where their paths lead, and where only a copy can get, it is made and synced.
+    fn prepare(&mut self, targets: &[usize]) -> Result<(), Refusal> {
         for &index in targets {
-            let dirs = self.dirs(index)?;
-            if self.attach(index, &dirs, false)? {
-                self.place(index)?.staged = true;
-            } else {
-                self.stage_copy(index, &dirs)?;
+            let there = self.dirs(index)?.identity.device;
+            let source = self.source.as_ref();
+            if source.is_some_and(|source| source.home.device != there) {
+                self.stage_copy(index)?;
             }
-        }
-        for &index in targets {
-            let dirs = self.dirs(index)?;
-            self.publish(index, &dirs)?;
-        }
-        for &index in targets {
-            let dirs = self.dirs(index)?;
-            self.shared.sync(&dirs.new).map_err(|e| refusal(&e))?;
         }
         Ok(())
     }
 
-    /// Links the message's file into a target's `new/` or `tmp/`. False where only a copy can get there.
-    fn attach(&mut self, index: usize, dirs: &Dirs, into_new: bool) -> Result<bool, Refusal> {
-        let dir = disk::fd(if into_new { &dirs.new } else { &dirs.tmp });
+    /// Has the message appear in a target's `new/`, by a link, or by moving the copy there. False where there is no copy
+    /// and only that can get there.
+    fn appear(&mut self, index: usize) -> Result<bool, Refusal> {
+        if self.place(index)?.staged {
+            return self.publish(index).map(|()| true);
+        }
+        let dirs = self.dirs(index)?;
         for attempt in 0..ATTEMPTS {
-            let name = self.choose_name(index, attempt)?;
-            let source = self
-                .source
-                .as_ref()
-                .ok_or_else(|| Refusal::local(reply::LOCAL_ERROR))?;
-            let linked = match &source.named {
-                Some((home, own)) => self
-                    .shared
-                    .disk
-                    .link((disk::fd(&home.tmp), own), (dir, &name)),
-                None => self.shared.disk.link_unnamed(&source.file, dir, &name),
-            };
-            match linked {
-                Ok(()) => return Ok(true),
+            self.choose_name(index, attempt)?;
+            match self.link(index, &dirs) {
+                Ok(()) => {
+                    self.place(index)?.published = true;
+                    return Ok(true);
+                }
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => {}
                 Err(e) if needs_copy(&e) => {
                     self.note_missing_proc(&e);
@@ -181,43 +185,74 @@ impl Spool {
         Err(refusal(&Errno::EEXIST.into()))
     }
 
+    /// Gives the message's file its name in a target's `new/`.
+    fn link(&self, index: usize, dirs: &Dirs) -> io::Result<()> {
+        let (Some(source), Some(place)) = (&self.source, self.places.get(index)) else {
+            return Err(Errno::EBADF.into());
+        };
+        let (disk, new, name) = (
+            self.shared.disk.as_ref(),
+            disk::fd(&dirs.new),
+            place.name(&self.name),
+        );
+        match &source.named {
+            Some((tmp, own)) => disk.link((disk::fd(tmp), own), (new, name)),
+            None => disk.link_unnamed(&source.file, new, name),
+        }
+    }
+
+    /// The name in a target's `new/` survives a crash from here on.
+    fn make_durable(&mut self, index: usize) -> Result<(), Refusal> {
+        let dirs = self.dirs(index)?;
+        self.shared.sync(&dirs.new).map_err(|e| refusal(&e))
+    }
+
     /// Copies the message into a target's `tmp/`, durably: another file system, one without hard links, or one link too many.
-    fn stage_copy(&mut self, index: usize, dirs: &Dirs) -> Result<(), Refusal> {
+    fn stage_copy(&mut self, index: usize) -> Result<(), Refusal> {
+        if self.place(index)?.staged {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let tmp = self.dirs(index)?.tmp(shared.disk.as_ref(), shared.sync)?;
         for attempt in 0..ATTEMPTS {
-            let name = self.choose_name(index, attempt)?;
-            let to = match self.shared.disk.create(disk::fd(&dirs.tmp), &name) {
+            self.choose_name(index, attempt)?;
+            let common = self.name.clone();
+            let place = self.place(index)?;
+            let to = match shared.disk.create(disk::fd(&tmp), place.name(&common)) {
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => continue,
                 other => other.map_err(|e| refusal(&e))?,
             };
-            self.place(index)?.staged = true;
+            place.staged = true;
             let Some(Source { file, .. }) = &self.source else {
                 break;
             };
-            let copied = disk::copy(self.shared.disk.as_ref(), file, &to);
+            let copied = disk::copy(shared.disk.as_ref(), file, &to);
             return copied
-                .and_then(|()| self.shared.sync(&to))
+                .and_then(|()| shared.sync(&to))
                 .map_err(|e| refusal(&e));
         }
         Err(refusal(&Errno::EEXIST.into()))
     }
 
     /// Moves a staged message from `tmp/` into `new/`, over nothing that is there.
-    fn publish(&mut self, index: usize, dirs: &Arc<Dirs>) -> Result<(), Refusal> {
-        let staged = self.place(index)?.name.clone();
+    fn publish(&mut self, index: usize) -> Result<(), Refusal> {
+        let shared = Arc::clone(&self.shared);
+        let dirs = self.dirs(index)?;
+        let tmp = dirs.tmp(shared.disk.as_ref(), shared.sync)?;
+        let (tmp, new) = (disk::fd(&tmp), disk::fd(&dirs.new));
+        let common = self.name.clone();
+        let staged = self.place(index)?.name(&common).to_owned();
         for attempt in 0..ATTEMPTS {
-            let id = if attempt == 0 {
-                self.place(index)?.id.clone()
-            } else {
-                clock::unique()
-            };
-            let name = self.shared.name(&id, self.size);
-            let (tmp, new) = (disk::fd(&dirs.tmp), disk::fd(&dirs.new));
-            match self.shared.disk.rename((tmp, &staged), (new, &name)) {
+            let renamed = (attempt > 0).then(|| self.another_name());
+            let name = renamed.as_ref().map_or(staged.as_str(), |(_, name)| name);
+            match shared.disk.rename((tmp, &staged), (new, name)) {
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => {}
                 Err(e) => return Err(refusal(&e)),
                 Ok(()) => {
                     let place = self.place(index)?;
-                    (place.id, place.name) = (id, name);
+                    if renamed.is_some() {
+                        place.renamed = renamed;
+                    }
                     (place.staged, place.published) = (false, true);
                     return Ok(());
                 }
@@ -227,17 +262,17 @@ impl Spool {
     }
 
     /// The message's own name at the first attempt, another one where that is taken (F27).
-    fn choose_name(&mut self, index: usize, attempt: u32) -> Result<String, Refusal> {
-        let id = if attempt == 0 {
-            self.id.clone()
-        } else {
-            clock::unique()
-        };
+    fn choose_name(&mut self, index: usize, attempt: u32) -> Result<(), Refusal> {
+        let renamed = (attempt > 0).then(|| self.another_name());
+        self.place(index)?.renamed = renamed;
+        Ok(())
+    }
+
+    /// An id and the file name that goes with it.
+    fn another_name(&self) -> (String, String) {
+        let id = clock::unique();
         let name = self.shared.name(&id, self.size);
-        let place = self.place(index)?;
-        place.id = id;
-        place.name.clone_from(&name);
-        Ok(name)
+        (id, name)
     }
 
     /// An unnamed file that finds no way to its name means that /proc is missing; the next messages need not try.
@@ -252,13 +287,6 @@ impl Spool {
         {
             self.shared.give_up_unnamed();
         }
-    }
-
-    /// A place by its index.
-    fn place(&mut self, index: usize) -> Result<&mut Place, Refusal> {
-        self.places
-            .get_mut(index)
-            .ok_or_else(|| Refusal::local(reply::LOCAL_ERROR))
     }
 }
 

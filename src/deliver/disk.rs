@@ -12,7 +12,7 @@ use std::path::Path;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat, write};
 
 /// What delivery asks of a file system.
@@ -21,6 +21,10 @@ pub(super) trait Disk: Send + Sync {
     fn open(&self, path: &Path) -> io::Result<OwnedFd>;
     /// Opens a directory in `dir`; with `follow` it may be a symbolic link.
     fn open_in(&self, dir: BorrowedFd<'_>, name: &OsStr, follow: bool) -> io::Result<OwnedFd>;
+    /// Device and inode number of whatever has this path; a link in its last component is not followed.
+    fn identity(&self, path: &Path) -> io::Result<Identity>;
+    /// Device and inode number of an open directory.
+    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity>;
     /// Whether there is a directory of this name.
     fn is_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool>;
     /// Makes a directory of mode 0700.
@@ -49,6 +53,23 @@ pub(super) trait Disk: Send + Sync {
     fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr)) -> io::Result<()>;
 }
 
+/// Which file or directory something is: nothing else on the machine has the same two as long as it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The device, as a number whose width differs between systems.
+    pub(super) device: nix::libc::dev_t,
+    inode: nix::libc::ino_t,
+}
+
+impl From<FileStat> for Identity {
+    fn from(found: FileStat) -> Self {
+        Self {
+            device: found.st_dev,
+            inode: found.st_ino,
+        }
+    }
+}
+
 /// The file system itself.
 pub(super) struct Real;
 
@@ -69,6 +90,14 @@ impl Disk for Real {
             OFlag::O_NOFOLLOW
         };
         again(|| openat(dir, name, DIRECTORY | links, Mode::empty()))
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Identity> {
+        Ok(fstatat(AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW)?.into())
+    }
+
+    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity> {
+        Ok(fstat(dir)?.into())
     }
 
     fn is_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {

@@ -57,6 +57,11 @@ impl Filter {
         self.received
     }
 
+    /// Whether the header block is over: everything else passes as it is.
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::Body
+    }
+
     /// Takes the next octets, appends what is kept of them to `out`, and returns how many were used:
     /// fewer than given where the header block ends among them, and none from then on.
     pub(super) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {

@@ -4,12 +4,13 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use super::disk::{self, Disk, errno};
+use super::disk::{self, Disk, Identity, errno};
 use super::{Sync, Target, refusal};
 use crate::smtp::reply::{self, Refusal};
 
@@ -17,10 +18,31 @@ use crate::smtp::reply::{self, Refusal};
 pub(super) struct Dirs {
     /// The Maildir itself, also where the message goes to one of its folders: `maildirsize` lives here.
     pub(super) base: OwnedFd,
-    /// `tmp/` of the inbox or folder.
-    pub(super) tmp: OwnedFd,
-    /// `new/` of the inbox or folder.
+    /// `new/` of the inbox or folder. The unnamed file of a message is made here too: it is the same file system.
     pub(super) new: OwnedFd,
+    /// Which directory `new` is.
+    pub(super) identity: Identity,
+    /// The path it was opened by.
+    path: PathBuf,
+    /// Whether it is the place that was asked for, and not the inbox for want of the folder.
+    pub(super) as_asked: bool,
+    /// Whether it is among those that are kept open.
+    pub(super) kept: AtomicBool,
+}
+
+impl Dirs {
+    /// `tmp/`, made where it is missing. Only messages with a named file or a copy need it.
+    pub(super) fn tmp(&self, disk: &dyn Disk, sync: Sync) -> Result<OwnedFd, Refusal> {
+        let inbox = disk.open_in(disk::fd(&self.new), "..".as_ref(), false);
+        let inbox = inbox.map_err(|e| refusal(&e))?;
+        ensure(disk, sync, disk::fd(&inbox), "tmp".as_ref(), false)
+    }
+
+    /// Whether a reader who goes by the path comes to this directory: it was not moved, replaced or covered by a mount.
+    pub(super) fn in_place(&self, disk: &dyn Disk) -> bool {
+        disk.identity(&self.path)
+            .is_ok_and(|found| found == self.identity)
+    }
 }
 
 /// Opens a target's directories; those that are missing and may be made are made, their parents synced.
@@ -39,14 +61,30 @@ pub(super) fn open(disk: &dyn Disk, sync: Sync, target: &Target) -> Result<Dirs,
         },
         None => None,
     };
-    let dir = disk::fd(folder.as_ref().unwrap_or(&base));
-    let tmp = ensure(disk, sync, dir, "tmp".as_ref(), false)?;
-    let new = ensure(disk, sync, dir, "new".as_ref(), false)?;
-    // Delivery never goes to cur/, but to some readers it isn't a Maildir without it.
-    if !disk.is_dir(dir, "cur".as_ref()).map_err(|e| refusal(&e))? {
-        ensure(disk, sync, dir, "cur".as_ref(), false)?;
+    let (dir, path) = match (&folder, &target.folder) {
+        (Some(open), Some(name)) => (open, target.maildir.join(name).join("new")),
+        _ => (&base, target.maildir.join("new")),
+    };
+    let new = ensure(disk, sync, disk::fd(dir), "new".as_ref(), false)?;
+    // Delivery seldom goes to tmp/ and never to cur/, but without them it isn't a Maildir.
+    for part in ["tmp", "cur"] {
+        if !disk
+            .is_dir(disk::fd(dir), part.as_ref())
+            .map_err(|e| refusal(&e))?
+        {
+            ensure(disk, sync, disk::fd(dir), part.as_ref(), false)?;
+        }
     }
-    Ok(Dirs { base, tmp, new })
+    let identity = disk.identity_of(disk::fd(&new)).map_err(|e| refusal(&e))?;
+    let as_asked = folder.is_some() == target.folder.is_some();
+    Ok(Dirs {
+        base,
+        new,
+        identity,
+        path,
+        as_asked,
+        kept: AtomicBool::new(false),
+    })
 }
 
 /// Makes a missing Maildir and its parents below the root.

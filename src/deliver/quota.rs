@@ -211,7 +211,8 @@ fn recount(disk: &dyn Disk, dirs: &Dirs, quota: &Quota) -> io::Result<Used> {
         }
     }
     let temporary = format!("{}.{NAME}", clock::unique());
-    let tmp = disk::fd(&dirs.tmp);
+    let tmp = disk.open_in(disk::fd(&dirs.new), "../tmp".as_ref(), false)?;
+    let tmp = disk::fd(&tmp);
     let file = disk.create(tmp, &temporary)?;
     let text = format!("{}\n{} {}\n", quota.definition(), used.bytes, used.messages);
     let written = disk::write_all(disk, &file, text.as_bytes());

@@ -2,16 +2,18 @@
 //! commit (see the sibling `commit`), because the client can hear of them only then; from the first one on the input is swallowed.
 //! Dropping a spool leaves nothing behind.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use super::disk::{self, errno};
+use super::disk::{self, Identity, errno};
 use super::header::Filter;
-use super::maildir::{self, Dirs};
+use super::maildir::Dirs;
 use super::{Form, Shared, Target, Trace, quota, refusal};
 use crate::clock;
 use crate::smtp::reply::{self, Refusal};
@@ -20,6 +22,8 @@ use crate::smtp::reply::{self, Refusal};
 pub struct Spool {
     pub(super) shared: Arc<Shared>,
     pub(super) id: String,
+    /// The file name that goes with the id, once the size is known.
+    pub(super) name: String,
     pub(super) places: Vec<Place>,
     /// The message's file, from the first target whose directories could be opened.
     pub(super) source: Option<Source>,
@@ -33,13 +37,13 @@ pub struct Spool {
 
 /// One target and how far its delivery is. What is not `done` is undone when the spool is dropped.
 pub(super) struct Place {
-    pub(super) target: Target,
+    pub(super) target: Arc<Target>,
     /// An earlier target that is the same mailbox, and whose copy and outcome this one shares.
     pub(super) twin: Option<usize>,
     pub(super) dirs: Option<Arc<Dirs>>,
     pub(super) refusal: Option<Refusal>,
-    pub(super) id: String,
-    pub(super) name: String,
+    /// Id and file name here, where the message's own were taken.
+    pub(super) renamed: Option<(String, String)>,
     pub(super) reserved: bool,
     pub(super) staged: bool,
     pub(super) published: bool,
@@ -49,39 +53,39 @@ pub(super) struct Place {
 /// The file that is written.
 pub(super) struct Source {
     pub(super) file: File,
-    /// The directories and the name in `tmp/`, where the file has one.
-    pub(super) named: Option<(Arc<Dirs>, String)>,
+    /// The device it is on.
+    pub(super) home: Identity,
+    /// `tmp/` and the name there, where the file has one.
+    pub(super) named: Option<(OwnedFd, String)>,
 }
 
 impl Spool {
     /// Opens the file and prepares the trace headers.
     pub(super) fn begin(
         shared: Arc<Shared>,
-        trace: &Trace,
-        targets: Vec<Target>,
+        trace: &Trace<'_>,
+        targets: Vec<Arc<Target>>,
         form: Form,
+        size: Option<u64>,
     ) -> Self {
         let id = clock::unique();
         let date = clock::rfc5322_now();
-        let mut places: Vec<Place> = Vec::with_capacity(targets.len());
-        for target in targets {
-            let same =
-                |p: &Place| p.target.maildir == target.maildir && p.target.folder == target.folder;
-            let twin = places.iter().position(same);
-            places.push(Place::new(target, twin));
-        }
+        let places = places(targets);
         let mut firsts = places
             .iter()
             .filter(|p| p.twin.is_none())
-            .map(|p| &p.target);
+            .map(|p| p.target.as_ref());
         let only = firsts.next().filter(|_| firsts.next().is_none());
-        let buffer = trace.header(only, &id, &date, form);
+        let expected = size.and_then(|size| usize::try_from(size).ok());
+        let room = expected.map_or(SMALL, |size| size.saturating_add(HEADERS).min(BUFFER));
+        let buffer = trace.header(only, &id, &date, form, room);
         let submission = trace
             .submission
             .then(|| (date, format!("<{id}@{}>", trace.hostname)));
         let mut spool = Self {
             shared,
             id,
+            name: String::new(),
             places,
             source: None,
             error: None,
@@ -120,6 +124,23 @@ impl Spool {
         }
     }
 
+    /// Has content decoded to where it is gathered: the same as [`Self::write`] without a copy, once the header block is over.
+    pub fn decode<T>(&mut self, decode: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        if self.error.is_some() || !self.filter.is_over() {
+            let mut decoded = Vec::new();
+            let outcome = decode(&mut decoded);
+            self.write(&decoded);
+            return outcome;
+        }
+        let before = self.buffer.len();
+        let outcome = decode(&mut self.buffer);
+        self.size += (self.buffer.len() - before) as u64;
+        if self.buffer.len() >= BUFFER {
+            self.flush();
+        }
+        outcome
+    }
+
     /// The message is whole: everything goes to the file, and the file to the disk.
     ///
     /// # Errors
@@ -132,6 +153,7 @@ impl Spool {
         if let Some(error) = self.error.clone() {
             return Err(error);
         }
+        self.name = self.shared.name(&self.id, self.size);
         let source = self.source.as_ref().ok_or_else(|| self.unopened())?;
         // Not tried again where it fails: the second call would say that all is well (F03).
         self.shared.sync(&source.file).map_err(|e| refusal(&e))
@@ -140,7 +162,7 @@ impl Spool {
     /// Opens a file in the first target whose directories can be opened.
     fn open(&mut self) {
         for index in 0..self.places.len() {
-            match self.dirs(index).and_then(|dirs| self.create(dirs)) {
+            match self.dirs(index).and_then(|dirs| self.create(&dirs)) {
                 Ok(source) => {
                     self.source = Some(source);
                     return;
@@ -155,12 +177,18 @@ impl Spool {
     }
 
     /// Makes the file, without a name where that's possible.
-    fn create(&self, dirs: Arc<Dirs>) -> Result<Source, Refusal> {
+    fn create(&self, dirs: &Dirs) -> Result<Source, Refusal> {
         let disk = self.shared.disk.as_ref();
-        let tmp = disk::fd(&dirs.tmp);
+        let home = dirs.identity;
         if !self.shared.named_only.load(Ordering::Relaxed) {
-            match disk.unnamed(tmp) {
-                Ok(file) => return Ok(Source { file, named: None }),
+            match disk.unnamed(disk::fd(&dirs.new)) {
+                Ok(file) => {
+                    return Ok(Source {
+                        file,
+                        home,
+                        named: None,
+                    });
+                }
                 // A file system or kernel without O_TMPFILE.
                 Err(e)
                     if matches!(
@@ -170,16 +198,21 @@ impl Spool {
                 Err(e) => return Err(refusal(&e)),
             }
         }
+        let tmp = dirs.tmp(disk, self.shared.sync)?;
         // The size isn't known yet, so this is not the name it will have in new/.
         let name = format!("{}.{}", self.id, self.shared.host);
-        let file = disk.create(tmp, &name).map_err(|e| refusal(&e))?;
+        let file = disk
+            .create(disk::fd(&tmp), &name)
+            .map_err(|e| refusal(&e))?;
         Ok(Source {
             file,
-            named: Some((dirs, name)),
+            home,
+            named: Some((tmp, name)),
         })
     }
 
-    /// A place's open directories. The first few targets keep theirs; more would eat the descriptors of all sessions.
+    /// A place's open directories. The first targets hold theirs; more would eat the descriptors of all sessions, and
+    /// have theirs looked up again, most often among those that are kept open.
     pub(super) fn dirs(&mut self, index: usize) -> Result<Arc<Dirs>, Refusal> {
         let place = self
             .places
@@ -188,15 +221,20 @@ impl Spool {
         if let Some(dirs) = &place.dirs {
             return Ok(Arc::clone(dirs));
         }
-        let dirs = Arc::new(maildir::open(
-            self.shared.disk.as_ref(),
-            self.shared.sync,
-            &place.target,
-        )?);
+        let dirs = self.shared.dirs(&place.target)?;
         if index < KEPT_OPEN {
             place.dirs = Some(Arc::clone(&dirs));
+        } else {
+            self.shared.keep(&place.target, &dirs);
         }
         Ok(dirs)
+    }
+
+    /// A place by its index.
+    pub(super) fn place(&mut self, index: usize) -> Result<&mut Place, Refusal> {
+        self.places
+            .get_mut(index)
+            .ok_or_else(|| Refusal::local(reply::LOCAL_ERROR))
     }
 
     /// Why there is no file.
@@ -233,14 +271,11 @@ impl Spool {
     /// Closes the file and removes its name.
     fn drop_source(&mut self) {
         if let Some(Source {
-            named: Some((dirs, name)),
+            named: Some((tmp, name)),
             ..
         }) = self.source.take()
         {
-            let _ = self
-                .shared
-                .disk
-                .unlink(disk::fd(&dirs.tmp), OsStr::new(&name));
+            let _ = self.shared.disk.unlink(disk::fd(&tmp), OsStr::new(&name));
         }
     }
 
@@ -254,11 +289,11 @@ impl Spool {
             return;
         };
         let (published, staged, reserved) = (place.published, place.staged, place.reserved);
-        let name = place.name.clone();
+        let name = place.name(&self.name).to_owned();
         if let Ok(dirs) = self.dirs(index) {
             let disk = self.shared.disk.as_ref();
-            if staged {
-                let _ = disk.unlink(disk::fd(&dirs.tmp), OsStr::new(&name));
+            if staged && let Ok(tmp) = dirs.tmp(disk, self.shared.sync) {
+                let _ = disk.unlink(disk::fd(&tmp), OsStr::new(&name));
             }
             if published {
                 // A reader may have it in cur/ by now: then it stays there, and the client's next try is a duplicate.
@@ -292,27 +327,51 @@ impl Drop for Spool {
 
 impl Place {
     /// A target for which nothing was done yet.
-    fn new(target: Target, twin: Option<usize>) -> Self {
+    fn new(target: Arc<Target>, twin: Option<usize>) -> Self {
         Self {
             target,
             twin,
             dirs: None,
             refusal: None,
-            id: String::new(),
-            name: String::new(),
+            renamed: None,
             reserved: false,
             staged: false,
             published: false,
             done: false,
         }
     }
+
+    /// The file name here, where the message's own is `common`.
+    pub(super) fn name<'a>(&'a self, common: &'a str) -> &'a str {
+        self.renamed.as_ref().map_or(common, |(_, name)| name)
+    }
 }
 
-/// Octets gathered before a write.
-const BUFFER: usize = 64 * 1024;
+/// The targets, of which those that are the same mailbox know of each other.
+fn places(targets: Vec<Arc<Target>>) -> Vec<Place> {
+    if targets.len() == 1 {
+        return targets.into_iter().map(|t| Place::new(t, None)).collect();
+    }
+    let mut known = HashMap::with_capacity(targets.len());
+    let mailbox = |t: &Target| (t.maildir.as_os_str().to_owned(), t.folder.clone());
+    let place = |(index, target): (usize, Arc<Target>)| {
+        let first = *known.entry(mailbox(&target)).or_insert(index);
+        Place::new(target, Some(first).filter(|&first| first != index))
+    };
+    targets.into_iter().enumerate().map(place).collect()
+}
+
+/// Octets gathered before a write. One read of the driver may come on top of them.
+const BUFFER: usize = 32 * 1024;
+
+/// Octets of the buffer where the client did not say how large the message is: most are smaller.
+const SMALL: usize = 8 * 1024;
+
+/// Octets that the trace headers may take of it.
+const HEADERS: usize = 1024;
 
 /// More Received fields than this are a loop: RFC 5321 §6.3.
 const RECEIVED_MAX: usize = 100;
 
-/// So many targets of a message keep their directories open (three descriptors each) from begin to commit.
-const KEPT_OPEN: usize = 16;
+/// So many targets of a message hold their directories (two descriptors each) from their first use to the end of it.
+const KEPT_OPEN: usize = 64;

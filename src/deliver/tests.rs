@@ -12,11 +12,20 @@ use super::faults::{Scratch, Script, files, target, trace};
 use super::*;
 
 fn store() -> Store {
-    Store::new("mx:1", Sync::Full)
+    Store::new("mx:1", Sync::Full, OPEN)
+}
+
+/// As many descriptors as the handles of these tests may take.
+const OPEN: usize = 1_000;
+
+/// A spool of the usual message at a store.
+fn begin(store: &Store, targets: &[Target]) -> Spool {
+    let targets = targets.iter().cloned().map(Arc::new).collect();
+    store.begin(&trace(), targets, Form::Text, None)
 }
 
 fn send(targets: &[Target], text: &str) -> Result<Delivered, Refusal> {
-    let mut spool = store().begin(trace(), targets.to_vec(), Form::Text);
+    let mut spool = begin(&store(), targets);
     spool.write(text.as_bytes());
     spool.commit()
 }
@@ -93,9 +102,7 @@ fn across_file_systems() {
     let (one, other) = (Scratch::new(), Scratch::within(std::env::temp_dir()));
     let targets = [target(&one, "a"), target(&other, "b")];
     send(&targets, "x").unwrap();
-    let outcomes = store()
-        .begin(trace(), targets.to_vec(), Form::Text)
-        .commit_each();
+    let outcomes = begin(&store(), &targets).commit_each();
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     for target in &targets {
         assert_eq!(files(&target.maildir, "new").len(), 2);
@@ -108,13 +115,13 @@ fn across_file_systems() {
 fn dropped_and_odd_messages() {
     let scratch = Scratch::new();
     let target = target(&scratch, "a");
-    let mut spool = store().begin(trace(), vec![target.clone()], Form::Text);
+    let mut spool = begin(&store(), std::slice::from_ref(&target));
     spool.write(&vec![b'x'; 200_000]);
     drop(spool);
     assert!(files(&target.maildir, "new").is_empty() && files(&target.maildir, "tmp").is_empty());
     send(std::slice::from_ref(&target), "").unwrap();
     let big = format!("\n{}", "line\n".repeat(100_000));
-    let mut spool = store().begin(trace(), vec![target.clone()], Form::Text);
+    let mut spool = begin(&store(), std::slice::from_ref(&target));
     for piece in big.as_bytes().chunks(7919) {
         spool.write(piece);
     }
@@ -146,7 +153,7 @@ fn loops_are_refused() {
 fn missing_and_unfit_mailboxes() {
     let scratch = Scratch::new();
     let gone = Target {
-        root: scratch.0.join("gone"),
+        root: Arc::from(scratch.0.join("gone")),
         maildir: scratch.0.join("gone/a"),
         ..target(&scratch, "a")
     };
@@ -182,11 +189,7 @@ fn missing_and_unfit_mailboxes() {
     // All or nothing, and each by itself.
     assert_eq!(code(send(&[good.clone(), linked.clone()], "x")).0, 451);
     assert_eq!(files(&good.maildir, "new").len(), 1);
-    let spool = store().begin(
-        trace(),
-        vec![linked, good.clone(), inner, good.clone()],
-        Form::Text,
-    );
+    let spool = begin(&store(), &[linked, good.clone(), inner, good.clone()]);
     let codes: Vec<u16> = spool
         .commit_each()
         .into_iter()
@@ -226,8 +229,8 @@ fn taken_names() {
         ),
     ] {
         let targets: Vec<Target> = users.iter().map(|user| target(&scratch, user)).collect();
-        let store = Store::with_disk("mx", Sync::None, Box::new(script));
-        let spool = store.begin(trace(), targets.clone(), Form::Text);
+        let store = Store::with_disk("mx", Sync::None, OPEN, Box::new(script));
+        let spool = begin(&store, &targets);
         let taken: Vec<PathBuf> = targets
             .iter()
             .map(|target| {
@@ -278,8 +281,7 @@ fn full_mailboxes() {
         (452, Some((4, 2, 2)))
     );
     assert!(files(&free.maildir, "new").is_empty());
-    let codes: Vec<u16> = store()
-        .begin(trace(), vec![full.clone(), free], Form::Text)
+    let codes: Vec<u16> = begin(&store(), &[full.clone(), free])
         .commit_each()
         .into_iter()
         .map(|outcome| code(outcome).0)
@@ -320,12 +322,79 @@ fn room_and_sweep() {
         .unwrap();
     fs::write(tmp.join("fresh"), "").unwrap();
     let store = store();
-    store.sweep(&target.maildir);
+    assert!(!store.sweep_due());
+    begin(&store, std::slice::from_ref(&target))
+        .commit()
+        .unwrap();
+    assert!(store.sweep_due());
+    store.sweep();
     assert_eq!(files(&target.maildir, "tmp"), [tmp.join("fresh")]);
     fs::File::create(tmp.join("old"))
         .unwrap()
         .set_modified(old)
         .unwrap();
-    store.sweep(&target.maildir);
+    store
+        .shared
+        .handles
+        .close_idle(Instant::now() + 2 * SWEEP_EVERY);
+    begin(&store, std::slice::from_ref(&target))
+        .commit()
+        .unwrap();
+    assert!(store.sweep_due());
+    store.sweep();
     assert_eq!(files(&target.maildir, "tmp").len(), 2, "hourly");
+    assert!(!store.sweep_due());
+}
+
+/// A Maildir whose directories are kept open takes no mail once its path leads elsewhere.
+#[test]
+fn kept_directories_are_where_their_paths_lead() {
+    let scratch = Scratch::new();
+    let target = target(&scratch, "a");
+    let store = store();
+    let send = || {
+        let mut spool = begin(&store, std::slice::from_ref(&target));
+        spool.write(b"x");
+        code(spool.commit()).0
+    };
+    let (old, new) = (
+        target.maildir.with_extension("old"),
+        target.maildir.join("new"),
+    );
+    assert_eq!((send(), send()), (250, 250));
+    assert_eq!(files(&target.maildir, "new").len(), 2);
+    // Moved away: made anew.
+    fs::rename(&target.maildir, &old).unwrap();
+    assert_eq!(send(), 250);
+    assert_eq!(files(&target.maildir, "new").len(), 1);
+    assert_eq!(files(&old, "new").len(), 2);
+    // Its new/ alone replaced, and then by what no delivery may follow.
+    fs::rename(&new, target.maildir.join("gone")).unwrap();
+    fs::create_dir(&new).unwrap();
+    assert_eq!(send(), 250);
+    assert_eq!(files(&target.maildir, "new").len(), 1);
+    fs::remove_dir_all(&new).unwrap();
+    symlink(old.join("new"), &new).unwrap();
+    assert_eq!(send(), 451);
+    assert_eq!(files(&old, "new").len(), 2);
+}
+
+/// Directories are closed when nobody wants them, and in favour of others.
+#[test]
+fn kept_directories_are_few() {
+    let scratch = Scratch::new();
+    // Two a part.
+    let store = Store::new("mx", Sync::Full, 64);
+    for number in 0..100 {
+        let target = target(&scratch, &format!("u{number}"));
+        begin(&store, &[target]).commit().unwrap();
+    }
+    let open = fs::read_dir("/proc/self/fd").map(|dir| {
+        let links = dir.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|path| path.starts_with(&scratch.0)).count()
+    });
+    assert!(open.is_err() || matches!(open, Ok(2..=64)), "{open:?}");
+    assert!(store.close_idle(), "lately used");
+    let later = Instant::now() + Duration::from_secs(11);
+    assert!(!store.shared.handles.close_idle(later));
 }

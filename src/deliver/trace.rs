@@ -1,92 +1,142 @@
 //! The trace headers that stand before a delivered message (RFC 5321 §4.4): Return-Path, Delivered-To, X-Original-To
 //! and Received. What the network said is cleaned here: none of it can end a line or close a comment.
 
+use std::fmt::{self, Display, Write};
+
 use super::{Form, Target};
 
 /// What is known of a message's way here when its first octet arrives.
-#[derive(Clone, Debug)]
-pub struct Trace {
+#[derive(Clone, Copy)]
+pub struct Trace<'a> {
     /// The reverse-path without angle brackets; empty for the null path.
-    pub reverse_path: String,
+    pub reverse_path: &'a dyn Display,
     /// The client's EHLO, HELO or LHLO argument.
-    pub helo: String,
+    pub helo: &'a str,
     /// The client: `[192.0.2.1]`, `[IPv6:2001:db8::1]` or `unix`.
-    pub peer: String,
+    pub peer: &'a str,
     /// The server's own name.
-    pub hostname: String,
+    pub hostname: &'a str,
     /// The with-keyword of RFC 3848 and RFC 6531: `ESMTPS`, `UTF8LMTP`, …
     pub protocol: &'static str,
     /// The forward-path, where the message has just one.
-    pub recipient: Option<String>,
+    pub recipient: Option<&'a dyn Display>,
     /// The authenticated user, where the recipients may know it: a login name is not everybody's business.
-    pub user: Option<String>,
+    pub user: Option<&'a str>,
     /// Whether a missing Date and Message-ID are to be added (RFC 6409 §8).
     pub submission: bool,
 }
 
-impl Trace {
-    /// The header lines that go before the message. `only` is the target where there is just one.
+impl Trace<'_> {
+    /// The header lines that go before the message, in a buffer with room for `room` octets. `only` is the target
+    /// where there is just one.
     pub(super) fn header(
         &self,
         only: Option<&Target>,
         id: &str,
         date: &str,
         form: Form,
+        room: usize,
     ) -> Vec<u8> {
-        let eol = form.eol();
-        let mut header = format!("Return-Path: <{}>{eol}", clean(&self.reverse_path));
-        if let Some(target) = only {
-            header += &format!("Delivered-To: {}{eol}", clean(&target.address));
-            if let Some(original) = &target.original {
-                header += &format!("X-Original-To: {}{eol}", clean(original));
-            }
-        }
-        let (helo, peer) = (word(&self.helo), word(&self.peer));
-        let (host, protocol) = (word(&self.hostname), self.protocol);
-        let user = match &self.user {
-            Some(user) => format!("{eol}\t(authenticated as {})", word(user)),
-            None => String::new(),
-        };
-        header += &format!(
-            "Received: from {helo} ({peer}){user}{eol}\tby {host} (mailslot) with {protocol} id {id}{eol}"
-        );
-        match &self.recipient {
-            Some(recipient) => header += &format!("\tfor <{}>; {date}{eol}", clean(recipient)),
-            None => {
-                // The semicolon belongs to the line before.
-                header.truncate(header.len() - eol.len());
-                header += &format!(";{eol}\t{date}{eol}");
-            }
-        }
+        let mut header = String::with_capacity(room);
+        // Nothing is reported by a write into a String.
+        let _ = self.write_to(&mut header, only, id, date, form.eol());
         header.into_bytes()
+    }
+
+    fn write_to(
+        &self,
+        header: &mut String,
+        only: Option<&Target>,
+        id: &str,
+        date: &str,
+        eol: &str,
+    ) -> fmt::Result {
+        write!(header, "Return-Path: <{}>{eol}", Clean(self.reverse_path))?;
+        if let Some(target) = only {
+            write!(header, "Delivered-To: {}{eol}", Clean(&target.address))?;
+            if let Some(original) = &target.original {
+                write!(header, "X-Original-To: {}{eol}", Clean(original))?;
+            }
+        }
+        write!(
+            header,
+            "Received: from {} ({})",
+            Word(self.helo),
+            Word(self.peer)
+        )?;
+        if let Some(user) = self.user {
+            write!(header, "{eol}\t(authenticated as {})", Word(user))?;
+        }
+        let (host, protocol) = (Word(self.hostname), self.protocol);
+        write!(
+            header,
+            "{eol}\tby {host} (mailslot) with {protocol} id {id}"
+        )?;
+        match self.recipient {
+            Some(recipient) => write!(header, "{eol}\tfor <{}>; {date}{eol}", Clean(recipient)),
+            None => write!(header, ";{eol}\t{date}{eol}"),
+        }
     }
 }
 
 /// A path as it may stand in a header: control characters and line separators become `?`.
-fn clean(text: &str) -> String {
-    let plain = |c: char| !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
-    text.chars()
-        .take(PATH_MAX)
-        .map(|c| if plain(c) { c } else { '?' })
-        .collect()
+struct Clean<'a>(&'a dyn Display);
+
+impl Display for Clean<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
+        write!(
+            Sieve {
+                to: f,
+                left: PATH_MAX,
+                plain
+            },
+            "{}",
+            self.0
+        )
+    }
 }
 
 /// A host name, address or literal as it may stand outside and inside a comment: besides control characters no
 /// blanks, parentheses, quotes or delimiters of the Received grammar. Never empty.
-fn word(text: &str) -> String {
-    let plain = |c: char| {
-        c.is_ascii_graphic() && !matches!(c, '(' | ')' | '<' | '>' | '"' | '\\' | ';' | ',')
-            || !c.is_ascii() && !c.is_control() && !c.is_whitespace()
-    };
-    let word: String = text
-        .chars()
-        .take(NAME_MAX)
-        .map(|c| if plain(c) { c } else { '?' })
-        .collect();
-    if word.is_empty() {
-        "unknown".to_owned()
-    } else {
-        word
+struct Word<'a>(&'a str);
+
+impl Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| {
+            c.is_ascii_graphic() && !matches!(c, '(' | ')' | '<' | '>' | '"' | '\\' | ';' | ',')
+                || !c.is_ascii() && !c.is_control() && !c.is_whitespace()
+        };
+        match self.0 {
+            "" => f.write_str("unknown"),
+            text => Sieve {
+                to: f,
+                left: NAME_MAX,
+                plain,
+            }
+            .write_str(text),
+        }
+    }
+}
+
+/// Passes text on with `?` for each character that is not plain, up to so many characters.
+struct Sieve<W, P> {
+    to: W,
+    left: usize,
+    plain: P,
+}
+
+impl<W: Write, P: Fn(char) -> bool> Write for Sieve<W, P> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.len() <= self.left && text.chars().all(&self.plain) {
+            self.left -= text.len();
+            return self.to.write_str(text);
+        }
+        for c in text.chars().take(self.left) {
+            self.left -= 1;
+            self.to.write_char(if (self.plain)(c) { c } else { '?' })?;
+        }
+        Ok(())
     }
 }
 
@@ -100,29 +150,30 @@ const NAME_MAX: usize = 255;
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
 
-    fn trace() -> Trace {
+    fn trace() -> Trace<'static> {
         Trace {
-            reverse_path: "a@example.org".into(),
-            helo: "client.example".into(),
-            peer: "[192.0.2.1]".into(),
-            hostname: "mx.example.net".into(),
+            reverse_path: &"a@example.org",
+            helo: "client.example",
+            peer: "[192.0.2.1]",
+            hostname: "mx.example.net",
             protocol: "ESMTPS",
-            recipient: Some("b@example.net".into()),
+            recipient: Some(&"b@example.net"),
             user: None,
             submission: false,
         }
     }
 
-    fn text(trace: &Trace, only: Option<&Target>, form: Form) -> String {
-        String::from_utf8(trace.header(only, "1.M2P3Q4", "DATE", form)).unwrap()
+    fn text(trace: &Trace<'_>, only: Option<&Target>, form: Form) -> String {
+        String::from_utf8(trace.header(only, "1.M2P3Q4", "DATE", form, 0)).unwrap()
     }
 
     #[test]
     fn one_recipient() {
         let target = Target {
-            root: PathBuf::new(),
+            root: Arc::from(Path::new("")),
             maildir: PathBuf::new(),
             may_create: false,
             folder: None,
@@ -143,7 +194,7 @@ mod tests {
     #[test]
     fn the_user_is_named_where_that_is_wanted() {
         let known = Trace {
-            user: Some("jo)e".into()),
+            user: Some("jo)e"),
             ..trace()
         };
         let text = text(&known, None, Form::Text);
@@ -157,7 +208,7 @@ mod tests {
     fn several_recipients_are_not_named() {
         let several = Trace {
             recipient: None,
-            reverse_path: String::new(),
+            reverse_path: &"",
             ..trace()
         };
         let expected = "Return-Path: <>\nReceived: from client.example ([192.0.2.1])\n\
@@ -168,9 +219,9 @@ mod tests {
     #[test]
     fn nothing_from_the_network_makes_a_line() {
         let nasty = Trace {
-            helo: "x)\r\nSubject: y (".into(),
-            reverse_path: "a\r\nb\u{2028}@c".into(),
-            recipient: Some("d\ne@f".into()),
+            helo: "x)\r\nSubject: y (",
+            reverse_path: &"a\r\nb\u{2028}@c",
+            recipient: Some(&"d\ne@f"),
             ..trace()
         };
         let text = text(&nasty, None, Form::Text);

@@ -19,6 +19,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use self::names::domain_key;
 
@@ -92,6 +93,15 @@ impl Domains {
         self.keys.iter().position(|known| known == key)
     }
 
+    /// Finds a domain as the client spells it. What is a key but for its case needs no making of one.
+    fn find_name(&self, name: &str) -> Option<usize> {
+        let plain = self
+            .keys
+            .iter()
+            .position(|key| key.eq_ignore_ascii_case(name));
+        plain.or_else(|| self.find(&domain_key(name)))
+    }
+
     fn name(&self, at: usize) -> &str {
         self.names.get(at).map_or("", String::as_str)
     }
@@ -105,6 +115,7 @@ impl Domains {
 pub struct Directory {
     domains: Domains,
     pattern: String,
+    root: Arc<Path>,
     create: bool,
     delimiter: String,
     users: Option<Users>,
@@ -144,6 +155,7 @@ impl Directory {
         Ok(Self {
             domains,
             pattern: settings.pattern.clone(),
+            root: Arc::from(root(&settings.pattern)),
             create: settings.create,
             delimiter: settings.delimiter.clone(),
             users,
@@ -178,14 +190,8 @@ impl Directory {
     }
 
     /// The part of the pattern before its first `%`, to its last slash.
-    pub fn root(&self) -> PathBuf {
-        let fixed = self.pattern.split('%').next().unwrap_or_default();
-        let dir = fixed.rsplit_once('/').map_or("", |(dir, _)| dir);
-        match (dir, fixed.starts_with('/')) {
-            ("", true) => PathBuf::from("/"),
-            ("", false) => PathBuf::from("."),
-            (dir, _) => PathBuf::from(dir),
-        }
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The mailboxes of a forward-path, each once and at least one. Aliases come first; what
@@ -193,46 +199,56 @@ impl Directory {
     ///
     /// # Errors
     /// 550 where there is none, 551 where the way leads elsewhere, 451 where it cannot be told.
-    pub fn resolve(&self, to: &ForwardPath) -> Result<Vec<Target>, Refusal> {
+    pub fn resolve(&self, to: &ForwardPath) -> Result<Vec<Arc<Target>>, Refusal> {
         let (local, domain) = match to {
             ForwardPath::Postmaster => ("postmaster".to_owned(), 0),
             ForwardPath::Mailbox(mailbox) => {
                 let domain = match mailbox.domain() {
                     None => Some(0),
-                    Some(name) => self.domains.find(&domain_key(name)),
+                    Some(name) => self.domains.find_name(name),
                 };
                 let domain = domain.ok_or(Refusal::client(reply::NO_RELAY))?;
                 (mailbox.local().to_ascii_lowercase(), domain)
             }
         };
-        let targets = self.expand(&local, domain, &to.to_string())?;
+        let targets = self.expand(&local, domain, to)?;
         if targets.is_empty() && local == "postmaster" {
-            return self.first_mailbox(domain);
+            return Ok(vec![Arc::new(self.first_mailbox(domain)?)]);
         }
         if targets.is_empty() {
             return Err(self.unknown());
         }
-        Ok(targets)
+        Ok(targets.into_iter().map(Arc::new).collect())
     }
 
     /// Follows aliases to mailboxes, without recursion: every node is seen once.
-    fn expand(&self, local: &str, domain: usize, original: &str) -> Result<Vec<Target>, Refusal> {
+    fn expand(
+        &self,
+        local: &str,
+        domain: usize,
+        original: &ForwardPath,
+    ) -> Result<Vec<Target>, Refusal> {
         let first = Node {
             local: local.to_owned(),
             domain,
             own: false,
         };
+        // Most names are mailboxes, and there is nothing to follow.
+        match self.meaning(&first)? {
+            Meaning::Mailbox(target) => return Ok(vec![target]),
+            Meaning::Nobody => return Ok(Vec::new()),
+            Meaning::Goals(..) => {}
+        }
         let mut seen = HashSet::from([first.clone()]);
         let mut todo = vec![first.clone()];
         let mut targets: Vec<Target> = Vec::new();
         while let Some(node) = todo.pop() {
             match self.meaning(&node)? {
-                Meaning::Nobody if node == first => {}
                 Meaning::Nobody => {
                     log::warn!("alias target missing name={:?}", node.local);
                 }
                 Meaning::Mailbox(mut target) => {
-                    target.original = (node != first && !node.own).then(|| original.to_owned());
+                    target.original = (node != first && !node.own).then(|| original.to_string());
                     let same = |known: &Target| {
                         known.maildir == target.maildir && known.folder == target.folder
                     };
@@ -353,10 +369,7 @@ impl Directory {
     /// What the users file says of a mailbox.
     fn adapt(&self, target: &mut Target, entry: &Entry<'_>, domain: usize) {
         if let Ok(Some(maildir)) = entry.mail(self.domains.name(domain)) {
-            target.root = maildir
-                .parent()
-                .unwrap_or_else(|| Path::new("/"))
-                .to_owned();
+            target.root = Arc::from(maildir.parent().unwrap_or_else(|| Path::new("/")));
             target.maildir = maildir;
         }
         if let Ok(Some(quota)) = entry.quota() {
@@ -366,7 +379,7 @@ impl Directory {
 
     /// Unknown, unless the whole tree is away.
     fn unknown(&self) -> Refusal {
-        match exists(&self.root()) {
+        match exists(&self.root) {
             Err(refusal) => refusal,
             Ok(false) if self.users.is_none() => Refusal::local(reply::MAILBOX_AWAY),
             Ok(_) => Refusal::client(reply::NO_SUCH_USER),
@@ -375,7 +388,7 @@ impl Directory {
 
     /// Mail for postmaster always goes somewhere (RFC 5321 §4.5.1): where nobody has that name,
     /// to the first mailbox there is, of the users file or among the directories.
-    fn first_mailbox(&self, domain: usize) -> Result<Vec<Target>, Refusal> {
+    fn first_mailbox(&self, domain: usize) -> Result<Target, Refusal> {
         if let Some(users) = &self.users {
             let entry = users.first();
             let at = entry.as_ref().and_then(|entry| match entry.domain {
@@ -387,9 +400,7 @@ impl Directory {
                 (Some(local), Some(at)) => self.mailbox(&local, at, None, false)?,
                 _ => None,
             };
-            return target
-                .map(|target| vec![target])
-                .ok_or_else(|| self.unknown());
+            return target.ok_or_else(|| self.unknown());
         }
         let own = self
             .target("postmaster", domain)
@@ -408,7 +419,7 @@ impl Directory {
             if let Some(target) = self.target(&name, domain)
                 && exists(&target.maildir)?
             {
-                return Ok(vec![target]);
+                return Ok(target);
             }
         }
         Err(self.unknown())
@@ -420,7 +431,7 @@ impl Directory {
         if !names::safe(local) || !names::safe(domain) {
             return None;
         }
-        let mut path = String::new();
+        let mut path = String::with_capacity(self.pattern.len() + local.len() + domain.len());
         let mut rest = self.pattern.chars();
         while let Some(c) = rest.next() {
             match (c, if c == '%' { rest.next() } else { None }) {
@@ -431,7 +442,7 @@ impl Directory {
             }
         }
         Some(Target {
-            root: self.root(),
+            root: Arc::clone(&self.root),
             maildir: PathBuf::from(path),
             address: format!("{local}@{domain}"),
             may_create: true,
@@ -439,6 +450,17 @@ impl Directory {
             original: None,
             quota: self.quota.clone(),
         })
+    }
+}
+
+/// The part of a pattern before its first `%`, to its last slash.
+fn root(pattern: &str) -> PathBuf {
+    let fixed = pattern.split('%').next().unwrap_or_default();
+    let dir = fixed.rsplit_once('/').map_or("", |(dir, _)| dir);
+    match (dir, fixed.starts_with('/')) {
+        ("", true) => PathBuf::from("/"),
+        ("", false) => PathBuf::from("."),
+        (dir, _) => PathBuf::from(dir),
     }
 }
 

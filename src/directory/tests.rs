@@ -54,7 +54,7 @@ fn resolve(directory: &Directory, path: &str) -> Result<Vec<String>, u16> {
     let targets = directory
         .resolve(&path)
         .map_err(|refusal| refusal.reply.code())?;
-    let name = |target: &Target| match &target.folder {
+    let name = |target: &Arc<Target>| match &target.folder {
         Some(folder) => format!("{}:{folder}", target.address),
         None => target.address.clone(),
     };
@@ -199,10 +199,10 @@ fn aliases_and_users() {
     let carol = directory.resolve(&path).unwrap().remove(1);
     assert_eq!(carol.original.as_deref(), Some("Sales@example.org"));
     assert_eq!(
-        (carol.maildir, carol.root),
-        ("/srv/carol".into(), "/srv".into())
+        (&*carol.maildir, &*carol.root),
+        (Path::new("/srv/carol"), Path::new("/srv"))
     );
-    assert_eq!(carol.quota.unwrap().bytes, Some(1_024));
+    assert_eq!(carol.quota.as_ref().unwrap().bytes, Some(1_024));
 }
 
 /// R033, A14: names out of the gecos field; who is meant by several names.

@@ -293,16 +293,18 @@ impl Listeners {
         Ok(names)
     }
 
-    /// Waits, and hands on what came in.
+    /// Waits, for `pause` at the most where there is one, and hands on what came in.
     ///
     /// # Errors
     /// What poll says.
-    pub fn wait(&mut self, take: &mut dyn FnMut(usize, Accepted)) -> io::Result<()> {
+    pub fn wait(
+        &mut self,
+        pause: Option<Duration>,
+        take: &mut dyn FnMut(usize, Accepted),
+    ) -> io::Result<()> {
         let more = self.bound.iter().any(|bound| bound.ready);
-        match self
-            .poll
-            .poll(&mut self.events, more.then_some(Duration::ZERO))
-        {
+        let pause = if more { Some(Duration::ZERO) } else { pause };
+        match self.poll.poll(&mut self.events, pause) {
             Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
             _ => {}
         }

@@ -29,8 +29,12 @@ impl Accounts for World {
 }
 
 impl Host for World {
-    type Recipient = Vec<Target>;
-    fn recipient(&mut self, to: &ForwardPath, size: Option<u64>) -> Result<Vec<Target>, Refusal> {
+    type Recipient = Vec<Arc<Target>>;
+    fn recipient(
+        &mut self,
+        to: &ForwardPath,
+        size: Option<u64>,
+    ) -> Result<Vec<Arc<Target>>, Refusal> {
         let targets = self.directory.resolve(to)?;
         for target in &targets {
             self.store.quota_check(target, size.unwrap_or(0))?;
@@ -58,7 +62,7 @@ impl Host for World {
 struct Memory {
     dir: PathBuf,
     world: World,
-    session: Session<Vec<Target>>,
+    session: Session<Vec<Arc<Target>>>,
     lines: Lines,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -123,7 +127,7 @@ impl Memory {
             mechanisms: directory.mechanisms(),
             ..config.policy
         };
-        let store = Store::new("mx.test", config.sync);
+        let store = Store::new("mx.test", config.sync, 100);
         let session = Session::new(Arc::new(policy), Channel::Clear);
         let mut output = Vec::new();
         session.greeting().render(&mut output);
@@ -257,17 +261,17 @@ impl Memory {
             .collect();
         let binary = transaction.params.body == Some(BodyType::Binary);
         let trace = Trace {
-            reverse_path: transaction.reverse_path.to_string(),
-            helo: self.session.helo().unwrap_or_default().to_owned(),
-            peer: "memory".to_owned(),
-            hostname: "mx.test".to_owned(),
+            reverse_path: &transaction.reverse_path,
+            helo: self.session.helo().unwrap_or_default(),
+            peer: "memory",
+            hostname: "mx.test",
             protocol: self.session.protocol(),
             recipient: None,
             user: None,
             submission: false,
         };
         let form = if binary { Form::Binary } else { Form::Text };
-        let mut spool = self.world.store.begin(trace, targets, form);
+        let mut spool = self.world.store.begin(&trace, targets, form, None);
         let content = std::mem::take(&mut self.content);
         // BDAT's CRLF is LF on disk; what DATA's decoder gave has none left.
         if binary {

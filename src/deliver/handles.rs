@@ -1,0 +1,125 @@
+//! The directories that mail went to lately, kept open for the next message: opening them costs more than all else that a
+//! delivery does besides the two syncs. A kept directory is used only as long as its path still leads to it, which one
+//! `fstatat` tells before each message; so a Maildir that is moved, replaced or mounted over takes no mail that nobody
+//! finds. What was not used for a while is closed, so that a file system can be unmounted and the descriptors are
+//! there for others.
+//!
+//! The directories are spread over [`SHARDS`] by their paths, each part with a lock of its own that is held
+//! for a look at a map and never during a system call: no lock is shared by all connections.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::disk::Disk;
+use super::maildir::Dirs;
+use super::{Target, lock};
+
+/// Open directories by the path of the inbox or folder.
+pub(super) struct Handles {
+    shards: [Mutex<HashMap<OsString, Kept>>; SHARDS],
+    /// So many are kept in each part.
+    most: usize,
+}
+
+struct Kept {
+    dirs: Arc<Dirs>,
+    opened: Instant,
+    used: Instant,
+}
+
+impl Handles {
+    /// Keeps up to about `most` mailboxes open, each of which is [`DESCRIPTORS`] descriptors.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            shards: Default::default(),
+            most: most / SHARDS,
+        }
+    }
+
+    /// The directories of a target, where they are open and still what their path leads to.
+    pub(super) fn get(&self, disk: &dyn Disk, target: &Target) -> Option<Arc<Dirs>> {
+        let key = key(target);
+        let dirs = {
+            let mut shard = self.shard(&key);
+            let kept = shard.get_mut(&*key)?;
+            kept.used = Instant::now();
+            Arc::clone(&kept.dirs)
+        };
+        if dirs.in_place(disk) {
+            return Some(dirs);
+        }
+        self.shard(&key).remove(&*key);
+        None
+    }
+
+    /// Keeps directories that were just opened, in the place of those that were not used for longest.
+    pub(super) fn keep(&self, target: &Target, dirs: &Arc<Dirs>) {
+        if self.most == 0 {
+            return;
+        }
+        let key = key(target);
+        let now = Instant::now();
+        let mut shard = self.shard(&key);
+        if shard.len() >= self.most && !shard.contains_key(&*key) {
+            let oldest = shard.iter().min_by_key(|(_, kept)| kept.used);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                shard.remove(&oldest);
+            }
+        }
+        let kept = Kept {
+            dirs: Arc::clone(dirs),
+            opened: now,
+            used: now,
+        };
+        shard.insert(key.into_owned(), kept);
+    }
+
+    /// Closes what was not used for [`IDLE`] or is open for [`LONGEST`]. Whether anything is left.
+    pub(super) fn close_idle(&self, now: Instant) -> bool {
+        let fresh = |kept: &Kept| {
+            now.saturating_duration_since(kept.used) < IDLE
+                && now.saturating_duration_since(kept.opened) < LONGEST
+        };
+        let mut left = false;
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            shard.retain(|_, kept| fresh(kept));
+            left |= !shard.is_empty();
+        }
+        left
+    }
+
+    /// The part where a path belongs.
+    fn shard(&self, key: &OsStr) -> MutexGuard<'_, HashMap<OsString, Kept>> {
+        // What tells mailboxes apart stands near the end of their paths.
+        let sum = |sum: usize, &octet: &u8| sum.wrapping_mul(31).wrapping_add(octet.into());
+        let number = key.as_bytes().iter().rev().take(16).fold(0, sum) % SHARDS;
+        // The remainder is always one of them.
+        let [first, ..] = &self.shards;
+        lock(self.shards.get(number).unwrap_or(first))
+    }
+}
+
+/// The directory that `new/` lies in.
+fn key(target: &Target) -> Cow<'_, OsStr> {
+    match &target.folder {
+        None => Cow::Borrowed(target.maildir.as_os_str()),
+        Some(folder) => Cow::Owned(target.maildir.join(folder).into_os_string()),
+    }
+}
+
+/// So many parts.
+const SHARDS: usize = 16;
+
+/// Descriptors of a kept mailbox.
+pub(super) const DESCRIPTORS: usize = 2;
+
+/// Directories that were not used for so long are closed.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// So long directories stay open at the most, so that their `tmp/` is swept again.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
