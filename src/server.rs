@@ -168,7 +168,7 @@ impl Server {
             }
             return Ok(());
         }
-        std::fs::create_dir_all(&root).map_err(|e| format!("{}: {e}", root.display()))
+        std::fs::create_dir_all(root).map_err(|e| format!("{}: {e}", root.display()))
     }
 
     /// Waits for signals in a thread: nothing runs in a handler (A18).
@@ -373,7 +373,10 @@ impl Drop for Member {
         let count = inside.live.len();
         drop(inside);
         self.crowd.press(count);
-        self.crowd.left.notify_all();
+        // Nobody waits for that before.
+        if self.crowd.shared.stopping.load(Ordering::SeqCst) {
+            self.crowd.left.notify_all();
+        }
     }
 }
 
@@ -412,11 +415,11 @@ impl Gate {
     }
 }
 
-/// One write, no worker, no wait: the socket's buffer is empty. What the client has sent
+/// One write, no worker, no wait. What the client has sent
 /// already is not read, which on some systems costs it the reply; reading could block.
 fn turn_away(socket: &Socket, reply: &reply::Reply) {
     let mut octets = Vec::new();
     reply.render(&mut octets);
-    let _ = socket.write(&octets);
+    let _ = socket.write_now(&octets);
     socket.shutdown(Shutdown::Write);
 }

@@ -61,7 +61,8 @@ impl Pool {
     /// [`Full`] where all threads are busy, or the system gives no more.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Full> {
         let mut state = self.shared.lock();
-        if state.idle <= state.jobs.len() {
+        let begun = state.idle <= state.jobs.len();
+        if begun {
             if state.threads >= self.max {
                 return Err(Full);
             }
@@ -72,7 +73,10 @@ impl Pool {
         }
         state.jobs.push_back(Box::new(job));
         drop(state);
-        self.shared.wake.notify_one();
+        // A new thread looks by itself.
+        if !begun {
+            self.shared.wake.notify_one();
+        }
         Ok(())
     }
 }

@@ -3,17 +3,21 @@
 //! The step to TLS consumes the stream: the buffer that could hold injected plaintext is gone
 //! with it.
 
+use nix::sys::socket::{MsgFlags, send};
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Octets of the input buffer for a client that sends a command and waits, for one that sends
-/// more at once, and while a message flows.
+/// more at once, for the start of a message, and for a message that filled that: most do not,
+/// and clearing a buffer costs as much as reading a small message.
 const TINY: usize = 512;
 const SMALL: usize = 4 * 1024;
+const MEDIUM: usize = 8 * 1024;
 const LARGE: usize = 64 * 1024;
 
 /// A connected socket.
@@ -33,32 +37,39 @@ impl Socket {
         }
     }
 
-    /// Writes once.
+    /// Writes what the system takes at once.
     ///
     /// # Errors
-    /// What the socket says.
-    pub fn write(&self, octets: &[u8]) -> io::Result<usize> {
+    /// `WouldBlock` where it takes nothing, else what the socket says.
+    pub fn write_now(&self, octets: &[u8]) -> io::Result<usize> {
+        Ok(send(self.descriptor(), octets, MsgFlags::MSG_DONTWAIT)?)
+    }
+
+    fn write(&self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => Write::write(&mut &*socket, octets),
             Self::Unix(socket) => Write::write(&mut &*socket, octets),
         }
     }
 
-    fn write_vectored(&self, octets: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn descriptor(&self) -> RawFd {
         match self {
-            Self::Tcp(socket) => Write::write_vectored(&mut &*socket, octets),
-            Self::Unix(socket) => Write::write_vectored(&mut &*socket, octets),
+            Self::Tcp(socket) => socket.as_raw_fd(),
+            Self::Unix(socket) => socket.as_raw_fd(),
         }
     }
 
-    fn set_timeouts(&self, wait: Duration) -> io::Result<()> {
+    fn set_read_timeout(&self, wait: Duration) -> io::Result<()> {
         match self {
-            Self::Tcp(s) => s
-                .set_read_timeout(Some(wait))
-                .and_then(|()| s.set_write_timeout(Some(wait))),
-            Self::Unix(s) => s
-                .set_read_timeout(Some(wait))
-                .and_then(|()| s.set_write_timeout(Some(wait))),
+            Self::Tcp(socket) => socket.set_read_timeout(Some(wait)),
+            Self::Unix(socket) => socket.set_read_timeout(Some(wait)),
+        }
+    }
+
+    fn set_write_timeout(&self, wait: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.set_write_timeout(Some(wait)),
+            Self::Unix(socket) => socket.set_write_timeout(Some(wait)),
         }
     }
 
@@ -79,6 +90,8 @@ pub struct Stream {
     start: usize,
     end: usize,
     output: Vec<u8>,
+    /// Whether a message flows.
+    body: bool,
 }
 
 impl Stream {
@@ -91,6 +104,7 @@ impl Stream {
             start: 0,
             end: 0,
             output: Vec::new(),
+            body: false,
         }
     }
 
@@ -111,18 +125,35 @@ impl Stream {
 
     /// Makes the buffers fit a message, or commands again.
     pub fn body_mode(&mut self, on: bool) {
-        let size = if on { LARGE } else { TINY };
+        self.body = on;
+        self.compact();
+        self.input
+            .resize(self.end.max(if on { MEDIUM } else { TINY }), 0);
+        if !on {
+            self.input.shrink_to_fit();
+        }
+        self.wire
+            .ahead(if on && self.tls.is_some() { MEDIUM } else { 0 });
+    }
+
+    /// Moves what is not consumed to the start of the buffer.
+    fn compact(&mut self) {
         if self.start > 0 {
             self.input.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
-        self.input.resize(size.max(self.end), 0);
-        if !on {
-            self.input.shrink_to_fit();
+    }
+
+    /// Makes a buffer larger that a read has filled: more will be there.
+    fn grow(&mut self) {
+        let size = if self.body { LARGE } else { SMALL };
+        if self.end == self.input.len() && self.end < size {
+            self.input.resize(size, 0);
+            if self.body && self.tls.is_some() {
+                self.wire.ahead(LARGE);
+            }
         }
-        self.wire
-            .ahead(if on && self.tls.is_some() { LARGE } else { 0 });
     }
 
     /// Sends what is in the output buffer, by `deadline`.
@@ -157,11 +188,7 @@ impl Stream {
     /// `TimedOut` past the deadline, else what the socket says.
     pub fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
         self.flush(deadline)?;
-        if self.start > 0 {
-            self.input.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
+        self.compact();
         // A line of AUTH is longer than the buffer that all other commands fit in.
         if self.end == self.input.len() {
             let more = if self.end == 0 { TINY } else { SMALL };
@@ -174,10 +201,7 @@ impl Stream {
             Some(tls) => read_plaintext(tls, &mut self.wire, room)?,
         };
         self.end += octets;
-        // There was more than room: a client that pipelines.
-        if self.end == self.input.len() && self.end < SMALL {
-            self.input.resize(SMALL, 0);
-        }
+        self.grow();
         Ok(octets)
     }
 
@@ -210,6 +234,7 @@ impl Stream {
             start: 0,
             end: 0,
             output: Vec::new(),
+            body: false,
         })
     }
 
@@ -288,8 +313,9 @@ fn send_records(tls: &mut ServerConnection, wire: &mut Wire) -> io::Result<()> {
 struct Wire {
     socket: Arc<Socket>,
     deadline: Instant,
-    /// The timeout that the socket has now.
-    wait: Duration,
+    /// The timeouts that the socket has now. That of writing is set only where a write has to wait: replies seldom do.
+    read_wait: Duration,
+    write_wait: Duration,
     /// Octets read ahead: TLS takes them in pieces smaller than a read of a message should be.
     ahead: Vec<u8>,
     start: usize,
@@ -301,7 +327,8 @@ impl Wire {
         Self {
             socket,
             deadline: Instant::now(),
-            wait: Duration::ZERO,
+            read_wait: Duration::ZERO,
+            write_wait: Duration::ZERO,
             ahead: Vec::new(),
             start: 0,
             end: 0,
@@ -315,32 +342,32 @@ impl Wire {
         }
     }
 
-    /// Sets the socket's timeout to what is left, in whole seconds rounded up, so that the
-    /// ordinary command costs no system call for it.
-    fn set_wait(&mut self) -> io::Result<()> {
+    /// What is left, in whole seconds rounded up, so that the ordinary command costs no system call for a timeout.
+    fn left(&self) -> io::Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        let wait = Duration::from_secs(left.as_secs() + 1);
-        if wait != self.wait {
-            self.socket.set_timeouts(wait)?;
-            self.wait = wait;
-        }
-        Ok(())
+        Ok(Duration::from_secs(left.as_secs() + 1))
     }
 
-    /// Does `call` until it is through, or the deadline is.
-    fn persist(&mut self, mut call: impl FnMut(&Socket) -> io::Result<usize>) -> io::Result<usize> {
-        self.set_wait()?;
-        loop {
-            match call(&self.socket) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                other => return other,
-            }
+    fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let wait = self.left()?;
+        if wait != self.read_wait {
+            self.socket.set_read_timeout(wait)?;
+            self.read_wait = wait;
+        }
+        persist(|| self.socket.read(room))
+    }
+}
+
+/// Does `call` until it is through, or the socket's timeout is.
+fn persist(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            other => return other,
         }
     }
 }
@@ -348,11 +375,11 @@ impl Wire {
 impl Read for Wire {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         if self.ahead.is_empty() {
-            return self.persist(|socket| socket.read(room));
+            return self.receive(room);
         }
         if self.start == self.end {
             let mut ahead = std::mem::take(&mut self.ahead);
-            let read = self.persist(|socket| socket.read(&mut ahead));
+            let read = self.receive(&mut ahead);
             self.ahead = ahead;
             (self.start, self.end) = (0, read?);
         }
@@ -368,11 +395,31 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.persist(|socket| socket.write(octets))
+        let wait = self.left()?;
+        match self.socket.write_now(octets) {
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            other => return other,
+        }
+        if wait != self.write_wait {
+            self.socket.set_write_timeout(wait)?;
+            self.write_wait = wait;
+        }
+        persist(|| self.socket.write(octets))
     }
 
-    fn write_vectored(&mut self, octets: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.persist(|socket| socket.write_vectored(octets))
+    /// TLS hands over a flight in pieces; one packet takes them all.
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match pieces {
+            [only] => self.write(only),
+            _ => {
+                let flight: Vec<u8> = pieces
+                    .iter()
+                    .flat_map(|piece| piece.iter())
+                    .copied()
+                    .collect();
+                self.write(&flight)
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

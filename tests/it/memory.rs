@@ -42,7 +42,7 @@ impl Host for World {
         Ok(targets)
     }
     fn room(&mut self, octets: u64) -> Result<(), Refusal> {
-        self.store.room(&self.directory.root(), octets)
+        self.store.room(self.directory.root(), octets)
     }
     fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
         self.directory.vrfy(name)
