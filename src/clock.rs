@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
+use crate::encoding::push_decimal;
+
 /// The present moment as an RFC 5322 §3.3 `date-time` in local time, such as `Tue, 24 Nov 2026 10:40:33 +0000`.
 ///
 /// The text is kept for the rest of the second, one copy a thread, so that a burst of messages formats it once.
@@ -42,8 +44,17 @@ pub fn unique() -> String {
     static PID: LazyLock<u32> = LazyLock::new(std::process::id);
     let now = since_epoch();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let pid = *PID;
-    format!("{}.M{}P{pid}Q{count}", now.as_secs(), now.subsec_micros())
+    let mut stamp = String::with_capacity(48);
+    push_decimal(&mut stamp, now.as_secs());
+    for (mark, number) in [
+        (".M", u64::from(now.subsec_micros())),
+        ("P", u64::from(*PID)),
+        ("Q", count),
+    ] {
+        stamp.push_str(mark);
+        push_decimal(&mut stamp, number);
+    }
+    stamp
 }
 
 /// The present moment as `YYYYMMDDhhmmss` in UTC, to compare with the times of a certificate.

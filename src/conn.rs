@@ -470,13 +470,13 @@ impl<'a> Conn<'a> {
         let transaction = self.session.transaction();
         let policy = self.session.policy();
         let trace = Trace {
-            reverse_path: transaction.map_or(&"", |t| &t.reverse_path),
+            reverse_path: transaction.map_or("", |t| t.reverse_path.as_str()),
             helo: self.session.helo().unwrap_or("unknown"),
             peer: &self.trace_name,
             hostname: &policy.hostname,
             protocol: self.session.protocol(),
             recipient: match transaction.map(|t| t.recipients.as_slice()) {
-                Some([(only, _)]) => Some(only),
+                Some([(only, _)]) => Some(only.as_str()),
                 _ => None,
             },
             user: self.session.user().filter(|_| self.shared.auth_header),

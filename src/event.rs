@@ -95,11 +95,11 @@ pub fn message<R>(
     let last = statuses.last().copied().unwrap_or_default();
     for (at, (path, _)) in transaction.recipients.iter().enumerate() {
         let status = statuses.get(at).copied().unwrap_or(last);
-        let _ = write!(to, " to={} status={status}", Quoted(&path.to_string()));
+        let _ = write!(to, " to={} status={status}", Quoted(path.as_str()));
     }
     log::info!(
         "message id={id} {who} from={} size={size} seconds={:.3}{to}",
-        Quoted(&transaction.reverse_path.to_string()),
+        Quoted(transaction.reverse_path.as_str()),
         took.as_secs_f64()
     );
 }

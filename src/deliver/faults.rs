@@ -54,7 +54,7 @@ pub(super) fn target(scratch: &Scratch, user: &str) -> Target {
 
 pub(super) fn trace() -> Trace<'static> {
     Trace {
-        reverse_path: &"from@example.com",
+        reverse_path: "from@example.com",
         helo: "client",
         peer: "[192.0.2.1]",
         hostname: "mx.example.org",

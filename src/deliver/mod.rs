@@ -38,6 +38,7 @@ use self::maildir::Dirs;
 pub use self::quota::Quota;
 pub use self::spool::Spool;
 pub use self::trace::Trace;
+use crate::encoding::push_decimal;
 use crate::smtp::reply::{self, Refusal, Reply};
 
 /// One mailbox that a message goes to.
@@ -289,7 +290,12 @@ impl Shared {
 
     /// A Maildir file name (cr.yp.to/proto/maildir.html) with the size that Maildir++ reads from it.
     fn name(&self, id: &str, size: u64) -> String {
-        format!("{id}.{},S={size}", self.host)
+        let mut name = String::with_capacity(id.len() + self.host.len() + 24);
+        for part in [id, ".", &self.host, ",S="] {
+            name.push_str(part);
+        }
+        push_decimal(&mut name, size);
+        name
     }
 
     /// Notes that an unnamed file couldn't be given a name.
@@ -353,8 +359,8 @@ impl Delivered {
 
     /// The acknowledgement (RFC 5321 §4.2.5): with it the server has taken responsibility.
     pub fn reply(&self) -> Reply {
-        reply::reply(250, reply::X(0, 0), "")
-            .with_text(format!("Message accepted for delivery as {}", self.id))
+        let text = ["Message accepted for delivery as ", &self.id].concat();
+        reply::reply(250, reply::X(0, 0), "").with_text(text)
     }
 }
 

@@ -1,15 +1,13 @@
 //! The trace headers that stand before a delivered message (RFC 5321 §4.4): Return-Path, Delivered-To, X-Original-To
 //! and Received. What the network said is cleaned here: none of it can end a line or close a comment.
 
-use std::fmt::{self, Display, Write};
-
 use super::{Form, Target};
 
 /// What is known of a message's way here when its first octet arrives.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Trace<'a> {
     /// The reverse-path without angle brackets; empty for the null path.
-    pub reverse_path: &'a dyn Display,
+    pub reverse_path: &'a str,
     /// The client's EHLO, HELO or LHLO argument.
     pub helo: &'a str,
     /// The client: `[192.0.2.1]`, `[IPv6:2001:db8::1]` or `unix`.
@@ -19,7 +17,7 @@ pub struct Trace<'a> {
     /// The with-keyword of RFC 3848 and RFC 6531: `ESMTPS`, `UTF8LMTP`, …
     pub protocol: &'static str,
     /// The forward-path, where the message has just one.
-    pub recipient: Option<&'a dyn Display>,
+    pub recipient: Option<&'a str>,
     /// The authenticated user, where the recipients may know it: a login name is not everybody's business.
     pub user: Option<&'a str>,
     /// Whether a missing Date and Message-ID are to be added (RFC 6409 §8).
@@ -38,106 +36,78 @@ impl Trace<'_> {
         room: usize,
     ) -> Vec<u8> {
         let mut header = String::with_capacity(room);
-        // Nothing is reported by a write into a String.
-        let _ = self.write_to(&mut header, only, id, date, form.eol());
-        header.into_bytes()
-    }
-
-    fn write_to(
-        &self,
-        header: &mut String,
-        only: Option<&Target>,
-        id: &str,
-        date: &str,
-        eol: &str,
-    ) -> fmt::Result {
-        write!(header, "Return-Path: <{}>{eol}", Clean(self.reverse_path))?;
+        let eol = form.eol();
+        header.push_str("Return-Path: <");
+        push_path(&mut header, self.reverse_path);
+        push_all(&mut header, &[">", eol]);
         if let Some(target) = only {
-            write!(header, "Delivered-To: {}{eol}", Clean(&target.address))?;
+            header.push_str("Delivered-To: ");
+            push_path(&mut header, &target.address);
+            header.push_str(eol);
             if let Some(original) = &target.original {
-                write!(header, "X-Original-To: {}{eol}", Clean(original))?;
+                header.push_str("X-Original-To: ");
+                push_path(&mut header, original);
+                header.push_str(eol);
             }
         }
-        write!(
-            header,
-            "Received: from {} ({})",
-            Word(self.helo),
-            Word(self.peer)
-        )?;
+        header.push_str("Received: from ");
+        push_word(&mut header, self.helo);
+        header.push_str(" (");
+        push_word(&mut header, self.peer);
+        header.push(')');
         if let Some(user) = self.user {
-            write!(header, "{eol}\t(authenticated as {})", Word(user))?;
+            push_all(&mut header, &[eol, "\t(authenticated as "]);
+            push_word(&mut header, user);
+            header.push(')');
         }
-        let (host, protocol) = (Word(self.hostname), self.protocol);
-        write!(
-            header,
-            "{eol}\tby {host} (mailslot) with {protocol} id {id}"
-        )?;
+        push_all(&mut header, &[eol, "\tby "]);
+        push_word(&mut header, self.hostname);
+        push_all(
+            &mut header,
+            &[" (mailslot) with ", self.protocol, " id ", id],
+        );
         match self.recipient {
-            Some(recipient) => write!(header, "{eol}\tfor <{}>; {date}{eol}", Clean(recipient)),
-            None => write!(header, ";{eol}\t{date}{eol}"),
+            Some(recipient) => {
+                push_all(&mut header, &[eol, "\tfor <"]);
+                push_path(&mut header, recipient);
+                push_all(&mut header, &[">; ", date, eol]);
+            }
+            None => push_all(&mut header, &[";", eol, "\t", date, eol]),
         }
+        header.into_bytes()
+    }
+}
+
+fn push_all(header: &mut String, parts: &[&str]) {
+    for part in parts {
+        header.push_str(part);
     }
 }
 
 /// A path as it may stand in a header: control characters and line separators become `?`.
-struct Clean<'a>(&'a dyn Display);
-
-impl Display for Clean<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
-        write!(
-            Sieve {
-                to: f,
-                left: PATH_MAX,
-                plain
-            },
-            "{}",
-            self.0
-        )
-    }
+fn push_path(header: &mut String, path: &str) {
+    let plain = |c: char| !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
+    push_plain(header, path, PATH_MAX, plain);
 }
 
 /// A host name, address or literal as it may stand outside and inside a comment: besides control characters no
 /// blanks, parentheses, quotes or delimiters of the Received grammar. Never empty.
-struct Word<'a>(&'a str);
-
-impl Display for Word<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| {
-            c.is_ascii_graphic() && !matches!(c, '(' | ')' | '<' | '>' | '"' | '\\' | ';' | ',')
-                || !c.is_ascii() && !c.is_control() && !c.is_whitespace()
-        };
-        match self.0 {
-            "" => f.write_str("unknown"),
-            text => Sieve {
-                to: f,
-                left: NAME_MAX,
-                plain,
-            }
-            .write_str(text),
-        }
-    }
+fn push_word(header: &mut String, word: &str) {
+    let plain = |c: char| {
+        c.is_ascii_graphic() && !matches!(c, '(' | ')' | '<' | '>' | '"' | '\\' | ';' | ',')
+            || !c.is_ascii() && !c.is_control() && !c.is_whitespace()
+    };
+    let word = if word.is_empty() { "unknown" } else { word };
+    push_plain(header, word, NAME_MAX, plain);
 }
 
-/// Passes text on with `?` for each character that is not plain, up to so many characters.
-struct Sieve<W, P> {
-    to: W,
-    left: usize,
-    plain: P,
-}
-
-impl<W: Write, P: Fn(char) -> bool> Write for Sieve<W, P> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if text.len() <= self.left && text.chars().all(&self.plain) {
-            self.left -= text.len();
-            return self.to.write_str(text);
-        }
-        for c in text.chars().take(self.left) {
-            self.left -= 1;
-            self.to.write_char(if (self.plain)(c) { c } else { '?' })?;
-        }
-        Ok(())
+/// The first characters of a text, `most` of them, with `?` for each that is not plain.
+fn push_plain(header: &mut String, text: &str, most: usize, plain: impl Fn(char) -> bool) {
+    if text.len() <= most && text.chars().all(&plain) {
+        return header.push_str(text);
     }
+    let shown = text.chars().take(most);
+    header.extend(shown.map(|c| if plain(c) { c } else { '?' }));
 }
 
 /// The longest path shown, in characters; a command line allows more, a header line of 998 octets doesn't.
@@ -155,12 +125,12 @@ mod tests {
 
     fn trace() -> Trace<'static> {
         Trace {
-            reverse_path: &"a@example.org",
+            reverse_path: "a@example.org",
             helo: "client.example",
             peer: "[192.0.2.1]",
             hostname: "mx.example.net",
             protocol: "ESMTPS",
-            recipient: Some(&"b@example.net"),
+            recipient: Some("b@example.net"),
             user: None,
             submission: false,
         }
@@ -208,7 +178,7 @@ mod tests {
     fn several_recipients_are_not_named() {
         let several = Trace {
             recipient: None,
-            reverse_path: &"",
+            reverse_path: "",
             ..trace()
         };
         let expected = "Return-Path: <>\nReceived: from client.example ([192.0.2.1])\n\
@@ -220,8 +190,8 @@ mod tests {
     fn nothing_from_the_network_makes_a_line() {
         let nasty = Trace {
             helo: "x)\r\nSubject: y (",
-            reverse_path: &"a\r\nb\u{2028}@c",
-            recipient: Some(&"d\ne@f"),
+            reverse_path: "a\r\nb\u{2028}@c",
+            recipient: Some("d\ne@f"),
             ..trace()
         };
         let text = text(&nasty, None, Form::Text);

@@ -30,11 +30,14 @@ pub enum ForwardPath {
     Mailbox(Mailbox),
 }
 
-/// A local part and, mostly, a domain.
+/// A local part and, mostly, a domain, in one piece as they are spelled in headers, replies and logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mailbox {
-    local: String,
-    domain: Option<String>,
+    spelled: String,
+    /// Octets of the local part in it.
+    local: usize,
+    /// The local part without its quotes, where it needs them.
+    unquoted: Option<String>,
 }
 
 impl ReversePath {
@@ -46,12 +49,17 @@ impl ReversePath {
         path(cursor).map(Self::Mailbox)
     }
 
+    /// The path without angle brackets; empty for the null path.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Null => "",
+            Self::Mailbox(mailbox) => mailbox.as_str(),
+        }
+    }
+
     /// Whether it can be spelled without SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
-        match self {
-            Self::Null => true,
-            Self::Mailbox(mailbox) => mailbox.is_ascii(),
-        }
+        self.as_str().is_ascii()
     }
 }
 
@@ -59,81 +67,87 @@ impl ForwardPath {
     /// Takes a path off the cursor; `None` where it is malformed.
     pub fn parse(cursor: &mut Cursor<'_>) -> Option<Self> {
         let mailbox = path(cursor)?;
-        if mailbox.domain.is_none() && mailbox.local.eq_ignore_ascii_case("postmaster") {
+        if mailbox.as_str().eq_ignore_ascii_case("postmaster") {
             return Some(Self::Postmaster);
         }
         Some(Self::Mailbox(mailbox))
     }
 
+    /// The path without angle brackets.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Postmaster => "Postmaster",
+            Self::Mailbox(mailbox) => mailbox.as_str(),
+        }
+    }
+
     /// Whether it can be spelled without SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
-        match self {
-            Self::Postmaster => true,
-            Self::Mailbox(mailbox) => mailbox.is_ascii(),
-        }
+        self.as_str().is_ascii()
     }
 }
 
 impl Mailbox {
     /// Parts that are known to be well formed: of a file that was checked when it was read.
     pub(crate) fn new(local: &str, domain: &str) -> Self {
-        Self {
-            local: local.to_owned(),
-            domain: Some(domain.to_owned()),
+        Self::spell(local, Some(domain))
+    }
+
+    /// Spells a local part, given without quotes, with the quotes it needs, and a domain.
+    fn spell(local: &str, domain: Option<&str>) -> Self {
+        let bare = local
+            .split('.')
+            .all(|atom| !atom.is_empty() && atom.chars().all(is_atext));
+        let mut spelled = if bare {
+            local.to_owned()
+        } else {
+            let escaped = local.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("\"{escaped}\"")
+        };
+        let length = spelled.len();
+        if let Some(domain) = domain {
+            spelled.push('@');
+            spelled.push_str(domain);
         }
+        Self {
+            spelled,
+            local: length,
+            unquoted: (!bare).then(|| local.to_owned()),
+        }
+    }
+
+    /// The whole address as it is spelled.
+    pub fn as_str(&self) -> &str {
+        &self.spelled
     }
 
     /// The local part, unquoted, in the sender's spelling.
     pub fn local(&self) -> &str {
-        &self.local
+        let quoted = self.spelled.get(..self.local).unwrap_or_default();
+        self.unquoted.as_deref().unwrap_or(quoted)
     }
 
     /// The domain or address literal in the sender's spelling.
     pub fn domain(&self) -> Option<&str> {
-        self.domain.as_deref()
-    }
-
-    /// Whether it can be spelled without SMTPUTF8.
-    pub fn is_ascii(&self) -> bool {
-        self.local.is_ascii() && self.domain.as_ref().is_none_or(|d| d.is_ascii())
+        self.spelled.get(self.local..)?.strip_prefix('@')
     }
 }
 
 impl fmt::Display for ReversePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Null => Ok(()),
-            Self::Mailbox(mailbox) => mailbox.fmt(f),
-        }
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Display for ForwardPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Postmaster => f.write_str("Postmaster"),
-            Self::Mailbox(mailbox) => mailbox.fmt(f),
-        }
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Display for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = !self.local.is_empty()
-            && self
-                .local
-                .split('.')
-                .all(|a| !a.is_empty() && a.chars().all(is_atext));
-        if bare {
-            f.write_str(&self.local)?;
-        } else {
-            let escaped = self.local.replace('\\', "\\\\").replace('"', "\\\"");
-            write!(f, "\"{escaped}\"")?;
-        }
-        match &self.domain {
-            Some(domain) => write!(f, "@{domain}"),
-            None => Ok(()),
-        }
+        f.write_str(self.as_str())
     }
 }
 
@@ -167,11 +181,14 @@ fn source_route(cursor: &mut Cursor<'_>) -> Option<()> {
 }
 
 fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
-    let local = if cursor.rest().starts_with('"') {
-        quoted_string(cursor)?
+    let start = *cursor;
+    let quoted = if cursor.rest().starts_with('"') {
+        Some(quoted_string(cursor)?)
     } else {
-        dot_string(cursor)?
+        dot_string(cursor)?;
+        None
     };
+    let local = quoted.as_deref().unwrap_or_else(|| start.until(cursor));
     if local.len() > MAX_LOCAL {
         return None;
     }
@@ -180,14 +197,20 @@ fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
     } else {
         None
     };
-    Some(Mailbox { local, domain })
+    Some(match &quoted {
+        Some(local) => Mailbox::spell(local, domain),
+        // As it came is as it is spelled.
+        None => Mailbox {
+            spelled: start.until(cursor).to_owned(),
+            local: local.len(),
+            unquoted: None,
+        },
+    })
 }
 
-fn dot_string(cursor: &mut Cursor<'_>) -> Option<String> {
+fn dot_string(cursor: &mut Cursor<'_>) -> Option<()> {
     let text = cursor.run(|c| is_atext(c) || c == '.');
-    text.split('.')
-        .all(|atom| !atom.is_empty())
-        .then(|| text.to_owned())
+    text.split('.').all(|atom| !atom.is_empty()).then_some(())
 }
 
 /// `DQUOTE *QcontentSMTP DQUOTE`: printable octets, a backslash before any of them.
@@ -204,7 +227,7 @@ fn quoted_string(cursor: &mut Cursor<'_>) -> Option<String> {
     }
 }
 
-fn domain(cursor: &mut Cursor<'_>) -> Option<String> {
+fn domain<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
     if cursor.rest().starts_with('[') {
         return literal(cursor);
     }
@@ -212,11 +235,12 @@ fn domain(cursor: &mut Cursor<'_>) -> Option<String> {
         cursor.run(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || is_utf8(c));
     let label =
         |l: &str| !l.is_empty() && l.len() <= 63 && !l.starts_with('-') && !l.ends_with('-');
-    (text.len() <= MAX_DOMAIN && text.split('.').all(label)).then(|| text.to_owned())
+    (text.len() <= MAX_DOMAIN && text.split('.').all(label)).then_some(text)
 }
 
-/// An address literal (RFC 5321 §4.1.3); IPv4, IPv6, or a tag with printable content.
-fn literal(cursor: &mut Cursor<'_>) -> Option<String> {
+/// An address literal (RFC 5321 §4.1.3), brackets included; IPv4, IPv6, or a tag with printable content.
+fn literal<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
+    let start = *cursor;
     cursor.tag("[");
     let text = cursor.run(|c| ('!'..='~').contains(&c) && !matches!(c, '[' | '\\' | ']'));
     if !cursor.tag("]") {
@@ -233,12 +257,14 @@ fn literal(cursor: &mut Cursor<'_>) -> Option<String> {
                 && tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
         }
     };
-    good.then(|| format!("[{text}]"))
+    good.then(|| start.until(cursor))
 }
 
 /// RFC 5322 §3.2.3, and non-ASCII by RFC 6531 §3.3.
 fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_utf8(c)
+    c.is_ascii_alphanumeric()
+        || matches!(c, '!' | '#'..='\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^'..='`' | '{'..='~')
+        || is_utf8(c)
 }
 
 /// Non-ASCII text. C1 controls and characters without a shape only deceive.

@@ -63,15 +63,23 @@ impl Dots {
 
     /// Decodes `input` and appends the content to `out`.
     pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Fed {
+        out.reserve(input.len());
         let mut rest = input;
         while let Some((&octet, tail)) = rest.split_first() {
-            if self.state == State::Text {
-                let run = plain_run(rest);
-                if let Some((text, after)) = rest.split_at_checked(run)
-                    && run > 0
-                {
-                    out.extend_from_slice(text);
-                    self.size += run as u64;
+            // Nearly every octet goes this way: a run up to the end of its line, and that end.
+            if self.state == State::Text || self.state == State::LineStart && octet != b'.' {
+                let (text, after) = rest.split_at(plain_run(rest));
+                out.extend_from_slice(text);
+                self.size += text.len() as u64;
+                if let Some(next) = after.strip_prefix(b"\r\n") {
+                    out.push(b'\n');
+                    self.size += 2;
+                    self.state = State::LineStart;
+                    rest = next;
+                    continue;
+                }
+                if !text.is_empty() {
+                    self.state = State::Text;
                     rest = after;
                     continue;
                 }
@@ -146,25 +154,28 @@ impl Dots {
     }
 }
 
-/// Octets before the first CR or LF. Sixteen at a time, in a form that compiles to vector
-/// compares.
+/// Octets before the first CR or LF, eight at a time.
 fn plain_run(octets: &[u8]) -> usize {
-    let mut run = 0;
-    for block in octets.chunks_exact(16) {
-        let newline = block
-            .iter()
-            .fold(false, |seen, &o| seen | (o == b'\r') | (o == b'\n'));
-        if newline {
-            break;
+    let (words, tail) = octets.as_chunks();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found =
+            zeros(word ^ (ONES * u64::from(b'\r'))) | zeros(word ^ (ONES * u64::from(b'\n')));
+        if found != 0 {
+            return number * 8 + found.trailing_zeros() as usize / 8;
         }
-        run += 16;
     }
-    let tail = octets.get(run..).unwrap_or_default();
-    run + tail
-        .iter()
-        .position(|&o| o == b'\r' || o == b'\n')
-        .unwrap_or(tail.len())
+    let newline = tail.iter().position(|&o| o == b'\r' || o == b'\n');
+    words.len() * 8 + newline.unwrap_or(tail.len())
 }
+
+/// The top bit of each octet that is zero; octets above the lowest of them may be marked too.
+const fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & (ONES * 0x80)
+}
+
+/// A one in each octet.
+const ONES: u64 = 0x0101_0101_0101_0101;
 
 #[cfg(test)]
 mod tests {
@@ -239,6 +250,23 @@ mod tests {
                             assert_eq!(out, lf, "{text:?} at {split}");
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// The search in words finds what the search in octets finds, wherever it stands and whatever is around it.
+    #[test]
+    fn runs_end_at_the_first_newline() {
+        for filler in [0, 0x0b, 0x0c, 0x0e, 0x8a, 0x8d, 0xff, b'a'] {
+            for place in 0..40 {
+                for newline in [b'\r', b'\n'] {
+                    let mut text = vec![filler; 40];
+                    text[place] = newline;
+                    assert_eq!(plain_run(&text), place, "{filler} {newline}");
+                    text[39] = b'\n';
+                    assert_eq!(plain_run(&text), place, "{filler} {newline}");
+                    assert_eq!(plain_run(&text[..place]), place, "{filler}");
                 }
             }
         }

@@ -18,6 +18,12 @@ impl<'a> Cursor<'a> {
         self.rest
     }
 
+    /// The text between here and a later state of the same cursor.
+    pub fn until(&self, later: &Self) -> &'a str {
+        let length = self.rest.len().saturating_sub(later.rest.len());
+        self.rest.get(..length).unwrap_or_default()
+    }
+
     /// Takes `tag`, in any case, or nothing.
     pub fn tag(&mut self, tag: &str) -> bool {
         match self.rest.split_at_checked(tag.len()) {

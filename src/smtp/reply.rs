@@ -80,14 +80,29 @@ impl Reply {
     /// Appends the reply as it goes over the wire: the codes on each line (RFC 5321 §4.2.1,
     /// RFC 2034 §4), unprintable octets replaced, long lines cut to 512 octets.
     pub fn render(&self, out: &mut Vec<u8>) {
-        let mut lines = self.text.split('\n').peekable();
-        while let Some(line) = lines.next() {
+        let mut rest = Some(self.text.as_ref());
+        while let Some(text) = rest {
+            let (line, more) = match text.split_once('\n') {
+                Some((line, more)) => (line, Some(more)),
+                None => (text, None),
+            };
+            rest = more;
             let end = out.len() + MAX_LINE - 2;
-            let separator = if lines.peek().is_some() { '-' } else { ' ' };
-            out.extend_from_slice(format!("{}{separator}", self.code).as_bytes());
+            decimal(out, self.code);
+            out.push(if more.is_some() { b'-' } else { b' ' });
             if let Some(X(subject, detail)) = self.enhanced {
-                let class = self.code / 100;
-                out.extend_from_slice(format!("{class}.{subject}.{detail} ").as_bytes());
+                decimal(out, self.code / 100);
+                out.push(b'.');
+                decimal(out, subject);
+                out.push(b'.');
+                decimal(out, detail);
+                out.push(b' ');
+            }
+            // Nearly every line passes as it is.
+            if out.len() + line.len() <= end && line.bytes().all(|o| (b' '..=b'~').contains(&o)) {
+                out.extend_from_slice(line.as_bytes());
+                out.extend_from_slice(b"\r\n");
+                continue;
             }
             for c in line.chars() {
                 let shown = match c {
@@ -103,6 +118,16 @@ impl Reply {
             out.extend_from_slice(b"\r\n");
         }
     }
+}
+
+/// Appends the digits of a code.
+fn decimal(out: &mut Vec<u8>, number: u16) {
+    for power in [1_000, 100, 10] {
+        if number >= power {
+            out.push(b'0' + (number / power % 10) as u8);
+        }
+    }
+    out.push(b'0' + (number % 10) as u8);
 }
 
 /// Whose doing a refusal is: it decides how loudly it is logged.

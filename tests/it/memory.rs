@@ -261,7 +261,7 @@ impl Memory {
             .collect();
         let binary = transaction.params.body == Some(BodyType::Binary);
         let trace = Trace {
-            reverse_path: &transaction.reverse_path,
+            reverse_path: transaction.reverse_path.as_str(),
             helo: self.session.helo().unwrap_or_default(),
             peer: "memory",
             hostname: "mx.test",
