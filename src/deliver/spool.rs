@@ -349,16 +349,24 @@ impl Place {
 
 /// The targets, of which those that are the same mailbox know of each other.
 fn places(targets: Vec<Arc<Target>>) -> Vec<Place> {
+    let twins = twins(&targets);
+    let place = |(target, twin)| Place::new(target, twin);
+    targets.into_iter().zip(twins).map(place).collect()
+}
+
+/// For each target the first one that is the same mailbox, where that is another one.
+fn twins(targets: &[Arc<Target>]) -> Vec<Option<usize>> {
     if targets.len() == 1 {
-        return targets.into_iter().map(|t| Place::new(t, None)).collect();
+        return vec![None];
     }
     let mut known = HashMap::with_capacity(targets.len());
-    let mailbox = |t: &Target| (t.maildir.as_os_str().to_owned(), t.folder.clone());
-    let place = |(index, target): (usize, Arc<Target>)| {
-        let first = *known.entry(mailbox(&target)).or_insert(index);
-        Place::new(target, Some(first).filter(|&first| first != index))
-    };
-    targets.into_iter().enumerate().map(place).collect()
+    let mut all = Vec::with_capacity(targets.len());
+    for (index, target) in targets.iter().enumerate() {
+        let mailbox = (target.maildir.as_os_str(), &target.folder);
+        let first = *known.entry(mailbox).or_insert(index);
+        all.push(Some(first).filter(|&first| first != index));
+    }
+    all
 }
 
 /// Octets gathered before a write. One read of the driver may come on top of them.

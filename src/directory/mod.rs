@@ -75,6 +75,15 @@ impl fmt::Display for FileError {
 struct Domains {
     names: Vec<String>,
     keys: Vec<String>,
+    /// Whether each can be part of a path.
+    safe: Vec<bool>,
+}
+
+/// A part of the mailbox pattern.
+enum Part {
+    Text(String),
+    Local,
+    Domain,
 }
 
 impl Domains {
@@ -82,6 +91,7 @@ impl Domains {
         Self {
             names: names.to_vec(),
             keys: names.iter().map(|name| domain_key(name)).collect(),
+            safe: names.iter().map(|name| names::safe(name)).collect(),
         }
     }
 
@@ -106,6 +116,10 @@ impl Domains {
         self.names.get(at).map_or("", String::as_str)
     }
 
+    fn is_safe(&self, at: usize) -> bool {
+        self.safe.get(at).is_some_and(|&safe| safe)
+    }
+
     fn key(&self, at: usize) -> &str {
         self.keys.get(at).map_or("", String::as_str)
     }
@@ -115,6 +129,7 @@ impl Domains {
 pub struct Directory {
     domains: Domains,
     pattern: String,
+    parts: Vec<Part>,
     root: Arc<Path>,
     create: bool,
     delimiter: String,
@@ -155,6 +170,7 @@ impl Directory {
         Ok(Self {
             domains,
             pattern: settings.pattern.clone(),
+            parts: parts(&settings.pattern),
             root: Arc::from(root(&settings.pattern)),
             create: settings.create,
             delimiter: settings.delimiter.clone(),
@@ -211,37 +227,38 @@ impl Directory {
                 (mailbox.local().to_ascii_lowercase(), domain)
             }
         };
-        let targets = self.expand(&local, domain, to)?;
-        if targets.is_empty() && local == "postmaster" {
+        let postmaster = local == "postmaster";
+        let targets = self.expand(local, domain, to)?;
+        if targets.is_empty() && postmaster {
             return Ok(vec![Arc::new(self.first_mailbox(domain)?)]);
         }
         if targets.is_empty() {
             return Err(self.unknown());
         }
-        Ok(targets.into_iter().map(Arc::new).collect())
+        Ok(targets)
     }
 
     /// Follows aliases to mailboxes, without recursion: every node is seen once.
     fn expand(
         &self,
-        local: &str,
+        local: String,
         domain: usize,
         original: &ForwardPath,
-    ) -> Result<Vec<Target>, Refusal> {
+    ) -> Result<Vec<Arc<Target>>, Refusal> {
         let first = Node {
-            local: local.to_owned(),
+            local,
             domain,
             own: false,
         };
         // Most names are mailboxes, and there is nothing to follow.
         match self.meaning(&first)? {
-            Meaning::Mailbox(target) => return Ok(vec![target]),
+            Meaning::Mailbox(target) => return Ok(vec![Arc::new(target)]),
             Meaning::Nobody => return Ok(Vec::new()),
             Meaning::Goals(..) => {}
         }
         let mut seen = HashSet::from([first.clone()]);
         let mut todo = vec![first.clone()];
-        let mut targets: Vec<Target> = Vec::new();
+        let mut targets: Vec<Arc<Target>> = Vec::new();
         while let Some(node) = todo.pop() {
             match self.meaning(&node)? {
                 Meaning::Nobody => {
@@ -249,11 +266,11 @@ impl Directory {
                 }
                 Meaning::Mailbox(mut target) => {
                     target.original = (node != first && !node.own).then(|| original.to_string());
-                    let same = |known: &Target| {
+                    let same = |known: &Arc<Target>| {
                         known.maildir == target.maildir && known.folder == target.folder
                     };
                     if !targets.iter().any(same) {
-                        targets.push(target);
+                        targets.push(Arc::new(target));
                     }
                 }
                 // The last goal is pushed first, so that the first one comes first.
@@ -427,30 +444,46 @@ impl Directory {
 
     /// The mailbox that a name would have.
     fn target(&self, local: &str, domain: usize) -> Option<Target> {
-        let domain = self.domains.name(domain);
-        if !names::safe(local) || !names::safe(domain) {
+        if !names::safe(local) || !self.domains.is_safe(domain) {
             return None;
         }
+        let domain = self.domains.name(domain);
         let mut path = String::with_capacity(self.pattern.len() + local.len() + domain.len());
-        let mut rest = self.pattern.chars();
-        while let Some(c) = rest.next() {
-            match (c, if c == '%' { rest.next() } else { None }) {
-                ('%', Some('u')) => path.push_str(local),
-                ('%', Some('d')) => path.push_str(domain),
-                ('%', Some(other)) => path.push(other),
-                (plain, _) => path.push(plain),
-            }
+        for part in &self.parts {
+            path.push_str(match part {
+                Part::Text(text) => text,
+                Part::Local => local,
+                Part::Domain => domain,
+            });
         }
         Some(Target {
             root: Arc::clone(&self.root),
             maildir: PathBuf::from(path),
-            address: format!("{local}@{domain}"),
+            address: [local, "@", domain].concat(),
             may_create: true,
             folder: None,
             original: None,
             quota: self.quota.clone(),
         })
     }
+}
+
+/// A pattern taken apart.
+fn parts(pattern: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut rest = pattern;
+    while let Some((text, after)) = rest.split_once('%') {
+        parts.push(Part::Text(text.to_owned()));
+        let mut after = after.chars();
+        match after.next() {
+            Some('u') => parts.push(Part::Local),
+            Some('d') => parts.push(Part::Domain),
+            other => parts.extend(other.map(|c| Part::Text(c.to_string()))),
+        }
+        rest = after.as_str();
+    }
+    parts.push(Part::Text(rest.to_owned()));
+    parts
 }
 
 /// The part of a pattern before its first `%`, to its last slash.

@@ -63,11 +63,13 @@ const fn adapt(delta: u32, length: u32, first: bool) -> u32 {
 
 /// Whether a name can be one component of a path and nothing more (A4).
 pub(super) fn safe(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= MAX_NAME
-        && !name.starts_with('.')
-        && !name.contains("..")
-        && !name.contains(slash_or_control)
+    let dots = name.as_bytes().windows(2).any(|pair| pair == b"..");
+    let strange = if name.is_ascii() {
+        name.bytes().any(|o| o == b'/' || o.is_ascii_control())
+    } else {
+        name.contains(slash_or_control)
+    };
+    !(name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || dots || strange)
 }
 
 /// Also what looks like a slash to a reader of the path.
