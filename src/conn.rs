@@ -13,6 +13,7 @@ use crate::smtp::params::BodyType;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Service, Session, Step};
 use rustls::ServerConfig;
+use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -138,7 +139,7 @@ impl<'a> Conn<'a> {
     fn serve(mut self) {
         let end = loop {
             match self.run() {
-                Ok(Turn::Close) => break "closed".to_owned(),
+                Ok(Turn::Close) => break Cow::Borrowed("closed"),
                 Ok(Turn::StartTls) => match self.secure() {
                     Some(secured) => self = secured,
                     None => return,
@@ -146,7 +147,9 @@ impl<'a> Conn<'a> {
                 Err(error) => break self.farewell(&error),
             }
         };
-        event::connection(&self.who(), self.messages, &end, self.begun.elapsed());
+        if log::log_enabled!(log::Level::Info) {
+            event::connection(&self.who(), self.messages, &end, self.begun.elapsed());
+        }
         self.stream.close(Instant::now() + FAREWELL);
     }
 
@@ -278,15 +281,15 @@ impl<'a> Conn<'a> {
     }
 
     /// The last word to a client that is hung up on.
-    fn farewell(&mut self, error: &io::Error) -> String {
+    fn farewell(&mut self, error: &io::Error) -> Cow<'static, str> {
         let word = match error.kind() {
             ErrorKind::TimedOut => reply::TIMED_OUT,
             _ if self.shared.stopping.load(Ordering::SeqCst) => reply::UNAVAILABLE,
-            ErrorKind::UnexpectedEof => return "client went away".to_owned(),
-            _ => return error.to_string(),
+            ErrorKind::UnexpectedEof => return "client went away".into(),
+            _ => return error.to_string().into(),
         };
         word.render(self.stream.output());
-        word.text().to_owned()
+        word.text().to_owned().into()
     }
 
     /// DATA to its lone dot.

@@ -21,17 +21,18 @@ pub fn base64_encode(octets: &[u8]) -> String {
 /// Appends a number's decimal digits. Ids, file names and replies are made of them at every message, and formatting
 /// by `write!` takes several times as long.
 pub fn push_decimal(text: &mut String, number: u64) {
-    let mut digits = ['0'; 20];
-    let (mut rest, mut count) = (number, 0);
+    let mut digits = [b'0'; 20];
+    let (mut rest, mut first) = (number, digits.len());
     for place in digits.iter_mut().rev() {
-        *place = char::from(b'0' + (rest % 10) as u8);
+        *place = b'0' + (rest % 10) as u8;
         rest /= 10;
-        count += 1;
+        first -= 1;
         if rest == 0 {
             break;
         }
     }
-    text.extend(digits.iter().skip(20 - count));
+    let used = digits.get(first..).unwrap_or_default();
+    text.push_str(std::str::from_utf8(used).unwrap_or_default());
 }
 
 /// Decodes; `None` for white space, wrong padding, other alphabets or stray bits.

@@ -1,10 +1,11 @@
 //! A bounded pool of threads: it starts empty, grows on demand and lets idle threads go after
-//! a while. A panic ends one job and nothing else.
+//! a while. A panic ends one job and nothing else. The thread that was idle for the shortest time
+//! gets the next job: its stack is still in the caches, and the others are not kept from going.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -22,22 +23,25 @@ pub struct Pool {
 
 struct Shared {
     state: Mutex<State>,
-    wake: Condvar,
     keep: Duration,
 }
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
     threads: usize,
-    idle: usize,
+    /// Those that wait for a job, the latest last.
+    idle: Vec<Arc<Idle>>,
 }
 
-impl Shared {
-    /// No job runs under the lock, so that a poisoned one is still sound.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A thread that waits, and the job it is given.
+struct Idle {
+    thread: Thread,
+    job: Mutex<Option<Job>>,
+}
+
+/// No job runs under a lock, so that a poisoned one is still sound.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pool {
@@ -45,7 +49,6 @@ impl Pool {
     pub fn new(max: usize, stack: usize, keep: Duration) -> Self {
         let shared = Shared {
             state: Mutex::default(),
-            wake: Condvar::new(),
             keep,
         };
         Self {
@@ -60,49 +63,67 @@ impl Pool {
     /// # Errors
     /// [`Full`] where all threads are busy, or the system gives no more.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Full> {
-        let mut state = self.shared.lock();
-        let begun = state.idle <= state.jobs.len();
-        if begun {
-            if state.threads >= self.max {
-                return Err(Full);
-            }
-            let shared = Arc::clone(&self.shared);
-            let builder = std::thread::Builder::new().stack_size(self.stack);
-            builder.spawn(move || work(&shared)).map_err(|_| Full)?;
-            state.threads += 1;
+        let mut state = lock(&self.shared.state);
+        if let Some(idle) = state.idle.pop() {
+            drop(state);
+            *lock(&idle.job) = Some(Box::new(job));
+            idle.thread.unpark();
+            return Ok(());
         }
-        state.jobs.push_back(Box::new(job));
-        drop(state);
-        // A new thread looks by itself.
-        if !begun {
-            self.shared.wake.notify_one();
+        if state.threads >= self.max {
+            return Err(Full);
         }
+        let shared = Arc::clone(&self.shared);
+        let builder = std::thread::Builder::new().stack_size(self.stack);
+        let first: Job = Box::new(job);
+        builder
+            .spawn(move || work(&shared, first))
+            .map_err(|_| Full)?;
+        state.threads += 1;
         Ok(())
     }
 }
 
-fn work(shared: &Shared) {
-    let mut state = shared.lock();
+fn work(shared: &Shared, first: Job) {
+    let idle = Arc::new(Idle {
+        thread: std::thread::current(),
+        job: Mutex::new(Some(first)),
+    });
     loop {
-        if let Some(job) = state.jobs.pop_front() {
-            drop(state);
+        // Taken before it runs: the lock is not held meanwhile.
+        let job = lock(&idle.job).take();
+        if let Some(job) = job {
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
                 log::error!("a connection ended in a panic");
             }
-            state = shared.lock();
-            continue;
+            lock(&shared.state).idle.push(Arc::clone(&idle));
         }
-        state.idle += 1;
-        let (woken, timeout) = shared
-            .wake
-            .wait_timeout(state, shared.keep)
-            .unwrap_or_else(PoisonError::into_inner);
-        state = woken;
-        state.idle -= 1;
-        if timeout.timed_out() && state.jobs.is_empty() {
-            state.threads -= 1;
+        if !wait(shared, &idle) {
             return;
         }
+    }
+}
+
+/// Waits for a job; false where there was none for long enough that the thread is to go.
+fn wait(shared: &Shared, idle: &Arc<Idle>) -> bool {
+    let begun = Instant::now();
+    loop {
+        if lock(&idle.job).is_some() {
+            return true;
+        }
+        let left = shared.keep.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            let mut state = lock(&shared.state);
+            let place = state.idle.iter().position(|other| Arc::ptr_eq(other, idle));
+            // Where it is not among the idle any more, a job is on its way.
+            if let Some(place) = place {
+                state.idle.remove(place);
+                state.threads -= 1;
+                return false;
+            }
+        }
+        // A wake-up without a reason, which may happen, is looked into above.
+        std::thread::park_timeout(left.max(Duration::from_millis(1)));
     }
 }
 
@@ -111,6 +132,47 @@ mod tests {
     #![allow(clippy::panic, reason = "the test is about one")]
     use super::*;
     use std::sync::mpsc;
+
+    /// The last one to have finished is the next to begin.
+    #[test]
+    fn the_latest_first() {
+        let pool = Pool::new(2, 64 * 1024, Duration::from_secs(3600));
+        let run = |gate: mpsc::Receiver<()>| {
+            let (tell, told) = mpsc::channel();
+            let job = move || {
+                let _ = tell.send(std::thread::current().id());
+                let _ = gate.recv();
+            };
+            assert_eq!(pool.run(job), Ok(()));
+            told.recv().ok()
+        };
+        let idle = |count| {
+            while lock(&pool.shared.state).idle.len() != count {
+                std::thread::yield_now();
+            }
+        };
+        let (open_one, one) = mpsc::channel();
+        let (open_other, other) = mpsc::channel();
+        let (first, second) = (run(one), run(other));
+        assert_ne!(first, second);
+        drop(open_one);
+        idle(1);
+        drop(open_other);
+        idle(2);
+        let (open, gate) = mpsc::channel();
+        assert_eq!(run(gate), second);
+        drop(open);
+    }
+
+    #[test]
+    fn idle_threads_go() {
+        let pool = Pool::new(2, 64 * 1024, Duration::ZERO);
+        assert_eq!((pool.run(|| {}), pool.run(|| {})), (Ok(()), Ok(())));
+        while lock(&pool.shared.state).threads > 0 {
+            std::thread::yield_now();
+        }
+        assert!(lock(&pool.shared.state).idle.is_empty());
+    }
 
     /// F13, F14: full is an answer, and a panic costs one job.
     #[test]

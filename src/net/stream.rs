@@ -20,6 +20,9 @@ const SMALL: usize = 4 * 1024;
 const MEDIUM: usize = 8 * 1024;
 const LARGE: usize = 64 * 1024;
 
+/// Octets of the output buffer to begin with: the reply to EHLO fits.
+const REPLIES: usize = 320;
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum Socket {
@@ -103,7 +106,7 @@ impl Stream {
             input: Vec::new(),
             start: 0,
             end: 0,
-            output: Vec::new(),
+            output: Vec::with_capacity(REPLIES),
             body: false,
         }
     }
@@ -233,7 +236,7 @@ impl Stream {
             input: Vec::new(),
             start: 0,
             end: 0,
-            output: Vec::new(),
+            output: Vec::with_capacity(REPLIES),
             body: false,
         })
     }
@@ -257,8 +260,8 @@ impl Stream {
         Some(format!("{:?}:{suite:?}", tls.protocol_version()?))
     }
 
-    /// Sends what is left, says good-bye in TLS, and ends the connection. A client that is
-    /// gone already is no news.
+    /// Sends what is left and says good-bye in TLS; the connection ends with the last owner of the socket. A client
+    /// that is gone already is no news.
     pub fn close(mut self, deadline: Instant) {
         if self.flush(deadline).is_ok()
             && let Some(tls) = &mut self.tls
@@ -266,7 +269,6 @@ impl Stream {
             tls.send_close_notify();
             let _ = send_records(tls, &mut self.wire);
         }
-        self.wire.socket.shutdown(Shutdown::Both);
     }
 }
 
