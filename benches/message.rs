@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Digits of a message's number.
 const DIGITS: usize = 12;
-const FIELD: &str = "X-Number: ";
+const FIELD: &str = "Message-ID: <";
 
 /// Files in `new/` that were there before the run.
 pub(crate) const FILLER: &str = "filler";
@@ -32,8 +32,10 @@ pub(crate) struct Template {
 impl Template {
     /// A message of exactly `size` octets as it travels, without doubled dots and the end.
     pub(crate) fn new(size: usize) -> Self {
+        // With a date and an identifier, as some servers add what a message lacks.
         let head = format!(
-            "From: <bench@bench.test>\r\nSubject: benchmark\r\n{FIELD}{:0DIGITS$}\r\n\r\n.dot\r\n",
+            "Date: Thu, 1 Jan 2026 00:00:00 +0000\r\nFrom: <bench@bench.test>\r\nSubject: benchmark\r\n\
+             {FIELD}{:0DIGITS$}@bench.test>\r\n\r\n.dot\r\n",
             0
         );
         let mut plain = head.clone().into_bytes();

@@ -1,9 +1,10 @@
 //! The peers: mailin-embedded with a durable handler, a crate of its own beside this file that is built where it can be
-//! fetched; Postfix's smtp-sink and smtp-source, Postfix itself and Dovecot where they are installed, each with
-//! a configuration of its own in the run's directory. Nothing is installed or left behind.
+//! fetched; Postfix's smtp-sink and smtp-source, Postfix itself, Dovecot and OpenSMTPD where they are installed, each
+//! with a configuration of its own in the run's directory. Nothing is installed or left behind.
 
 use crate::dovecot::Dovecot;
 use crate::load::Sample;
+use crate::opensmtpd::Opensmtpd;
 use crate::place;
 use crate::postfix::Postfix;
 use crate::processes::{memory, usage};
@@ -24,6 +25,7 @@ pub(crate) struct Peers {
     source: Option<PathBuf>,
     pub(crate) postfix: Option<Postfix>,
     pub(crate) dovecot: Option<Dovecot>,
+    pub(crate) opensmtpd: Option<Opensmtpd>,
     /// A line for each one that is not.
     pub(crate) missing: Vec<String>,
 }
@@ -46,12 +48,14 @@ impl Peers {
         let mut lacks = |name: &str, reason: String| missing.push(format!("{name}, as {reason}"));
         let postfix = Postfix::find().map_err(|e| lacks("Postfix", e)).ok();
         let dovecot = Dovecot::find().map_err(|e| lacks("Dovecot", e)).ok();
+        let opensmtpd = Opensmtpd::find().map_err(|e| lacks("OpenSMTPD", e)).ok();
         Self {
             mailin,
             sink,
             source,
             postfix,
             dovecot,
+            opensmtpd,
             missing,
         }
     }

@@ -25,6 +25,7 @@ pub(crate) enum Program {
     Sink,
     Postfix,
     Dovecot,
+    Opensmtpd,
     Raw,
 }
 
@@ -38,18 +39,23 @@ impl Program {
             Self::Sink => "smtp-sink (stores nothing)",
             Self::Postfix => "Postfix, to its queue",
             Self::Dovecot => "Dovecot, by LMTP",
+            Self::Opensmtpd => "OpenSMTPD, to its queue",
             Self::Raw => "raw limit",
         }
     }
 
     /// The name of a second row, for those that deliver after they have answered.
     fn name_arrived(self) -> Option<&'static str> {
-        (self == Self::Postfix).then_some("Postfix, to the Maildirs (same runs)")
+        match self {
+            Self::Postfix => Some("Postfix, to the Maildirs (same runs)"),
+            Self::Opensmtpd => Some("OpenSMTPD, to the Maildirs (same runs)"),
+            _ => None,
+        }
     }
 
     /// A whole mail system, which gets fewer messages, as it takes as long for them.
     fn slow(self) -> bool {
-        matches!(self, Self::Postfix | Self::Dovecot)
+        matches!(self, Self::Postfix | Self::Dovecot | Self::Opensmtpd)
     }
 
     fn ours(self) -> bool {
@@ -137,6 +143,10 @@ impl Bench {
             Program::Dovecot => {
                 let start = |dovecot: &Dovecot| dovecot.start(dir, setup.sessions);
                 self.peers.dovecot.as_ref().map(start).transpose()
+            }
+            Program::Opensmtpd => {
+                let opensmtpd = self.peers.opensmtpd.as_ref();
+                opensmtpd.map(|opensmtpd| opensmtpd.start(dir)).transpose()
             }
             Program::Raw => Ok(None),
         }

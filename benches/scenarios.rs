@@ -4,10 +4,15 @@
 use crate::load::{Load, plain};
 use crate::place::Medium;
 use crate::report::{Unit, number};
-use crate::runs::Program::{self, Dovecot, Logged, Mailin, Mailslot, Postfix, Raw, Sink, Sourced};
+use crate::runs::Program::{
+    self, Dovecot, Logged, Mailin, Mailslot, Opensmtpd, Postfix, Raw, Sink, Sourced,
+};
 use crate::runs::{Scenario, Slow};
 use crate::{Bench, Extent, given};
 use std::io;
+
+/// mailslot and all who can be beside it in memory.
+const PEERS: [Program; 6] = [Mailslot, Mailin, Sink, Postfix, Dovecot, Opensmtpd];
 
 /// Scenarios in the making.
 struct List<'a> {
@@ -65,7 +70,7 @@ fn small(list: &mut List<'_>, bench: &Bench) {
     let extent = list.extent;
     let ten = || plain(10, extent.few(40_000));
     let some = [Mailslot, Mailin, Sink];
-    let all = [Mailslot, Logged, Sourced, Mailin, Sink, Postfix, Dovecot];
+    let all = [&PEERS[..1], &[Logged, Sourced], &PEERS[1..]].concat();
     list.memory("10 sessions reused, 4 KiB", &all, ten());
     let fifty = plain(50, extent.few(40_000));
     list.memory("50 sessions reused, 4 KiB", &some, fifty);
@@ -73,11 +78,7 @@ fn small(list: &mut List<'_>, bench: &Bench) {
         reuse: false,
         ..plain(10, extent.few(15_000))
     };
-    list.memory(
-        "10 sessions, a connection a message, 4 KiB",
-        &[Mailslot, Mailin, Sink, Postfix, Dovecot],
-        fresh,
-    );
+    list.memory("10 sessions, a connection a message, 4 KiB", &PEERS, fresh);
     let pipelined = Load {
         pipeline: true,
         ..ten()
@@ -104,7 +105,7 @@ fn small(list: &mut List<'_>, bench: &Bench) {
 /// 4 KiB on the disk.
 fn on_disk(list: &mut List<'_>) {
     let few = [Mailslot, Raw, Mailin].as_slice();
-    let more = [Mailslot, Raw, Mailin, Postfix, Dovecot].as_slice();
+    let more = [Mailslot, Raw, Mailin, Postfix, Dovecot, Opensmtpd].as_slice();
     for (sessions, messages, programs) in [(1, 5_000, few), (10, 15_000, more), (50, 20_000, few)] {
         let s = if sessions == 1 { "" } else { "s" };
         let name = format!("disk, {sessions} session{s} reused, 4 KiB");
@@ -119,8 +120,7 @@ fn large(list: &mut List<'_>, bench: &Bench) {
         size: 1 << 20,
         ..plain(4, list.extent.few(800))
     };
-    let programs = [Mailslot, Mailin, Sink, Postfix, Dovecot];
-    list.memory("4 sessions reused, 1 MiB", &programs, large.clone());
+    list.memory("4 sessions reused, 1 MiB", &PEERS, large.clone());
     if bench.tls.is_some() {
         let tls = Load { tls: true, ..large };
         list.memory("4 sessions reused, 1 MiB over STARTTLS", &[Mailslot], tls);
@@ -137,11 +137,7 @@ fn many(list: &mut List<'_>) {
         pipeline: true,
         ..many
     };
-    list.memory(
-        "10 sessions reused, 50 recipients, 4 KiB",
-        &[Mailslot, Mailin, Sink, Postfix, Dovecot],
-        many,
-    );
+    list.memory("10 sessions reused, 50 recipients, 4 KiB", &PEERS, many);
     list.memory(
         "10 sessions reused, 50 recipients, pipelined, 4 KiB",
         &[Mailslot, Mailin, Sink],
@@ -202,7 +198,7 @@ fn able(load: &Load, medium: Medium) -> Vec<Program> {
         programs.push(Mailin);
         // What stores nothing has no business with the disk.
         programs.extend((medium == Medium::Memory).then_some(Sink));
-        programs.push(Postfix);
+        programs.extend([Postfix, Opensmtpd]);
     }
     if !load.tls {
         programs.push(Dovecot);
