@@ -330,7 +330,7 @@ fn quiet(bench: &mut Bench, extent: &Extent) -> io::Result<()> {
     }
     if extent.wants("535") && bench.binary.knows("--users") {
         eprintln!("535");
-        auth::timing(bench, if extent.quick { 20 } else { 200 })?;
+        auth::timing(bench, if extent.quick { 10 } else { 200 })?;
     }
     Ok(())
 }

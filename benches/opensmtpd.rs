@@ -1,7 +1,7 @@
 //! OpenSMTPD as a peer: its package installed, or unpacked (`dpkg -x`) into the directory that OPENSMTPD_ROOT names, as
 //! Debian's cannot be installed beside Postfix. Its queue, its socket and its helpers have their paths compiled in, and
 //! it wants users of its own; so it runs in a mount namespace where directories of the run lie over those paths, and
-//! a passwd with these users over the system's. Outside nothing of it is seen, and with the process it is gone.
+//! a passwd with these users and a resolv.conf without a server over the system's. Outside nothing of it is seen, and with the process it is gone.
 //!
 //! Its 250 is for its queue, on the same file system as the mail; a process for each message delivers it later.
 
@@ -26,6 +26,9 @@ const SCRIPT: &str = r#"set -e
 for over in var/spool run var/lib etc/passwd etc/group; do
     mount --bind "$1/$over" "/$over"
 done
+names=$(readlink -m /etc/resolv.conf)
+case $names in /run/*) mkdir -p "${names%/*}"; : > "$names" ;; esac
+[ ! -e "$names" ] || mount --bind "$1/etc/resolv.conf" "$names"
 mount --bind "$2/usr/libexec" /usr/libexec
 exec "$2/usr/sbin/smtpd" -d -f "$1/etc/smtpd.conf" > "$1/log" 2>&1"#;
 
@@ -74,6 +77,8 @@ impl Opensmtpd {
         let address = peers::free()?;
         let etc = home.join("etc");
         fs::write(etc.join("smtpd.conf"), configuration(dir, address.port()))?;
+        // It asks for the name of each client, and a name server far away must not be what is measured.
+        fs::write(etc.join("resolv.conf"), "lookup file\n")?;
         let [passwd, group] = accounts()?;
         fs::write(etc.join("passwd"), passwd)?;
         fs::write(etc.join("group"), group)?;

@@ -148,7 +148,7 @@ fn many(list: &mut List<'_>) {
 /// Beside many files in `new/`, on the disk.
 fn filled(list: &mut List<'_>) {
     let files = match (list.extent.quick, list.extent.full) {
-        (true, _) => 10_000,
+        (true, _) => 5_000,
         (_, true) => 1_000_000,
         _ => 100_000,
     };
