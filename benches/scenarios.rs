@@ -1,5 +1,5 @@
-//! The scenarios with a load: what is sent to whom. Quick runs have a quarter of the messages; a whole mail system as a
-//! peer has a tenth of them.
+//! The scenarios with a load: what is sent to whom. A whole mail system as a peer gets a tenth of the messages. A quick
+//! run has a quarter of them, one round of the mail systems, and no Maildirs full of files.
 
 use crate::load::{Load, plain};
 use crate::place::Medium;
@@ -61,7 +61,10 @@ pub(crate) fn all(bench: &Bench, extent: &Extent) -> Vec<Scenario> {
     on_disk(&mut list);
     large(&mut list, bench);
     many(&mut list);
-    filled(&mut list);
+    // To make and to remove the files takes longer than the runs.
+    if !extent.quick {
+        filled(&mut list);
+    }
     list.made
 }
 
@@ -104,9 +107,10 @@ fn small(list: &mut List<'_>, bench: &Bench) {
 
 /// 4 KiB on the disk.
 fn on_disk(list: &mut List<'_>) {
+    let fifty = if list.extent.quick { 10_000 } else { 20_000 };
     let few = [Mailslot, Raw, Mailin].as_slice();
     let more = [Mailslot, Raw, Mailin, Postfix, Dovecot, Opensmtpd].as_slice();
-    for (sessions, messages, programs) in [(1, 5_000, few), (10, 15_000, more), (50, 20_000, few)] {
+    for (sessions, messages, programs) in [(1, 5_000, few), (10, 15_000, more), (50, fifty, few)] {
         let s = if sessions == 1 { "" } else { "s" };
         let name = format!("disk, {sessions} session{s} reused, 4 KiB");
         let load = plain(sessions, list.extent.few(messages));
@@ -147,16 +151,15 @@ fn many(list: &mut List<'_>) {
 
 /// Beside many files in `new/`, on the disk.
 fn filled(list: &mut List<'_>) {
-    let files = match (list.extent.quick, list.extent.full) {
-        (true, _) => 5_000,
-        (_, true) => 1_000_000,
-        _ => 100_000,
+    let files = match list.extent.full {
+        true => 1_000_000,
+        false => 100_000,
     };
     for filled in [1, files] {
         let s = if filled == 1 { "" } else { "s" };
         let count = number(filled as f64, 0);
         let name = format!("disk, 10 sessions reused, 4 KiB, {count} file{s} in new/ before");
-        let load = plain(10, list.extent.few(10_000));
+        let load = plain(10, 10_000);
         list.add(&name, Medium::Disk, &[Mailslot, Raw], load);
         if let Some(scenario) = list.made.last_mut() {
             scenario.filled = filled;
