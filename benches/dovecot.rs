@@ -13,6 +13,7 @@ use std::process::Command;
 pub(crate) struct Dovecot {
     dovecot: PathBuf,
     mail: Owner,
+    pub(crate) version: String,
 }
 
 impl Dovecot {
@@ -23,12 +24,14 @@ impl Dovecot {
         let output = output.map_err(|e| format!("dovecot --version: {e}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let version = text.split_whitespace().next().unwrap_or_default();
-        if peers::version(version) != (2, 3) {
+        let version = version.to_owned();
+        if peers::version(&version) != (2, 3) {
             return Err(format!("{version} has another configuration than 2.3"));
         }
         Ok(Self {
             dovecot,
             mail: Owner::find()?,
+            version,
         })
     }
 

@@ -235,6 +235,7 @@ fn describe(bench: &Bench, extent: &Extent) {
     println!(
         "mailslot runs with `--sync full`, logging errors only unless the row says otherwise; all mail to one mailbox."
     );
+    describe_systems(bench, extent);
     for (word, what) in [
         ("--tls-cert", "STARTTLS"),
         ("lmtp:", "LMTP"),
@@ -250,6 +251,23 @@ fn describe(bench: &Bench, extent: &Extent) {
         println!("Missing: {line}.");
     }
     println!();
+}
+
+/// Prints what is to be known about the peers that are whole mail systems.
+fn describe_systems(bench: &Bench, extent: &Extent) {
+    let systems = bench.peers.systems();
+    if systems.is_empty() {
+        return;
+    }
+    let share = match (&extent.given, extent.quick) {
+        (Some(_), _) => "",
+        (None, true) => ", each with a tenth of the messages in one round",
+        (None, false) => ", each with a tenth of the messages",
+    };
+    println!("Mail systems: {}{share}.", systems.join(", "));
+    println!(
+        "\"To its queue\" is to the last 250, \"to the Maildirs\" to the last delivery; the CPU is to the latter in both."
+    );
 }
 
 fn rounds(count: usize) -> String {

@@ -36,6 +36,7 @@ exec "$2/usr/sbin/smtpd" -d -f "$1/etc/smtpd.conf" > "$1/log" 2>&1"#;
 pub(crate) struct Opensmtpd {
     root: PathBuf,
     mail: Owner,
+    pub(crate) version: String,
 }
 
 impl Opensmtpd {
@@ -51,10 +52,11 @@ impl Opensmtpd {
         let said = Command::new(&program).arg("-h").output();
         let said = said.map_err(|e| format!("{}: {e}", program.display()))?;
         let text = [said.stdout, said.stderr].concat();
-        if !String::from_utf8_lossy(&text).contains("OpenSMTPD") {
-            let text = String::from_utf8_lossy(&text).trim().to_owned();
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        let words = text.strip_prefix("version: OpenSMTPD ");
+        let Some(version) = words.and_then(|words| words.split_whitespace().next()) else {
             return Err(format!("{} does not run: {text}", program.display()));
-        }
+        };
         let mail = Owner::find()?;
         let mut unshare = Command::new("unshare");
         let quiet = unshare.args(["--mount", "true"]).stderr(Stdio::null());
@@ -62,7 +64,11 @@ impl Opensmtpd {
             return Err("there is no mount namespace to be had for it".to_owned());
         }
         let root = root.canonicalize().map_err(|e| e.to_string())?;
-        Ok(Self { root, mail })
+        Ok(Self {
+            root,
+            mail,
+            version: version.to_owned(),
+        })
     }
 
     /// Starts it with the Maildirs in `dir`.

@@ -60,6 +60,20 @@ impl Peers {
         }
     }
 
+    /// The names and versions of the mail systems.
+    pub(crate) fn systems(&self) -> Vec<String> {
+        let postfix = self.postfix.as_ref().map(|found| &found.version);
+        let dovecot = self.dovecot.as_ref().map(|found| &found.version);
+        let opensmtpd = self.opensmtpd.as_ref().map(|found| &found.version);
+        let named = [
+            ("Postfix", postfix),
+            ("Dovecot", dovecot),
+            ("OpenSMTPD", opensmtpd),
+        ];
+        let name = |(name, version): (&str, Option<&String>)| Some(format!("{name} {}", version?));
+        named.into_iter().filter_map(name).collect()
+    }
+
     /// Starts mailin with a thread for each of so many sessions. None where it is missing.
     pub(crate) fn mailin(&self, dir: &Path, sessions: usize) -> Option<io::Result<Process>> {
         let mut command = Command::new(self.mailin.as_ref()?);

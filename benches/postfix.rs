@@ -8,12 +8,14 @@
 //! less, so its log is part of its cost.
 
 use crate::peers::{self, Owner};
+use crate::place;
 use crate::server::Process;
 use nix::unistd::{User, chown};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What is installed.
 pub(crate) struct Postfix {
@@ -22,6 +24,7 @@ pub(crate) struct Postfix {
     /// Who owns its data directory.
     user: User,
     mail: Owner,
+    pub(crate) version: String,
 }
 
 impl Postfix {
@@ -50,6 +53,7 @@ impl Postfix {
             mail: Owner::find()?,
             postfix,
             user,
+            version,
         })
     }
 
@@ -73,18 +77,30 @@ impl Postfix {
             etc.join("master.cf"),
             format!("{address} inet n - n - - smtpd\n{SERVICES}"),
         )?;
-        // Makes the directories of the queue.
-        let mut check = Command::new(&self.postfix);
-        check.arg("-c").arg(&etc).arg("check").stdin(Stdio::null());
-        let output = check.output()?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            return Err(io::Error::other(format!("postfix check: {}", text.trim())));
-        }
+        self.make_queue(&etc)
+            .map_err(|e| peers::with_log(&e, &home.join("log")))?;
         let mut command = Command::new(&self.master);
         // -s: a session of its own, in the foreground.
         command.arg("-c").arg(&etc).arg("-s");
         Process::told(command, address).map_err(|e| peers::with_log(&e, &home.join("log")))
+    }
+
+    /// The directories of the queue, as Postfix wants them.
+    fn make_queue(&self, etc: &Path) -> io::Result<()> {
+        let mut command = Command::new(&self.postfix);
+        command.arg("-c").arg(etc).arg("check");
+        let quiet = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = place::spawn(quiet)?;
+        match place::wait(&mut child, Duration::from_secs(30))? {
+            Some(0) => Ok(()),
+            _ => {
+                place::stop(&mut child)?;
+                Err(io::Error::other("postfix check failed"))
+            }
+        }
     }
 
     fn main(&self, dir: &Path, home: &Path, sessions: usize) -> String {
