@@ -262,7 +262,7 @@ fn describe_systems(bench: &Bench, extent: &Extent) {
     let share = match (&extent.given, extent.quick) {
         (Some(_), _) => "",
         (None, true) => ", each with a tenth of the messages in one round",
-        (None, false) => ", each with a tenth of the messages",
+        (None, false) => ", each with a twentieth of the messages",
     };
     println!("Mail systems: {}{share}.", systems.join(", "));
     println!(

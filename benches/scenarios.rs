@@ -1,5 +1,6 @@
-//! The scenarios with a load: what is sent to whom. A whole mail system as a peer gets a tenth of the messages. A quick
-//! run has a quarter of them, one round of the mail systems, and no Maildirs full of files.
+//! The scenarios with a load: what is sent to whom. A whole mail system as a peer gets a twentieth of the messages, as it
+//! takes as long for them. A quick run has a quarter of the messages (the mail systems have a tenth of those, in one
+//! round) and no Maildirs full of files.
 
 use crate::load::{Load, plain};
 use crate::place::Medium;
@@ -22,14 +23,12 @@ struct List<'a> {
 
 impl List<'_> {
     fn add(&mut self, name: &str, medium: Medium, programs: &[Program], load: Load) {
-        let slow = Slow {
-            messages: (load.messages / 10).max(1),
-            rounds: if self.extent.quick {
-                1
-            } else {
-                self.extent.rounds
-            },
+        let (part, rounds) = match self.extent.quick {
+            true => (10, 1),
+            false => (20, self.extent.rounds),
         };
+        let messages = (load.messages / part).max(1);
+        let slow = Slow { messages, rounds };
         self.made.push(Scenario {
             name: name.to_owned(),
             medium,
