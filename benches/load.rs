@@ -3,7 +3,8 @@
 
 use crate::client::Client;
 use crate::message::Template;
-use crate::server::{Process, Usage, memory, usage};
+use crate::processes::{Usage, memory, usage};
+use crate::server::Process;
 use rustls::ClientConfig;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,7 +46,10 @@ pub(crate) fn plain(sessions: usize, messages: usize) -> Load {
 /// What a run took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
+    /// To the last 250.
     pub(crate) seconds: f64,
+    /// To the last message in its Maildir: later than the last 250 where that is for a queue.
+    pub(crate) arrived: f64,
     pub(crate) messages: usize,
     pub(crate) size: usize,
     pub(crate) used: Usage,
@@ -75,13 +79,14 @@ impl Script {
     }
 }
 
-/// Runs the workers in threads, each called with the numbers of the messages it is to send, and measures the process
-/// `pid` from the moment all are ready to the moment the last one is done.
+/// Runs the workers in threads, each called with the numbers of the messages it is to send, and measures the server
+/// `pid` from the moment all are ready to the moment the last one is done and `arrive` has returned.
 pub(crate) fn measure<W>(
     pid: u32,
     messages: usize,
     size: usize,
     workers: Vec<W>,
+    arrive: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<Sample>
 where
     W: FnMut(usize) -> io::Result<()> + Send,
@@ -120,26 +125,25 @@ where
     });
     let seconds = begun.elapsed().as_secs_f64();
     outcome?;
-    let after = usage(pid)?;
-    let used = Usage {
-        user: after.user - before.user,
-        system: after.system - before.system,
-    };
+    arrive()?;
     Ok(Sample {
         seconds,
+        arrived: begun.elapsed().as_secs_f64(),
         messages,
         size,
-        used,
+        used: usage(pid)?.since(before),
         peak: None,
     })
 }
 
 /// Sends the load and measures the server meanwhile. Where connections are reused, making them is not counted.
+/// `arrive` waits for what is acknowledged and not yet in its Maildir.
 pub(crate) fn run(
     server: &Process,
     load: &Load,
     template: &Template,
     tls: Option<&Arc<ClientConfig>>,
+    arrive: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<Sample> {
     let script = &Script::new(load, template);
     let mut workers = Vec::new();
@@ -156,7 +160,8 @@ pub(crate) fn run(
             client.quit()
         });
     }
-    let sample = measure(server.pid(), load.messages, template.plain.len(), workers)?;
+    let size = template.plain.len();
+    let sample = measure(server.pid(), load.messages, size, workers, arrive)?;
     Ok(Sample {
         peak: Some(memory(server.pid(), "VmHWM")?),
         ..sample

@@ -4,6 +4,9 @@
 //!
 //! QUICK=1 is a short run; FULL=1 has 10,000 idle sessions and 1,000,000 files in new/; BENCH_DIR is the disk to measure
 //! (else the build directory's); ONLY=WORD runs the scenarios whose names have the word; MAILSLOT_BIN is another binary.
+//! OPENSMTPD_ROOT is where its package was unpacked.
+//! LOAD='sessions=10 messages=1000 size=4096 recipients=1 reuse=no pipeline=yes bdat=no tls=no lmtp=no' runs that load
+//! and nothing else, on tmpfs and on the disk; what is left out is as in `given.rs`.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -15,20 +18,26 @@
 
 mod auth;
 mod client;
+mod dovecot;
+mod given;
 mod idle;
 mod load;
 mod message;
+mod opensmtpd;
 mod peers;
 mod place;
+mod postfix;
+mod processes;
 mod raw;
 mod report;
 mod runs;
+mod scenarios;
 mod server;
 
 use crate::load::{Load, plain};
 use crate::place::{Medium, Place, file_system};
 use crate::report::{Report, Unit, number};
-use crate::runs::{Program, Scenario};
+use crate::runs::Program;
 use crate::server::Binary;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::ClientConfig;
@@ -61,6 +70,8 @@ struct Extent {
     full: bool,
     rounds: usize,
     only: String,
+    /// The one load to run.
+    given: Option<Load>,
 }
 
 impl Extent {
@@ -91,7 +102,6 @@ fn said(name: &str) -> Option<String> {
 }
 
 fn run() -> io::Result<()> {
-    let begun = Instant::now();
     place::watch_signals()?;
     let (_, descriptors) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)?;
@@ -101,6 +111,7 @@ fn run() -> io::Result<()> {
         full: said("FULL").is_some(),
         rounds: if quick { 2 } else { 3 },
         only: said("ONLY").unwrap_or_default(),
+        given: said("LOAD").map(|text| given::parse(&text)).transpose()?,
     };
     let built = Path::new(env!("CARGO_BIN_EXE_mailslot"))
         .ancestors()
@@ -120,8 +131,11 @@ fn run() -> io::Result<()> {
         descriptors,
     };
     describe(&bench, &extent);
+    let begun = Instant::now();
     throughput(&mut bench, &extent)?;
-    quiet(&mut bench, &extent)?;
+    if extent.given.is_none() {
+        quiet(&mut bench, &extent)?;
+    }
     println!("{}", bench.report.table());
     drop(bench);
     let seconds = begun.elapsed().as_secs();
@@ -221,6 +235,7 @@ fn describe(bench: &Bench, extent: &Extent) {
     println!(
         "mailslot runs with `--sync full`, logging errors only unless the row says otherwise; all mail to one mailbox."
     );
+    describe_systems(bench, extent);
     for (word, what) in [
         ("--tls-cert", "STARTTLS"),
         ("lmtp:", "LMTP"),
@@ -238,6 +253,23 @@ fn describe(bench: &Bench, extent: &Extent) {
     println!();
 }
 
+/// Prints what is to be known about the peers that are whole mail systems.
+fn describe_systems(bench: &Bench, extent: &Extent) {
+    let systems = bench.peers.systems();
+    if systems.is_empty() {
+        return;
+    }
+    let share = match (&extent.given, extent.quick) {
+        (Some(_), _) => "",
+        (None, true) => ", each with a tenth of the messages in one round",
+        (None, false) => ", each with a twentieth of the messages",
+    };
+    println!("Mail systems: {}{share}.", systems.join(", "));
+    println!(
+        "\"To its queue\" is to the last 250, \"to the Maildirs\" to the last delivery; the CPU is to the latter in both."
+    );
+}
+
 fn rounds(count: usize) -> String {
     if count == 1 {
         "1 round".to_owned()
@@ -246,182 +278,49 @@ fn rounds(count: usize) -> String {
     }
 }
 
-/// The scenarios with a load.
+/// All rounds of the scenarios with a load.
 fn throughput(bench: &mut Bench, extent: &Extent) -> io::Result<()> {
-    use Program::{Logged, Mailin, Mailslot, Raw, Sink, Sourced};
-    let mut scenarios = Vec::new();
-    let mut add = |name: &str, medium, programs: &[Program], load: Load| {
-        let unit = if load.size >= 1 << 20 {
-            Unit::Megabytes
-        } else {
-            Unit::Messages
-        };
-        let (name, programs) = (name.to_owned(), programs.to_vec());
-        scenarios.push(Scenario {
-            name,
-            medium,
-            unit,
-            load,
-            programs,
-            filled: 0,
-        });
+    let scenarios = match &extent.given {
+        Some(load) => scenarios::given(bench, extent, load)?,
+        None => scenarios::all(bench, extent),
     };
-    let few = |count| extent.few(count);
-    let ten = || plain(10, few(40_000));
-    let peers = [Mailslot, Mailin, Sink];
-    let all = [Mailslot, Logged, Sourced, Mailin, Sink];
-    add(
-        "tmpfs, 10 sessions reused, 4 KiB",
-        Medium::Memory,
-        &all,
-        ten(),
-    );
-    add(
-        "tmpfs, 50 sessions reused, 4 KiB",
-        Medium::Memory,
-        &peers,
-        plain(50, few(40_000)),
-    );
-    let fresh = Load {
-        reuse: false,
-        ..plain(10, few(15_000))
-    };
-    add(
-        "tmpfs, 10 sessions, a connection a message, 4 KiB",
-        Medium::Memory,
-        &peers,
-        fresh,
-    );
-    let pipelined = Load {
-        pipeline: true,
-        ..ten()
-    };
-    add(
-        "tmpfs, 10 sessions reused, pipelined, 4 KiB",
-        Medium::Memory,
-        &peers,
-        pipelined,
-    );
-    let chunks = Load {
-        pipeline: true,
-        bdat: true,
-        ..ten()
-    };
-    add(
-        "tmpfs, 10 sessions reused, pipelined BDAT, 4 KiB",
-        Medium::Memory,
-        &[Mailslot],
-        chunks,
-    );
-    if bench.binary.knows("lmtp:") {
-        let lmtp = Load {
-            lmtp: true,
-            ..ten()
-        };
-        add(
-            "tmpfs, 10 sessions reused, LMTP, 4 KiB",
-            Medium::Memory,
-            &[Mailslot],
-            lmtp,
-        );
-    }
-    let disk = [Mailslot, Raw, Mailin];
-    for (sessions, messages) in [(1, 5_000), (10, 15_000), (50, 20_000)] {
-        let s = if sessions == 1 { "" } else { "s" };
-        add(
-            &format!("disk, {sessions} session{s} reused, 4 KiB"),
-            Medium::Disk,
-            &disk,
-            plain(sessions, few(messages)),
-        );
-    }
-    let large = Load {
-        size: 1 << 20,
-        ..plain(4, few(800))
-    };
-    add(
-        "tmpfs, 4 sessions reused, 1 MiB",
-        Medium::Memory,
-        &peers,
-        large.clone(),
-    );
-    if bench.tls.is_some() {
-        let tls = Load { tls: true, ..large };
-        add(
-            "tmpfs, 4 sessions reused, 1 MiB over STARTTLS",
-            Medium::Memory,
-            &[Mailslot],
-            tls,
-        );
-    }
-    let many = Load {
-        recipients: 50,
-        ..plain(10, few(1_000))
-    };
-    add(
-        "tmpfs, 10 sessions reused, 50 recipients, 4 KiB",
-        Medium::Memory,
-        &peers,
-        many.clone(),
-    );
-    let many = Load {
-        pipeline: true,
-        ..many
-    };
-    add(
-        "tmpfs, 10 sessions reused, 50 recipients, pipelined, 4 KiB",
-        Medium::Memory,
-        &peers,
-        many,
-    );
-    let files = match (extent.quick, extent.full) {
-        (true, _) => 20_000,
-        (_, true) => 1_000_000,
-        _ => 100_000,
-    };
-    for filled in [1, files] {
-        let s = if filled == 1 { "" } else { "s" };
-        scenarios.push(Scenario {
-            name: format!(
-                "disk, 10 sessions reused, 4 KiB, {} file{s} in new/ before",
-                number(filled as f64, 0)
-            ),
-            medium: Medium::Disk,
-            unit: Unit::Messages,
-            load: plain(10, few(10_000)),
-            programs: vec![Mailslot, Raw],
-            filled,
-        });
-    }
-    let crowd = if extent.full { 10_000 } else { 1_000 };
     for round in 0..extent.rounds {
-        for scenario in scenarios
-            .iter()
-            .filter(|scenario| extent.wants(&scenario.name))
-        {
-            eprintln!("round {}: {}", round + 1, scenario.name);
-            bench.round(scenario, round)?;
-        }
-        for count in [1, crowd] {
-            let s = if count == 1 { "" } else { "s" };
-            let name = format!(
-                "tmpfs, 10 sessions reused, 4 KiB, {} idle neighbour{s}",
-                number(count as f64, 0)
-            );
-            if !extent.wants(&name) {
-                continue;
-            }
-            if (count + 100) as u64 > bench.descriptors {
-                let text = format!("not measured: only {} descriptors", bench.descriptors);
-                bench.report.say(&name, Mailslot.name(), text, None);
-            } else {
-                eprintln!("round {}: {name}", round + 1);
-                let sample = idle::neighbours(bench, &plain(10, few(20_000)), count)?;
-                bench
-                    .report
-                    .add(&name, Mailslot.name(), Unit::Messages, sample, None);
+        for scenario in &scenarios {
+            if extent.wants(&scenario.name) {
+                eprintln!("round {}: {}", round + 1, scenario.name);
+                bench.round(scenario, round)?;
             }
         }
+        if extent.given.is_none() {
+            neighbours(bench, extent, round)?;
+        }
+    }
+    Ok(())
+}
+
+/// One round of the runs beside idle connections.
+fn neighbours(bench: &mut Bench, extent: &Extent, round: usize) -> io::Result<()> {
+    let crowd = if extent.full { 10_000 } else { 1_000 };
+    for count in [1, crowd] {
+        let s = if count == 1 { "" } else { "s" };
+        let name = format!(
+            "tmpfs, 10 sessions reused, 4 KiB, {} idle neighbour{s}",
+            number(count as f64, 0)
+        );
+        if !extent.wants(&name) {
+            continue;
+        }
+        let program = Program::Mailslot.name();
+        if (count + 100) as u64 > bench.descriptors {
+            let text = format!("not measured: only {} descriptors", bench.descriptors);
+            bench.report.say(&name, program, text, None);
+            continue;
+        }
+        eprintln!("round {}: {name}", round + 1);
+        let sample = idle::neighbours(bench, &plain(10, extent.few(20_000)), count)?;
+        bench
+            .report
+            .add(&name, program, Unit::Messages, sample, None);
     }
     Ok(())
 }
@@ -449,7 +348,7 @@ fn quiet(bench: &mut Bench, extent: &Extent) -> io::Result<()> {
     }
     if extent.wants("535") && bench.binary.knows("--users") {
         eprintln!("535");
-        auth::timing(bench, if extent.quick { 50 } else { 200 })?;
+        auth::timing(bench, if extent.quick { 10 } else { 200 })?;
     }
     Ok(())
 }

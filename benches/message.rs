@@ -6,13 +6,17 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirEntryExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Digits of a message's number.
 const DIGITS: usize = 12;
-const FIELD: &str = "X-Number: ";
+const FIELD: &str = "Message-ID: <";
 
 /// Files in `new/` that were there before the run.
 pub(crate) const FILLER: &str = "filler";
+
+/// So long after its last 250 a server has to deliver what is in its queue.
+const ARRIVAL: Duration = Duration::from_secs(60);
 
 /// One message in its three spellings: after DATA (dots doubled, the end included), after BDAT, and on disk.
 #[derive(Clone)]
@@ -28,8 +32,10 @@ pub(crate) struct Template {
 impl Template {
     /// A message of exactly `size` octets as it travels, without doubled dots and the end.
     pub(crate) fn new(size: usize) -> Self {
+        // With a date and an identifier, as some servers add what a message lacks.
         let head = format!(
-            "From: <bench@bench.test>\r\nSubject: benchmark\r\n{FIELD}{:0DIGITS$}\r\n\r\n.dot\r\n",
+            "Date: Thu, 1 Jan 2026 00:00:00 +0000\r\nFrom: <bench@bench.test>\r\nSubject: benchmark\r\n\
+             {FIELD}{:0DIGITS$}@bench.test>\r\n\r\n.dot\r\n",
             0
         );
         let mut plain = head.clone().into_bytes();
@@ -146,6 +152,31 @@ pub(crate) fn check(
         }
         if fs::read_dir(dir.join("tmp"))?.next().is_some() {
             return wrong(format!("tmp of {} is not empty", dir.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until `new/` of the mailboxes `u0` to `u(count-1)` in `root` holds so many messages and `tmp/` none, for servers
+/// that deliver after they have answered.
+pub(crate) fn arrive(root: &Path, count: usize, messages: usize) -> io::Result<()> {
+    let deadline = Instant::now() + ARRIVAL;
+    for mailbox in 0..count {
+        let dir = root.join(format!("u{mailbox}"));
+        loop {
+            let there = fs::read_dir(dir.join("new"))?.count();
+            if there >= messages && fs::read_dir(dir.join("tmp"))?.next().is_none() {
+                break;
+            }
+            if Instant::now() >= deadline {
+                return Err(io::Error::other(format!(
+                    "{there} of {messages} acknowledged messages are in {} after {} s",
+                    dir.display(),
+                    ARRIVAL.as_secs()
+                )));
+            }
+            // Seldom enough to cost the server nothing to speak of.
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
     Ok(())

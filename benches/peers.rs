@@ -1,11 +1,19 @@
 //! The peers: mailin-embedded with a durable handler, a crate of its own beside this file that is built where it can be
-//! fetched, and Postfix's smtp-sink and smtp-source where they are installed. Nothing is installed or left behind.
+//! fetched; Postfix's smtp-sink and smtp-source, Postfix itself, Dovecot and OpenSMTPD where they are installed, each
+//! with a configuration of its own in the run's directory. Nothing is installed or left behind.
 
+use crate::dovecot::Dovecot;
 use crate::load::Sample;
+use crate::opensmtpd::Opensmtpd;
 use crate::place;
-use crate::server::{Process, Usage, memory, usage};
+use crate::postfix::Postfix;
+use crate::processes::{memory, usage};
+use crate::server::Process;
+use nix::unistd::{Gid, Uid, User, chown, geteuid};
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +23,9 @@ pub(crate) struct Peers {
     mailin: Option<PathBuf>,
     sink: Option<PathBuf>,
     source: Option<PathBuf>,
+    pub(crate) postfix: Option<Postfix>,
+    pub(crate) dovecot: Option<Dovecot>,
+    pub(crate) opensmtpd: Option<Opensmtpd>,
     /// A line for each one that is not.
     pub(crate) missing: Vec<String>,
 }
@@ -34,12 +45,33 @@ impl Peers {
         let mailin = build()
             .inspect_err(|e| missing.push(format!("mailin-embedded is not built: {e}")))
             .ok();
+        let mut lacks = |name: &str, reason: String| missing.push(format!("{name}, as {reason}"));
+        let postfix = Postfix::find().map_err(|e| lacks("Postfix", e)).ok();
+        let dovecot = Dovecot::find().map_err(|e| lacks("Dovecot", e)).ok();
+        let opensmtpd = Opensmtpd::find().map_err(|e| lacks("OpenSMTPD", e)).ok();
         Self {
             mailin,
             sink,
             source,
+            postfix,
+            dovecot,
+            opensmtpd,
             missing,
         }
+    }
+
+    /// The names and versions of the mail systems.
+    pub(crate) fn systems(&self) -> Vec<String> {
+        let postfix = self.postfix.as_ref().map(|found| &found.version);
+        let dovecot = self.dovecot.as_ref().map(|found| &found.version);
+        let opensmtpd = self.opensmtpd.as_ref().map(|found| &found.version);
+        let named = [
+            ("Postfix", postfix),
+            ("Dovecot", dovecot),
+            ("OpenSMTPD", opensmtpd),
+        ];
+        let name = |(name, version): (&str, Option<&String>)| Some(format!("{name} {}", version?));
+        named.into_iter().filter_map(name).collect()
     }
 
     /// Starts mailin with a thread for each of so many sessions. None where it is missing.
@@ -54,7 +86,7 @@ impl Peers {
         let start = |path: &PathBuf| {
             let address = free()?;
             let mut command = Command::new(path);
-            if nix::unistd::geteuid().is_root() {
+            if geteuid().is_root() {
                 command.args(["-u", "nobody"]);
             }
             // The option is the most sessions at once, the last number the length of the listen queue.
@@ -100,17 +132,14 @@ impl Peers {
             let mut child = place::spawn(&mut command)?;
             let ended = place::wait(&mut child, Duration::from_secs(120))?;
             let seconds = begun.elapsed().as_secs_f64();
-            let after = usage(server.pid())?;
+            let used = usage(server.pid())?.since(before);
             if ended != Some(0) {
                 place::stop(&mut child)?;
                 return Err(io::Error::other("smtp-source did not end well"));
             }
-            let used = Usage {
-                user: after.user - before.user,
-                system: after.system - before.system,
-            };
             Ok(Sample {
                 seconds,
+                arrived: seconds,
                 messages,
                 size,
                 used,
@@ -122,16 +151,79 @@ impl Peers {
 }
 
 /// A program in PATH, or where daemons are.
-fn installed(name: &str) -> Option<PathBuf> {
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
     let mut dirs = std::env::split_paths(&path).chain(more);
     dirs.find_map(|dir| Some(dir.join(name)).filter(|path| path.is_file()))
 }
 
+/// The first two numbers of a version.
+pub(crate) fn version(text: &str) -> (u32, u32) {
+    let mut numbers = text.split('.').map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// An address that nobody listens on at this moment.
-fn free() -> io::Result<SocketAddr> {
+pub(crate) fn free() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// The names of the Maildirs in a run's directory.
+pub(crate) fn maildirs(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.path().join("new").is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// An error, with the last lines of the log that may say why.
+pub(crate) fn with_log(error: &io::Error, log: &Path) -> io::Error {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(3)..];
+    io::Error::new(error.kind(), format!("{error} {}", last.join("; ")))
+}
+
+/// Who owns the mail of servers that deliver for nobody as root.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner {
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+}
+
+impl Owner {
+    /// Only root can give files away.
+    pub(crate) fn find() -> Result<Self, String> {
+        if !geteuid().is_root() {
+            return Err("it must be started by root".to_owned());
+        }
+        let user = User::from_name("nobody").ok().flatten();
+        let user = user.ok_or("there is no user nobody")?;
+        let (uid, gid) = (user.uid, user.gid);
+        Ok(Self { uid, gid })
+    }
+
+    /// Gives the Maildirs of a run's directory to the owner, who must be able to come there.
+    pub(crate) fn take(self, dir: &Path) -> io::Result<()> {
+        for above in dir.ancestors() {
+            if fs::metadata(above)?.permissions().mode() & 0o001 == 0 {
+                let text = format!("{} is closed to others", above.display());
+                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+            }
+        }
+        for name in maildirs(dir)? {
+            let maildir = dir.join(name);
+            for part in ["", "tmp", "new", "cur"] {
+                chown(&maildir.join(part), Some(self.uid), Some(self.gid))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Builds the crate beside this file into the build directory.

@@ -2,6 +2,7 @@
 //! directory in them for each run, and a list of what must be ended and removed, also when a signal ends the benchmark.
 //! On a disk nothing is deleted before the end: after deletions ext4's inode allocator is slower for minutes.
 
+use crate::processes;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -144,9 +145,11 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     child
 }
 
-/// Asks an owned process to end, and ends it where it doesn't within half a minute. Its status, where it ended in peace.
+/// Asks an owned process to end, and ends it where it doesn't within half a minute; its descendants end with it. Its
+/// status, where it ended in peace.
 pub(crate) fn stop(child: &mut Child) -> io::Result<Option<i32>> {
     let pid = child.id();
+    let family = processes::tree(pid).unwrap_or_default();
     if let Ok(raw) = i32::try_from(pid)
         && child.try_wait()?.is_none()
     {
@@ -157,6 +160,7 @@ pub(crate) fn stop(child: &mut Child) -> io::Result<Option<i32>> {
         child.kill()?;
         child.wait()?;
     }
+    processes::ended(family.get(1..).unwrap_or_default());
     lock(&PIDS).retain(|&other| other != pid);
     Ok(code)
 }
@@ -195,9 +199,8 @@ pub(crate) fn watch_signals() -> io::Result<()> {
         // Kept to the end: nothing is started any more.
         let pids = lock(&PIDS);
         for &pid in pids.iter() {
-            if let Ok(raw) = i32::try_from(pid) {
-                let _ = kill(Pid::from_raw(raw), Signal::SIGKILL);
-            }
+            let family = processes::tree(pid).unwrap_or_default();
+            family.iter().for_each(processes::Process::end);
         }
         // The runs go on for a moment and may still make files.
         for _ in 0..3 {

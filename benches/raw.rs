@@ -29,5 +29,6 @@ pub(crate) fn run(dir: &Path, load: &Load, template: &Template) -> io::Result<Sa
         load.messages,
         template.plain.len(),
         workers,
+        || Ok(()),
     )
 }

@@ -1,9 +1,11 @@
 //! One run: a fresh directory, a fresh process, a load, the check that every acknowledged message is there and whole.
 
 use crate::Bench;
+use crate::dovecot::Dovecot;
 use crate::load::{self, Load, Sample};
-use crate::message::{FILLER, Template, check, check_count};
+use crate::message::{FILLER, Template, arrive, check, check_count};
 use crate::place::{Medium, mailboxes};
+use crate::postfix::Postfix;
 use crate::raw;
 use crate::report::{Unit, rate};
 use crate::server::{Process, Setup};
@@ -21,6 +23,9 @@ pub(crate) enum Program {
     Sourced,
     Mailin,
     Sink,
+    Postfix,
+    Dovecot,
+    Opensmtpd,
     Raw,
 }
 
@@ -32,8 +37,34 @@ impl Program {
             Self::Sourced => "mailslot, fed by smtp-source",
             Self::Mailin => "mailin-embedded",
             Self::Sink => "smtp-sink (stores nothing)",
+            Self::Postfix => "Postfix, to its queue",
+            Self::Dovecot => "Dovecot, by LMTP",
+            Self::Opensmtpd => "OpenSMTPD, to its queue",
             Self::Raw => "raw limit",
         }
+    }
+
+    /// The name of a second row, for those that deliver after they have answered.
+    fn name_arrived(self) -> Option<&'static str> {
+        match self {
+            Self::Postfix => Some("Postfix, to the Maildirs (same runs)"),
+            Self::Opensmtpd => Some("OpenSMTPD, to the Maildirs (same runs)"),
+            _ => None,
+        }
+    }
+
+    /// A whole mail system, which gets fewer messages, as it takes as long for them.
+    fn slow(self) -> bool {
+        matches!(self, Self::Postfix | Self::Dovecot | Self::Opensmtpd)
+    }
+
+    fn ours(self) -> bool {
+        matches!(self, Self::Mailslot | Self::Logged | Self::Sourced)
+    }
+
+    /// A peer's trouble is no reason to stop.
+    fn peer(self) -> bool {
+        !self.ours() && self != Self::Raw
     }
 }
 
@@ -43,9 +74,42 @@ pub(crate) struct Scenario {
     pub(crate) medium: Medium,
     pub(crate) unit: Unit,
     pub(crate) load: Load,
+    pub(crate) slow: Slow,
     pub(crate) programs: Vec<Program>,
     /// So many files are in `new/` before.
     pub(crate) filled: usize,
+}
+
+/// What slow programs get of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slow {
+    pub(crate) messages: usize,
+    pub(crate) rounds: usize,
+}
+
+impl Scenario {
+    /// The load as a program gets it.
+    fn load_for(&self, program: Program) -> Load {
+        let mut load = self.load.clone();
+        if program.slow() {
+            load.messages = self.slow.messages;
+        }
+        // It speaks nothing else.
+        load.lmtp |= program == Program::Dovecot;
+        load
+    }
+
+    /// Who takes part in a round. The order changes, so that nobody is always the first.
+    fn in_round(&self, round: usize) -> Vec<Program> {
+        let all = self.programs.iter().copied();
+        let mut programs: Vec<Program> = all
+            .filter(|program| !program.slow() || round < self.slow.rounds)
+            .collect();
+        if !round.is_multiple_of(2) {
+            programs.reverse();
+        }
+        programs
+    }
 }
 
 /// How a server is started for so many sessions.
@@ -72,60 +136,62 @@ impl Bench {
             }
             Program::Mailin => self.peers.mailin(dir, setup.sessions + 4).transpose(),
             Program::Sink => self.peers.sink().transpose(),
+            Program::Postfix => {
+                let start = |postfix: &Postfix| postfix.start(dir, setup.sessions);
+                self.peers.postfix.as_ref().map(start).transpose()
+            }
+            Program::Dovecot => {
+                let start = |dovecot: &Dovecot| dovecot.start(dir, setup.sessions);
+                self.peers.dovecot.as_ref().map(start).transpose()
+            }
+            Program::Opensmtpd => {
+                let opensmtpd = self.peers.opensmtpd.as_ref();
+                opensmtpd.map(|opensmtpd| opensmtpd.start(dir)).transpose()
+            }
             Program::Raw => Ok(None),
         }
     }
 
-    /// One round of a scenario. The order changes from round to round, so that nobody is always the first.
+    /// One round of a scenario.
     pub(crate) fn round(&mut self, scenario: &Scenario, round: usize) -> io::Result<()> {
-        let count = scenario.programs.len();
-        let mut samples: Vec<Option<Result<Sample, String>>> = (0..count).map(|_| None).collect();
-        for step in 0..count {
-            let at = if round.is_multiple_of(2) {
-                step
-            } else {
-                count - 1 - step
-            };
-            let program = scenario.programs[at];
-            samples[at] = match self.one(scenario, program) {
-                Ok(sample) => sample.map(Ok),
-                Err(e) if e.kind() == io::ErrorKind::Unsupported => Some(Err(e.to_string())),
-                // A peer's trouble is no reason to stop.
-                Err(e) if matches!(program, Program::Mailin | Program::Sink) => {
-                    Some(Err(e.to_string()))
+        let mut samples = Vec::new();
+        for program in scenario.in_round(round) {
+            let outcome = match self.one(scenario, program) {
+                Ok(None) => continue,
+                Ok(Some(sample)) => Ok(sample),
+                Err(e) if program.peer() || e.kind() == io::ErrorKind::Unsupported => {
+                    Err(e.to_string())
                 }
                 Err(e) => {
-                    return Err(io::Error::other(format!(
-                        "{}, {}: {e}",
-                        scenario.name,
-                        program.name()
-                    )));
+                    let (scenario, name) = (&scenario.name, program.name());
+                    return Err(io::Error::other(format!("{scenario}, {name}: {e}")));
                 }
             };
+            samples.push((program, outcome));
         }
-        let raw = scenario
-            .programs
-            .iter()
-            .position(|&program| program == Program::Raw);
-        let raw = raw.and_then(|at| {
-            samples[at]
-                .as_ref()?
-                .as_ref()
-                .ok()
-                .map(|sample| rate(sample, scenario.unit))
+        let raw = samples.iter().find(|(program, _)| *program == Program::Raw);
+        let raw = raw.and_then(|(_, sample)| Some(rate(sample.as_ref().ok()?, scenario.unit)));
+        // The rows of the first round stand as in the list.
+        samples.sort_by_key(|(program, _)| {
+            let listed = &scenario.programs;
+            listed.iter().position(|other| other == program)
         });
-        for (program, sample) in scenario.programs.iter().zip(samples) {
-            match sample {
-                Some(Ok(sample)) => {
-                    let share = raw.filter(|_| *program != Program::Raw);
-                    self.report
-                        .add(&scenario.name, program.name(), scenario.unit, sample, share);
+        for (program, outcome) in samples {
+            let (name, unit) = (&scenario.name, scenario.unit);
+            match outcome {
+                Ok(sample) => {
+                    let share = raw.filter(|_| program != Program::Raw);
+                    self.report.add(name, program.name(), unit, sample, share);
+                    if let Some(row) = program.name_arrived() {
+                        let seconds = sample.arrived;
+                        let sample = Sample { seconds, ..sample };
+                        self.report.add(name, row, unit, sample, share);
+                    }
                 }
-                Some(Err(reason)) => {
+                Err(reason) => {
                     let text = format!("not measured: {reason}");
-                    self.report.say(&scenario.name, program.name(), text, None);
+                    self.report.say(name, program.name(), text, None);
                 }
-                None => {}
             }
         }
         Ok(())
@@ -133,7 +199,7 @@ impl Bench {
 
     /// One run. None where the program is missing.
     fn one(&self, scenario: &Scenario, program: Program) -> io::Result<Option<Sample>> {
-        let load = &scenario.load;
+        let load = &scenario.load_for(program);
         let template = Template::new(load.size);
         let dir = self.place.fresh(scenario.medium)?;
         mailboxes(&dir, load.recipients)?;
@@ -163,7 +229,13 @@ impl Bench {
                 None => return Ok(None),
             }
         } else {
-            load::run(&server, load, &template, tls.map(|tls| &tls.client))?
+            let tls = tls.map(|tls| &tls.client);
+            load::run(&server, load, &template, tls, || {
+                match program.name_arrived() {
+                    Some(_) => arrive(&dir, load.recipients, load.messages),
+                    None => Ok(()),
+                }
+            })?
         };
         match program {
             Program::Sink => {}
@@ -171,12 +243,7 @@ impl Bench {
             _ => check(&dir, load.recipients, load.messages, &template)?,
         }
         let code = server.stop()?;
-        if code != Some(0)
-            && matches!(
-                program,
-                Program::Mailslot | Program::Logged | Program::Sourced
-            )
-        {
+        if program.ours() && code != Some(0) {
             return Err(io::Error::other(format!("SIGTERM: exit status {code:?}")));
         }
         self.place.done(&dir);

@@ -1,4 +1,4 @@
-//! Servers as processes: mailslot's release binary on a port the system picks, what a process has used so far, and its end.
+//! Servers as processes: their start and their end, and mailslot's release binary on a port the system picks.
 
 use crate::place;
 use std::fs;
@@ -9,9 +9,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// The clock of /proc/PID/stat: USER_HZ is 100 wherever Linux runs.
-const TICKS: f64 = 100.0;
-
 /// Within this time a server must listen.
 const START: Duration = Duration::from_secs(10);
 
@@ -19,13 +16,6 @@ const START: Duration = Duration::from_secs(10);
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
-}
-
-/// CPU seconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usage {
-    pub(crate) user: f64,
-    pub(crate) system: f64,
 }
 
 impl Process {
@@ -122,35 +112,6 @@ fn announcement(line: &str) -> Option<SocketAddr> {
     let (_, after) = after.split_once("://")?;
     let end = after.find(|c: char| !matches!(c, '0'..='9' | '.' | ':'));
     after[..end.unwrap_or(after.len())].parse().ok()
-}
-
-/// The CPU time a process has used so far, its ended threads included.
-pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let field = |at: usize| {
-        fields
-            .split_whitespace()
-            .nth(at)
-            .and_then(|text| text.parse::<f64>().ok())
-    };
-    match (field(11), field(12)) {
-        (Some(user), Some(system)) => Ok(Usage {
-            user: user / TICKS,
-            system: system / TICKS,
-        }),
-        _ => Err(io::Error::other("an unreadable /proc/PID/stat")),
-    }
-}
-
-/// KiB of a field of /proc/PID/status: VmRSS now, VmHWM at the peak.
-pub(crate) fn memory(pid: u32, field: &str) -> io::Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    number.ok_or_else(|| io::Error::other(format!("no {field}")))
 }
 
 /// How mailslot is started.
