@@ -18,9 +18,10 @@ interop: build
 # A thousand kills under load, a message of 1 GiB, idle memory: minutes, and not part of the tests.
 endurance: build
 	python3 tests/interop/endurance.py target/release/mailslot
-# QUICK=1: under two minutes; FULL=1: the large idle and flatness figures too; BENCH_DIR=...: another disk.
+# QUICK=1: under two minutes; FULL=1: the large idle and flatness figures too; BENCH_DIR=...: another disk;
+# ONLY='tmpfs, 10': the rows with these words; LOAD='sessions=4 size=65536 ...': that load (benches/given.rs).
 bench:
-	QUICK=$(QUICK) FULL=$(FULL) BENCH_DIR=$(BENCH_DIR) cargo bench --locked --bench mailslot
+	QUICK="$(QUICK)" FULL="$(FULL)" BENCH_DIR="$(BENCH_DIR)" ONLY="$(ONLY)" LOAD="$(LOAD)" cargo bench --locked --bench mailslot
 install: build
 	install -D -m 0755 target/release/mailslot $(DESTDIR)/usr/local/sbin/mailslot
 	install -D -m 0644 contrib/mailslot.service $(DESTDIR)/usr/local/lib/systemd/system/mailslot.service

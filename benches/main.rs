@@ -64,6 +64,9 @@ pub(crate) struct Tls {
     pub(crate) client: Arc<ClientConfig>,
 }
 
+/// Octets of memory that the largest run takes, messages on tmpfs and what the system keeps of them.
+const WARM: usize = 768 << 20;
+
 /// How much of everything.
 struct Extent {
     quick: bool,
@@ -132,6 +135,7 @@ fn run() -> io::Result<()> {
     };
     describe(&bench, &extent);
     let begun = Instant::now();
+    bench.place.warm(WARM)?;
     throughput(&mut bench, &extent)?;
     if extent.given.is_none() {
         quiet(&mut bench, &extent)?;

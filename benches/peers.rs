@@ -231,6 +231,7 @@ fn build() -> io::Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/mailin/Cargo.toml");
     let binary = Path::new(env!("CARGO_BIN_EXE_mailslot"));
     let target = binary.ancestors().nth(2).unwrap_or(binary).join("peers");
+    let host = host()?;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args([
@@ -238,6 +239,10 @@ fn build() -> io::Result<PathBuf> {
             "--quiet",
             "--release",
             "--locked",
+            // Named, so that flags for linking are for the program and not for what runs while it is built: it is to be
+            // linked as mailslot is.
+            "--target",
+            &host,
             "--manifest-path",
         ])
         .arg(manifest);
@@ -248,11 +253,21 @@ fn build() -> io::Result<PathBuf> {
         .stderr(Stdio::null());
     let mut child = place::spawn(&mut command)?;
     match place::wait(&mut child, Duration::from_secs(300))? {
-        Some(0) => Ok(target.join("release/mailin-durable")),
+        Some(0) => Ok(target.join(host).join("release/mailin-durable")),
         Some(code) => Err(io::Error::other(format!("cargo ended with {code}"))),
         None => {
             place::stop(&mut child)?;
             Err(io::Error::other("it took too long"))
         }
     }
+}
+
+/// The name that the compiler has for this machine.
+fn host() -> io::Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("-vV").output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned)
+        .ok_or_else(|| io::Error::other("rustc -vV names no host"))
 }
