@@ -296,6 +296,10 @@ impl<'a> Conn<'a> {
     #[inline(never)]
     fn data(&mut self) -> io::Result<Next> {
         let begun = Instant::now();
+        // The client gets its message ready while the file is opened.
+        if self.stream.input().is_empty() {
+            self.stream.flush(begun + self.shared.wait())?;
+        }
         let mut spool = self.begin(Form::Text);
         let policy = self.session.policy();
         let (bare_newline, limit) = (policy.bare_newline, policy.max_size);

@@ -204,7 +204,8 @@ impl Spool {
     /// The name in a target's `new/` survives a crash from here on.
     fn make_durable(&mut self, index: usize) -> Result<(), Refusal> {
         let dirs = self.dirs(index)?;
-        self.shared.sync(&dirs.new).map_err(|e| refusal(&e))
+        let synced = dirs.syncs.sync(|| self.shared.sync(&dirs.new));
+        synced.map_err(|e| refusal(&e))
     }
 
     /// Copies the message into a target's `tmp/`, durably: another file system, one without hard links, or one link too many.

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 
 use super::disk::{self, Disk, Identity, errno};
+use super::together::Together;
 use super::{Sync, Target, refusal};
 use crate::smtp::reply::{self, Refusal};
 
@@ -28,6 +29,8 @@ pub(super) struct Dirs {
     pub(super) as_asked: bool,
     /// Whether it is among those that are kept open.
     pub(super) kept: AtomicBool,
+    /// The syncs of `new`, one for all sessions that want one.
+    pub(super) syncs: Together,
 }
 
 impl Dirs {
@@ -84,6 +87,7 @@ pub(super) fn open(disk: &dyn Disk, sync: Sync, target: &Target) -> Result<Dirs,
         path,
         as_asked,
         kept: AtomicBool::new(false),
+        syncs: Together::default(),
     })
 }
 

