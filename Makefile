@@ -19,9 +19,10 @@ interop: build
 endurance: build
 	python3 tests/interop/endurance.py target/release/mailslot
 # QUICK=1: under two minutes; FULL=1: the large idle and flatness figures too; BENCH_DIR=...: another disk;
-# ONLY='tmpfs, 10': the rows with these words; LOAD='sessions=4 size=65536 ...': that load (benches/given.rs).
+# ONLY='tmpfs, 10': the rows with these words; LOAD='sessions=4 size=65536 ...': that load (benches/given.rs);
+# WAYS=1: ways to make messages durable on that disk, without a server.
 bench:
-	QUICK="$(QUICK)" FULL="$(FULL)" BENCH_DIR="$(BENCH_DIR)" ONLY="$(ONLY)" LOAD="$(LOAD)" cargo bench --locked --bench mailslot
+	QUICK="$(QUICK)" FULL="$(FULL)" BENCH_DIR="$(BENCH_DIR)" ONLY="$(ONLY)" LOAD="$(LOAD)" WAYS="$(WAYS)" cargo bench --locked --bench mailslot
 install: build
 	install -D -m 0755 target/release/mailslot $(DESTDIR)/usr/local/sbin/mailslot
 	install -D -m 0644 contrib/mailslot.service $(DESTDIR)/usr/local/lib/systemd/system/mailslot.service

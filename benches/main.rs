@@ -4,7 +4,7 @@
 //!
 //! QUICK=1 is a short run; FULL=1 has 10,000 idle sessions and 1,000,000 files in new/; BENCH_DIR is the disk to measure
 //! (else the build directory's); ONLY=WORD runs the scenarios whose names have the word; MAILSLOT_BIN is another binary.
-//! OPENSMTPD_ROOT is where its package was unpacked.
+//! WAYS=1 compares ways to make messages durable on that disk, without any server. OPENSMTPD_ROOT is where its package was unpacked.
 //! LOAD='sessions=10 messages=1000 size=4096 recipients=1 reuse=no pipeline=yes bdat=no tls=no lmtp=no' runs that load
 //! and nothing else, on tmpfs and on the disk; what is left out is as in `given.rs`.
 #![forbid(unsafe_code)]
@@ -136,9 +136,13 @@ fn run() -> io::Result<()> {
     describe(&bench, &extent);
     let begun = Instant::now();
     bench.place.warm(WARM)?;
-    throughput(&mut bench, &extent)?;
-    if extent.given.is_none() {
-        quiet(&mut bench, &extent)?;
+    if said("WAYS").is_some() {
+        ways(&mut bench, &extent)?;
+    } else {
+        throughput(&mut bench, &extent)?;
+        if extent.given.is_none() {
+            quiet(&mut bench, &extent)?;
+        }
     }
     println!("{}", bench.report.table());
     drop(bench);
@@ -280,6 +284,17 @@ fn rounds(count: usize) -> String {
     } else {
         format!("{count} rounds")
     }
+}
+
+/// All rounds of the ways to make messages durable, with nothing else on the machine.
+fn ways(bench: &mut Bench, extent: &Extent) -> io::Result<()> {
+    for round in 0..extent.rounds {
+        for (sessions, messages) in [(1, 4_000), (8, 12_000), (64, 16_000)] {
+            eprintln!("round {}: {sessions} threads", round + 1);
+            bench.ways(Medium::Disk, &plain(sessions, extent.few(messages)), round)?;
+        }
+    }
+    Ok(())
 }
 
 /// All rounds of the scenarios with a load.

@@ -1,15 +1,63 @@
-//! The raw limit: threads that do only what durability asks, with std and nothing else, for the same messages on the same
-//! disk: create in tmp, write, sync the file, rename into new, sync new. What a server reaches is a share of this.
+//! The raw limit: threads that do only what durability asks for the same messages on the same disk. What a server
+//! reaches is a share of the plainest way, [`Way::Std`]: create in tmp, write, sync the file, rename into new, sync new,
+//! with std and nothing else. The other ways are there to be compared with it by WAYS=1: which of them a delivery goes
+//! was decided by that.
 
 use crate::load::{Load, Sample, measure};
 use crate::message::Template;
+use mailslot::deliver::Together;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::linkat;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
+/// A way to make a message durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    Std,
+    /// An unnamed file (O_TMPFILE), linked into new.
+    Unnamed,
+    /// The plain way, but one sync of new serves all threads that wait for one.
+    Shared,
+    /// An unnamed file, and shared syncs of new: mailslot's.
+    UnnamedShared,
+    /// The same with shared syncs of the whole file system in the place of one sync a file. It waits for what other
+    /// programs have written, too.
+    Syncfs,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Std,
+        Self::Unnamed,
+        Self::Shared,
+        Self::UnnamedShared,
+        Self::Syncfs,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Std => "std: fsync, rename, fsync of new",
+            Self::Unnamed => "O_TMPFILE, fsync, linkat, fsync of new",
+            Self::Shared => "fsync, rename, shared fsync of new",
+            Self::UnnamedShared => "O_TMPFILE, fsync, linkat, shared fsync of new (mailslot)",
+            Self::Syncfs => "O_TMPFILE, shared syncfs, linkat, shared fsync of new",
+        }
+    }
+
+    fn unnamed(self) -> bool {
+        !matches!(self, Self::Std | Self::Shared)
+    }
+}
+
 /// Writes the messages of a load into the mailbox `u0` of `dir`, as many threads as it has sessions.
-pub(crate) fn run(dir: &Path, load: &Load, template: &Template) -> io::Result<Sample> {
+pub(crate) fn run(dir: &Path, load: &Load, template: &Template, way: Way) -> io::Result<Sample> {
     let (tmp, new) = (dir.join("u0/tmp"), dir.join("u0/new"));
+    let (files, names) = (&Together::default(), &Together::default());
     let mut workers = Vec::new();
     for _ in 0..load.sessions {
         let (tmp, new, mut template) = (tmp.clone(), new.clone(), template.clone());
@@ -17,11 +65,23 @@ pub(crate) fn run(dir: &Path, load: &Load, template: &Template) -> io::Result<Sa
         workers.push(move |number: usize| {
             let name = format!("1700000000.M{number}P1Q{number}.bench.test,S={}", load.size);
             let path = tmp.join(&name);
-            let mut file = File::create_new(&path)?;
+            let mut file = match way.unnamed() {
+                true => unnamed(&directory)?,
+                false => File::create_new(&path)?,
+            };
             file.write_all(template.stored(number))?;
-            file.sync_all()?;
-            fs::rename(&path, new.join(&name))?;
-            directory.sync_all()
+            match way {
+                Way::Syncfs => files.sync(|| Ok(syncfs(&file)?))?,
+                _ => file.sync_all()?,
+            }
+            match way.unnamed() {
+                true => link(&file, &directory, &name)?,
+                false => fs::rename(&path, new.join(&name))?,
+            }
+            match way {
+                Way::Std | Way::Unnamed => directory.sync_all(),
+                _ => names.sync(|| directory.sync_all()),
+            }
         });
     }
     measure(
@@ -31,4 +91,38 @@ pub(crate) fn run(dir: &Path, load: &Load, template: &Template) -> io::Result<Sa
         workers,
         || Ok(()),
     )
+}
+
+fn unnamed(directory: &File) -> io::Result<File> {
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    match openat(directory, ".", OFlag::O_TMPFILE | OFlag::O_RDWR, mode) {
+        Ok(file) => Ok(file.into()),
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "no O_TMPFILE on this file system",
+        )),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn link(file: &File, directory: &File, name: &str) -> io::Result<()> {
+    match linkat(file, "", directory, name, AtFlags::AT_EMPTY_PATH) {
+        // Older kernels want a capability for that.
+        Err(Errno::ENOENT) => {
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let follow = AtFlags::AT_SYMLINK_FOLLOW;
+            Ok(linkat(AT_FDCWD, path.as_str(), directory, name, follow)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn syncfs(file: &File) -> nix::Result<()> {
+    nix::unistd::syncfs(file)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn syncfs(_: &File) -> nix::Result<()> {
+    Err(Errno::ENOSYS)
 }

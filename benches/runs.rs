@@ -6,7 +6,7 @@ use crate::load::{self, Load, Sample};
 use crate::message::{FILLER, Template, arrive, check, check_count};
 use crate::place::{Medium, mailboxes};
 use crate::postfix::Postfix;
-use crate::raw;
+use crate::raw::{self, Way};
 use crate::report::{Unit, rate};
 use crate::server::{Process, Setup};
 use std::fs::File;
@@ -197,6 +197,47 @@ impl Bench {
         Ok(())
     }
 
+    /// One run of threads that only write.
+    fn raw(&self, dir: &Path, load: &Load, template: &Template, way: Way) -> io::Result<Sample> {
+        let sample = raw::run(dir, load, template, way)?;
+        check(dir, 1, load.messages, template)?;
+        self.place.done(dir);
+        Ok(sample)
+    }
+
+    /// One round of all ways to make messages durable, side by side.
+    pub(crate) fn ways(&mut self, medium: Medium, load: &Load, round: usize) -> io::Result<()> {
+        let place = if medium == Medium::Disk {
+            "disk"
+        } else {
+            "tmpfs"
+        };
+        let s = if load.sessions == 1 { "" } else { "s" };
+        let scenario = format!("{place}, {} thread{s}, {} octets", load.sessions, load.size);
+        let template = Template::new(load.size);
+        let (mut plain, mut all) = (None, Vec::from(Way::ALL));
+        // The plain way is always the first, as the others are compared with it.
+        all[1..].rotate_left(round % 4);
+        for way in all {
+            let dir = self.place.fresh(medium)?;
+            mailboxes(&dir, 1)?;
+            match self.raw(&dir, load, &template, way) {
+                Ok(sample) => {
+                    let rate = rate(&sample, Unit::Messages);
+                    let plain = *plain.get_or_insert(rate);
+                    self.report
+                        .add(&scenario, way.name(), Unit::Messages, sample, Some(plain));
+                }
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                    let text = format!("not measured: {e}");
+                    self.report.say(&scenario, way.name(), text, None);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
     /// One run. None where the program is missing.
     fn one(&self, scenario: &Scenario, program: Program) -> io::Result<Option<Sample>> {
         let load = &scenario.load_for(program);
@@ -205,10 +246,7 @@ impl Bench {
         mailboxes(&dir, load.recipients)?;
         fill(&dir, scenario.filled)?;
         if program == Program::Raw {
-            let sample = raw::run(&dir, load, &template)?;
-            check(&dir, 1, load.messages, &template)?;
-            self.place.done(&dir);
-            return Ok(Some(sample));
+            return self.raw(&dir, load, &template, Way::Std).map(Some);
         }
         let mut setup = setup_for(load.sessions);
         setup.lmtp = load.lmtp;

@@ -38,6 +38,7 @@ use self::handles::Handles;
 use self::maildir::Dirs;
 pub use self::quota::Quota;
 pub use self::spool::Spool;
+pub use self::together::Together;
 pub use self::trace::Trace;
 use crate::encoding::push_decimal;
 use crate::smtp::reply::{self, Refusal, Reply};

@@ -18,7 +18,7 @@ use super::lock;
 
 /// The syncs of one directory.
 #[derive(Default)]
-pub(super) struct Together {
+pub struct Together {
     state: Mutex<State>,
     over: Condvar,
 }
@@ -39,7 +39,7 @@ impl Together {
     /// # Errors
     /// That of the sync. It counts for all who waited for it or for one before it: to some of them it may do wrong, and
     /// what they did is taken back.
-    pub(super) fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    pub fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = lock(&self.state);
         let wanted = state.begun + 1;
         while state.begun != state.ended {
