@@ -64,9 +64,6 @@ pub(crate) struct Tls {
     pub(crate) client: Arc<ClientConfig>,
 }
 
-/// Octets of memory that the largest run takes, messages on tmpfs and what the system keeps of them.
-const WARM: usize = 768 << 20;
-
 /// How much of everything.
 struct Extent {
     quick: bool,
@@ -135,7 +132,6 @@ fn run() -> io::Result<()> {
     };
     describe(&bench, &extent);
     let begun = Instant::now();
-    bench.place.warm(WARM)?;
     if said("WAYS").is_some() {
         ways(&mut bench, &extent)?;
     } else {

@@ -67,8 +67,8 @@ impl Place {
         })
     }
 
-    /// Uses so much memory once and gives it back. What a virtual machine never used costs a fault in its host at the
-    /// first touch, and whoever runs first would pay for all.
+    /// Uses so much memory once and gives it back. What a virtual machine did not use for a while costs a fault in its
+    /// host at the next touch, and it would be chance who pays for that.
     pub(crate) fn warm(&self, octets: usize) -> io::Result<()> {
         let path = self.memory.join("warm");
         let block = vec![1; 1 << 20];
