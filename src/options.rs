@@ -56,9 +56,9 @@ impl Opt {
 pub const OPTIONS: &[Opt] = &[
     opt("listen", "l", "URL", "smtp://127.0.0.1:2525", "smtp:// submission:// lmtp:/PATH ...").repeatable(),
     opt("hostname", "", "NAME", "", "own name (the system's)"),
-    opt("domain", "d", "NAME", "", "a domain delivered here (hostname, localhost)").repeatable(),
+    opt("domain", "d", "NAME", "", "a local domain (hostname, localhost)").repeatable(),
     opt("maildir", "m", "PATTERN", "mail/%d/%u", "%u local part, %d domain, %%"),
-    flag("create", "", "any local part is a mailbox, made on delivery"),
+    flag("create", "", "all names are mailboxes, made on delivery"),
     opt("users", "u", "FILE", "", "accounts, a passwd-file as Dovecot reads it"),
     opt("aliases", "a", "FILE", "", "aliases(5): name: target, target"),
     opt("recipient-delimiter", "", "CHARS", "+", "between user and folder; '' for none"),
@@ -81,7 +81,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("bare-newline", "", "reject|normalize", "reject", "a bare CR or LF in a message"),
     opt("config", "", "FILE", "", "the same names, one `name value` a line"),
     flag("check", "", "load everything, say what would be served"),
-    flag("hash-password", "", "make a users file's password of standard input"),
+    flag("hash-password", "", "make a users file's password from stdin"),
     flag("verbose", "v", "log more"),
     flag("quiet", "q", "log errors only"),
     flag("help", "", "this page"),
@@ -256,7 +256,7 @@ pub fn help() -> String {
             format!("-{},", opt.letter)
         };
         let name = format!("{letter} --{} {}", opt.name, opt.value);
-        page.push_str(&format!("{name:<34}{}\n", opt.help));
+        page.push_str(&format!("{name:<36}{}\n", opt.help));
     }
     page
 }
@@ -313,5 +313,8 @@ mod tests {
     #[test]
     fn help_fits_a_screen() {
         assert!(help().lines().count() <= 40 && help().lines().all(|line| line.len() <= 80));
+        for (line, opt) in help().lines().skip(2).zip(OPTIONS) {
+            assert!(line.ends_with(&format!(" {}", opt.help)), "{line}");
+        }
     }
 }
