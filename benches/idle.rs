@@ -122,6 +122,8 @@ pub(crate) fn neighbours(bench: &Bench, load: &Load, count: usize) -> io::Result
     let server = bench.binary.start(&dir, &setup)?;
     let clients = crowd(&server, count, None)?;
     std::thread::sleep(SETTLED);
+    // Not earlier: the connections would take what was warmed.
+    bench.place.warm(load)?;
     let sample = load::run(&server, load, &template, None, || Ok(()))?;
     drop(clients);
     check(&dir, 1, load.messages, &template)?;

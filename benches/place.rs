@@ -2,6 +2,7 @@
 //! directory in them for each run, and a list of what must be ended and removed, also when a signal ends the benchmark.
 //! On a disk nothing is deleted before the end: after deletions ext4's inode allocator is slower for minutes.
 
+use crate::load::Load;
 use crate::processes;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
@@ -67,9 +68,11 @@ impl Place {
         })
     }
 
-    /// Uses so much memory once and gives it back. What a virtual machine did not use for a while costs a fault in its
-    /// host at the next touch, and it would be chance who pays for that.
-    pub(crate) fn warm(&self, octets: usize) -> io::Result<()> {
+    /// Uses as much memory as the messages of a load will take, and gives it back. What a virtual machine did not use
+    /// for a while costs a fault in its host at the next touch, and it would be chance who pays for that.
+    pub(crate) fn warm(&self, load: &Load) -> io::Result<()> {
+        // A message has a page for its headers, and about another one for what the system keeps of the file.
+        let octets = load.messages * (load.size + 8_192);
         let path = self.memory.join("warm");
         let block = vec![1; 1 << 20];
         let mut file = fs::File::create(&path)?;

@@ -245,8 +245,7 @@ impl Bench {
         let dir = self.place.fresh(scenario.medium)?;
         mailboxes(&dir, load.recipients)?;
         fill(&dir, scenario.filled)?;
-        // A message has a page for its headers, and about another one for what the system keeps of the file.
-        self.place.warm(load.messages * (load.size + 8_192))?;
+        self.place.warm(load)?;
         if program == Program::Raw {
             return self.raw(&dir, load, &template, Way::Std).map(Some);
         }
