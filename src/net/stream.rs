@@ -328,6 +328,8 @@ struct Wire {
     write_wait: Duration,
     /// Octets read ahead: TLS takes them in pieces smaller than a read of a message should be.
     ahead: Vec<u8>,
+    /// So many from the next read on.
+    wanted: usize,
     start: usize,
     end: usize,
 }
@@ -340,16 +342,15 @@ impl Wire {
             read_wait: Duration::ZERO,
             write_wait: Duration::ZERO,
             ahead: Vec::new(),
+            wanted: 0,
             start: 0,
             end: 0,
         }
     }
 
-    /// Reads ahead by so many octets from now on; what was read already stays.
-    fn ahead(&mut self, octets: usize) {
-        if self.start == self.end {
-            self.ahead = vec![0; octets];
-        }
+    /// Reads ahead by so many octets once what was read already is used up.
+    const fn ahead(&mut self, octets: usize) {
+        self.wanted = octets;
     }
 
     /// What is left, in whole seconds rounded up, so that the ordinary command costs no system call for a timeout.
@@ -384,6 +385,9 @@ fn persist(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
 
 impl Read for Wire {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if self.start == self.end && self.ahead.len() != self.wanted {
+            self.ahead = vec![0; self.wanted];
+        }
         if self.ahead.is_empty() {
             return self.receive(room);
         }
