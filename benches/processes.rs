@@ -20,13 +20,31 @@ pub(crate) struct Usage {
     pub(crate) system: f64,
 }
 
-impl Usage {
+/// CPU seconds up to a moment: all, and how user and system share them, which is counted in ticks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock {
+    all: f64,
+    ticks: Usage,
+}
+
+impl Clock {
     /// What was used since.
-    pub(crate) fn since(self, before: Self) -> Self {
-        Self {
-            user: self.user - before.user,
-            system: self.system - before.system,
+    pub(crate) fn since(self, before: Self) -> Usage {
+        let all = self.all - before.all;
+        let user = self.ticks.user - before.ticks.user;
+        let system = self.ticks.system - before.ticks.system;
+        // Less than a tick is taken for the system's: a server does little else.
+        let user = all * user / (user + system).max(1.0 / TICKS);
+        Usage {
+            user,
+            system: all - user,
         }
+    }
+
+    fn add(&mut self, all: f64, ticks: Usage) {
+        self.all += all;
+        self.ticks.user += ticks.user;
+        self.ticks.system += ticks.system;
     }
 }
 
@@ -87,15 +105,10 @@ impl Process {
         nanoseconds.sum::<f64>() / 1e9
     }
 
-    /// What it used itself, its ended threads included. In /proc/PID/stat user and system are each rounded down to
-    /// a tick, which for fifty processes and a thousand messages would be a good part of it; what they lack is
-    /// shared out evenly.
-    fn used(&self) -> Usage {
-        let lacking = (self.precise() - self.own.user - self.own.system).max(0.0);
-        Usage {
-            user: self.own.user + lacking / 2.0,
-            system: self.own.system + lacking / 2.0,
-        }
+    /// What it used itself, its ended threads included, or where that is more, what its threads say. /proc/PID/stat
+    /// rounds down to ticks, which for fifty processes and a thousand messages would be a good part of it.
+    fn used(&self) -> f64 {
+        self.precise().max(self.own.user + self.own.system)
     }
 
     /// Ends it at once.
@@ -136,12 +149,12 @@ pub(crate) fn ended(processes: &[Process]) {
 }
 
 /// The CPU time a server has used so far.
-pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
-    let mut sum = Usage::default();
+pub(crate) fn usage(pid: u32) -> io::Result<Clock> {
+    let mut sum = Clock::default();
     for process in tree(pid)? {
-        let own = process.used();
-        sum.user += own.user + process.children.user;
-        sum.system += own.system + process.children.system;
+        let children = process.children;
+        sum.add(process.used(), process.own);
+        sum.add(children.user + children.system, children);
     }
     Ok(sum)
 }
