@@ -24,13 +24,11 @@ fn crowd(
     count: usize,
     tls: Option<&Arc<ClientConfig>>,
 ) -> io::Result<Vec<Client>> {
-    let mut clients = Vec::with_capacity(count);
-    for _ in 0..count {
+    load::opened(count, || {
         let mut client = Client::connect(server.address)?;
         client.hello(false, tls)?;
-        clients.push(client);
-    }
-    Ok(clients)
+        Ok(client)
+    })
 }
 
 /// Memory of the fresh process, and of each of `count` idle sessions.
