@@ -70,15 +70,15 @@ pub(crate) fn all(bench: &Bench, extent: &Extent) -> Vec<Scenario> {
 /// 4 KiB on tmpfs.
 fn small(list: &mut List<'_>, bench: &Bench) {
     let extent = list.extent;
-    let ten = || plain(10, extent.few(100_000));
+    let ten = || plain(10, extent.few(60_000));
     let some = [Mailslot, Mailin, Sink];
     let all = [&PEERS[..1], &[Logged, Sourced], &PEERS[1..]].concat();
     list.memory("10 sessions reused, 4 KiB", &all, ten());
-    let fifty = plain(50, extent.few(100_000));
+    let fifty = plain(50, extent.few(60_000));
     list.memory("50 sessions reused, 4 KiB", &some, fifty);
     let fresh = Load {
         reuse: false,
-        ..plain(10, extent.few(40_000))
+        ..plain(10, extent.few(24_000))
     };
     list.memory("10 sessions, a connection a message, 4 KiB", &PEERS, fresh);
     let pipelined = Load {
