@@ -3,7 +3,7 @@
 
 use crate::deliver::{Quota, Sync};
 use crate::directory;
-use crate::net::listen::{At, ListenUrl, Scheme};
+use crate::net::url::{At, ListenUrl, Scheme};
 use crate::options::{Failure, Settings};
 use crate::smtp::body::BareNewline;
 use crate::smtp::session::{Policy, Service};

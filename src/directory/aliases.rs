@@ -3,8 +3,9 @@
 //! `@domain:` takes what nobody else at that domain does. Targets are addresses: commands, files and
 //! includes are refused. A name among its own targets means the mailbox of that name.
 
+use super::FileError;
+use super::domains::Domains;
 use super::names::domain_key;
-use super::{Domains, FileError};
 use crate::smtp::address::ForwardPath;
 use crate::smtp::cursor::Cursor;
 use std::collections::HashMap;

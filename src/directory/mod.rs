@@ -1,9 +1,10 @@
 //! Who is behind an address: domains delivered here, aliases, accounts, subaddresses and the mailbox
 //! pattern, and which mailboxes exist. It reads its two files once and looks at directories; it
-//! opens no mail and knows no socket. `users` and `aliases` are the files, `names` is what may be
-//! a name in a path.
+//! opens no mail and knows no socket. `users` and `aliases` are the files, `domains` those delivered here,
+//! `names` is what may be a name in a path.
 
 mod aliases;
+mod domains;
 mod names;
 mod people;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 mod users;
 
 use self::aliases::{Aliases, Goal};
+use self::domains::Domains;
 use self::users::{Entry, Users};
 use crate::deliver::{Quota, Target};
 use crate::smtp::address::ForwardPath;
@@ -71,58 +73,11 @@ impl fmt::Display for FileError {
     }
 }
 
-/// Domains delivered here: spelled as they were given, compared by their keys.
-struct Domains {
-    names: Vec<String>,
-    keys: Vec<String>,
-    /// Whether each can be part of a path.
-    safe: Vec<bool>,
-}
-
 /// A part of the mailbox pattern.
 enum Part {
     Text(String),
     Local,
     Domain,
-}
-
-impl Domains {
-    fn new(names: &[String]) -> Self {
-        Self {
-            names: names.to_vec(),
-            keys: names.iter().map(|name| domain_key(name)).collect(),
-            safe: names.iter().map(|name| names::safe(name)).collect(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.names.len()
-    }
-
-    fn find(&self, key: &str) -> Option<usize> {
-        self.keys.iter().position(|known| known == key)
-    }
-
-    /// Finds a domain as the client spells it. What is a key but for its case needs no making of one.
-    fn find_name(&self, name: &str) -> Option<usize> {
-        let plain = self
-            .keys
-            .iter()
-            .position(|key| key.eq_ignore_ascii_case(name));
-        plain.or_else(|| self.find(&domain_key(name)))
-    }
-
-    fn name(&self, at: usize) -> &str {
-        self.names.get(at).map_or("", String::as_str)
-    }
-
-    fn is_safe(&self, at: usize) -> bool {
-        self.safe.get(at).is_some_and(|&safe| safe)
-    }
-
-    fn key(&self, at: usize) -> &str {
-        self.keys.get(at).map_or("", String::as_str)
-    }
 }
 
 /// Who gets mail.

@@ -1,12 +1,12 @@
-//! Listeners: how one is named on the command line, how it is bound, and the loop that takes
-//! connections off it. The loop survives whatever `accept` says, and never waits for a client.
+//! Listeners: how one is bound, and the loop that takes connections off it. The loop survives whatever `accept`
+//! says, and never waits for a client. How a listener is named is in the sibling `url`.
 
 use super::stream::Socket;
+use super::url::{At, ListenUrl};
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
 use nix::sys::socket::{bind as bind_socket, listen, setsockopt, socket as new_socket};
-use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
@@ -14,160 +14,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Connections the system holds until they are accepted, for each listener.
 const BACKLOG: i32 = 1_024;
 /// Connections taken off one listener before the others have their turn.
 const BURST: usize = 64;
-/// The mode of a Unix socket where none is said: so that a group can be let in.
-const MODE: u32 = 0o660;
 const WAKE: Token = Token(usize::MAX);
-
-/// What is spoken at a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// RFC 5321, port 25.
-    Smtp,
-    /// RFC 6409, port 587.
-    Submission,
-    /// RFC 8314 §3.3: the same in TLS from the first octet, port 465.
-    Submissions,
-    /// RFC 2033; port 24 (RFC 2033 §5 forbids 25).
-    Lmtp,
-}
-
-/// Names, default ports, and whether a Unix socket makes sense.
-const SCHEMES: &[(&str, Scheme, u16, bool)] = &[
-    ("smtp", Scheme::Smtp, 25, true),
-    ("submission", Scheme::Submission, 587, false),
-    ("submissions", Scheme::Submissions, 465, false),
-    ("smtps", Scheme::Submissions, 465, false),
-    ("lmtp", Scheme::Lmtp, 24, true),
-];
-
-impl Scheme {
-    /// The name in URLs.
-    pub fn name(self) -> &'static str {
-        let row = SCHEMES.iter().find(|(_, scheme, ..)| *scheme == self);
-        row.map_or("", |(name, ..)| name)
-    }
-}
-
-/// Where a listener is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum At {
-    /// A TCP port.
-    Tcp {
-        /// Name or address; none for all interfaces, both families.
-        host: Option<String>,
-        /// 0: the system picks.
-        port: u16,
-    },
-    /// A Unix socket.
-    Unix {
-        /// Its path.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-        /// Its owner, by name or number.
-        user: Option<String>,
-        /// Its group, by name or number.
-        group: Option<String>,
-    },
-}
-
-/// A listener as it is named on the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenUrl {
-    /// What is spoken.
-    pub scheme: Scheme,
-    /// Where.
-    pub at: At,
-}
-
-impl FromStr for ListenUrl {
-    type Err = String;
-
-    /// `smtp://HOST:PORT`, `lmtp:/PATH?mode=0660` and the like; the error says what would be
-    /// right.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let right = "smtp://HOST:PORT, submission://, submissions://, lmtp:// or lmtp:/PATH";
-        let (name, rest) = text.split_once(':').ok_or(right)?;
-        let row = SCHEMES.iter().find(|(known, ..)| *known == name);
-        let &(_, scheme, port, unix) = row.ok_or(right)?;
-        let at = match rest.strip_prefix("//") {
-            Some(place) => tcp(place.trim_end_matches('/'), port)?,
-            None if rest.starts_with('/') && unix => unix_socket(rest)?,
-            None => return Err(right.to_owned()),
-        };
-        Ok(Self { scheme, at })
-    }
-}
-
-impl fmt::Display for ListenUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.scheme.name();
-        match &self.at {
-            At::Tcp { host, port } => {
-                write!(f, "{scheme}://{}:{port}", host.as_deref().unwrap_or(""))
-            }
-            At::Unix { path, .. } => write!(f, "{scheme}:{}", path.display()),
-        }
-    }
-}
-
-/// `HOST:PORT`, both of which may be missing; an IPv6 address stands in brackets.
-fn tcp(place: &str, port: u16) -> Result<At, String> {
-    let right = "HOST:PORT, with an IPv6 address in brackets and a port up to 65535";
-    let (host, port_text) = match place.strip_prefix('[') {
-        Some(rest) => {
-            let (address, after) = rest.split_once(']').ok_or(right)?;
-            address.parse::<Ipv6Addr>().map_err(|_| right)?;
-            match after.strip_prefix(':') {
-                Some(port) => (address, Some(port)),
-                None if after.is_empty() => (address, None),
-                None => return Err(right.to_owned()),
-            }
-        }
-        None => match place.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (place, None),
-        },
-    };
-    if host.contains(['?', '/', '@', ' ']) {
-        return Err(right.to_owned());
-    }
-    let port = match port_text {
-        Some(text) => text.parse().map_err(|_| right)?,
-        None => port,
-    };
-    let host = (!host.is_empty()).then(|| host.to_owned());
-    Ok(At::Tcp { host, port })
-}
-
-fn unix_socket(text: &str) -> Result<At, String> {
-    let (path, query) = text.split_once('?').unwrap_or((text, ""));
-    let (mut mode, mut user, mut group) = (MODE, None, None);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=') {
-            Some(("mode", octal)) => {
-                let number = u32::from_str_radix(octal, 8).ok().filter(|m| *m <= 0o777);
-                mode = number.ok_or("an octal mode such as ?mode=0660")?;
-            }
-            Some(("user", name)) if !name.is_empty() => user = Some(name.to_owned()),
-            Some(("group", name)) if !name.is_empty() => group = Some(name.to_owned()),
-            _ => return Err("?mode=, ?user= or ?group= behind the path".to_owned()),
-        }
-    }
-    Ok(At::Unix {
-        path: PathBuf::from(path),
-        mode,
-        user,
-        group,
-    })
-}
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -556,60 +409,4 @@ pub fn group_id(name: &str) -> Result<u32, String> {
     found
         .map(|group| group.gid.as_raw())
         .ok_or_else(|| format!("no group named '{name}'"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<ListenUrl, String> {
-        text.parse()
-    }
-
-    fn tcp_url(scheme: Scheme, host: Option<&str>, port: u16) -> Result<ListenUrl, String> {
-        let host = host.map(str::to_owned);
-        let at = At::Tcp { host, port };
-        Ok(ListenUrl { scheme, at })
-    }
-
-    #[test]
-    fn listeners_are_named_by_urls() {
-        for (text, scheme, host, port) in [
-            ("smtp://", Scheme::Smtp, None, 25),
-            ("smtp://:2525", Scheme::Smtp, None, 2525),
-            ("smtp://[::1]:0/", Scheme::Smtp, Some("::1"), 0),
-            ("submission://mx", Scheme::Submission, Some("mx"), 587),
-            ("smtps://[::]", Scheme::Submissions, Some("::"), 465),
-            ("lmtp://127.0.0.1", Scheme::Lmtp, Some("127.0.0.1"), 24),
-        ] {
-            assert_eq!(parse(text), tcp_url(scheme, host, port), "{text}");
-        }
-        let at = At::Unix {
-            path: "/run/x".into(),
-            mode: 0o600,
-            user: Some("postfix".into()),
-            group: None,
-        };
-        let scheme = Scheme::Lmtp;
-        assert_eq!(
-            parse("lmtp:/run/x?mode=0600&user=postfix"),
-            Ok(ListenUrl { scheme, at })
-        );
-        for wrong in [
-            "",
-            "smtp",
-            "http://x",
-            "smtp:x",
-            "smtp://x:99999",
-            "smtp://x:",
-            "smtp://::1:25",
-            "smtp://[zz]:25",
-            "smtp://[::1]25",
-            "submission:/run/x",
-            "lmtp:/run/x?mode=9",
-            "lmtp:/run/x?what=1",
-        ] {
-            assert!(parse(wrong).is_err(), "{wrong}");
-        }
-    }
 }

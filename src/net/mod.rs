@@ -4,3 +4,4 @@ pub mod listen;
 pub mod pool;
 pub mod stream;
 pub mod tls;
+pub mod url;
