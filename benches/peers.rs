@@ -9,7 +9,7 @@ use crate::place;
 use crate::postfix::Postfix;
 use crate::processes::{memory, usage};
 use crate::server::Process;
-use nix::unistd::{Gid, Uid, User, chown, geteuid};
+use nix::unistd::{Gid, Uid, chown, geteuid};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -202,10 +202,25 @@ impl Owner {
         if !geteuid().is_root() {
             return Err("it must be started by root".to_owned());
         }
-        let user = User::from_name("nobody").ok().flatten();
-        let user = user.ok_or("there is no user nobody")?;
-        let (uid, gid) = (user.uid, user.gid);
-        Ok(Self { uid, gid })
+        Self::of("nobody")
+    }
+
+    /// User and group of a name, by passwd(5). What the C library's own lookup loads does not go with a static binary.
+    pub(crate) fn of(name: &str) -> Result<Self, String> {
+        let text = fs::read_to_string("/etc/passwd").map_err(|e| e.to_string())?;
+        let ids = text.lines().find_map(|line| {
+            let (_, rest) = line
+                .strip_prefix(name)?
+                .strip_prefix(':')?
+                .split_once(':')?;
+            let mut numbers = rest.split(':').map_while(|field| field.parse().ok());
+            Some((numbers.next()?, numbers.next()?))
+        });
+        let (uid, gid) = ids.ok_or_else(|| format!("there is no user {name}"))?;
+        Ok(Self {
+            uid: Uid::from_raw(uid),
+            gid: Gid::from_raw(gid),
+        })
     }
 
     /// Gives the Maildirs of a run's directory to the owner, who must be able to come there.

@@ -10,7 +10,7 @@
 use crate::peers::{self, Owner};
 use crate::place;
 use crate::server::Process;
-use nix::unistd::{User, chown};
+use nix::unistd::chown;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub(crate) struct Postfix {
     postfix: PathBuf,
     master: PathBuf,
     /// Who owns its data directory.
-    user: User,
+    user: Owner,
     mail: Owner,
     pub(crate) version: String,
 }
@@ -43,11 +43,7 @@ impl Postfix {
         if peers::version(&version) < (3, 4) {
             return Err(format!("{version} cannot log to a file: 3.4 can"));
         }
-        let user = said("mail_owner")?;
-        let user = User::from_name(&user)
-            .ok()
-            .flatten()
-            .ok_or_else(|| format!("there is no user {user}"))?;
+        let user = Owner::of(&said("mail_owner")?)?;
         Ok(Self {
             master: Path::new(&said("daemon_directory")?).join("master"),
             mail: Owner::find()?,

@@ -1,6 +1,7 @@
 //! Listeners: how one is bound, and the loop that takes connections off it. The loop survives whatever `accept`
 //! says, and never waits for a client. How a listener is named is in the sibling `url`.
 
+use super::names;
 use super::stream::Socket;
 use super::url::{At, ListenUrl};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -9,7 +10,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStora
 use nix::sys::socket::{bind as bind_socket, listen, setsockopt, socket as new_socket};
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -301,17 +302,15 @@ fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
     }
 }
 
-fn addresses(host: Option<&str>, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let Some(host) = host else {
-        return Ok(vec![
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
-            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
-        ]);
+fn addresses(host: Option<&str>, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let mut found = match host {
+        Some(host) => names::addresses(host)?,
+        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     };
-    let mut found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     found.sort();
     found.dedup();
-    Ok(found)
+    let with_port = |address| SocketAddr::new(address, port);
+    Ok(found.into_iter().map(with_port).collect())
 }
 
 /// An IPv6 listener takes no IPv4: that has one of its own, whatever the system's default is.
@@ -357,8 +356,8 @@ fn bind_unix(
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(fault(e)),
     }
-    let uid = user.map(user_id).transpose()?;
-    let gid = group.map(group_id).transpose()?;
+    let uid = user.map(names::user_id).transpose()?;
+    let gid = group.map(names::group_id).transpose()?;
     let name = path
         .file_name()
         .ok_or("a path that ends in a name is needed")?;
@@ -381,32 +380,4 @@ fn bind_unix(
             Err(fault(e))
         }
     }
-}
-
-/// A user by name or number.
-///
-/// # Errors
-/// No such user.
-pub fn user_id(name: &str) -> Result<u32, String> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    let found = nix::unistd::User::from_name(name).ok().flatten();
-    found
-        .map(|user| user.uid.as_raw())
-        .ok_or_else(|| format!("no user named '{name}'"))
-}
-
-/// A group by name or number.
-///
-/// # Errors
-/// No such group.
-pub fn group_id(name: &str) -> Result<u32, String> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    let found = nix::unistd::Group::from_name(name).ok().flatten();
-    found
-        .map(|group| group.gid.as_raw())
-        .ok_or_else(|| format!("no group named '{name}'"))
 }

@@ -1,6 +1,7 @@
 //! Sockets. Nothing here knows a word of SMTP.
 
 pub mod listen;
+mod names;
 pub mod pool;
 pub mod stream;
 pub mod tls;
