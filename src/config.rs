@@ -6,7 +6,7 @@ use crate::directory;
 use crate::net::url::{At, ListenUrl, Scheme};
 use crate::options::{Failure, Settings};
 use crate::smtp::body::BareNewline;
-use crate::smtp::session::{Policy, Service};
+use crate::smtp::policy::{Policy, Service};
 use std::path::PathBuf;
 use std::time::Duration;
 

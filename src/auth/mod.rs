@@ -9,6 +9,7 @@
 //! ASCII must be typed in the form in which it was hashed.
 
 mod cram;
+pub mod decoy;
 mod md5;
 pub mod password;
 mod plain;
@@ -17,7 +18,8 @@ mod scram;
 use std::fmt;
 use std::sync::Arc;
 
-pub use password::{Decoy, Stored};
+pub use decoy::Decoy;
+pub use password::Stored;
 
 /// The mechanisms, in the order in which EHLO offers them: the strongest first.
 pub const MECHANISMS: &[Mechanism] = &[

@@ -3,19 +3,16 @@
 //! The forms are Dovecot's: `{SCRAM-SHA-256}`, `{PLAIN}` or `{CLEARTEXT}`, `{CRAM-MD5}`, `{SSHA256}` and `{SSHA512}`. Anything
 //! else is refused with words that say why. What is read from them is erased when dropped, as are intermediate values; the
 //! key schedules the crypto library keeps on the stack for the length of a call are out of reach.
-//!
-//! [`Decoy`] stands in for an account that does not exist: it costs as much to check and shows a client the same
-//! things, each time the same.
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac, pbkdf2};
 use zeroize::Zeroizing;
 
 use super::Mechanism;
+use super::decoy::process_key;
 use super::md5::Hmac;
 use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
 
@@ -215,7 +212,7 @@ impl ScramKeys {
     }
 
     /// RFC 5802 §3: SaltedPassword and what follows from it.
-    fn derive(password: &[u8], salt: Vec<u8>, iterations: NonZeroU32) -> Self {
+    pub(super) fn derive(password: &[u8], salt: Vec<u8>, iterations: NonZeroU32) -> Self {
         let salted = stretch(password, &salt, iterations);
         let client_key = Zeroizing::new(hmac_sha256(salted.as_slice(), b"Client Key"));
         Self {
@@ -301,116 +298,13 @@ impl Salted {
     }
 }
 
-/// What stands in for the accounts that do not exist.
-///
-/// It burns as many rounds as a real check takes, and shows in SCRAM a salt that depends on nothing but a key and the user's name.
-/// For real salts that outlive a restart the key should do so too: see [`Decoy::new`].
-#[derive(Clone)]
-pub struct Decoy {
-    key: Key,
-    iterations: NonZeroU32,
-}
-
-impl Decoy {
-    /// A decoy with salts derived from `key`, any secret text, and the rounds most accounts have (1 at least).
-    pub fn new(key: &[u8], iterations: u32) -> Self {
-        Self {
-            key: Key::new(key),
-            iterations: rounds(iterations),
-        }
-    }
-
-    /// Takes the time a check takes, less the rounds already `spent`.
-    pub fn burn(&self, password: &[u8], spent: u32) {
-        if let Some(left) = NonZeroU32::new(self.iterations.get().saturating_sub(spent)) {
-            std::hint::black_box(ScramKeys::derive(password, vec![0; 16], left));
-        }
-    }
-
-    /// Keys no password fits. Spellings that may mean one account get one salt: case and domain do not count.
-    pub(super) fn scram(&self, name: &str) -> ScramKeys {
-        let local = name.rsplit_once('@').map_or(name, |(local, _)| local);
-        let local = local.to_ascii_lowercase();
-        ScramKeys {
-            iterations: self.iterations,
-            salt: self.key.salt(b"user", local.as_bytes()).to_vec(),
-            stored_key: Zeroizing::new(self.key.derive(b"stored", local.as_bytes())),
-            server_key: Zeroizing::new(self.key.derive(b"server", local.as_bytes())),
-        }
-    }
-
-    /// States no password fits.
-    pub(super) fn cram(&self, name: &str) -> Hmac {
-        Hmac::new(&self.key.derive(b"cram", name.as_bytes()))
-    }
-}
-
-impl Default for Decoy {
-    /// Keyed for this process, with [`ITERATIONS`] rounds.
-    fn default() -> Self {
-        Self {
-            key: process_key().clone(),
-            iterations: rounds(ITERATIONS),
-        }
-    }
-}
-
-impl fmt::Debug for Decoy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Decoy({} rounds)", self.iterations)
-    }
-}
-
 /// Hashes a password for the users file: `{SCRAM-SHA-256}` with [`ITERATIONS`] rounds. The salt has to be random.
 pub fn hash_password(password: &[u8], salt: [u8; 16]) -> String {
     ScramKeys::derive(password, salt.to_vec(), rounds(ITERATIONS)).to_string()
 }
 
-/// Takes the time a check of `password` takes.
-pub fn burn(password: &[u8]) {
-    Decoy::default().burn(password, 0);
-}
-
-/// A key salts are derived from.
-#[derive(Clone)]
-struct Key(Zeroizing<[u8; KEY]>);
-
-impl Key {
-    fn new(seed: &[u8]) -> Self {
-        Self(Zeroizing::new(hmac_sha256(seed, b"mailslot decoy")))
-    }
-
-    /// `purpose` keeps the uses of one key apart.
-    fn derive(&self, purpose: &[u8], name: &[u8]) -> [u8; KEY] {
-        let message = Zeroizing::new([purpose, b"\0", name].concat());
-        hmac_sha256(self.0.as_slice(), &message)
-    }
-
-    fn salt(&self, purpose: &[u8], name: &[u8]) -> [u8; 16] {
-        let mut salt = [0; 16];
-        for (to, from) in salt.iter_mut().zip(self.derive(purpose, name)) {
-            *to = from;
-        }
-        salt
-    }
-}
-
-/// The key of this process: the one random thing here, made once. Nothing a client sees in a transcript depends on it
-/// but the salts of users that do not exist, or whose password is stored in the clear.
-fn process_key() -> &'static Key {
-    static KEY_OF_PROCESS: OnceLock<Key> = OnceLock::new();
-    KEY_OF_PROCESS.get_or_init(|| {
-        let mut seed = Zeroizing::new([0; KEY]);
-        // Without a source of randomness the salts would be guessable, and no connection could be encrypted either.
-        if SystemRandom::new().fill(seed.as_mut_slice()).is_err() {
-            log::warn!("no randomness for the salts of unknown users");
-        }
-        Key::new(seed.as_slice())
-    })
-}
-
 /// A round count; 0 counts as 1.
-fn rounds(iterations: u32) -> NonZeroU32 {
+pub(super) fn rounds(iterations: u32) -> NonZeroU32 {
     NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN)
 }
 
@@ -557,26 +451,6 @@ mod tests {
             "{hash}"
         );
         assert!(Stored::parse(&hash).unwrap().verify(b"secret"));
-    }
-
-    /// R177, A9.
-    #[test]
-    fn decoys_stay_the_same() {
-        let decoy = Decoy::new(b"key", 5000);
-        assert_eq!(
-            decoy.scram("alice").salt,
-            decoy.scram("Alice@example.org").salt
-        );
-        assert_ne!(decoy.scram("alice").salt, decoy.scram("bob").salt);
-        assert_ne!(
-            decoy.scram("alice").salt,
-            Decoy::new(b"other", 5000).scram("alice").salt
-        );
-        assert_eq!(
-            Decoy::default().scram("alice").salt,
-            Decoy::default().scram("alice").salt
-        );
-        assert_eq!(decoy.scram("alice").iterations.get(), 5000);
     }
 
     #[test]

@@ -7,5 +7,6 @@ pub mod command;
 pub mod cursor;
 pub mod line;
 pub mod params;
+pub mod policy;
 pub mod reply;
 pub mod session;

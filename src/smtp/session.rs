@@ -1,22 +1,24 @@
 //! One session of SMTP, submission or LMTP: lines in, replies and what is to be done next out.
 //! It reads no socket, writes no file and knows no clock; questions about the world go through
 //! [`Host`]. Here are the greeting, the gate that every command passes, and the commands without
-//! a transaction; `mail` has the rules of a transaction, `login` those of AUTH.
+//! a transaction; `mail` has the rules of a transaction, `login` those of AUTH, `help` answers questions.
 
+mod help;
 mod login;
 mod mail;
 #[cfg(test)]
 mod tests;
 
 use super::address::{ForwardPath, ReversePath};
-use super::body::BareNewline;
-use super::command::{self, Argument, COMMANDS, Place, Row, Verb};
+use super::command::{self, Argument, Place, Row, Verb};
 use super::cursor::Cursor;
 use super::line::Line;
+use super::policy::{Policy, Service};
 use super::reply::{self, Refusal, Reply};
-use crate::auth::{Accounts, Exchange, Mechanism};
+use crate::auth::{Accounts, Exchange};
 use std::sync::Arc;
 
+use help::names;
 pub use mail::Transaction;
 
 /// Noise commands since the last accepted message, above which the client is hung up on.
@@ -26,48 +28,6 @@ const MAX_NOISE: u32 = 100;
 const MAX_LINE: usize = 2_048;
 /// Octets of AUTH and its responses, CRLF included (RFC 4954 §4).
 const MAX_AUTH_LINE: usize = 12_288;
-
-/// Which protocol a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// RFC 5321
-    Smtp,
-    /// RFC 6409
-    Submission,
-    /// RFC 2033
-    Lmtp,
-}
-
-/// The rules of a listener.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// Own name in greeting, EHLO and Received.
-    pub hostname: String,
-    /// The protocol.
-    pub service: Service,
-    /// Whether a certificate is there, so that STARTTLS can be had.
-    pub starttls: bool,
-    /// Mechanisms that every account's stored password allows; none where there is no account.
-    pub mechanisms: Vec<Mechanism>,
-    /// Whether little is answered in the clear (RFC 3207 §4).
-    pub require_tls: bool,
-    /// Whether AUTH can be used in the clear.
-    pub insecure_auth: bool,
-    /// Whether a user may send only as himself (RFC 6409 §6.1).
-    pub auth_sender: bool,
-    /// Whether VRFY is answered truthfully.
-    pub vrfy: bool,
-    /// Whether EXPN is answered truthfully.
-    pub expn: bool,
-    /// Octets of a message (RFC 1870 §3).
-    pub max_size: u64,
-    /// Recipients of a message (RFC 5321 §4.5.3.1.8).
-    pub max_recipients: usize,
-    /// Errors of a connection.
-    pub max_errors: u32,
-    /// What a bare CR or LF in DATA means.
-    pub bare_newline: BareNewline,
-}
 
 /// What the session must ask.
 pub trait Host: Accounts {
@@ -515,53 +475,6 @@ impl<R> Session<R> {
             reply: Some(reply::START_TLS),
             next: Next::StartTls,
         })
-    }
-
-    /// HELP out of the command table, for what is offered here (RFC 5321 §4.1.1.8).
-    fn help(&self, topic: &str) -> Result<Reply, Reply> {
-        let lmtp = self.is_lmtp();
-        let mut offered = COMMANDS.iter().filter(|row| {
-            let here = match row.place {
-                Place::Everywhere => true,
-                Place::Smtp => !lmtp,
-                Place::Lmtp => lmtp,
-            };
-            let usable = match row.verb {
-                Verb::StartTls => self.policy.starttls,
-                Verb::Auth => !self.policy.mechanisms.is_empty(),
-                Verb::Expn => self.policy.expn,
-                _ => true,
-            };
-            here && usable && !row.syntax.is_empty()
-        });
-        if topic.is_empty() {
-            let names: Vec<&str> = offered.map(|row| row.name).collect();
-            return Ok(reply::HELP.with_text(format!("Commands:\n{}", names.join(" "))));
-        }
-        let row = offered.find(|row| row.name.eq_ignore_ascii_case(topic));
-        row.map(|row| reply::HELP.with_text(row.syntax))
-            .ok_or(reply::NO_SUCH_TOPIC)
-    }
-}
-
-/// VRFY and EXPN (RFC 5321 §3.5), with SMTPUTF8 for names and answers beyond ASCII
-/// (RFC 6531 §3.7.4.2).
-fn names(
-    argument: &str,
-    look_up: impl FnOnce(&str) -> Result<Vec<String>, Refusal>,
-) -> Result<Step, Reply> {
-    let (name, utf8) = match argument.rsplit_once([' ', '\t']) {
-        Some((name, word)) if word.eq_ignore_ascii_case("SMTPUTF8") => (name.trim_end(), true),
-        _ => (argument, false),
-    };
-    if !utf8 && !name.is_ascii() {
-        return Err(reply::NEEDS_SMTPUTF8);
-    }
-    let lines = look_up(name).map_err(|refusal| refusal.reply)?.join("\n");
-    match (utf8, lines.is_ascii()) {
-        (false, false) => Err(reply::NEEDS_SMTPUTF8_REPLY),
-        (true, _) => Ok(say(reply::LISTED.with_text(lines).in_utf8())),
-        (false, true) => Ok(say(reply::LISTED.with_text(lines))),
     }
 }
 

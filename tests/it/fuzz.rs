@@ -8,8 +8,9 @@ use mailslot::auth::{Account, Accounts, MECHANISMS, Stored};
 use mailslot::smtp::address::{ForwardPath, ReversePath};
 use mailslot::smtp::body::{BareNewline, Dots, Fed};
 use mailslot::smtp::line::{Lines, Taken};
+use mailslot::smtp::policy::{Policy, Service};
 use mailslot::smtp::reply::{self, Refusal, Reply};
-use mailslot::smtp::session::{Channel, Host, Next, Policy, Service, Session};
+use mailslot::smtp::session::{Channel, Host, Next, Session};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

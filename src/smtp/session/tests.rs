@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::auth::{Account, Stored};
+use crate::smtp::body::BareNewline;
 
 struct World;
 
