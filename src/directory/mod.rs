@@ -452,6 +452,8 @@ fn root(pattern: &str) -> PathBuf {
     }
 }
 
+/// Whether a mailbox has a directory: the one system call of a recipient (`statx`), and none where a users file or
+/// `--create` decides. It is not kept: whoever makes or removes a mailbox is heard at the next RCPT.
 fn exists(dir: &Path) -> Result<bool, Refusal> {
     match std::fs::metadata(dir) {
         Ok(meta) => Ok(meta.is_dir()),
