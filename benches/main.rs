@@ -332,7 +332,7 @@ fn neighbours(bench: &mut Bench, extent: &Extent, round: usize) -> io::Result<()
             continue;
         }
         eprintln!("round {}: {name}", round + 1);
-        let sample = idle::neighbours(bench, &plain(10, 40_000), count)?;
+        let sample = idle::neighbours(bench, &plain(10, extent.few(60_000)), count)?;
         bench
             .report
             .add(&name, program, Unit::Messages, sample, None);

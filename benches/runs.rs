@@ -221,6 +221,7 @@ impl Bench {
         for way in all {
             let dir = self.place.fresh(medium)?;
             mailboxes(&dir, 1)?;
+            self.place.warm(load)?;
             match self.raw(&dir, load, &template, way) {
                 Ok(sample) => {
                     let rate = rate(&sample, Unit::Messages);

@@ -452,8 +452,9 @@ fn root(pattern: &str) -> PathBuf {
     }
 }
 
-/// Whether a mailbox has a directory: the one system call of a recipient (`statx`), and none where a users file or
-/// `--create` decides. It is not kept: whoever makes or removes a mailbox is heard at the next RCPT.
+/// Whether a directory is there. For a mailbox this is the one system call of a recipient without a subaddress
+/// (`statx`), and there is none where a users file or `--create` decides. The answer is not kept: whoever makes or removes
+/// a mailbox is heard at the next RCPT.
 fn exists(dir: &Path) -> Result<bool, Refusal> {
     match std::fs::metadata(dir) {
         Ok(meta) => Ok(meta.is_dir()),

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
@@ -14,7 +13,7 @@ const HOSTS: &str = "/etc/hosts";
 /// # Errors
 /// No such user, or no such file.
 pub(super) fn user_id(name: &str) -> Result<u32, String> {
-    id("user", name, Path::new(USERS))
+    id("user", name, USERS)
 }
 
 /// A group by name or number (group(5)).
@@ -22,7 +21,7 @@ pub(super) fn user_id(name: &str) -> Result<u32, String> {
 /// # Errors
 /// No such group, or no such file.
 pub(super) fn group_id(name: &str) -> Result<u32, String> {
-    id("group", name, Path::new(GROUPS))
+    id("group", name, GROUPS)
 }
 
 /// The addresses of a host, which may be one itself (hosts(5)). A `localhost` that stands nowhere is the loopback
@@ -34,7 +33,7 @@ pub(super) fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
-    let text = read(Path::new(HOSTS)).unwrap_or_default();
+    let text = read(HOSTS).unwrap_or_default();
     let found = addresses_of(host, &text);
     if !found.is_empty() {
         return Ok(found);
@@ -47,12 +46,11 @@ pub(super) fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     ))
 }
 
-fn id(kind: &str, name: &str, file: &Path) -> Result<u32, String> {
+fn id(kind: &str, name: &str, path: &str) -> Result<u32, String> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    let path = file.display();
-    let text = read(file).map_err(|e| format!("{path}: {e}"))?;
+    let text = read(path).map_err(|e| format!("{path}: {e}"))?;
     number_of(name, &text)
         .ok_or_else(|| format!("no {kind} named '{name}' in {path}; a number will do"))
 }
@@ -77,8 +75,8 @@ fn addresses_of(host: &str, text: &str) -> Vec<IpAddr> {
     text.lines().filter_map(named).collect()
 }
 
-fn read(file: &Path) -> io::Result<String> {
-    let octets = std::fs::read(file)?;
+fn read(path: &str) -> io::Result<String> {
+    let octets = std::fs::read(path)?;
     Ok(String::from_utf8_lossy(&octets).into_owned())
 }
 
@@ -95,7 +93,7 @@ mod tests {
             assert_eq!(find(wrong), None, "{wrong}");
         }
         assert_eq!(user_id("1234"), Ok(1234));
-        let missing = id("group", "mail", Path::new("/nowhere/group"));
+        let missing = id("group", "mail", "/nowhere/group");
         assert!(missing.is_err_and(|said| said.starts_with("/nowhere/group: ")));
     }
 
