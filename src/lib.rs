@@ -7,7 +7,7 @@
 //! 2. [`conn::serve`] drives it: octets from [`net::stream`] become lines ([`smtp::line`]), and each line goes to
 //!    [`smtp::session::Session::line`], which does no I/O and returns a reply and what comes next.
 //! 3. MAIL opens a [`smtp::session::Transaction`]; RCPT asks, through [`smtp::session::Host`], who that is:
-//!    [`directory::Directory::resolve`] follows aliases to mailboxes, and [`site`] asks whether their quotas have room.
+//!    [`directory::Directory::resolve`] follows aliases to mailboxes, and [`state`] asks whether their quotas have room.
 //! 4. DATA opens a [`deliver::Spool`]: a file in the first recipient's Maildir, trace headers first. The content streams
 //!    through [`smtp::body::Dots`] (or, with BDAT, as it is) into it.
 //! 5. The lone dot commits it: file synced, linked into every `new/`, directories synced. Only that makes a
@@ -17,7 +17,7 @@
 //!
 //! [`smtp`] and [`auth`] are pure: no socket, file, thread or clock. [`directory`] and [`deliver`] know files and no
 //! sockets, [`net`] knows sockets and no SMTP. [`conn`] is the only file that sees all three; [`options`] is the one table of
-//! options, [`config`] what they mean, [`event`] the log lines. Imports point down only, and a test checks that.
+//! options, [`config`] what they mean, [`maillog`] the log lines. Imports point down only, and a test checks that.
 #![forbid(unsafe_code)]
 
 pub mod auth;
@@ -27,10 +27,10 @@ pub mod conn;
 pub mod deliver;
 pub mod directory;
 pub mod encoding;
-pub mod event;
+pub mod maillog;
 pub mod net;
 pub mod options;
 pub mod password;
 pub mod server;
-pub mod site;
 pub mod smtp;
+pub mod state;

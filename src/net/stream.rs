@@ -8,7 +8,7 @@
 //! envelope (one, with BDAT). A read timeout that stands already is not set again, and a write timeout only where a
 //! write has to wait. With the seven calls of the delivery (see `deliver`) a message on a reused connection is 15 calls,
 //! and none of them is for the server's own sake. Its line in the log is one more, and so is a look for the mailbox
-//! where directories decide which there are (see `event` and `directory`).
+//! where directories decide which there are (see `maillog` and `directory`).
 //!
 //! A fresh connection adds 11 or 12: `accept4`, mostly a second one that finds nothing and an `epoll_wait` (mio tells of
 //! new connections once), two `futex` to hand it to a thread and to wait for the next, `setsockopt` for the read

@@ -3,16 +3,16 @@
 //! protocol are the session's, durability is the spool's.
 
 use crate::deliver::{Form, Spool, Target, Trace};
-use crate::event;
+use crate::maillog;
 use crate::net::listen::Peer;
 use crate::net::stream::Stream;
-use crate::site::{Live, Shared, Site, World};
 use crate::smtp::body::{BareNewline, Dots, Fed};
 use crate::smtp::line::{Lines, Taken};
 use crate::smtp::params::BodyType;
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
+use crate::state::{Live, Shared, Site, World};
 use rustls::ServerConfig;
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
@@ -97,7 +97,7 @@ impl Chunked {
 
 /// Serves one client of listener number `port` to its end.
 pub fn serve(shared: &Shared, live: &Live, peer: &Peer, port: usize) {
-    let client = event::client(peer);
+    let client = maillog::client(peer);
     if let Some(conn) = Conn::open(shared, live, peer, &client, port) {
         conn.serve();
     }
@@ -120,7 +120,7 @@ impl<'a> Conn<'a> {
             shared,
             live,
             client,
-            trace_name: event::trace_name(peer),
+            trace_name: maillog::trace_name(peer),
             port,
             site,
             generation,
@@ -149,7 +149,7 @@ impl<'a> Conn<'a> {
             }
         };
         if log::log_enabled!(log::Level::Info) {
-            event::connection(&self.who(), self.messages, &end, self.begun.elapsed());
+            maillog::connection(&self.who(), self.messages, &end, self.begun.elapsed());
         }
         self.stream.close(Instant::now() + FAREWELL);
     }
@@ -174,7 +174,7 @@ impl<'a> Conn<'a> {
             }
             Err(error) => {
                 let end = format!("TLS handshake: {error}");
-                event::connection(&who, self.messages, &end, self.begun.elapsed());
+                maillog::connection(&who, self.messages, &end, self.begun.elapsed());
                 self.live.socket.shutdown(std::net::Shutdown::Both);
                 None
             }
@@ -182,7 +182,7 @@ impl<'a> Conn<'a> {
     }
 
     fn who(&self) -> String {
-        event::who(self.client, &self.session, self.cipher.as_deref())
+        maillog::who(self.client, &self.session, self.cipher.as_deref())
     }
 
     /// Commands and messages, to the end of the connection or of the clear part of it.
@@ -238,7 +238,7 @@ impl<'a> Conn<'a> {
                     let step = self.session.line(line, behind, &mut world);
                     self.stream.consume(used);
                     if self.session.wrong_logins() > wrong {
-                        event::wrong_login(self.client);
+                        maillog::wrong_login(self.client);
                         std::thread::sleep(WRONG_LOGIN_PAUSE);
                     }
                     return Ok(step);
@@ -463,7 +463,7 @@ impl<'a> Conn<'a> {
         if log::log_enabled!(log::Level::Info) {
             let statuses: Vec<u16> = outcomes.iter().map(Reply::code).collect();
             let (who, took) = (self.who(), begun.elapsed());
-            event::message(id, &who, &self.session, &statuses, size, took);
+            maillog::message(id, &who, &self.session, &statuses, size, took);
         }
     }
 
