@@ -1,16 +1,14 @@
 //! What connections share: the files as last read, the disk, and whether the server is pressed or
-//! ending. Here the session's questions are answered, out of the directory and the disk.
+//! ending. Here the files are read, at the start and again at SIGHUP.
 
-use crate::auth::{Account, Accounts};
-use crate::deliver::{Store, Target};
+use crate::clock;
+use crate::config::Config;
+use crate::deliver::Store;
 use crate::directory::Directory;
-use crate::encoding::base64_encode;
 use crate::net::stream::Socket;
-use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::policy::Policy;
-use crate::smtp::reply::Refusal;
-use crate::smtp::session::Host;
-use ring::rand::{SecureRandom as _, SystemRandom};
+use crate::net::tls::Identity;
+use crate::net::url::Scheme;
+use crate::smtp::policy::{Policy, Service};
 use rustls::ServerConfig;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -97,54 +95,47 @@ pub struct Live {
     pub busy: AtomicBool,
 }
 
-pub(crate) struct World<'a> {
-    pub(crate) directory: &'a Directory,
-    pub(crate) store: &'a Store,
+/// Reads users, aliases, certificate and key: all of them or nothing.
+pub(crate) fn load(config: &Config) -> Result<Site, String> {
+    let directory = Directory::load(&config.directory).map_err(|e| e.to_string())?;
+    let identity = match &config.tls {
+        Some((chain, key)) => Some(Identity::load(chain, key)?),
+        None => None,
+    };
+    if let Some(end) = identity.as_ref().and_then(Identity::not_after)
+        && end < clock::utc_digits()
+    {
+        // Served all the same (F40): an old certificate is better than none to most clients.
+        log::warn!("the certificate has run out: {end}Z");
+    }
+    let mut ports = Vec::with_capacity(config.listen.len());
+    for url in &config.listen {
+        let tls = identity.as_ref().map(Identity::config).transpose()?;
+        ports.push(Port {
+            policy: Arc::new(Policy {
+                service: match url.scheme {
+                    Scheme::Smtp => Service::Smtp,
+                    Scheme::Submission | Scheme::Submissions => Service::Submission,
+                    Scheme::Lmtp => Service::Lmtp,
+                },
+                starttls: tls.is_some(),
+                mechanisms: directory.mechanisms(),
+                ..config.policy.clone()
+            }),
+            tls,
+            implicit: url.scheme == Scheme::Submissions,
+        });
+    }
+    Ok(Site { directory, ports })
 }
 
-impl Accounts for World<'_> {
-    fn account(&mut self, login: &str) -> Account {
-        self.directory.account(login)
-    }
-}
-
-impl Host for World<'_> {
-    type Recipient = Vec<Arc<Target>>;
-
-    fn recipient(
-        &mut self,
-        to: &ForwardPath,
-        size: Option<u64>,
-    ) -> Result<Self::Recipient, Refusal> {
-        let targets = self.directory.resolve(to)?;
-        for target in &targets {
-            self.store.quota_check(target, size.unwrap_or(0))?;
+/// SIGHUP: a broken file leaves what is in force, and says why (F39, F44).
+pub(crate) fn reload(config: &Config, shared: &Shared) {
+    match load(config) {
+        Ok(site) => {
+            shared.renew(Arc::new(site));
+            log::info!("files read again");
         }
-        Ok(targets)
-    }
-
-    fn room(&mut self, octets: u64) -> Result<(), Refusal> {
-        self.store.room(self.directory.root(), octets)
-    }
-
-    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
-        self.directory.vrfy(name)
-    }
-
-    fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
-        self.directory.expn(name)
-    }
-
-    fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool {
-        self.directory.may_send_as(user, from)
-    }
-
-    fn nonce(&mut self) -> String {
-        let mut octets = [0; 24];
-        // Without randomness the challenge is empty, and no mechanism takes that.
-        match SystemRandom::new().fill(&mut octets) {
-            Ok(()) => base64_encode(&octets),
-            Err(_) => String::new(),
-        }
+        Err(reason) => log::error!("not read again, the old ones stay in force: {reason}"),
     }
 }

@@ -2,6 +2,9 @@
 //! directory, content to the spool. The only file that sees all of them; the rules of the
 //! protocol are the session's, durability is the spool's.
 
+mod backend;
+
+use self::backend::World;
 use crate::deliver::{Form, Spool, Target, Trace};
 use crate::maillog;
 use crate::net::listen::Peer;
@@ -12,7 +15,7 @@ use crate::smtp::params::BodyType;
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
-use crate::state::{Live, Shared, Site, World};
+use crate::state::{Live, Shared, Site};
 use rustls::ServerConfig;
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};

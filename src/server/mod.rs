@@ -1,28 +1,22 @@
 //! The server: files read into a site, the loop that accepts, who may come in, and the end in
 //! peace. What a connection says is `conn`'s.
 
+mod admission;
+
+use self::admission::{Crowd, Gate};
 use crate::clock;
 use crate::config::Config;
-use crate::conn;
 use crate::deliver::Store;
-use crate::directory::Directory;
-use crate::net::listen::{Accepted, Listeners, Peer};
+use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
-use crate::net::stream::Socket;
-use crate::net::tls::Identity;
-use crate::net::url::Scheme;
 use crate::options::Failure;
-use crate::smtp::policy::{Policy, Service};
-use crate::smtp::reply;
-use crate::state::{Live, Port, Shared, Site};
+use crate::state::{Shared, load, reload};
 use mio::Waker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Shutdown};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Stack of a connection's thread, in octets. Only touched pages cost memory: 12 KiB of an idle
@@ -39,8 +33,6 @@ const EACH: usize = 3;
 const OTHERS: usize = 64;
 /// How often a server that has connections looks for what it may close.
 const TIDY: Duration = Duration::from_secs(10);
-/// How long a message may still take at a shutdown.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// A server that has read its files and not bound yet.
 pub struct Server {
@@ -210,217 +202,4 @@ fn descriptors(max_connections: usize) -> usize {
         );
     }
     limit.saturating_sub(wanted).min(OPEN)
-}
-
-/// Reads users, aliases, certificate and key: all of them or nothing.
-fn load(config: &Config) -> Result<Site, String> {
-    let directory = Directory::load(&config.directory).map_err(|e| e.to_string())?;
-    let identity = match &config.tls {
-        Some((chain, key)) => Some(Identity::load(chain, key)?),
-        None => None,
-    };
-    if let Some(end) = identity.as_ref().and_then(Identity::not_after)
-        && end < clock::utc_digits()
-    {
-        // Served all the same (F40): an old certificate is better than none to most clients.
-        log::warn!("the certificate has run out: {end}Z");
-    }
-    let mut ports = Vec::with_capacity(config.listen.len());
-    for url in &config.listen {
-        let tls = identity.as_ref().map(Identity::config).transpose()?;
-        ports.push(Port {
-            policy: Arc::new(Policy {
-                service: match url.scheme {
-                    Scheme::Smtp => Service::Smtp,
-                    Scheme::Submission | Scheme::Submissions => Service::Submission,
-                    Scheme::Lmtp => Service::Lmtp,
-                },
-                starttls: tls.is_some(),
-                mechanisms: directory.mechanisms(),
-                ..config.policy.clone()
-            }),
-            tls,
-            implicit: url.scheme == Scheme::Submissions,
-        });
-    }
-    Ok(Site { directory, ports })
-}
-
-/// SIGHUP: a broken file leaves what is in force, and says why (F39, F44).
-fn reload(config: &Config, shared: &Shared) {
-    match load(config) {
-        Ok(site) => {
-            shared.renew(Arc::new(site));
-            log::info!("files read again");
-        }
-        Err(reason) => log::error!("not read again, the old ones stay in force: {reason}"),
-    }
-}
-
-/// Connections under way.
-struct Crowd {
-    inside: Mutex<Inside>,
-    left: Condvar,
-    max: usize,
-    max_per_client: usize,
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Inside {
-    live: HashMap<u64, Arc<Live>>,
-    clients: HashMap<IpAddr, usize>,
-    number: u64,
-}
-
-/// A place among them; it is given up also where the connection panics.
-struct Member {
-    crowd: Arc<Crowd>,
-    number: u64,
-    ip: Option<IpAddr>,
-}
-
-impl Crowd {
-    fn new(config: &Config, shared: &Arc<Shared>) -> Self {
-        Self {
-            inside: Mutex::default(),
-            left: Condvar::new(),
-            max: config.max_connections,
-            max_per_client: config.max_per_client,
-            shared: Arc::clone(shared),
-        }
-    }
-
-    /// Nothing panics under the lock, so that a poisoned one is still sound.
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place, unless the client has too many or there is none left. A Unix socket has no
-    /// address to count by; its mode says who may use it.
-    fn enter(
-        self: &Arc<Self>,
-        live: &Arc<Live>,
-        ip: Option<IpAddr>,
-    ) -> Result<Member, reply::Reply> {
-        let mut inside = self.lock();
-        if let Some(ip) = ip {
-            let count = inside.clients.entry(ip).or_default();
-            if *count >= self.max_per_client {
-                return Err(reply::TOO_MUCH);
-            }
-            *count += 1;
-        }
-        inside.number += 1;
-        let number = inside.number;
-        inside.live.insert(number, Arc::clone(live));
-        let member = Member {
-            crowd: Arc::clone(self),
-            number,
-            ip,
-        };
-        let count = inside.live.len();
-        drop(inside);
-        self.press(count);
-        if count > self.max {
-            return Err(reply::UNAVAILABLE);
-        }
-        Ok(member)
-    }
-
-    /// Whether nobody is inside.
-    fn is_empty(&self) -> bool {
-        self.lock().live.is_empty()
-    }
-
-    /// More than four fifths in use: waits get shorter.
-    fn press(&self, count: usize) {
-        let crowded = count.saturating_mul(5) > self.max.saturating_mul(4);
-        self.shared.crowded.store(crowded, Ordering::Relaxed);
-    }
-
-    /// Idle connections hear 421 now; one within a message may finish it (F41, F42).
-    fn drain(&self) {
-        let deadline = Instant::now() + GRACE;
-        let mut inside = self.lock();
-        for live in inside.live.values() {
-            if !live.busy.load(Ordering::SeqCst) {
-                live.socket.shutdown(Shutdown::Read);
-            }
-        }
-        while !inside.live.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let woken = self.left.wait_timeout(inside, left);
-            inside = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let mut inside = self.crowd.lock();
-        inside.live.remove(&self.number);
-        if let Some(ip) = self.ip
-            && let Some(count) = inside.clients.get_mut(&ip)
-        {
-            *count -= 1;
-            if *count == 0 {
-                inside.clients.remove(&ip);
-            }
-        }
-        let count = inside.live.len();
-        drop(inside);
-        self.crowd.press(count);
-        // Nobody waits for that before.
-        if self.crowd.shared.stopping.load(Ordering::SeqCst) {
-            self.crowd.left.notify_all();
-        }
-    }
-}
-
-/// Where newcomers go: to a thread, or away.
-struct Gate {
-    crowd: Arc<Crowd>,
-    pool: Pool,
-    shared: Arc<Shared>,
-}
-
-impl Gate {
-    fn admit(&self, port: usize, accepted: Accepted) {
-        let live = Arc::new(Live {
-            socket: Arc::new(accepted.socket),
-            busy: AtomicBool::new(false),
-        });
-        if accepted.overflow {
-            return turn_away(&live.socket, &reply::UNAVAILABLE);
-        }
-        let ip = match accepted.peer {
-            Peer::Tcp(address) => Some(address.ip()),
-            Peer::Unix(_) => None,
-        };
-        let member = match self.crowd.enter(&live, ip) {
-            Ok(member) => member,
-            Err(refused) => return turn_away(&live.socket, &refused),
-        };
-        let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&live));
-        let job = move || {
-            let _member = member;
-            conn::serve(&shared, &own, &accepted.peer, port);
-        };
-        if self.pool.run(job).is_err() {
-            turn_away(&live.socket, &reply::UNAVAILABLE);
-        }
-    }
-}
-
-/// One write, no worker, no wait. What the client has sent
-/// already is not read, which on some systems costs it the reply; reading could block.
-fn turn_away(socket: &Socket, reply: &reply::Reply) {
-    let mut octets = Vec::new();
-    reply.render(&mut octets);
-    let _ = socket.write_now(&octets);
-    socket.shutdown(Shutdown::Write);
 }

@@ -1,0 +1,63 @@
+//! Answers the session's questions, out of the directory and the disk.
+
+use crate::auth::{Account, Accounts};
+use crate::deliver::{Store, Target};
+use crate::directory::Directory;
+use crate::encoding::base64_encode;
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::reply::Refusal;
+use crate::smtp::session::Host;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use std::sync::Arc;
+
+pub(super) struct World<'a> {
+    pub(super) directory: &'a Directory,
+    pub(super) store: &'a Store,
+}
+
+impl Accounts for World<'_> {
+    fn account(&mut self, login: &str) -> Account {
+        self.directory.account(login)
+    }
+}
+
+impl Host for World<'_> {
+    type Recipient = Vec<Arc<Target>>;
+
+    fn recipient(
+        &mut self,
+        to: &ForwardPath,
+        size: Option<u64>,
+    ) -> Result<Self::Recipient, Refusal> {
+        let targets = self.directory.resolve(to)?;
+        for target in &targets {
+            self.store.quota_check(target, size.unwrap_or(0))?;
+        }
+        Ok(targets)
+    }
+
+    fn room(&mut self, octets: u64) -> Result<(), Refusal> {
+        self.store.room(self.directory.root(), octets)
+    }
+
+    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
+        self.directory.vrfy(name)
+    }
+
+    fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
+        self.directory.expn(name)
+    }
+
+    fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool {
+        self.directory.may_send_as(user, from)
+    }
+
+    fn nonce(&mut self) -> String {
+        let mut octets = [0; 24];
+        // Without randomness the challenge is empty, and no mechanism takes that.
+        match SystemRandom::new().fill(&mut octets) {
+            Ok(()) => base64_encode(&octets),
+            Err(_) => String::new(),
+        }
+    }
+}
