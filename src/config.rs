@@ -3,7 +3,7 @@
 
 use crate::deliver::{Quota, Sync};
 use crate::directory;
-use crate::net::url::{At, ListenUrl, Scheme};
+use crate::net::url::{BindTo, ListenUrl, Scheme};
 use crate::options::{Failure, Settings};
 use crate::smtp::body::BareNewline;
 use crate::smtp::policy::{Policy, Service};
@@ -81,7 +81,7 @@ impl Config {
                 "nobody can log in; say --users too"
             } else if matches!(
                 (url.scheme, &url.at),
-                (Scheme::Lmtp, At::Tcp { port: 25, .. })
+                (Scheme::Lmtp, BindTo::Tcp { port: 25, .. })
             ) {
                 "LMTP must not be on port 25 (RFC 2033 section 5); say lmtp://HOST:24, for example"
             } else {

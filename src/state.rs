@@ -10,16 +10,16 @@ use crate::net::tls::Identity;
 use crate::net::url::Scheme;
 use crate::smtp::policy::{Policy, Service};
 use rustls::ServerConfig;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// What all connections share.
-pub struct Shared {
+pub struct ServerState {
     /// What was read from files, as it is now. [`Self::renew`] replaces it.
-    site: RwLock<Arc<Site>>,
+    snapshot: RwLock<Arc<Snapshot>>,
     /// How often it was replaced: connections look here and lock nothing.
-    pub(crate) generation: AtomicU64,
+    pub(crate) generation: AtomicUsize,
     /// The disk.
     pub store: Store,
     /// The wait for a client.
@@ -27,21 +27,21 @@ pub struct Shared {
     /// Whether Received names the user (`--auth-header`).
     pub auth_header: bool,
     /// Set while more than four fifths of the connections are in use.
-    pub crowded: AtomicBool,
+    pub stress: AtomicBool,
     /// Set once the server ends.
     pub stopping: AtomicBool,
 }
 
 /// What one reading of the files gave.
-pub struct Site {
+pub struct Snapshot {
     /// The mailboxes.
     pub directory: Directory,
     /// The listeners' rules, by their number.
-    pub ports: Vec<Port>,
+    pub listeners: Vec<ListenerRules>,
 }
 
 /// What holds at one listener.
-pub struct Port {
+pub struct ListenerRules {
     /// The rules.
     pub policy: Arc<Policy>,
     /// The certificate.
@@ -50,35 +50,43 @@ pub struct Port {
     pub implicit: bool,
 }
 
-impl Shared {
+impl ServerState {
     /// Nothing stops or presses yet.
-    pub const fn new(site: Arc<Site>, store: Store, timeout: Duration, auth_header: bool) -> Self {
+    pub const fn new(
+        snapshot: Arc<Snapshot>,
+        store: Store,
+        timeout: Duration,
+        auth_header: bool,
+    ) -> Self {
         Self {
-            site: RwLock::new(site),
-            generation: AtomicU64::new(0),
+            snapshot: RwLock::new(snapshot),
+            generation: AtomicUsize::new(0),
             store,
             timeout,
             auth_header,
-            crowded: AtomicBool::new(false),
+            stress: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
 
     /// What the files say now.
-    pub fn site(&self) -> Arc<Site> {
-        Arc::clone(&self.site.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts what was read anew in place of what was there; transactions under way end with
     /// what they began with.
-    pub fn renew(&self, site: Arc<Site>) {
-        *self.site.write().unwrap_or_else(PoisonError::into_inner) = site;
+    pub fn renew(&self, snapshot: Arc<Snapshot>) {
+        *self
+            .snapshot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = snapshot;
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The wait for a client, a tenth of it under stress.
     pub(crate) fn wait(&self) -> Duration {
-        if self.crowded.load(Ordering::Relaxed) {
+        if self.stress.load(Ordering::Relaxed) {
             self.timeout / 10
         } else {
             self.timeout
@@ -96,7 +104,7 @@ pub struct Live {
 }
 
 /// Reads users, aliases, certificate and key: all of them or nothing.
-pub(crate) fn load(config: &Config) -> Result<Site, String> {
+pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     let directory = Directory::load(&config.directory).map_err(|e| e.to_string())?;
     let identity = match &config.tls {
         Some((chain, key)) => Some(Identity::load(chain, key)?),
@@ -108,10 +116,10 @@ pub(crate) fn load(config: &Config) -> Result<Site, String> {
         // Served all the same (F40): an old certificate is better than none to most clients.
         log::warn!("the certificate has run out: {end}Z");
     }
-    let mut ports = Vec::with_capacity(config.listen.len());
+    let mut listeners = Vec::with_capacity(config.listen.len());
     for url in &config.listen {
         let tls = identity.as_ref().map(Identity::config).transpose()?;
-        ports.push(Port {
+        listeners.push(ListenerRules {
             policy: Arc::new(Policy {
                 service: match url.scheme {
                     Scheme::Smtp => Service::Smtp,
@@ -126,14 +134,17 @@ pub(crate) fn load(config: &Config) -> Result<Site, String> {
             implicit: url.scheme == Scheme::Submissions,
         });
     }
-    Ok(Site { directory, ports })
+    Ok(Snapshot {
+        directory,
+        listeners,
+    })
 }
 
 /// SIGHUP: a broken file leaves what is in force, and says why (F39, F44).
-pub(crate) fn reload(config: &Config, shared: &Shared) {
+pub(crate) fn reload(config: &Config, state: &ServerState) {
     match load(config) {
-        Ok(site) => {
-            shared.renew(Arc::new(site));
+        Ok(snapshot) => {
+            state.renew(Arc::new(snapshot));
             log::info!("files read again");
         }
         Err(reason) => log::error!("not read again, the old ones stay in force: {reason}"),

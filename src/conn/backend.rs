@@ -10,18 +10,18 @@ use crate::smtp::session::Host;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::sync::Arc;
 
-pub(super) struct World<'a> {
+pub(super) struct ServerBackend<'a> {
     pub(super) directory: &'a Directory,
     pub(super) store: &'a Store,
 }
 
-impl Accounts for World<'_> {
+impl Accounts for ServerBackend<'_> {
     fn account(&mut self, login: &str) -> Account {
         self.directory.account(login)
     }
 }
 
-impl Host for World<'_> {
+impl Host for ServerBackend<'_> {
     type Recipient = Vec<Arc<Target>>;
 
     fn recipient(

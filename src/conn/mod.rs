@@ -4,7 +4,7 @@
 
 mod backend;
 
-use self::backend::World;
+use self::backend::ServerBackend;
 use crate::deliver::{Form, Spool, Target, Trace};
 use crate::maillog;
 use crate::net::listen::Peer;
@@ -15,7 +15,7 @@ use crate::smtp::params::BodyType;
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
-use crate::state::{Live, Shared, Site};
+use crate::state::{Live, ServerState, Snapshot};
 use rustls::ServerConfig;
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
@@ -34,17 +34,17 @@ const HANDSHAKE_STACK: usize = 192 * 1024;
 /// hold a thread.
 const WRONG_LOGIN_PAUSE: Duration = Duration::from_millis(200);
 /// The wait for a client that is hung up on to take the last word.
-const FAREWELL: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(1);
 
 struct Conn<'a> {
-    shared: &'a Shared,
+    state: &'a ServerState,
     live: &'a Live,
     client: &'a str,
     /// The client as Received names it.
     trace_name: String,
-    port: usize,
-    site: Arc<Site>,
-    generation: u64,
+    listener: usize,
+    snapshot: Arc<Snapshot>,
+    generation: usize,
     stream: Stream,
     session: Session<Vec<Arc<Target>>>,
     cipher: Option<String>,
@@ -53,7 +53,7 @@ struct Conn<'a> {
 }
 
 /// How a stretch of dialogue ended.
-enum Turn {
+enum Ended {
     Close,
     StartTls,
 }
@@ -98,10 +98,10 @@ impl Chunked {
     }
 }
 
-/// Serves one client of listener number `port` to its end.
-pub fn serve(shared: &Shared, live: &Live, peer: &Peer, port: usize) {
+/// Serves one client of listener number `listener` to its end.
+pub fn serve(state: &ServerState, live: &Live, peer: &Peer, listener: usize) {
     let client = maillog::client(peer);
-    if let Some(conn) = Conn::open(shared, live, peer, &client, port) {
+    if let Some(conn) = Conn::open(state, live, peer, &client, listener) {
         conn.serve();
     }
 }
@@ -109,23 +109,23 @@ pub fn serve(shared: &Shared, live: &Live, peer: &Peer, port: usize) {
 impl<'a> Conn<'a> {
     /// Up to the greeting; the handshake first where TLS is implicit.
     fn open(
-        shared: &'a Shared,
+        state: &'a ServerState,
         live: &'a Live,
         peer: &'a Peer,
         client: &'a str,
-        port: usize,
+        listener: usize,
     ) -> Option<Self> {
-        let generation = shared.generation.load(Ordering::SeqCst);
-        let site = shared.site();
-        let rules = site.ports.get(port)?;
+        let generation = state.generation.load(Ordering::SeqCst);
+        let snapshot = state.snapshot();
+        let rules = snapshot.listeners.get(listener)?;
         let (policy, implicit) = (Arc::clone(&rules.policy), rules.implicit);
         let mut conn = Self {
-            shared,
+            state,
             live,
             client,
             trace_name: maillog::trace_name(peer),
-            port,
-            site,
+            listener,
+            snapshot,
             generation,
             stream: Stream::new(Arc::clone(&live.socket)),
             session: Session::new(policy, Channel::Clear),
@@ -143,8 +143,8 @@ impl<'a> Conn<'a> {
     fn serve(mut self) {
         let end = loop {
             match self.run() {
-                Ok(Turn::Close) => break Cow::Borrowed("closed"),
-                Ok(Turn::StartTls) => match self.secure() {
+                Ok(Ended::Close) => break Cow::Borrowed("closed"),
+                Ok(Ended::StartTls) => match self.secure() {
                     Some(secured) => self = secured,
                     None => return,
                 },
@@ -154,7 +154,7 @@ impl<'a> Conn<'a> {
         if log::log_enabled!(log::Level::Info) {
             maillog::connection(&self.who(), self.messages, &end, self.begun.elapsed());
         }
-        self.stream.close(Instant::now() + FAREWELL);
+        self.stream.close(Instant::now() + LINGER);
     }
 
     /// The handshake. It consumes the clear stream, so that nothing that came before it can be
@@ -162,7 +162,7 @@ impl<'a> Conn<'a> {
     #[inline(never)]
     fn secure(self) -> Option<Self> {
         let who = self.who();
-        let config = self.site.ports.get(self.port)?.tls.clone()?;
+        let config = self.snapshot.listeners.get(self.listener)?.tls.clone()?;
         let deadline = Instant::now() + HANDSHAKE;
         match handshake(self.stream, config, deadline) {
             Ok(stream) => {
@@ -189,7 +189,7 @@ impl<'a> Conn<'a> {
     }
 
     /// Commands and messages, to the end of the connection or of the clear part of it.
-    fn run(&mut self) -> io::Result<Turn> {
+    fn run(&mut self) -> io::Result<Ended> {
         let mut lines = Lines::new();
         let mut chunks: Option<Chunked> = None;
         loop {
@@ -209,8 +209,8 @@ impl<'a> Conn<'a> {
                 other => other,
             };
             match next {
-                Next::Close => return Ok(Turn::Close),
-                Next::StartTls => return Ok(Turn::StartTls),
+                Next::Close => return Ok(Ended::Close),
+                Next::StartTls => return Ok(Ended::StartTls),
                 _ => {}
             }
         }
@@ -224,21 +224,21 @@ impl<'a> Conn<'a> {
 
     /// The next line's step. The deadline is over the whole line and not each octet.
     fn command(&mut self, lines: &mut Lines) -> io::Result<Step> {
-        let deadline = Instant::now() + self.shared.wait();
+        let deadline = Instant::now() + self.state.wait();
         loop {
-            if self.generation != self.shared.generation.load(Ordering::Relaxed) {
+            if self.generation != self.state.generation.load(Ordering::Relaxed) {
                 self.renew();
             }
             let session = &self.session;
             match lines.take(self.stream.input(), |start| session.line_limit(start)) {
                 Taken::Line { line, used } => {
-                    let mut world = World {
-                        directory: &self.site.directory,
-                        store: &self.shared.store,
+                    let mut backend = ServerBackend {
+                        directory: &self.snapshot.directory,
+                        store: &self.state.store,
                     };
                     let behind = self.stream.input().len() > used;
                     let wrong = self.session.wrong_logins();
-                    let step = self.session.line(line, behind, &mut world);
+                    let step = self.session.line(line, behind, &mut backend);
                     self.stream.consume(used);
                     if self.session.wrong_logins() > wrong {
                         maillog::wrong_login(self.client);
@@ -263,20 +263,20 @@ impl<'a> Conn<'a> {
         if self.session.transaction().is_some() {
             return;
         }
-        self.generation = self.shared.generation.load(Ordering::SeqCst);
-        self.site = self.shared.site();
-        if let Some(port) = self.site.ports.get(self.port) {
-            self.session.renew(Arc::clone(&port.policy));
+        self.generation = self.state.generation.load(Ordering::SeqCst);
+        self.snapshot = self.state.snapshot();
+        if let Some(rules) = self.snapshot.listeners.get(self.listener) {
+            self.session.renew(Arc::clone(&rules.policy));
         }
     }
 
     /// More input, or an error for the end of it.
     fn wait(&mut self, deadline: Instant) -> io::Result<()> {
-        if self.shared.stopping.load(Ordering::SeqCst) && !self.live.busy.load(Ordering::SeqCst) {
+        if self.state.stopping.load(Ordering::SeqCst) && !self.live.busy.load(Ordering::SeqCst) {
             return Err(ErrorKind::ConnectionAborted.into());
         }
         match self.stream.fill(deadline)? {
-            0 if self.shared.stopping.load(Ordering::SeqCst) => {
+            0 if self.state.stopping.load(Ordering::SeqCst) => {
                 Err(ErrorKind::ConnectionAborted.into())
             }
             0 => Err(ErrorKind::UnexpectedEof.into()),
@@ -288,7 +288,7 @@ impl<'a> Conn<'a> {
     fn farewell(&mut self, error: &io::Error) -> Cow<'static, str> {
         let word = match error.kind() {
             ErrorKind::TimedOut => reply::TIMED_OUT,
-            _ if self.shared.stopping.load(Ordering::SeqCst) => reply::UNAVAILABLE,
+            _ if self.state.stopping.load(Ordering::SeqCst) => reply::UNAVAILABLE,
             ErrorKind::UnexpectedEof => return "client went away".into(),
             _ => return error.to_string().into(),
         };
@@ -302,7 +302,7 @@ impl<'a> Conn<'a> {
         let begun = Instant::now();
         // The client gets its message ready while the file is opened.
         if self.stream.input().is_empty() {
-            self.stream.flush(begun + self.shared.wait())?;
+            self.stream.flush(begun + self.state.wait())?;
         }
         let mut spool = self.begin(Form::Text);
         let policy = self.session.policy();
@@ -408,7 +408,7 @@ impl<'a> Conn<'a> {
                 self.stream.body_mode(true);
                 large = true;
             }
-            self.wait(Instant::now() + self.shared.wait())?;
+            self.wait(Instant::now() + self.state.wait())?;
         };
         if large {
             self.stream.body_mode(false);
@@ -455,10 +455,10 @@ impl<'a> Conn<'a> {
 
     /// Housekeeping, behind the reply: no client waits for it.
     fn sweep(&mut self) {
-        if self.shared.store.sweep_due() {
+        if self.state.store.sweep_due() {
             // Where the client is gone, the next read will say so.
-            let _ = self.stream.flush(Instant::now() + FAREWELL);
-            self.shared.store.sweep();
+            let _ = self.stream.flush(Instant::now() + LINGER);
+            self.state.store.sweep();
         }
     }
 
@@ -490,12 +490,12 @@ impl<'a> Conn<'a> {
                 Some([(only, _)]) => Some(only.as_str()),
                 _ => None,
             },
-            user: self.session.user().filter(|_| self.shared.auth_header),
+            user: self.session.user().filter(|_| self.state.auth_header),
             submission: policy.service == Service::Submission,
         };
         let targets = self.recipients().flatten().cloned().collect();
         let size = transaction.and_then(|t| t.params.size);
-        self.shared.store.begin(&trace, targets, form, size)
+        self.state.store.begin(&trace, targets, form, size)
     }
 }
 

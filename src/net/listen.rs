@@ -3,7 +3,7 @@
 
 use super::names;
 use super::stream::Socket;
-use super::url::{At, ListenUrl};
+use super::url::{BindTo, ListenUrl};
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
@@ -77,7 +77,7 @@ impl Drop for SocketFile {
 
 struct Bound {
     listener: Listener,
-    tag: usize,
+    number: usize,
     ready: bool,
     _watched: Watched,
 }
@@ -119,12 +119,12 @@ impl Listeners {
         Waker::new(self.poll.registry(), WAKE)
     }
 
-    /// Binds a listener; `tag` comes back with each of its connections. The addresses bound
+    /// Binds a listener; `number` comes back with each of its connections. The addresses bound
     /// are returned, as URLs.
     ///
     /// # Errors
     /// What cannot be bound, and why.
-    pub fn add(&mut self, url: &ListenUrl, tag: usize) -> Result<Vec<String>, String> {
+    pub fn add(&mut self, url: &ListenUrl, number: usize) -> Result<Vec<String>, String> {
         let fault = |e: io::Error| format!("{url}: {e}");
         let mut names = Vec::new();
         for listener in bind(url)? {
@@ -139,7 +139,7 @@ impl Listeners {
             let watched = watch(&listener, &self.poll, token).map_err(fault)?;
             self.bound.push(Bound {
                 listener,
-                tag,
+                number,
                 ready: false,
                 _watched: watched,
             });
@@ -168,7 +168,7 @@ impl Listeners {
             }
         }
         for bound in self.bound.iter_mut().filter(|bound| bound.ready) {
-            bound.ready = accept(&bound.listener, bound.tag, &mut self.spare, take);
+            bound.ready = accept(&bound.listener, bound.number, &mut self.spare, take);
         }
         Ok(())
     }
@@ -177,14 +177,14 @@ impl Listeners {
 /// Takes connections until none waits (then false) or it is another listener's turn.
 fn accept(
     listener: &Listener,
-    tag: usize,
+    number: usize,
     spare: &mut Option<File>,
     take: &mut dyn FnMut(usize, Accepted),
 ) -> bool {
     for _ in 0..BURST {
         match listener.accept() {
             Ok((socket, peer)) => take(
-                tag,
+                number,
                 Accepted {
                     socket,
                     peer,
@@ -197,7 +197,7 @@ fn accept(
                     log::warn!("accept: {e}");
                     if let Ok((socket, peer)) = listener.accept() {
                         take(
-                            tag,
+                            number,
                             Accepted {
                                 socket,
                                 peer,
@@ -273,7 +273,7 @@ fn watch(listener: &Listener, poll: &Poll, token: Token) -> io::Result<Watched> 
 
 fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
     match &url.at {
-        At::Tcp { host, port } => {
+        BindTo::Tcp { host, port } => {
             let addresses = addresses(host.as_deref(), *port).map_err(|e| format!("{url}: {e}"))?;
             let mut bound = Vec::new();
             for address in addresses {
@@ -289,7 +289,7 @@ fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
             }
             Ok(bound)
         }
-        At::Unix {
+        BindTo::Unix {
             path,
             mode,
             user,

@@ -40,7 +40,7 @@ impl Scheme {
 
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum At {
+pub enum BindTo {
     /// A TCP port.
     Tcp {
         /// Name or address; none for all interfaces, both families.
@@ -67,7 +67,7 @@ pub struct ListenUrl {
     /// What is spoken.
     pub scheme: Scheme,
     /// Where.
-    pub at: At,
+    pub at: BindTo,
 }
 
 impl FromStr for ListenUrl {
@@ -93,16 +93,16 @@ impl fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.scheme.name();
         match &self.at {
-            At::Tcp { host, port } => {
+            BindTo::Tcp { host, port } => {
                 write!(f, "{scheme}://{}:{port}", host.as_deref().unwrap_or(""))
             }
-            At::Unix { path, .. } => write!(f, "{scheme}:{}", path.display()),
+            BindTo::Unix { path, .. } => write!(f, "{scheme}:{}", path.display()),
         }
     }
 }
 
 /// `HOST:PORT`, both of which may be missing; an IPv6 address stands in brackets.
-fn tcp(place: &str, port: u16) -> Result<At, String> {
+fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
     let right = "HOST:PORT, with an IPv6 address in brackets and a port up to 65535";
     let (host, port_text) = match place.strip_prefix('[') {
         Some(rest) => {
@@ -127,10 +127,10 @@ fn tcp(place: &str, port: u16) -> Result<At, String> {
         None => port,
     };
     let host = (!host.is_empty()).then(|| host.to_owned());
-    Ok(At::Tcp { host, port })
+    Ok(BindTo::Tcp { host, port })
 }
 
-fn unix_socket(text: &str) -> Result<At, String> {
+fn unix_socket(text: &str) -> Result<BindTo, String> {
     let (path, query) = text.split_once('?').unwrap_or((text, ""));
     let (mut mode, mut user, mut group) = (MODE, None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -144,7 +144,7 @@ fn unix_socket(text: &str) -> Result<At, String> {
             _ => return Err("?mode=, ?user= or ?group= behind the path".to_owned()),
         }
     }
-    Ok(At::Unix {
+    Ok(BindTo::Unix {
         path: PathBuf::from(path),
         mode,
         user,
@@ -162,7 +162,7 @@ mod tests {
 
     fn tcp_url(scheme: Scheme, host: Option<&str>, port: u16) -> Result<ListenUrl, String> {
         let host = host.map(str::to_owned);
-        let at = At::Tcp { host, port };
+        let at = BindTo::Tcp { host, port };
         Ok(ListenUrl { scheme, at })
     }
 
@@ -178,7 +178,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), tcp_url(scheme, host, port), "{text}");
         }
-        let at = At::Unix {
+        let at = BindTo::Unix {
             path: "/run/x".into(),
             mode: 0o600,
             user: Some("postfix".into()),

@@ -6,7 +6,7 @@ use crate::net::listen::{Accepted, Peer};
 use crate::net::pool::Pool;
 use crate::net::stream::Socket;
 use crate::smtp::reply;
-use crate::state::{Live, Shared};
+use crate::state::{Live, ServerState};
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_secs(30);
 
 /// Connections under way.
-pub(super) struct Crowd {
+pub(super) struct ConnLimits {
     inside: Mutex<Inside>,
     left: Condvar,
     max: usize,
     max_per_client: usize,
-    shared: Arc<Shared>,
+    state: Arc<ServerState>,
 }
 
 #[derive(Default)]
@@ -33,20 +33,20 @@ struct Inside {
 }
 
 /// A place among them; it is given up also where the connection panics.
-struct Member {
-    crowd: Arc<Crowd>,
+struct Slot {
+    limits: Arc<ConnLimits>,
     number: u64,
     ip: Option<IpAddr>,
 }
 
-impl Crowd {
-    pub(super) fn new(config: &Config, shared: &Arc<Shared>) -> Self {
+impl ConnLimits {
+    pub(super) fn new(config: &Config, state: &Arc<ServerState>) -> Self {
         Self {
             inside: Mutex::default(),
             left: Condvar::new(),
             max: config.max_connections,
             max_per_client: config.max_per_client,
-            shared: Arc::clone(shared),
+            state: Arc::clone(state),
         }
     }
 
@@ -57,11 +57,7 @@ impl Crowd {
 
     /// A place, unless the client has too many or there is none left. A Unix socket has no
     /// address to count by; its mode says who may use it.
-    fn enter(
-        self: &Arc<Self>,
-        live: &Arc<Live>,
-        ip: Option<IpAddr>,
-    ) -> Result<Member, reply::Reply> {
+    fn enter(self: &Arc<Self>, live: &Arc<Live>, ip: Option<IpAddr>) -> Result<Slot, reply::Reply> {
         let mut inside = self.lock();
         if let Some(ip) = ip {
             let count = inside.clients.entry(ip).or_default();
@@ -73,18 +69,18 @@ impl Crowd {
         inside.number += 1;
         let number = inside.number;
         inside.live.insert(number, Arc::clone(live));
-        let member = Member {
-            crowd: Arc::clone(self),
+        let slot = Slot {
+            limits: Arc::clone(self),
             number,
             ip,
         };
         let count = inside.live.len();
         drop(inside);
-        self.press(count);
+        self.update_stress(count);
         if count > self.max {
             return Err(reply::UNAVAILABLE);
         }
-        Ok(member)
+        Ok(slot)
     }
 
     /// Whether nobody is inside.
@@ -93,9 +89,9 @@ impl Crowd {
     }
 
     /// More than four fifths in use: waits get shorter.
-    fn press(&self, count: usize) {
-        let crowded = count.saturating_mul(5) > self.max.saturating_mul(4);
-        self.shared.crowded.store(crowded, Ordering::Relaxed);
+    fn update_stress(&self, count: usize) {
+        let stress = count.saturating_mul(5) > self.max.saturating_mul(4);
+        self.state.stress.store(stress, Ordering::Relaxed);
     }
 
     /// Idle connections hear 421 now; one within a message may finish it (F41, F42).
@@ -118,9 +114,9 @@ impl Crowd {
     }
 }
 
-impl Drop for Member {
+impl Drop for Slot {
     fn drop(&mut self) {
-        let mut inside = self.crowd.lock();
+        let mut inside = self.limits.lock();
         inside.live.remove(&self.number);
         if let Some(ip) = self.ip
             && let Some(count) = inside.clients.get_mut(&ip)
@@ -132,23 +128,23 @@ impl Drop for Member {
         }
         let count = inside.live.len();
         drop(inside);
-        self.crowd.press(count);
+        self.limits.update_stress(count);
         // Nobody waits for that before.
-        if self.crowd.shared.stopping.load(Ordering::SeqCst) {
-            self.crowd.left.notify_all();
+        if self.limits.state.stopping.load(Ordering::SeqCst) {
+            self.limits.left.notify_all();
         }
     }
 }
 
 /// Where newcomers go: to a thread, or away.
-pub(super) struct Gate {
-    pub(super) crowd: Arc<Crowd>,
+pub(super) struct Admission {
+    pub(super) limits: Arc<ConnLimits>,
     pub(super) pool: Pool,
-    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<ServerState>,
 }
 
-impl Gate {
-    pub(super) fn admit(&self, port: usize, accepted: Accepted) {
+impl Admission {
+    pub(super) fn admit(&self, listener: usize, accepted: Accepted) {
         let live = Arc::new(Live {
             socket: Arc::new(accepted.socket),
             busy: AtomicBool::new(false),
@@ -160,14 +156,14 @@ impl Gate {
             Peer::Tcp(address) => Some(address.ip()),
             Peer::Unix(_) => None,
         };
-        let member = match self.crowd.enter(&live, ip) {
-            Ok(member) => member,
+        let slot = match self.limits.enter(&live, ip) {
+            Ok(slot) => slot,
             Err(refused) => return turn_away(&live.socket, &refused),
         };
-        let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&live));
+        let (state, own) = (Arc::clone(&self.state), Arc::clone(&live));
         let job = move || {
-            let _member = member;
-            conn::serve(&shared, &own, &accepted.peer, port);
+            let _slot = slot;
+            conn::serve(&state, &own, &accepted.peer, listener);
         };
         if self.pool.run(job).is_err() {
             turn_away(&live.socket, &reply::UNAVAILABLE);

@@ -1,16 +1,16 @@
-//! The server: files read into a site, the loop that accepts, who may come in, and the end in
+//! The server: files read into a snapshot, the loop that accepts, who may come in, and the end in
 //! peace. What a connection says is `conn`'s.
 
 mod admission;
 
-use self::admission::{Crowd, Gate};
+use self::admission::{Admission, ConnLimits};
 use crate::clock;
 use crate::config::Config;
 use crate::deliver::Store;
 use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
 use crate::options::Failure;
-use crate::state::{Shared, load, reload};
+use crate::state::{ServerState, load, reload};
 use mio::Waker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -37,7 +37,7 @@ const TIDY: Duration = Duration::from_secs(10);
 /// A server that has read its files and not bound yet.
 pub struct Server {
     config: Arc<Config>,
-    shared: Arc<Shared>,
+    state: Arc<ServerState>,
 }
 
 impl Server {
@@ -46,20 +46,25 @@ impl Server {
     /// # Errors
     /// The file, the line and what is wrong (78).
     pub fn new(config: Config) -> Result<Self, Failure> {
-        let site = load(&config).map_err(|text| Failure { text, status: 78 })?;
+        let snapshot = load(&config).map_err(|text| Failure { text, status: 78 })?;
         let open = descriptors(config.max_connections);
         let store = Store::new(&config.policy.hostname, config.sync, open);
-        let shared = Shared::new(Arc::new(site), store, config.timeout, config.auth_header);
+        let state = ServerState::new(
+            Arc::new(snapshot),
+            store,
+            config.timeout,
+            config.auth_header,
+        );
         Ok(Self {
             config: Arc::new(config),
-            shared: Arc::new(shared),
+            state: Arc::new(state),
         })
     }
 
     /// What would be served, in words, a sentence a line.
     pub fn describe(&self) -> String {
-        let site = self.shared.site();
-        let directory = &site.directory;
+        let snapshot = self.state.snapshot();
+        let directory = &snapshot.directory;
         let mut text = format!(
             "mail for {} goes to {}",
             directory.domains().join(", "),
@@ -111,8 +116,8 @@ impl Server {
         // The time zone is read at the first use: now, with a deep stack and all files in reach.
         let _ = clock::rfc5322_now();
         let mut listeners = Listeners::new().map_err(|e| system(format!("poll: {e}")))?;
-        for (tag, url) in self.config.listen.iter().enumerate() {
-            for name in listeners.add(url, tag).map_err(system)? {
+        for (listener, url) in self.config.listen.iter().enumerate() {
+            for name in listeners.add(url, listener).map_err(system)? {
                 log::info!("listening on {name}");
             }
         }
@@ -124,35 +129,37 @@ impl Server {
             .map_err(|e| system(format!("poll: {e}")))?;
         self.watch(signals, waker)
             .map_err(|e| system(format!("threads: {e}")))?;
-        let gate = Gate {
-            crowd: Arc::new(Crowd::new(&self.config, &self.shared)),
+        let admission = Admission {
+            limits: Arc::new(ConnLimits::new(&self.config, &self.state)),
             pool: Pool::new(self.config.max_connections, STACK, KEEP),
-            shared: Arc::clone(&self.shared),
+            state: Arc::clone(&self.state),
         };
         // Without connections nothing is opened, and a server with nothing to do sleeps.
         let mut tidy: Option<Instant> = None;
-        while !self.shared.stopping.load(Ordering::SeqCst) {
+        while !self.state.stopping.load(Ordering::SeqCst) {
             let pause = tidy.map(|at| at.saturating_duration_since(Instant::now()));
             listeners
-                .wait(pause, &mut |tag, accepted| gate.admit(tag, accepted))
+                .wait(pause, &mut |listener, accepted| {
+                    admission.admit(listener, accepted)
+                })
                 .map_err(|e| system(format!("poll: {e}")))?;
             let now = Instant::now();
             if tidy.is_none_or(|at| at <= now) {
-                let open = tidy.is_none() || self.shared.store.close_idle();
-                tidy = (open || !gate.crowd.is_empty()).then(|| now + TIDY);
+                let open = tidy.is_none() || self.state.store.close_idle();
+                tidy = (open || !admission.limits.is_empty()).then(|| now + TIDY);
             }
         }
         drop(listeners);
-        gate.crowd.drain();
+        admission.limits.drain();
         Ok(())
     }
 
     /// The fixed part of the pattern is made at the start where any mailbox may be, and never
     /// later: a volume that is gone gets no shadow tree.
     fn make_root(&self) -> Result<(), String> {
-        let site = self.shared.site();
-        let root = site.directory.root();
-        if !site.directory.creates() {
+        let snapshot = self.state.snapshot();
+        let root = snapshot.directory.root();
+        if !snapshot.directory.creates() {
             if !root.is_dir() {
                 log::warn!(
                     "{} is no directory: mail is answered 451 until it is",
@@ -166,12 +173,12 @@ impl Server {
 
     /// Waits for signals in a thread: nothing runs in a handler (A18).
     fn watch(&self, signals: SigSet, waker: Waker) -> io::Result<()> {
-        let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
+        let (state, config) = (Arc::clone(&self.state), Arc::clone(&self.config));
         let wait = move || {
             loop {
                 match signals.wait() {
-                    Ok(Signal::SIGHUP) => reload(&config, &shared),
-                    Ok(_) if shared.stopping.swap(true, Ordering::SeqCst) => std::process::exit(0),
+                    Ok(Signal::SIGHUP) => reload(&config, &state),
+                    Ok(_) if state.stopping.swap(true, Ordering::SeqCst) => std::process::exit(0),
                     Ok(_) if waker.wake().is_err() => std::process::exit(0),
                     Ok(_) | Err(_) => {}
                 }
