@@ -9,6 +9,7 @@
 //! ASCII must be typed in the form in which it was hashed.
 
 mod cram;
+pub mod crypt;
 pub mod decoy;
 mod md5;
 pub mod password;
