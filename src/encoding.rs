@@ -18,6 +18,27 @@ pub fn base64_encode(octets: &[u8]) -> String {
     text
 }
 
+/// Encodes in the URL-safe alphabet without padding (RFC 4648 §5), as tokens have it (RFC 7515 §2).
+pub fn base64url_encode(octets: &[u8]) -> String {
+    let text = base64_encode(octets);
+    text.trim_end_matches('=')
+        .replace('+', "-")
+        .replace('/', "_")
+}
+
+/// Decodes the URL-safe alphabet; `None` for padding and all else that [`base64url_encode`] does not write.
+pub fn base64url_decode(text: &str) -> Option<Vec<u8>> {
+    let standard = text.bytes().map(|octet| match octet {
+        b'-' => b'+',
+        b'_' => b'/',
+        // No digit of either alphabet.
+        b'+' | b'/' | b'=' => b' ',
+        other => other,
+    });
+    let padding = (4 - text.len() % 4) % 4;
+    base64_decode(&standard.chain(vec![b'='; padding]).collect::<Vec<u8>>())
+}
+
 /// Appends a number's decimal digits. Ids, file names and replies are made of them at every message, and formatting
 /// by `write!` takes several times as long.
 pub fn push_decimal(text: &mut String, number: u64) {
@@ -124,6 +145,24 @@ mod tests {
             "Zg", "Zg=", "Z===", "Zh==", "Zm 9v", "Zm9v\n", "-_-_", "====", "Zg==Zg==",
         ] {
             assert_eq!(base64_decode(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn base64url() {
+        for octets in [
+            &b""[..],
+            b"f",
+            b"fo",
+            b"foo",
+            &[0xfb, 0xff, 0xfe],
+            &[255; 7],
+        ] {
+            let text = base64url_encode(octets);
+            assert_eq!(base64url_decode(&text).as_deref(), Some(octets), "{text}");
+        }
+        for bad in ["Zg==", "Zh", "Z", "+/+/", "Zm 9", "Zm9v\n"] {
+            assert_eq!(base64url_decode(bad), None, "{bad}");
         }
     }
 

@@ -11,6 +11,8 @@
 mod cram;
 pub mod crypt;
 pub mod decoy;
+mod json;
+pub mod jwt;
 mod md5;
 pub mod password;
 mod plain;

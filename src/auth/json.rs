@@ -1,0 +1,92 @@
+//! JSON (RFC 8259) as tokens and key sets need it: bounded in depth, and without an object that
+//! names a member twice. Parsing itself is the library's, which knows neither of the two.
+
+use tinyjson::JsonValue;
+
+/// Depth that is read: a claim set of an identity provider has three levels.
+const MAX_DEPTH: usize = 16;
+
+/// Parses a whole text.
+///
+/// # Errors
+/// What is wrong, in a few words without the text.
+pub(super) fn parse(text: &[u8]) -> Result<JsonValue, &'static str> {
+    let text = std::str::from_utf8(text).map_err(|_| "not UTF-8")?;
+    let colons = scan(text)?;
+    let value: JsonValue = text.parse().map_err(|_| "not JSON")?;
+    // An object keeps one of two members of the same name, and then there are fewer than colons.
+    if members(&value) == colons {
+        Ok(value)
+    } else {
+        Err("a member named twice")
+    }
+}
+
+/// Counts the colons outside of strings, and refuses what is nested too deeply to be parsed by recursion.
+fn scan(text: &str) -> Result<usize, &'static str> {
+    let (mut colons, mut depth, mut in_string, mut escaped) = (0, 0_usize, false, false);
+    for octet in text.bytes() {
+        match octet {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b':' => colons += 1,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err("nested too deeply");
+        }
+    }
+    Ok(colons)
+}
+
+/// The members of all objects in a value.
+fn members(value: &JsonValue) -> usize {
+    match value {
+        JsonValue::Object(object) => object.len() + object.values().map(members).sum::<usize>(),
+        JsonValue::Array(values) => values.iter().map(members).sum(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read() {
+        for text in [
+            r#"{}"#,
+            r#"{"a":"b:c","d":{"a":[1,{"a":2}]}}"#,
+            r#"{"\":":1,"x\\":"\\"}"#,
+            r#" [ true , null ] "#,
+        ] {
+            assert!(parse(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
+
+    /// RFC 8725 §2.4 and the duplicates that RFC 7519 §4 allows to be refused.
+    #[test]
+    fn what_is_refused() {
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        for text in [
+            "",
+            "{",
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"x":{"a":1,"a":2}}"#,
+            r#"[{"a":1},{"b":1,"b":1}]"#,
+            r#"{"a":1} x"#,
+            r#"{"a":01}"#,
+            r#"{'a':1}"#,
+            deep.as_str(),
+        ] {
+            let shown: String = text.chars().take(40).collect();
+            assert!(parse(text.as_bytes()).is_err(), "{shown}");
+        }
+        assert!(parse(b"\"\xff\"").is_err());
+    }
+}

@@ -1,0 +1,330 @@
+//! JSON web tokens (RFC 7519) signed by keys of a JWK set (RFC 7517), checked as RFC 8725 asks: the key decides which
+//! algorithms a token may use, nothing in a token leads to another key, and what a token must state is
+//! configured. Signatures are ring's. Reading the file and telling the time are the caller's.
+
+use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
+use std::collections::HashMap;
+use tinyjson::JsonValue;
+
+use super::json;
+use crate::encoding::base64url_decode;
+
+/// Octets of the longest token: more than a line of AUTH holds.
+const MAX_TOKEN: usize = 12_288;
+/// Keys of the largest set. A token without `kid` is tried with each one that fits.
+const MAX_KEYS: usize = 64;
+/// Bits of the RSA keys that are taken (RFC 7518 §3.3 asks for 2048 at least).
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
+/// Seconds that clocks may differ by.
+const GRACE: f64 = 60.0;
+
+type Object = HashMap<String, JsonValue>;
+
+/// What a token must state besides its expiry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The `iss`, where one is configured.
+    pub issuer: Option<String>,
+    /// One of the `aud`, where one is configured. A token for an audience is refused where none is (RFC 7519 §4.1.3).
+    pub audience: Option<String>,
+    /// The claim that names the account.
+    pub claim: String,
+}
+
+/// The keys of a JWK set that tokens may be signed with.
+pub struct KeySet {
+    keys: Vec<Key>,
+}
+
+struct Key {
+    id: Option<String>,
+    /// The only algorithm it may be used with, where the set says so.
+    algorithm: Option<String>,
+    material: Material,
+}
+
+/// A public key.
+enum Material {
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    P256(Vec<u8>),
+    P384(Vec<u8>),
+    Ed25519(Vec<u8>),
+}
+
+impl KeySet {
+    /// Reads a JWK set (RFC 7517 §5). Keys for other uses and of other types are left out, as it asks.
+    ///
+    /// # Errors
+    /// What is wrong, with the key's number.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let set = json::parse(text)?;
+        let keys = object(&set)
+            .and_then(|set| set.get("keys"))
+            .and_then(|keys| keys.get::<Vec<JsonValue>>())
+            .ok_or("not a JWK set: no array \"keys\"")?;
+        let mut found = Vec::new();
+        for (number, key) in (1..).zip(keys) {
+            let key = object(key).ok_or_else(|| format!("key {number}: not an object"))?;
+            found.extend(Key::read(key).map_err(|reason| format!("key {number}: {reason}"))?);
+        }
+        if found.is_empty() {
+            return Err("no key that can verify RS256, PS256, ES256, ES384 or EdDSA".to_owned());
+        }
+        if found.len() > MAX_KEYS {
+            return Err(format!("more than {MAX_KEYS} keys"));
+        }
+        Ok(Self { keys: found })
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there is none, which [`Self::parse`] does not let be.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The account that a token names, at `now` in seconds since 1970.
+    ///
+    /// # Errors
+    /// Why it is refused, for the log; the client hears the same for all reasons.
+    pub fn verify(
+        &self,
+        token: &str,
+        expected: &Expected,
+        now: u64,
+    ) -> Result<String, &'static str> {
+        if token.len() > MAX_TOKEN {
+            return Err("token too long");
+        }
+        let mut parts = token.split('.');
+        let (Some(header), Some(claims), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err("not three parts");
+        };
+        let signed = token.get(..header.len() + 1 + claims.len());
+        let signed = signed.ok_or("not three parts")?;
+        let signature = base64url_decode(signature).ok_or("signature is not base64url")?;
+        let header = part(header)?;
+        let header = object(&header).ok_or("header is not an object")?;
+        self.verify_signature(header, signed.as_bytes(), &signature)?;
+        let claims = part(claims)?;
+        let claims = object(&claims).ok_or("claims are not an object")?;
+        check(claims, expected, now)
+    }
+
+    fn verify_signature(
+        &self,
+        header: &Object,
+        signed: &[u8],
+        signature: &[u8],
+    ) -> Result<(), &'static str> {
+        // RFC 7515 §4.1.11: what must be understood and is not.
+        if header.contains_key("crit") {
+            return Err("critical header");
+        }
+        // RFC 8725 §3.11: no nested token, and none of another kind.
+        let token_type = header.get("typ").map(|value| string(Some(value)));
+        if header.contains_key("cty") || !token_type.is_none_or(|name| name.is_some_and(is_jwt)) {
+            return Err("not a token of this type");
+        }
+        let algorithm = string(header.get("alg")).ok_or("no algorithm")?;
+        let id = match header.get("kid") {
+            None => None,
+            Some(id) => Some(string(Some(id)).ok_or("kid is not a string")?),
+        };
+        let named = |key: &&Key| id.is_none_or(|id| key.id.as_deref() == Some(id));
+        let mut fitting = self.keys.iter().filter(named).peekable();
+        if fitting.peek().is_none() {
+            return Err("no such key");
+        }
+        if fitting.any(|key| key.verify(algorithm, signed, signature)) {
+            Ok(())
+        } else {
+            Err("wrong signature or algorithm")
+        }
+    }
+}
+
+impl Key {
+    /// A key of a set, where it is one that signs tokens.
+    fn read(key: &Object) -> Result<Option<Self>, &'static str> {
+        if !is_for_signatures(key)? {
+            return Ok(None);
+        }
+        let octets = |name| {
+            let text = string(key.get(name)).ok_or("a coordinate is missing")?;
+            base64url_decode(text).ok_or("a coordinate is not base64url")
+        };
+        let curve = string(key.get("crv"));
+        let material = match (string(key.get("kty")).ok_or("no kty")?, curve) {
+            ("RSA", _) => rsa(octets("n")?, octets("e")?)?,
+            ("EC", Some("P-256")) => Material::P256(point(&octets("x")?, &octets("y")?, 32)?),
+            ("EC", Some("P-384")) => Material::P384(point(&octets("x")?, &octets("y")?, 48)?),
+            ("OKP", Some("Ed25519")) => {
+                let x = octets("x")?;
+                if x.len() != 32 {
+                    return Err("a coordinate of the wrong length");
+                }
+                Material::Ed25519(x)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Self {
+            id: string(key.get("kid")).map(str::to_owned),
+            algorithm: string(key.get("alg")).map(str::to_owned),
+            material,
+        }))
+    }
+
+    /// Whether the signature is this key's, by an algorithm that goes with it (RFC 8725 §3.1).
+    fn verify(&self, algorithm: &str, signed: &[u8], signature: &[u8]) -> bool {
+        if self
+            .algorithm
+            .as_deref()
+            .is_some_and(|own| own != algorithm)
+        {
+            return false;
+        }
+        let verified = match (&self.material, algorithm) {
+            (Material::Rsa { n, e }, "RS256") => RsaPublicKeyComponents { n, e }.verify(
+                &signature::RSA_PKCS1_2048_8192_SHA256,
+                signed,
+                signature,
+            ),
+            (Material::Rsa { n, e }, "PS256") => RsaPublicKeyComponents { n, e }.verify(
+                &signature::RSA_PSS_2048_8192_SHA256,
+                signed,
+                signature,
+            ),
+            (Material::P256(point), "ES256") => {
+                UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point)
+                    .verify(signed, signature)
+            }
+            (Material::P384(point), "ES384") => {
+                UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point)
+                    .verify(signed, signature)
+            }
+            (Material::Ed25519(key), "EdDSA") => {
+                UnparsedPublicKey::new(&signature::ED25519, key).verify(signed, signature)
+            }
+            _ => return false,
+        };
+        verified.is_ok()
+    }
+}
+
+/// `use` and `key_ops` (RFC 7517 §4.2, §4.3). A private key has no business in the file.
+fn is_for_signatures(key: &Object) -> Result<bool, &'static str> {
+    if key.contains_key("d") {
+        return Err("a private key");
+    }
+    let purpose = key
+        .get("use")
+        .is_none_or(|value| string(Some(value)) == Some("sig"));
+    let operations = match key.get("key_ops") {
+        None => true,
+        Some(value) => value
+            .get::<Vec<JsonValue>>()
+            .is_some_and(|all| all.iter().any(|one| string(Some(one)) == Some("verify"))),
+    };
+    Ok(purpose && operations)
+}
+
+fn rsa(n: Vec<u8>, e: Vec<u8>) -> Result<Material, &'static str> {
+    let strip = |octets: Vec<u8>| -> Vec<u8> {
+        octets.into_iter().skip_while(|&octet| octet == 0).collect()
+    };
+    let (n, e) = (strip(n), strip(e));
+    let unused = n.first().map_or(0, |first| first.leading_zeros() as usize);
+    if !RSA_BITS.contains(&(n.len() * 8).saturating_sub(unused)) {
+        return Err("an RSA key has 2048 to 8192 bits");
+    }
+    Ok(Material::Rsa { n, e })
+}
+
+/// An uncompressed point (SEC 1 §2.3.3).
+fn point(x: &[u8], y: &[u8], length: usize) -> Result<Vec<u8>, &'static str> {
+    if x.len() != length || y.len() != length {
+        return Err("a coordinate of the wrong length");
+    }
+    Ok([&[4], x, y].concat())
+}
+
+/// The claims (RFC 7519 §4.1), and the account that they name.
+fn check(claims: &Object, expected: &Expected, now: u64) -> Result<String, &'static str> {
+    #[expect(clippy::cast_precision_loss, reason = "exact for 285 million years")]
+    let now = now as f64;
+    let date = |name| match claims.get(name) {
+        None => Ok(None),
+        Some(value) => number(value).map(Some).ok_or("a date is not a number"),
+    };
+    let expiry = date("exp")?.ok_or("no expiry")?;
+    if now >= expiry + GRACE {
+        return Err("expired");
+    }
+    if date("nbf")?.is_some_and(|begin| now < begin - GRACE) {
+        return Err("not valid yet");
+    }
+    let issuer = expected.issuer.as_deref();
+    if issuer.is_some_and(|issuer| string(claims.get("iss")) != Some(issuer)) {
+        return Err("wrong issuer");
+    }
+    if !is_audience(claims.get("aud"), expected.audience.as_deref()) {
+        return Err("wrong audience");
+    }
+    // An address that its provider has not verified is anybody's (OpenID Connect Core §5.1).
+    let verified = claims
+        .get("email_verified")
+        .map(|value| value.get::<bool>());
+    if expected.claim == "email" && verified.is_some_and(|verified| verified != Some(&true)) {
+        return Err("address not verified");
+    }
+    let account = string(claims.get(&expected.claim)).filter(|account| !account.is_empty());
+    account.map(str::to_owned).ok_or("no account claim")
+}
+
+fn is_audience(claim: Option<&JsonValue>, own: Option<&str>) -> bool {
+    match (claim, own) {
+        (None, None) => true,
+        (Some(JsonValue::String(one)), Some(own)) => one == own,
+        (Some(JsonValue::Array(all)), Some(own)) => {
+            all.iter().any(|one| string(Some(one)) == Some(own))
+        }
+        _ => false,
+    }
+}
+
+/// Types of tokens (RFC 7519 §5.1, RFC 9068 §2.1).
+fn is_jwt(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_prefix("application/").unwrap_or(&name);
+    matches!(name, "jwt" | "at+jwt")
+}
+
+fn part(text: &str) -> Result<JsonValue, &'static str> {
+    let octets = base64url_decode(text).ok_or("a part is not base64url")?;
+    json::parse(&octets)
+}
+
+fn object(value: &JsonValue) -> Option<&Object> {
+    value.get()
+}
+
+fn string(value: Option<&JsonValue>) -> Option<&str> {
+    value?.get::<String>().map(String::as_str)
+}
+
+/// A date. One so large that it overflows would never come.
+fn number(value: &JsonValue) -> Option<f64> {
+    value
+        .get::<f64>()
+        .copied()
+        .filter(|number| number.is_finite())
+}
+
+#[cfg(test)]
+mod tests;
