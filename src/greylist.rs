@@ -1,0 +1,439 @@
+//! Greylisting: the first mail of a client, reverse-path and recipient is put off, and one that comes again
+//! after the delay is from a server that retries, which most senders of spam do not. Here are the decision and its
+//! memory of bounded size; asking, replies and the file are the callers'.
+//!
+//! Each triple is known by a keyed hash of 64 bits and a time: 12 octets, and 4 more in the index.
+//! A triple that came again in time gives its place to the client's network, all mail of which then passes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ring::hmac;
+
+/// Triples and clients that are known at once; a position has 16 bits, and one of them means a free slot.
+const CAPACITY: usize = 65_535;
+/// Slots of the index: at most half of them are taken.
+const SLOTS: usize = 131_072;
+/// A slot without an entry.
+const FREE: u16 = u16::MAX;
+/// Seconds in which the second try must come.
+const RETRY_WITHIN: u32 = 4 * 60 * 60;
+/// Seconds for which a client is known after it last came.
+const KNOWN: u32 = 36 * 24 * 60 * 60;
+/// Times are kept as seconds after this one (2025-01-01), in 31 bits.
+const EPOCH: u64 = 1_735_689_600;
+/// The bit of a time that says that it is a client's, and not a triple's.
+const PASSED: u32 = 1 << 31;
+/// Octets of the key, and of an entry in a file.
+const KEY: usize = 32;
+const RECORD: usize = 12;
+/// What a file begins with.
+const MAGIC: &[u8; 16] = b"mailslot-grey-1\n";
+
+/// What is to be done with a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may be accepted.
+    Pass,
+    /// It is to be put off.
+    Wait,
+}
+
+/// Who was seen, and when.
+pub struct Greylist {
+    delay: u32,
+    secret: [u8; KEY],
+    hmac: hmac::Key,
+    /// In the order in which they came; the oldest one is overwritten. A hash of zero is a place without an entry.
+    ring: Vec<Entry>,
+    next: usize,
+    /// Positions in the ring, by hash with linear probing.
+    index: Vec<u16>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    /// The hash in two halves, so that an entry has 12 octets.
+    high: u32,
+    low: u32,
+    time: u32,
+}
+
+impl Entry {
+    const fn hash(self) -> u64 {
+        (self.high as u64) << 32 | self.low as u64
+    }
+}
+
+impl Greylist {
+    /// An empty one. `secret` should be random: without it nobody can make hashes collide.
+    pub fn new(delay: Duration, secret: [u8; KEY]) -> Self {
+        Self {
+            delay: u32::try_from(delay.as_secs()).unwrap_or(u32::MAX),
+            secret,
+            hmac: hmac::Key::new(hmac::HMAC_SHA256, &secret),
+            ring: Vec::new(),
+            next: 0,
+            index: vec![FREE; SLOTS],
+        }
+    }
+
+    /// Decides on one recipient at `now`, in seconds since 1970.
+    pub fn check(&mut self, client: IpAddr, from: &str, to: &str, now: u64) -> Verdict {
+        let now = u32::try_from(now.saturating_sub(EPOCH)).unwrap_or(PASSED) & !PASSED;
+        let network = network(client);
+        let known = self.hash(&[b"client", &network]);
+        if let Some(at) = self.find(known)
+            && self.age(at, now) < KNOWN
+        {
+            self.refresh(at, known, now);
+            return Verdict::Pass;
+        }
+        let triple = self.hash(&[
+            b"triple",
+            &network,
+            from.to_lowercase().as_bytes(),
+            to.to_lowercase().as_bytes(),
+        ]);
+        let Some(at) = self.find(triple) else {
+            self.insert(triple, now);
+            return Verdict::Wait;
+        };
+        match self.age(at, now) {
+            age if age < self.delay => Verdict::Wait,
+            age if age > RETRY_WITHIN.max(self.delay.saturating_mul(2)) => {
+                self.remove(at);
+                self.insert(triple, now);
+                Verdict::Wait
+            }
+            _ => {
+                self.remove(at);
+                if let Some(old) = self.find(known) {
+                    self.remove(old);
+                }
+                self.insert(known, now | PASSED);
+                Verdict::Pass
+            }
+        }
+    }
+
+    /// Everything, as a file holds it.
+    pub fn save(&self) -> Vec<u8> {
+        let mut octets = [MAGIC.as_slice(), &self.secret].concat();
+        let (newer, older) = self.ring.split_at(self.next.min(self.ring.len()));
+        for entry in older.iter().chain(newer).filter(|entry| entry.hash() != 0) {
+            for part in [entry.high, entry.low, entry.time] {
+                octets.extend(part.to_be_bytes());
+            }
+        }
+        octets
+    }
+
+    /// What [`Self::save`] made; `None` where it is damaged.
+    pub fn load(delay: Duration, octets: &[u8]) -> Option<Self> {
+        let (secret, records) = octets.strip_prefix(MAGIC)?.split_first_chunk::<KEY>()?;
+        let (records, rest) = records.as_chunks::<RECORD>();
+        if !rest.is_empty() || records.len() > CAPACITY {
+            return None;
+        }
+        let mut list = Self::new(delay, *secret);
+        for record in records {
+            let [high, low, time] = words(*record);
+            let entry = Entry { high, low, time };
+            if entry.hash() == 0 || list.find(entry.hash()).is_some() {
+                return None;
+            }
+            list.insert(entry.hash(), time);
+        }
+        Some(list)
+    }
+
+    /// A hash that nobody without the secret can foresee; never zero.
+    fn hash(&self, parts: &[&[u8]]) -> u64 {
+        let mut context = hmac::Context::with_key(&self.hmac);
+        for part in parts {
+            // The length in front: what one part ends with is not what the next one begins with.
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let tag = context.sign();
+        let first = tag.as_ref().first_chunk::<8>();
+        first.map_or(1, |first| u64::from_be_bytes(*first)).max(1)
+    }
+
+    /// The seconds since an entry's time; none where the clock was set back.
+    fn age(&self, at: u16, now: u32) -> u32 {
+        let time = self.entry(at).map_or(0, |entry| entry.time & !PASSED);
+        now.saturating_sub(time)
+    }
+
+    fn entry(&self, at: u16) -> Option<&Entry> {
+        self.ring.get(usize::from(at))
+    }
+
+    /// The position of a hash.
+    fn find(&self, hash: u64) -> Option<u16> {
+        let slot = self.slot(hash)?;
+        self.index.get(slot).copied().filter(|&at| at != FREE)
+    }
+
+    /// The slot that holds a hash, or the free one where it would go.
+    fn slot(&self, hash: u64) -> Option<usize> {
+        let mut slot = home(hash);
+        for _ in 0..SLOTS {
+            match self.index.get(slot).copied()? {
+                FREE => return Some(slot),
+                at if self.entry(at)?.hash() == hash => return Some(slot),
+                _ => slot = (slot + 1) % SLOTS,
+            }
+        }
+        None
+    }
+
+    /// Puts a new hash in the place of the oldest one.
+    fn insert(&mut self, hash: u64, time: u32) {
+        let entry = Entry {
+            high: (hash >> 32) as u32,
+            low: (hash & u64::from(u32::MAX)) as u32,
+            time,
+        };
+        let Ok(at) = u16::try_from(self.next) else {
+            return;
+        };
+        if self.entry(at).is_some_and(|old| old.hash() != 0) {
+            self.remove(at);
+        }
+        match self.ring.get_mut(self.next) {
+            Some(place) => *place = entry,
+            None => self.ring.push(entry),
+        }
+        self.next = (self.next + 1) % CAPACITY;
+        if let Some(slot) = self.slot(hash)
+            && let Some(slot) = self.index.get_mut(slot)
+        {
+            *slot = at;
+        }
+    }
+
+    /// Takes an entry out, and closes the gap in its run of slots.
+    fn remove(&mut self, at: u16) {
+        let Some(mut gap) = self.entry(at).and_then(|entry| self.slot(entry.hash())) else {
+            return;
+        };
+        if let Some(entry) = self.ring.get_mut(usize::from(at)) {
+            *entry = Entry::default();
+        }
+        let mut slot = gap;
+        loop {
+            slot = (slot + 1) % SLOTS;
+            let held = self.index.get(slot).copied().unwrap_or(FREE);
+            let Some(entry) = self.entry(held).filter(|_| held != FREE) else {
+                break;
+            };
+            // It may move back where its home is not behind the gap.
+            let distance = |from: usize, to: usize| (to + SLOTS - from) % SLOTS;
+            if distance(home(entry.hash()), slot) >= distance(gap, slot) {
+                self.put(gap, held);
+                gap = slot;
+            }
+        }
+        self.put(gap, FREE);
+    }
+
+    fn put(&mut self, slot: usize, at: u16) {
+        if let Some(slot) = self.index.get_mut(slot) {
+            *slot = at;
+        }
+    }
+
+    /// A client that comes again moves to the young end once it is in the older half, so that a flood of triples
+    /// does not push out who comes regularly.
+    fn refresh(&mut self, at: u16, hash: u64, now: u32) {
+        let behind = (self.next + CAPACITY - usize::from(at)) % CAPACITY;
+        if behind > CAPACITY / 2 {
+            self.remove(at);
+            self.insert(hash, now | PASSED);
+        } else if let Some(entry) = self.ring.get_mut(usize::from(at)) {
+            entry.time = now | PASSED;
+        }
+    }
+}
+
+/// The /24 of an IPv4 address or the /64 of an IPv6 one: servers of one sender share it.
+fn network(client: IpAddr) -> Vec<u8> {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.octets().iter().take(3).copied().collect(),
+        IpAddr::V6(address) => address.octets().iter().take(8).copied().collect(),
+    }
+}
+
+/// The slot where the search for a hash begins.
+const fn home(hash: u64) -> usize {
+    hash as usize % SLOTS
+}
+
+fn words(record: [u8; RECORD]) -> [u32; 3] {
+    let mut words = [0; 3];
+    for (word, octets) in words.iter_mut().zip(record.as_chunks::<4>().0) {
+        *word = u32::from_be_bytes(*octets);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    const DELAY: Duration = Duration::from_secs(300);
+
+    fn list() -> Greylist {
+        Greylist::new(DELAY, [7; KEY])
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_server_that_retries_passes() {
+        let mut list = list();
+        let mut check = |client: &str, to: &str, at| list.check(ip(client), "A@x", to, NOW + at);
+        assert_eq!(check("192.0.2.1", "b@y", 0), Verdict::Wait);
+        assert_eq!(check("192.0.2.1", "b@y", 299), Verdict::Wait);
+        assert_eq!(
+            check("192.0.2.1", "c@y", 299),
+            Verdict::Wait,
+            "another recipient"
+        );
+        assert_eq!(
+            check("192.0.3.1", "b@y", 300),
+            Verdict::Wait,
+            "another network"
+        );
+        assert_eq!(
+            check("192.0.2.9", "B@Y", 300),
+            Verdict::Pass,
+            "of the same network"
+        );
+        assert_eq!(check("192.0.2.1", "new@y", 301), Verdict::Pass, "known now");
+        let known = u64::from(KNOWN);
+        assert_eq!(check("192.0.2.1", "new@y", 300 + known), Verdict::Pass);
+        assert_eq!(
+            check("192.0.2.1", "new@y", 300 + 2 * known),
+            Verdict::Wait,
+            "forgotten"
+        );
+    }
+
+    /// One try after many hours is a first one.
+    #[test]
+    fn the_second_try_must_come_in_time() {
+        let mut list = list();
+        let mut check = |at| list.check(ip("2001:db8::1"), "", "b@y", NOW + at);
+        assert_eq!(check(0), Verdict::Wait);
+        assert_eq!(check(14_401), Verdict::Wait);
+        assert_eq!(check(14_402), Verdict::Wait);
+        assert_eq!(check(14_401 + 14_400), Verdict::Pass);
+    }
+
+    #[test]
+    fn networks() {
+        assert_eq!(network(ip("192.0.2.77")), network(ip("::ffff:192.0.2.1")));
+        assert_eq!(network(ip("2001:db8::1")), network(ip("2001:db8::ffff:1")));
+        assert_ne!(network(ip("2001:db8::1")), network(ip("2001:db8:0:1::1")));
+    }
+
+    /// A sender of spam has another reverse-path each time, and never passes. The memory stays what it is.
+    #[test]
+    fn a_flood_is_bounded_and_does_not_push_out_regulars() {
+        let mut list = list();
+        let regular = ip("198.51.100.1");
+        assert_eq!(list.check(regular, "a@x", "b@y", NOW), Verdict::Wait);
+        assert_eq!(list.check(regular, "a@x", "b@y", NOW + 300), Verdict::Pass);
+        for number in 0..200_000_u32 {
+            let from = format!("{number}@spam");
+            let verdict = list.check(ip("203.0.113.5"), &from, "b@y", NOW + 301);
+            assert_eq!(verdict, Verdict::Wait);
+            if number % 10_000 == 0 {
+                let passed = list.check(regular, &from, "b@y", NOW + 302);
+                assert_eq!(passed, Verdict::Pass, "{number}");
+            }
+        }
+        assert!(list.ring.len() <= CAPACITY && list.index.len() == SLOTS);
+        let taken = list.index.iter().filter(|&&at| at != FREE).count();
+        let live = list.ring.iter().filter(|entry| entry.hash() != 0).count();
+        assert_eq!(taken, live);
+        assert!(std::mem::size_of::<Entry>() * CAPACITY + 2 * SLOTS <= 1 << 20);
+    }
+
+    /// The last ones are all known: only the oldest are forgotten.
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let mut list = list();
+        let from = |number: usize| format!("{number}@x");
+        for number in 0..CAPACITY + 100 {
+            list.check(ip("192.0.2.1"), &from(number), "b@y", NOW);
+        }
+        for number in [100, 101, 5_000, CAPACITY + 99] {
+            let triple = list.hash(&[
+                b"triple",
+                &network(ip("192.0.2.1")),
+                from(number).as_bytes(),
+                b"b@y",
+            ]);
+            assert!(list.find(triple).is_some(), "{number}");
+        }
+        let oldest = list.hash(&[b"triple", &network(ip("192.0.2.1")), b"99@x", b"b@y"]);
+        assert!(list.find(oldest).is_none());
+    }
+
+    #[test]
+    fn a_file_keeps_it() {
+        let mut list = list();
+        for number in 0..CAPACITY + 10 {
+            list.check(ip("192.0.2.1"), &format!("{number}@x"), "b@y", NOW);
+        }
+        let file = list.save();
+        let mut again = Greylist::load(DELAY, &file).unwrap();
+        let verdict = again.check(ip("192.0.2.1"), "65544@x", "b@y", NOW + 300);
+        assert_eq!(verdict, Verdict::Pass);
+        assert_eq!(
+            again.check(ip("192.0.2.1"), "else@x", "b@y", NOW + 300),
+            Verdict::Pass
+        );
+        let again = Greylist::load(DELAY, &again.save()).unwrap();
+        let left = again.ring.iter().filter(|entry| entry.hash() != 0);
+        // The triple gave its place to the client, and the client took that of the oldest.
+        assert_eq!(left.count(), CAPACITY - 1);
+        for damaged in [
+            file.get(..file.len() - 1).unwrap().to_vec(),
+            file.get(1..).unwrap().to_vec(),
+            [file.as_slice(), file.get(file.len() - RECORD..).unwrap()].concat(),
+            [MAGIC.as_slice(), &[0; KEY], &[0; RECORD]].concat(),
+            Vec::new(),
+        ] {
+            assert!(Greylist::load(DELAY, &damaged).is_none());
+        }
+    }
+
+    /// A clock that is set back puts nobody through, and loses nobody.
+    #[test]
+    fn a_clock_set_back() {
+        let mut list = list();
+        assert_eq!(
+            list.check(ip("192.0.2.1"), "a@x", "b@y", NOW),
+            Verdict::Wait
+        );
+        assert_eq!(
+            list.check(ip("192.0.2.1"), "a@x", "b@y", NOW - 9_000),
+            Verdict::Wait
+        );
+        assert_eq!(
+            list.check(ip("192.0.2.1"), "a@x", "b@y", NOW + 300),
+            Verdict::Pass
+        );
+        assert_eq!(list.check(ip("192.0.2.1"), "c@x", "b@y", 0), Verdict::Pass);
+    }
+}
