@@ -10,9 +10,12 @@ use crate::smtp::session::Host;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::sync::Arc;
 
-pub(super) struct ServerBackend<'a> {
-    pub(super) directory: &'a Directory,
-    pub(super) store: &'a Store,
+/// The directory and the disk as a session asks them.
+pub struct ServerBackend<'a> {
+    /// Who has which mailbox.
+    pub directory: &'a Directory,
+    /// The disk.
+    pub store: &'a Store,
 }
 
 impl Accounts for ServerBackend<'_> {

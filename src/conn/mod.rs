@@ -2,17 +2,16 @@
 //! directory, content to the spool. The only file that sees all of them; the rules of the
 //! protocol are the session's, durability is the spool's.
 
-mod backend;
+pub mod backend;
+pub mod message;
 
 use self::backend::ServerBackend;
-use crate::deliver::{Form, Spool, Target, Trace};
+use self::message::{Mailboxes, Message, Origin, Outcome};
 use crate::maillog;
 use crate::net::listen::Peer;
 use crate::net::stream::Stream;
-use crate::smtp::body::{BareNewline, Dots, Fed};
+use crate::smtp::body::Fed;
 use crate::smtp::line::{Lines, Taken};
-use crate::smtp::params::BodyType;
-use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
 use crate::state::{Live, ServerState, Snapshot};
@@ -46,7 +45,7 @@ struct Conn<'a> {
     snapshot: Arc<Snapshot>,
     generation: usize,
     stream: Stream,
-    session: Session<Vec<Arc<Target>>>,
+    session: Session<Mailboxes>,
     cipher: Option<String>,
     begun: Instant,
     messages: u64,
@@ -61,41 +60,7 @@ enum Ended {
 /// A message that arrives in chunks.
 struct Chunked {
     begun: Instant,
-    spool: Spool,
-    binary: bool,
-    /// A CR at the end of a chunk may be half of a CRLF.
-    cr: bool,
-    size: u64,
-}
-
-impl Chunked {
-    fn write(&mut self, octets: &[u8]) {
-        self.size += octets.len() as u64;
-        if self.binary {
-            return self.spool.write(octets);
-        }
-        for run in octets.split_inclusive(|&o| o == b'\n') {
-            if self.cr && run != b"\n" {
-                self.spool.write(b"\r");
-            }
-            let held = run.strip_suffix(b"\r");
-            self.cr = held.is_some();
-            match (held, run.strip_suffix(b"\r\n")) {
-                (Some(text), _) => self.spool.write(text),
-                (None, Some(text)) => {
-                    self.spool.write(text);
-                    self.spool.write(b"\n");
-                }
-                (None, None) => self.spool.write(run),
-            }
-        }
-    }
-
-    fn finish(&mut self) {
-        if self.cr {
-            self.spool.write(b"\r");
-        }
-    }
+    message: Message,
 }
 
 /// Serves one client of listener number `listener` to its end.
@@ -202,7 +167,7 @@ impl<'a> Conn<'a> {
                 Next::Data => self.data()?,
                 Next::Chunk { size, last } => self.chunk(size, last, &mut chunks)?,
                 Next::Skip { size, reply } => {
-                    self.octets(size, |_| {})?;
+                    self.octets(size, |_| Ok(()))?;
                     self.say(Some(&reply));
                     Next::Command
                 }
@@ -304,78 +269,56 @@ impl<'a> Conn<'a> {
         if self.stream.input().is_empty() {
             self.stream.flush(begun + self.state.wait())?;
         }
-        let mut spool = self.begin(Form::Text);
-        let policy = self.session.policy();
-        let (bare_newline, limit) = (policy.bare_newline, policy.max_size);
-        let mut dots = Dots::new(bare_newline);
-        let mut surplus = Vec::new();
-        let refused = self.body(|input| {
-            let fed = if dots.size() <= limit {
-                spool.decode(|out| dots.feed(input, out))
-            } else {
-                surplus.clear();
-                dots.feed(input, &mut surplus)
-            };
-            match fed {
-                _ if dots.size() > limit.saturating_mul(2) => Err(reply::TOO_MUCH),
-                Fed::More => Ok((input.len(), false)),
-                Fed::End { used } => Ok((used, true)),
-            }
+        let mut message = Message::data(&self.session, &self.state.store, self.origin());
+        let refused = self.body(|input| match message.feed(input)? {
+            Fed::More => Ok((input.len(), false)),
+            Fed::End { used } => Ok((used, true)),
         })?;
         if let Some(refused) = refused {
             self.say(Some(&refused));
             return Ok(Next::Close);
         }
-        let verdict = if dots.bare_newline() && bare_newline == BareNewline::Reject {
-            Err(reply::BARE_NEWLINE)
-        } else if dots.size() > limit {
-            Err(reply::TOO_LARGE)
-        } else {
-            Ok(spool)
-        };
-        Ok(self.conclude(verdict, dots.size(), begun))
+        Ok(self.conclude(message, begun))
     }
 
-    /// One chunk of BDAT. Its octets are content as they are (RFC 3030 §2), but that CRLF is
-    /// LF on disk where the message is not BINARYMIME.
+    /// One chunk of BDAT.
     #[inline(never)]
     fn chunk(&mut self, size: u64, last: bool, open: &mut Option<Chunked>) -> io::Result<Next> {
-        let mut chunked = open.take().unwrap_or_else(|| {
-            let body = self.session.transaction().and_then(|t| t.params.body);
-            let binary = body == Some(BodyType::Binary);
-            let form = if binary { Form::Binary } else { Form::Text };
-            Chunked {
-                begun: Instant::now(),
-                spool: self.begin(form),
-                binary,
-                cr: false,
-                size: 0,
-            }
+        let mut chunked = open.take().unwrap_or_else(|| Chunked {
+            begun: Instant::now(),
+            message: Message::chunked(&self.session, &self.state.store, self.origin()),
         });
-        self.octets(size, |octets| chunked.write(octets))?;
+        let refused = self.octets(size, |octets| chunked.message.feed(octets).map(|_| ()))?;
+        if let Some(refused) = refused {
+            self.say(Some(&refused));
+            return Ok(Next::Close);
+        }
         if !last {
             *open = Some(chunked);
             let step = self.session.chunk_received();
             self.say(step.reply.as_ref());
             return Ok(step.next);
         }
-        chunked.finish();
-        Ok(self.conclude(Ok(chunked.spool), chunked.size, chunked.begun))
+        Ok(self.conclude(chunked.message, chunked.begun))
     }
 
     /// Reads and hands on exactly `size` octets.
-    fn octets(&mut self, size: u64, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    fn octets(
+        &mut self,
+        size: u64,
+        mut take: impl FnMut(&[u8]) -> Result<(), Reply>,
+    ) -> io::Result<Option<Reply>> {
         let mut left = size;
         if left == 0 {
-            return Ok(());
+            return Ok(None);
         }
         self.body(|input| {
-            let used = usize::try_from(left).map_or(input.len(), |l| l.min(input.len()));
-            take(input.get(..used).unwrap_or_default());
-            left -= used as u64;
-            Ok((used, left == 0))
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            let part = input.get(..most).unwrap_or(input);
+            take(part)?;
+            left -= part.len() as u64;
+            Ok((part.len(), left == 0))
         })
-        .map(|_| ())
     }
 
     /// Feeds input to `take` until it says that the message is over, or refuses it.
@@ -417,35 +360,15 @@ impl<'a> Conn<'a> {
         Ok(outcome)
     }
 
-    /// The end of a message: made durable, or refused for all; one reply, or on LMTP one for
-    /// each recipient.
+    /// The end of a message: one reply, or on LMTP one for each recipient.
     #[inline(never)]
-    fn conclude(&mut self, message: Result<Spool, Reply>, size: u64, begun: Instant) -> Next {
-        let each = self.session.policy().service == Service::Lmtp;
-        let (id, outcomes) = match message {
-            Err(refused) => {
-                let replies = if each { self.recipients().count() } else { 1 };
-                ("none".to_owned(), vec![refused; replies])
-            }
-            Ok(spool) => {
-                let id = spool.id().to_owned();
-                let outcomes = if each {
-                    let counts: Vec<usize> = self.recipients().map(<[_]>::len).collect();
-                    commit_each(spool, &counts)
-                } else {
-                    vec![match spool.commit() {
-                        Ok(delivered) => delivered.reply(),
-                        Err(refusal) => refusal.reply,
-                    }]
-                };
-                (id, outcomes)
-            }
-        };
-        if outcomes.iter().any(|outcome| !outcome.is_error()) {
+    fn conclude(&mut self, message: Message, begun: Instant) -> Next {
+        let outcome = message.finish(&self.session);
+        if outcome.replies.iter().any(|reply| !reply.is_error()) {
             self.messages += 1;
         }
-        self.log_message(&id, &outcomes, size, begun);
-        let (replies, next) = self.session.finish(outcomes);
+        self.log_message(&outcome, begun);
+        let (replies, next) = self.session.finish(outcome.replies);
         for reply in &replies {
             self.say(Some(reply));
         }
@@ -462,40 +385,20 @@ impl<'a> Conn<'a> {
         }
     }
 
-    fn log_message(&self, id: &str, outcomes: &[Reply], size: u64, begun: Instant) {
+    fn log_message(&self, outcome: &Outcome, begun: Instant) {
         if log::log_enabled!(log::Level::Info) {
-            let statuses: Vec<u16> = outcomes.iter().map(Reply::code).collect();
+            let statuses: Vec<u16> = outcome.replies.iter().map(Reply::code).collect();
+            let id = outcome.id.as_deref().unwrap_or("none");
             let (who, took) = (self.who(), begun.elapsed());
-            maillog::message(id, &who, &self.session, &statuses, size, took);
+            maillog::message(id, &who, &self.session, &statuses, outcome.size, took);
         }
     }
 
-    /// The mailboxes of each recipient.
-    fn recipients(&self) -> impl Iterator<Item = &[Arc<Target>]> {
-        let transaction = self.session.transaction().into_iter();
-        transaction.flat_map(|t| t.recipients.iter().map(|(_, targets)| targets.as_slice()))
-    }
-
-    /// Opens the spool of the transaction's message.
-    fn begin(&self, form: Form) -> Spool {
-        let transaction = self.session.transaction();
-        let policy = self.session.policy();
-        let trace = Trace {
-            reverse_path: transaction.map_or("", |t| t.reverse_path.as_str()),
-            helo: self.session.helo().unwrap_or("unknown"),
+    fn origin(&self) -> Origin<'_> {
+        Origin {
             peer: &self.trace_name,
-            hostname: &policy.hostname,
-            protocol: self.session.protocol(),
-            recipient: match transaction.map(|t| t.recipients.as_slice()) {
-                Some([(only, _)]) => Some(only.as_str()),
-                _ => None,
-            },
-            user: self.session.user().filter(|_| self.state.auth_header),
-            submission: policy.service == Service::Submission,
-        };
-        let targets = self.recipients().flatten().cloned().collect();
-        let size = transaction.and_then(|t| t.params.size);
-        self.state.store.begin(&trace, targets, form, size)
+            auth_header: self.state.auth_header,
+        }
     }
 }
 
@@ -509,29 +412,4 @@ fn handshake(stream: Stream, config: Arc<ServerConfig>, deadline: Instant) -> io
         let ended = thread.join();
         ended.unwrap_or_else(|_| Err(io::Error::other("the handshake ended in a panic")))
     })
-}
-
-/// LMTP (RFC 2033 §4.2): a recipient behind whom several mailboxes stand has the message where
-/// all of them have it.
-fn commit_each(spool: Spool, counts: &[usize]) -> Vec<Reply> {
-    let mut outcomes = spool.commit_each().into_iter();
-    let mut replies = Vec::with_capacity(counts.len());
-    for &count in counts {
-        let own: Vec<Reply> = outcomes
-            .by_ref()
-            .take(count)
-            .map(|outcome| match outcome {
-                Ok(delivered) => delivered.reply(),
-                Err(refusal) => refusal.reply,
-            })
-            .collect();
-        let worst = own.iter().find(|reply| reply.is_error());
-        replies.push(
-            worst
-                .or_else(|| own.first())
-                .cloned()
-                .unwrap_or(reply::LOCAL_ERROR),
-        );
-    }
-    replies
 }

@@ -1,4 +1,4 @@
-//! Decoder of a message that arrives behind DATA.
+//! Decoders of a message: [`Dots`] after DATA, [`Chunks`] for BDAT.
 //!
 //! Push style: it is fed whatever the wire brought and appends the content, lines ending in
 //! LF, to a buffer of the caller. It finds the end of the data and nothing more; limits,
@@ -154,6 +154,63 @@ impl Dots {
     }
 }
 
+/// The decoder of a message that arrives in chunks (RFC 3030 §2): its octets are content as they are, and no framing
+/// hangs on a CR or LF. On disk CRLF becomes LF, unless the message is BINARYMIME.
+#[derive(Debug)]
+pub struct Chunks {
+    binary: bool,
+    /// A CR at the end of a chunk may be half of a CRLF.
+    cr: bool,
+    size: u64,
+}
+
+impl Chunks {
+    /// A decoder for one message, which keeps every octet where it is `binary`.
+    pub const fn new(binary: bool) -> Self {
+        Self {
+            binary,
+            cr: false,
+            size: 0,
+        }
+    }
+
+    /// Decodes the octets of a chunk, or a part of them, and appends the content to `out`.
+    pub fn feed(&mut self, octets: &[u8], out: &mut Vec<u8>) {
+        self.size += octets.len() as u64;
+        if self.binary {
+            return out.extend_from_slice(octets);
+        }
+        out.reserve(octets.len());
+        for line in octets.split_inclusive(|&o| o == b'\n') {
+            if self.cr && line != b"\n" {
+                out.push(b'\r');
+            }
+            let held = line.strip_suffix(b"\r");
+            self.cr = held.is_some();
+            match (held, line.strip_suffix(b"\r\n")) {
+                (Some(text), _) => out.extend_from_slice(text),
+                (None, Some(text)) => {
+                    out.extend_from_slice(text);
+                    out.push(b'\n');
+                }
+                (None, None) => out.extend_from_slice(line),
+            }
+        }
+    }
+
+    /// The end of the message: a CR that no LF followed is content.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.cr) {
+            out.push(b'\r');
+        }
+    }
+
+    /// Octets of content so far, CRLF counted as two (RFC 1870 §5).
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+}
+
 /// Octets before the first CR or LF: blocks without any are passed in a form that compiles to vector compares, and the
 /// place in the block that has one is found in words.
 fn plain_run(octets: &[u8]) -> usize {
@@ -291,6 +348,23 @@ mod tests {
         assert_eq!(used, Some(input.len() - 6));
         assert_eq!(out, [b".\na\n", &long[..], b"\n"].concat());
         assert!(!dots.bare_newline());
+    }
+
+    /// RFC 3030 §2: only a CRLF is changed, at every split, and a binary message not at all.
+    #[test]
+    fn chunks_keep_what_is_no_line_end() {
+        let input = b"a\r\nb\rc\n\r\r\n.\r\n\r";
+        for split in 0..=input.len() {
+            for (binary, expected) in [(true, &input[..]), (false, b"a\nb\rc\n\r\n.\n\r")] {
+                let (mut chunks, mut out) = (Chunks::new(binary), Vec::new());
+                for part in [&input[..split], &input[split..]] {
+                    chunks.feed(part, &mut out);
+                }
+                chunks.finish(&mut out);
+                assert_eq!(out, expected, "{binary} at {split}");
+                assert_eq!(chunks.size(), input.len() as u64);
+            }
+        }
     }
 
     /// A1: a bare newline becomes a line end of the content, never the end of the message.

@@ -1,80 +1,44 @@
-//! The same dialogues in memory: a session, a directory and a store, and no socket between. What is
-//! pure must be enough to speak the whole protocol; the driver below is all that is added.
+//! The same dialogues in memory: a session, a message coming in, a directory and a store, and no socket between.
 
 use crate::dialogues::{self, Line as Scripted, Script};
-use mailslot::auth::{Account, Accounts};
 use mailslot::config::Config;
-use mailslot::deliver::{Form, Store, Target, Trace};
+use mailslot::conn::backend::ServerBackend;
+use mailslot::conn::message::{Mailboxes, Message, Origin};
+use mailslot::deliver::Store;
 use mailslot::directory::Directory;
 use mailslot::options::Settings;
-use mailslot::smtp::address::{ForwardPath, ReversePath};
-use mailslot::smtp::body::{BareNewline, Dots, Fed};
+use mailslot::smtp::body::Fed;
 use mailslot::smtp::line::{Lines, Taken};
-use mailslot::smtp::params::BodyType;
 use mailslot::smtp::policy::{Policy, Service};
-use mailslot::smtp::reply::{self, Refusal, Reply};
-use mailslot::smtp::session::{Channel, Host, Next, Session};
+use mailslot::smtp::reply::Reply;
+use mailslot::smtp::session::{Channel, Next, Session};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-struct World {
-    directory: Directory,
-    store: Store,
-}
-
-impl Accounts for World {
-    fn account(&mut self, login: &str) -> Account {
-        self.directory.account(login)
-    }
-}
-
-impl Host for World {
-    type Recipient = Vec<Arc<Target>>;
-    fn recipient(
-        &mut self,
-        to: &ForwardPath,
-        size: Option<u64>,
-    ) -> Result<Vec<Arc<Target>>, Refusal> {
-        let targets = self.directory.resolve(to)?;
-        for target in &targets {
-            self.store.quota_check(target, size.unwrap_or(0))?;
-        }
-        Ok(targets)
-    }
-    fn room(&mut self, octets: u64) -> Result<(), Refusal> {
-        self.store.room(self.directory.root(), octets)
-    }
-    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
-        self.directory.vrfy(name)
-    }
-    fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
-        self.directory.expn(name)
-    }
-    fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool {
-        self.directory.may_send_as(user, from)
-    }
-    fn nonce(&mut self) -> String {
-        "always the same nonce".replace(' ', "")
-    }
-}
+const ORIGIN: Origin<'_> = Origin {
+    peer: "memory",
+    auth_header: false,
+};
 
 /// A conversation: octets in, octets out.
 struct Memory {
     dir: PathBuf,
-    world: World,
-    session: Session<Vec<Arc<Target>>>,
+    directory: Directory,
+    store: Store,
+    session: Session<Mailboxes>,
     lines: Lines,
     input: Vec<u8>,
     output: Vec<u8>,
     mode: Mode,
-    content: Vec<u8>,
+    /// The message that comes in.
+    message: Option<Message>,
     closed: bool,
 }
 
 enum Mode {
     Lines,
-    Data(Dots),
+    Data,
     Chunk { left: u64, last: bool },
     Skip { left: u64, reply: Reply },
 }
@@ -134,13 +98,14 @@ impl Memory {
         session.greeting().render(&mut output);
         Self {
             dir,
-            world: World { directory, store },
+            directory,
+            store,
             session,
             lines: Lines::new(),
             input: Vec::new(),
             output,
             mode: Mode::Lines,
-            content: Vec::new(),
+            message: None,
             closed: false,
         }
     }
@@ -154,41 +119,34 @@ impl Memory {
     fn advance(&mut self) -> bool {
         match std::mem::replace(&mut self.mode, Mode::Lines) {
             Mode::Lines => self.line(),
-            Mode::Data(mut dots) => {
-                let mut out = Vec::new();
-                let fed = dots.feed(&self.input, &mut out);
-                self.content.extend_from_slice(&out);
-                match fed {
-                    Fed::More => {
-                        self.input.clear();
-                        self.mode = Mode::Data(dots);
+            Mode::Data => {
+                let input = std::mem::take(&mut self.input);
+                let message = self.message.as_mut().unwrap();
+                match message.feed(&input) {
+                    Ok(Fed::More) => {
+                        self.mode = Mode::Data;
                         false
                     }
-                    Fed::End { used } => {
-                        self.input.drain(..used);
-                        let refused = if dots.bare_newline()
-                            && self.session.policy().bare_newline == BareNewline::Reject
-                        {
-                            Some(reply::BARE_NEWLINE)
-                        } else {
-                            (dots.size() > self.session.policy().max_size)
-                                .then_some(reply::TOO_LARGE)
-                        };
-                        self.commit(refused);
+                    Ok(Fed::End { used }) => {
+                        self.input = input[used..].to_vec();
+                        self.finish();
                         true
                     }
+                    Err(refused) => self.close(&refused),
                 }
             }
             Mode::Chunk { left, last } => {
                 let octets = self.take(left);
-                self.content.extend_from_slice(&octets);
                 let left = left - octets.len() as u64;
+                if let Err(refused) = self.message.as_mut().unwrap().feed(&octets) {
+                    return self.close(&refused);
+                }
                 if left > 0 {
                     self.mode = Mode::Chunk { left, last };
                     return false;
                 }
                 if last {
-                    self.commit(None);
+                    self.finish();
                 } else {
                     let step = self.session.chunk_received();
                     step.reply.unwrap().render(&mut self.output);
@@ -207,6 +165,21 @@ impl Memory {
         }
     }
 
+    fn close(&mut self, refused: &Reply) -> bool {
+        refused.render(&mut self.output);
+        self.closed = true;
+        false
+    }
+
+    fn finish(&mut self) {
+        let outcome = self.message.take().unwrap().finish(&self.session);
+        let (replies, next) = self.session.finish(outcome.replies);
+        for reply in &replies {
+            reply.render(&mut self.output);
+        }
+        self.closed = next == Next::Close;
+    }
+
     fn take(&mut self, most: u64) -> Vec<u8> {
         let count = self
             .input
@@ -220,21 +193,16 @@ impl Memory {
         let input = std::mem::take(&mut self.input);
         match self.lines.take(&input, |start| session.line_limit(start)) {
             Taken::Line { line, used } => {
-                let step = self.session.line(line, input.len() > used, &mut self.world);
+                let mut backend = ServerBackend {
+                    directory: &self.directory,
+                    store: &self.store,
+                };
+                let step = self.session.line(line, input.len() > used, &mut backend);
                 if let Some(reply) = step.reply {
                     reply.render(&mut self.output);
                 }
                 self.input = input[used..].to_vec();
-                self.mode = match step.next {
-                    Next::Command => Mode::Lines,
-                    Next::Data => Mode::Data(Dots::new(self.session.policy().bare_newline)),
-                    Next::Chunk { size, last } => Mode::Chunk { left: size, last },
-                    Next::Skip { size, reply } => Mode::Skip { left: size, reply },
-                    Next::StartTls | Next::Close => {
-                        self.closed = true;
-                        Mode::Lines
-                    }
-                };
+                self.next(step.next);
                 true
             }
             Taken::More { used } => {
@@ -248,64 +216,27 @@ impl Memory {
         }
     }
 
-    fn commit(&mut self, refused: Option<Reply>) {
-        let transaction = self.session.transaction().unwrap();
-        let counts: Vec<usize> = transaction
-            .recipients
-            .iter()
-            .map(|(_, t)| t.len())
-            .collect();
-        let targets = transaction
-            .recipients
-            .iter()
-            .flat_map(|(_, t)| t.clone())
-            .collect();
-        let binary = transaction.params.body == Some(BodyType::Binary);
-        let trace = Trace {
-            reverse_path: transaction.reverse_path.as_str(),
-            helo: self.session.helo().unwrap_or_default(),
-            peer: "memory",
-            hostname: "mx.test",
-            protocol: self.session.protocol(),
-            recipient: None,
-            user: None,
-            submission: false,
-        };
-        let form = if binary { Form::Binary } else { Form::Text };
-        let mut spool = self.world.store.begin(&trace, targets, form, None);
-        let content = std::mem::take(&mut self.content);
-        // BDAT's CRLF is LF on disk; what DATA's decoder gave has none left.
-        if binary {
-            spool.write(&content);
-        } else {
-            spool.write(
-                String::from_utf8_lossy(&content)
-                    .replace("\r\n", "\n")
-                    .as_bytes(),
-            );
+    fn next(&mut self, next: Next) {
+        if self.session.transaction().is_none() {
+            self.message = None;
         }
-        let lmtp = self.session.policy().service == Service::Lmtp;
-        let answer = |outcome: Result<mailslot::deliver::Delivered, Refusal>| match outcome {
-            Ok(delivered) => delivered.reply(),
-            Err(refusal) => refusal.reply,
-        };
-        let outcomes = match (refused, lmtp) {
-            (Some(refused), true) => vec![refused; counts.len()],
-            (Some(refused), false) => vec![refused],
-            (None, false) => vec![answer(spool.commit())],
-            (None, true) => {
-                let mut all = spool.commit_each().into_iter().map(answer);
-                counts
-                    .iter()
-                    .map(|&count| all.by_ref().take(count).last().unwrap())
-                    .collect()
+        self.mode = match next {
+            Next::Command => Mode::Lines,
+            Next::Data => {
+                self.message = Some(Message::data(&self.session, &self.store, ORIGIN));
+                Mode::Data
+            }
+            Next::Chunk { size, last } => {
+                let begin = || Message::chunked(&self.session, &self.store, ORIGIN);
+                self.message.get_or_insert_with(begin);
+                Mode::Chunk { left: size, last }
+            }
+            Next::Skip { size, reply } => Mode::Skip { left: size, reply },
+            Next::StartTls | Next::Close => {
+                self.closed = true;
+                Mode::Lines
             }
         };
-        let (replies, next) = self.session.finish(outcomes);
-        replies
-            .iter()
-            .for_each(|reply| reply.render(&mut self.output));
-        self.closed = next == Next::Close;
     }
 
     fn reply(&mut self) -> String {

@@ -1,0 +1,195 @@
+//! A message on its way in: the decoder of its content, the spool behind that, and the limits, up to the outcome. It is
+//! fed octets by whoever has them: no socket here, and no dialogue.
+
+use crate::deliver::{Delivered, Form, Spool, Store, Target, Trace};
+use crate::smtp::body::{BareNewline, Chunks, Dots, Fed};
+use crate::smtp::params::BodyType;
+use crate::smtp::policy::Service;
+use crate::smtp::reply::{self, Refusal, Reply};
+use crate::smtp::session::Session;
+use std::sync::Arc;
+
+/// What stands for an accepted recipient: the mailboxes its mail goes to.
+pub type Mailboxes = Vec<Arc<Target>>;
+
+/// A message between its DATA or first BDAT and its outcome.
+pub struct Message {
+    spool: Spool,
+    decoder: Decoder,
+    bare_newline: BareNewline,
+    /// Octets of the largest message that is taken.
+    limit: u64,
+    /// Decoded octets past the limit: they are dropped.
+    surplus: Vec<u8>,
+}
+
+enum Decoder {
+    Dots(Dots),
+    Chunks(Chunks),
+}
+
+/// What became of a message.
+pub struct Outcome {
+    /// The unique part of the file name, or none where nothing was to be delivered.
+    pub id: Option<String>,
+    /// One reply, or on LMTP one for each recipient.
+    pub replies: Vec<Reply>,
+    /// Octets of content, CRLF counted as two.
+    pub size: u64,
+}
+
+/// What the trace says that the session does not know.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    /// The client as Received names it.
+    pub peer: &'a str,
+    /// Whether Received names the user.
+    pub auth_header: bool,
+}
+
+impl Message {
+    /// A message after DATA.
+    pub fn data(session: &Session<Mailboxes>, store: &Store, origin: Origin<'_>) -> Self {
+        let dots = Dots::new(session.policy().bare_newline);
+        Self::begin(session, store, origin, Form::Text, Decoder::Dots(dots))
+    }
+
+    /// A message that comes in chunks.
+    pub fn chunked(session: &Session<Mailboxes>, store: &Store, origin: Origin<'_>) -> Self {
+        let body = session.transaction().and_then(|t| t.params.body);
+        let binary = body == Some(BodyType::Binary);
+        let form = if binary { Form::Binary } else { Form::Text };
+        let decoder = Decoder::Chunks(Chunks::new(binary));
+        Self::begin(session, store, origin, form, decoder)
+    }
+
+    fn begin(
+        session: &Session<Mailboxes>,
+        store: &Store,
+        origin: Origin<'_>,
+        form: Form,
+        decoder: Decoder,
+    ) -> Self {
+        let transaction = session.transaction();
+        let policy = session.policy();
+        let trace = Trace {
+            reverse_path: transaction.map_or("", |t| t.reverse_path.as_str()),
+            helo: session.helo().unwrap_or("unknown"),
+            peer: origin.peer,
+            hostname: &policy.hostname,
+            protocol: session.protocol(),
+            recipient: match transaction.map(|t| t.recipients.as_slice()) {
+                Some([(only, _)]) => Some(only.as_str()),
+                _ => None,
+            },
+            user: session.user().filter(|_| origin.auth_header),
+            submission: policy.service == Service::Submission,
+        };
+        let targets = recipients(session).flatten().cloned().collect();
+        let size = transaction.and_then(|t| t.params.size);
+        Self {
+            spool: store.begin(&trace, targets, form, size),
+            decoder,
+            bare_newline: policy.bare_newline,
+            limit: policy.max_size,
+            surplus: Vec::new(),
+        }
+    }
+
+    /// Takes content: to the lone dot after DATA, all of it as a chunk or a part of one with BDAT.
+    ///
+    /// # Errors
+    /// The reply to close with where the message has more than twice the size that is allowed.
+    pub fn feed(&mut self, input: &[u8]) -> Result<Fed, Reply> {
+        let fed = match &mut self.decoder {
+            Decoder::Dots(dots) if dots.size() <= self.limit => {
+                self.spool.decode(|out| dots.feed(input, out))
+            }
+            Decoder::Dots(dots) => {
+                self.surplus.clear();
+                dots.feed(input, &mut self.surplus)
+            }
+            Decoder::Chunks(chunks) => {
+                self.spool.decode(|out| chunks.feed(input, out));
+                Fed::More
+            }
+        };
+        if self.size() > self.limit.saturating_mul(2) {
+            return Err(reply::TOO_MUCH);
+        }
+        Ok(fed)
+    }
+
+    fn size(&self) -> u64 {
+        match &self.decoder {
+            Decoder::Dots(dots) => dots.size(),
+            Decoder::Chunks(chunks) => chunks.size(),
+        }
+    }
+
+    /// The end of the message: it is made durable, or refused for all.
+    pub fn finish(mut self, session: &Session<Mailboxes>) -> Outcome {
+        let each = session.policy().service == Service::Lmtp;
+        let size = self.size();
+        if let Some(refused) = self.refused() {
+            let count = if each { recipients(session).count() } else { 1 };
+            return Outcome {
+                id: None,
+                replies: vec![refused; count],
+                size,
+            };
+        }
+        if let Decoder::Chunks(chunks) = &mut self.decoder {
+            self.spool.decode(|out| chunks.finish(out));
+        }
+        let id = Some(self.spool.id().to_owned());
+        let replies = if each {
+            let counts: Vec<usize> = recipients(session).map(<[_]>::len).collect();
+            commit_each(self.spool, &counts)
+        } else {
+            vec![answer(self.spool.commit())]
+        };
+        Outcome { id, replies, size }
+    }
+
+    /// Why nobody gets it.
+    fn refused(&self) -> Option<Reply> {
+        match &self.decoder {
+            Decoder::Dots(dots)
+                if dots.bare_newline() && self.bare_newline == BareNewline::Reject =>
+            {
+                Some(reply::BARE_NEWLINE)
+            }
+            Decoder::Dots(_) | Decoder::Chunks(_) if self.size() > self.limit => {
+                Some(reply::TOO_LARGE)
+            }
+            Decoder::Dots(_) | Decoder::Chunks(_) => None,
+        }
+    }
+}
+
+/// The mailboxes of each recipient.
+fn recipients(session: &Session<Mailboxes>) -> impl Iterator<Item = &[Arc<Target>]> {
+    let transaction = session.transaction().into_iter();
+    transaction.flat_map(|t| t.recipients.iter().map(|(_, targets)| targets.as_slice()))
+}
+
+fn answer(outcome: Result<Delivered, Refusal>) -> Reply {
+    match outcome {
+        Ok(delivered) => delivered.reply(),
+        Err(refusal) => refusal.reply,
+    }
+}
+
+/// LMTP (RFC 2033 §4.2): a recipient with several mailboxes has the message where all of them have it.
+fn commit_each(spool: Spool, counts: &[usize]) -> Vec<Reply> {
+    let mut outcomes = spool.commit_each().into_iter().map(answer);
+    let mut replies = Vec::with_capacity(counts.len());
+    for &count in counts {
+        let own: Vec<Reply> = outcomes.by_ref().take(count).collect();
+        let worst = own.iter().find(|reply| reply.is_error());
+        let reply = worst.or_else(|| own.first()).cloned();
+        replies.push(reply.unwrap_or(reply::LOCAL_ERROR));
+    }
+    replies
+}
