@@ -15,7 +15,7 @@ use crate::smtp::line::{Lines, Taken};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
 use crate::state::{Live, ServerState, Snapshot};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, ServerConnection};
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -408,7 +408,10 @@ impl<'a> Conn<'a> {
 fn handshake(stream: Stream, config: Arc<ServerConfig>, deadline: Instant) -> io::Result<Stream> {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().stack_size(HANDSHAKE_STACK);
-        let thread = builder.spawn_scoped(scope, || stream.upgrade(config, deadline))?;
+        let thread = builder.spawn_scoped(scope, || {
+            let tls = ServerConnection::new(config).map_err(io::Error::other)?;
+            stream.upgrade(tls.into(), deadline)
+        })?;
         let ended = thread.join();
         ended.unwrap_or_else(|_| Err(io::Error::other("the handshake ended in a panic")))
     })

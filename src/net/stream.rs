@@ -15,7 +15,7 @@
 //! timeout, `sendto` for greeting, EHLO and QUIT, `recvfrom` for the latter two, and `close`.
 
 use nix::sys::socket::{MsgFlags, send};
-use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{Connection, ProtocolVersion};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -99,7 +99,7 @@ impl Socket {
 /// A socket and its buffers.
 pub struct Stream {
     wire: Wire,
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Box<Connection>>,
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -219,19 +219,19 @@ impl Stream {
         Ok(octets)
     }
 
-    /// Makes TLS of a clear stream, by `deadline`. The old stream is consumed, and with it any
+    /// Upgrades a clear stream to TLS, as server or as client, by `deadline`. The old stream is consumed, and with it any
     /// plaintext that it might still hold (RFC 3207 §4.2).
     ///
     /// # Errors
     /// `InvalidInput` where plaintext was waiting, else why the handshake failed.
     #[inline(never)]
-    pub fn upgrade(mut self, config: Arc<ServerConfig>, deadline: Instant) -> io::Result<Self> {
+    pub fn upgrade(mut self, tls: Connection, deadline: Instant) -> io::Result<Self> {
         self.flush(deadline)?;
         if !self.input().is_empty() || self.tls.is_some() {
             return Err(ErrorKind::InvalidInput.into());
         }
         let mut wire = self.wire;
-        let mut tls = Box::new(ServerConnection::new(config).map_err(io::Error::other)?);
+        let mut tls = Box::new(tls);
         wire.deadline = deadline;
         while tls.is_handshaking() {
             if tls.wants_write() {
@@ -284,11 +284,7 @@ impl Stream {
 }
 
 /// Decrypts what came, and reads on until there is something.
-fn read_plaintext(
-    tls: &mut ServerConnection,
-    wire: &mut Wire,
-    room: &mut [u8],
-) -> io::Result<usize> {
+fn read_plaintext(tls: &mut Connection, wire: &mut Wire, room: &mut [u8]) -> io::Result<usize> {
     loop {
         match tls.reader().read(room) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
@@ -299,7 +295,7 @@ fn read_plaintext(
 }
 
 /// Reads from the socket once; what TLS itself wants to answer goes out. 0 is the end.
-fn read_records(tls: &mut ServerConnection, wire: &mut Wire) -> io::Result<usize> {
+fn read_records(tls: &mut Connection, wire: &mut Wire) -> io::Result<usize> {
     let octets = tls.read_tls(wire)?;
     let state = tls.process_new_packets();
     if tls.wants_write() {
@@ -313,7 +309,7 @@ fn read_records(tls: &mut ServerConnection, wire: &mut Wire) -> io::Result<usize
     Ok(octets)
 }
 
-fn send_records(tls: &mut ServerConnection, wire: &mut Wire) -> io::Result<()> {
+fn send_records(tls: &mut Connection, wire: &mut Wire) -> io::Result<()> {
     while tls.wants_write() {
         if tls.write_tls(wire)? == 0 {
             return Err(ErrorKind::WriteZero.into());
