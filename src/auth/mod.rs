@@ -8,6 +8,7 @@
 //! passwords are UTF-8 without control characters; SASLprep's mappings (RFC 4013) are not applied, so a password outside
 //! ASCII must be typed in the form in which it was hashed.
 
+pub mod client;
 mod cram;
 pub mod crypt;
 pub mod decoy;

@@ -308,7 +308,11 @@ pub(super) fn rounds(iterations: u32) -> NonZeroU32 {
     NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN)
 }
 
-fn stretch(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> Zeroizing<[u8; KEY]> {
+pub(super) fn stretch(
+    password: &[u8],
+    salt: &[u8],
+    iterations: NonZeroU32,
+) -> Zeroizing<[u8; KEY]> {
     let mut out = Zeroizing::new([0; KEY]);
     pbkdf2::derive(
         pbkdf2::PBKDF2_HMAC_SHA256,

@@ -1,0 +1,237 @@
+//! The client's side of AUTH: which of the offered mechanisms is used, and how its exchange runs. Pure as the server's side
+//! is: challenges and responses are plain octets, and the nonce is given.
+
+use std::num::NonZeroU32;
+
+use zeroize::Zeroizing;
+
+use super::Mechanism;
+use super::md5::Hmac;
+use super::password::{hmac_sha256, sha256, stretch};
+use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
+
+/// Rounds of PBKDF2 that a server may ask for: more would be an attack on this host's time.
+const MAX_ITERATIONS: u32 = 1_000_000;
+const UNASKED: &str = "a challenge too many";
+
+/// What a client uses, the strongest first; what each needs beside the password.
+const STRONGEST: &[(Mechanism, Needs)] = &[
+    (Mechanism::ScramSha256Plus, Needs::Binding),
+    (Mechanism::ScramSha256, Needs::Nothing),
+    (Mechanism::CramMd5, Needs::Nothing),
+    (Mechanism::Plain, Needs::Tls),
+    (Mechanism::Login, Needs::Tls),
+];
+
+enum Needs {
+    Nothing,
+    Tls,
+    Binding,
+}
+
+/// The strongest of the offered mechanisms that can be used: PLAIN and LOGIN in TLS only, PLUS where there is a channel
+/// binding.
+pub fn choose(offered: &[Mechanism], tls: bool, binding: bool) -> Option<Mechanism> {
+    let usable = |needs: &Needs| match needs {
+        Needs::Nothing => true,
+        Needs::Tls => tls,
+        Needs::Binding => binding,
+    };
+    let mut rows = STRONGEST.iter();
+    let row = rows.find(|(mechanism, needs)| offered.contains(mechanism) && usable(needs));
+    row.map(|(mechanism, _)| *mechanism)
+}
+
+/// One run of a mechanism.
+#[derive(Debug)]
+pub struct Login {
+    state: State,
+}
+
+enum State {
+    Plain(Zeroizing<Vec<u8>>),
+    /// What is to be said to the next challenges, the last first.
+    Login(Vec<Zeroizing<Vec<u8>>>),
+    Cram {
+        user: String,
+        password: Zeroizing<Vec<u8>>,
+    },
+    ScramFirst(Scram),
+    ScramFinal {
+        /// The signature that proves that the server knows the password.
+        signature: [u8; 32],
+    },
+    /// Everything was said, and what the server has to prove is proven.
+    Done,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("State")
+    }
+}
+
+/// Before the server's first message (RFC 5802 §5).
+struct Scram {
+    /// gs2-header (RFC 5802 §7).
+    header: &'static str,
+    binding: Vec<u8>,
+    bare: String,
+    nonce: String,
+    password: Zeroizing<Vec<u8>>,
+}
+
+impl Login {
+    /// Begins. `offered` are all mechanisms of the server: a client that could bind, and is not offered to, says so, which
+    /// tells a server that did offer it of an attack (RFC 5802 §6).
+    pub fn start(
+        mechanism: Mechanism,
+        (user, password): (&str, &str),
+        offered: &[Mechanism],
+        exporter: Option<&[u8]>,
+        nonce: String,
+    ) -> Self {
+        let secret = Zeroizing::new(password.as_bytes().to_vec());
+        let state = match mechanism {
+            Mechanism::Login => {
+                State::Login(vec![secret, Zeroizing::new(user.as_bytes().to_vec())])
+            }
+            Mechanism::CramMd5 => State::Cram {
+                user: user.to_owned(),
+                password: secret,
+            },
+            Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => {
+                let plus = mechanism == Mechanism::ScramSha256Plus;
+                let header = match exporter {
+                    Some(_) if plus => "p=tls-exporter,,",
+                    Some(_) if !offered.contains(&Mechanism::ScramSha256Plus) => "y,,",
+                    _ => "n,,",
+                };
+                let binding = exporter.filter(|_| plus).unwrap_or_default().to_vec();
+                let name = user.replace('=', "=3D").replace(',', "=2C");
+                State::ScramFirst(Scram {
+                    header,
+                    binding,
+                    bare: format!("n={name},r={nonce}"),
+                    nonce,
+                    password: secret,
+                })
+            }
+            _ => {
+                let octets = [b"\0", user.as_bytes(), b"\0", password.as_bytes()].concat();
+                State::Plain(Zeroizing::new(octets))
+            }
+        };
+        Self { state }
+    }
+
+    /// What goes with the AUTH command, where the client speaks first.
+    pub fn initial(&mut self) -> Option<Zeroizing<Vec<u8>>> {
+        match &self.state {
+            State::Plain(octets) => {
+                let octets = octets.clone();
+                self.state = State::Done;
+                Some(octets)
+            }
+            State::ScramFirst(scram) => {
+                let first = format!("{}{}", scram.header, scram.bare);
+                Some(Zeroizing::new(first.into_bytes()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The response to a challenge.
+    ///
+    /// # Errors
+    /// What is wrong with the challenge: the exchange is to be cancelled.
+    pub fn step(&mut self, challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
+        match &mut self.state {
+            State::Login(answers) => {
+                let answer = answers.pop().ok_or(UNASKED)?;
+                if answers.is_empty() {
+                    self.state = State::Done;
+                }
+                Ok(answer)
+            }
+            State::Cram { user, password } => {
+                let digest = Hmac::new(password).sign(challenge);
+                let hex: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+                let response = format!("{user} {hex}").into_bytes();
+                self.state = State::Done;
+                Ok(Zeroizing::new(response))
+            }
+            State::ScramFirst(scram) => {
+                let (response, signature) = scram.answer(challenge)?;
+                self.state = State::ScramFinal { signature };
+                Ok(response)
+            }
+            State::ScramFinal { signature } => {
+                verify(signature, challenge)?;
+                self.state = State::Done;
+                Ok(Zeroizing::default())
+            }
+            State::Plain(_) | State::Done => Err(UNASKED),
+        }
+    }
+
+    /// Whether a success may be believed.
+    ///
+    /// # Errors
+    /// A success before the exchange is over: with SCRAM, before the server has proven that it knows the password.
+    pub fn proven(&self) -> Result<(), &'static str> {
+        match self.state {
+            State::Done => Ok(()),
+            State::ScramFirst(_) | State::ScramFinal { .. } => {
+                Err("the server did not prove that it knows the password")
+            }
+            _ => Err("a success before the exchange was over"),
+        }
+    }
+}
+
+impl Scram {
+    /// Server-first in; client-final and the signature to come out (RFC 5802 §3).
+    fn answer(&self, challenge: &[u8]) -> Result<(Zeroizing<Vec<u8>>, [u8; 32]), &'static str> {
+        let wrong = "not a message of SCRAM";
+        let first = std::str::from_utf8(challenge).map_err(|_| wrong)?;
+        let mut parts = first.split(',');
+        let mut part = |name: &str| parts.next().and_then(|p| p.strip_prefix(name)).ok_or(wrong);
+        let (nonce, salt, rounds) = (part("r=")?, part("s=")?, part("i=")?);
+        if nonce.len() <= self.nonce.len() || !nonce.starts_with(&self.nonce) {
+            return Err("the server's nonce does not extend this side's");
+        }
+        let salt = base64_decode(salt.as_bytes()).ok_or(wrong)?;
+        let rounds = rounds.parse::<NonZeroU32>().map_err(|_| wrong)?;
+        if rounds.get() > MAX_ITERATIONS {
+            return Err("the server asks for too many iterations");
+        }
+
+        let salted = stretch(&self.password, &salt, rounds);
+        let client_key = Zeroizing::new(hmac_sha256(salted.as_slice(), b"Client Key"));
+        let server_key = Zeroizing::new(hmac_sha256(salted.as_slice(), b"Server Key"));
+        let bound = base64_encode(&[self.header.as_bytes(), &self.binding].concat());
+        let without_proof = format!("c={bound},r={nonce}");
+        let message = format!("{},{first},{without_proof}", self.bare);
+        let mut proof = hmac_sha256(&sha256(client_key.as_slice()), message.as_bytes());
+        for (octet, key) in proof.iter_mut().zip(client_key.iter()) {
+            *octet ^= key;
+        }
+        let last = format!("{without_proof},p={}", base64_encode(&proof));
+        let signature = hmac_sha256(server_key.as_slice(), message.as_bytes());
+        Ok((Zeroizing::new(last.into_bytes()), signature))
+    }
+}
+
+/// Server-final: `v=` and the signature.
+fn verify(signature: &[u8; 32], message: &[u8]) -> Result<(), &'static str> {
+    let wrong = "the server's signature is wrong";
+    let coded = message.strip_prefix(b"v=").ok_or(wrong)?;
+    let coded = coded.split(|&octet| octet == b',').next().ok_or(wrong)?;
+    let said = base64_decode(coded).ok_or(wrong)?;
+    if constant_time_eq(&said, signature) {
+        Ok(())
+    } else {
+        Err(wrong)
+    }
+}

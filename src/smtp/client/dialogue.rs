@@ -1,0 +1,456 @@
+//! The client's dialogue: greeting, EHLO, STARTTLS, AUTH, transactions, QUIT. Replies come in by [`Client::input`], commands
+//! go out by [`Client::output`], and [`Client::want`] says what the driver has to do next.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::envelope::Envelope;
+use super::extensions::Extensions;
+use super::outcome::{Failure, Outcome, Stage};
+use super::reply::{RemoteReply, Replies};
+use super::transaction::{Flow, Transaction};
+use crate::auth::client::{Login, choose};
+use crate::encoding::{base64_decode, base64_encode};
+
+/// RFC 3207 §4.2: what came in the clear behind the reply to STARTTLS is somebody else's.
+const INJECTED: &str = "input after the reply to STARTTLS";
+
+/// Which use STARTTLS is put to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsUse {
+    /// None.
+    Never,
+    /// Where it is offered.
+    Offered,
+    /// Nothing is sent without it.
+    Required,
+}
+
+/// A name and a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The login name.
+    pub user: String,
+    /// The password.
+    pub password: Zeroizing<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({})", self.user)
+    }
+}
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// LMTP instead of SMTP.
+    pub lmtp: bool,
+    /// The name in EHLO.
+    pub hostname: String,
+    /// STARTTLS.
+    pub tls: TlsUse,
+    /// Who to log in as; with it nothing is sent before the login has succeeded.
+    pub login: Option<Credentials>,
+    /// Fresh, unpredictable, printable text without commas, for SCRAM.
+    pub nonce: String,
+}
+
+/// How the octets go over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// As they are.
+    Clear,
+    /// In TLS.
+    Tls {
+        /// The `tls-exporter` value (RFC 9266), where it could be had.
+        exporter: Option<Vec<u8>>,
+        /// Whether the server's certificate is known to be its own.
+        verified: bool,
+    },
+}
+
+/// What the driver has to do next, after it has sent the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Read; no longer than [`Stage::limit`].
+    Reply(Stage),
+    /// Do a TLS handshake, then call [`Client::tls_started`].
+    StartTls,
+    /// Hand over the content by [`Client::content`], then call [`Client::content_end`].
+    Content,
+    /// Begin a transaction, or quit.
+    Ready,
+    /// Close the connection.
+    Closed,
+}
+
+#[derive(Debug)]
+enum State {
+    Greeting,
+    /// EHLO or LHLO was sent; or HELO, after EHLO was not understood.
+    Hello {
+        helo: bool,
+    },
+    StartTls,
+    Handshake,
+    Auth(Box<Login>),
+    Ready,
+    Commands(Box<Transaction>),
+    Content(Box<Transaction>),
+    End(Box<Transaction>),
+    /// The reply to an empty message for nobody.
+    NobodysEnd(Box<Transaction>),
+    Quit,
+    Closed,
+}
+
+/// The client's side of a connection.
+#[derive(Debug)]
+pub struct Client {
+    settings: Settings,
+    channel: Channel,
+    state: State,
+    replies: Replies,
+    output: Vec<u8>,
+    offered: Extensions,
+    /// A transaction did not reach its end: RSET goes before the next.
+    reset: bool,
+    outcomes: Option<Vec<Outcome>>,
+    failure: Option<Failure>,
+}
+
+impl Client {
+    /// A client on a fresh connection, before the greeting.
+    pub const fn new(settings: Settings, channel: Channel) -> Self {
+        Self {
+            settings,
+            channel,
+            state: State::Greeting,
+            replies: Replies::new(),
+            output: Vec::new(),
+            offered: Extensions::NONE,
+            reset: false,
+            outcomes: None,
+            failure: None,
+        }
+    }
+
+    /// What the driver has to do next.
+    pub fn want(&self) -> Want {
+        match &self.state {
+            State::Handshake => Want::StartTls,
+            State::Content(_) => Want::Content,
+            State::Ready => Want::Ready,
+            State::Closed => Want::Closed,
+            _ => Want::Reply(self.stage()),
+        }
+    }
+
+    /// Octets to be sent; the driver takes them out.
+    pub const fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// What the server offers.
+    pub const fn extensions(&self) -> &Extensions {
+        &self.offered
+    }
+
+    /// The outcomes of the transaction that has ended, once.
+    pub const fn take_outcomes(&mut self) -> Option<Vec<Outcome>> {
+        self.outcomes.take()
+    }
+
+    /// Why the connection is closed; nothing where that was this side's wish.
+    pub const fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// Where the dialogue is.
+    pub fn stage(&self) -> Stage {
+        match &self.state {
+            State::Greeting => Stage::Greeting,
+            State::Hello { .. } => Stage::Hello,
+            State::StartTls | State::Handshake => Stage::StartTls,
+            State::Auth(_) => Stage::Auth,
+            State::Ready => Stage::Idle,
+            State::Commands(transaction) => transaction.stage(),
+            State::Content(_) => Stage::Content,
+            State::End(_) | State::NobodysEnd(_) => Stage::End,
+            State::Quit | State::Closed => Stage::Quit,
+        }
+    }
+
+    /// Begins a transaction. Its outcomes are there when [`Self::want`] is `Ready` or `Closed` again.
+    pub fn begin(&mut self, envelope: Envelope) {
+        self.outcomes = None;
+        let verified = matches!(self.channel, Channel::Tls { verified: true, .. });
+        let lmtp = self.settings.lmtp;
+        let mut transaction = Transaction::new(envelope, &self.offered, lmtp, verified, self.reset);
+        if !matches!(self.state, State::Ready) {
+            let failure = self.failure.clone();
+            let failure = failure.unwrap_or_else(|| Failure::Protocol(self.stage(), "not ready"));
+            transaction.settle(&failure.outcome());
+            self.outcomes = Some(transaction.outcomes());
+            return;
+        }
+        let flow = transaction.advance(&mut self.output);
+        self.proceed(Box::new(transaction), flow);
+    }
+
+    /// The next piece of the content, as it is stored.
+    pub fn content(&mut self, piece: &[u8]) {
+        if let State::Content(transaction) = &mut self.state {
+            transaction.content(piece, &mut self.output);
+        }
+    }
+
+    /// The content has ended. One that is not as long as its envelope said is never completed.
+    pub fn content_end(&mut self) {
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Content(mut transaction) => {
+                let before = self.output.len();
+                let whole = transaction.content_end(&mut self.output);
+                self.state = State::End(transaction);
+                if !whole {
+                    self.output.truncate(before);
+                    let why = "the content is not as long as announced".to_owned();
+                    self.close(Failure::Lost(Stage::Content, why));
+                }
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// Says QUIT.
+    pub fn quit(&mut self) {
+        if matches!(self.state, State::Ready) {
+            self.send("QUIT");
+            self.state = State::Quit;
+        }
+    }
+
+    /// The TLS handshake is done: what was learned before is forgotten (RFC 3207 §4.2).
+    pub fn tls_started(&mut self, exporter: Option<Vec<u8>>, verified: bool) {
+        if matches!(self.state, State::Handshake) {
+            self.channel = Channel::Tls { exporter, verified };
+            self.offered = Extensions::NONE;
+            self.hello();
+        }
+    }
+
+    /// The driver could not go on: end of the connection, silence, a failed handshake.
+    pub fn lost(&mut self, failure: Failure) {
+        if matches!(self.state, State::Quit) {
+            self.state = State::Closed;
+        } else if !matches!(self.state, State::Closed) {
+            self.close(failure);
+        }
+    }
+
+    /// Takes what the server sent.
+    pub fn input(&mut self, mut octets: &[u8]) {
+        while !octets.is_empty() && !matches!(self.state, State::Closed) {
+            match self.replies.take(&mut octets) {
+                Ok(Some(reply)) => self.reply(&reply, octets.is_empty()),
+                Ok(None) => {}
+                Err(why) => self.close(Failure::Protocol(self.stage(), why)),
+            }
+        }
+        if matches!(self.state, State::Handshake) && !self.replies.is_empty() {
+            self.close(Failure::Protocol(Stage::StartTls, INJECTED));
+        }
+    }
+
+    /// One reply; `alone` says that nothing came behind it.
+    fn reply(&mut self, reply: &RemoteReply, alone: bool) {
+        if reply.code() == 421 && !matches!(self.state, State::Quit) {
+            return self.service_closing(reply);
+        }
+        let class = reply.code() / 100;
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Greeting if reply.code() == 220 => self.hello(),
+            State::Greeting => self.refused(Stage::Greeting, reply),
+            State::Hello { helo } => self.hello_reply(reply, helo),
+            State::StartTls if reply.code() == 220 && alone => self.state = State::Handshake,
+            State::StartTls if reply.code() == 220 => {
+                self.close(Failure::Protocol(Stage::StartTls, INJECTED));
+            }
+            State::StartTls => {
+                self.leave(Failure::Tls(format!(
+                    "STARTTLS answered by: {}",
+                    reply.text()
+                )));
+            }
+            State::Auth(login) => self.auth_reply(login, reply),
+            State::Commands(mut transaction) => match transaction.reply(reply, &mut self.output) {
+                Ok(flow) => self.proceed(transaction, flow),
+                Err(failure) => self.fail(transaction, failure),
+            },
+            State::End(mut transaction) => match transaction.end_reply(reply) {
+                Ok(Flow::More) => self.state = State::End(transaction),
+                Ok(flow) => self.proceed(transaction, flow),
+                Err(failure) => self.fail(transaction, failure),
+            },
+            State::NobodysEnd(transaction) => self.proceed(transaction, Flow::Over(true)),
+            // A verdict before the end: the rest of the content need not be sent, nor can it be left out.
+            State::Content(mut transaction) if class >= 4 => {
+                transaction.settle(&Outcome::of_reply(reply));
+                self.fail(transaction, Failure::Refused(Stage::Content, reply.clone()));
+            }
+            State::Quit | State::Closed => {}
+            state @ (State::Content(_) | State::Handshake | State::Ready) => {
+                self.state = state;
+                self.close(Failure::Protocol(self.stage(), "a reply to nothing"));
+            }
+        }
+    }
+
+    /// RFC 5321 §3.8: 421 may be the answer to anything, and to nothing.
+    fn service_closing(&mut self, reply: &RemoteReply) {
+        self.close(Failure::Refused(self.stage(), reply.clone()));
+    }
+
+    fn proceed(&mut self, transaction: Box<Transaction>, flow: Flow) {
+        self.state = match flow {
+            Flow::More => State::Commands(transaction),
+            Flow::Content => State::Content(transaction),
+            Flow::NobodysEnd => State::NobodysEnd(transaction),
+            Flow::Over(reached_end) => {
+                self.reset = !reached_end;
+                self.outcomes = Some(transaction.outcomes());
+                State::Ready
+            }
+        };
+    }
+
+    fn send(&mut self, line: &str) {
+        self.output.extend_from_slice(line.as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+    }
+
+    fn hello(&mut self) {
+        let verb = if self.settings.lmtp { "LHLO" } else { "EHLO" };
+        self.send(&format!("{verb} {}", self.settings.hostname));
+        self.state = State::Hello { helo: false };
+    }
+
+    fn hello_reply(&mut self, reply: &RemoteReply, helo: bool) {
+        match reply.code() {
+            200..=299 => {
+                if !helo {
+                    self.offered = Extensions::parse(reply);
+                }
+                self.secure();
+            }
+            500 | 502 if !helo && !self.settings.lmtp => {
+                self.send(&format!("HELO {}", self.settings.hostname));
+                self.state = State::Hello { helo: true };
+            }
+            _ => self.refused(Stage::Hello, reply),
+        }
+    }
+
+    /// STARTTLS where it is to be, then the login.
+    fn secure(&mut self) {
+        let clear = self.channel == Channel::Clear;
+        match (self.settings.tls, self.offered.starttls) {
+            (TlsUse::Offered | TlsUse::Required, true) if clear => {
+                self.send("STARTTLS");
+                self.state = State::StartTls;
+            }
+            (TlsUse::Required, false) if clear => {
+                self.leave(Failure::Tls("STARTTLS is not offered".to_owned()));
+            }
+            _ => self.login(),
+        }
+    }
+
+    fn login(&mut self) {
+        let Some(credentials) = &self.settings.login else {
+            self.state = State::Ready;
+            return;
+        };
+        let (tls, exporter) = match &self.channel {
+            Channel::Clear => (false, None),
+            Channel::Tls { exporter, .. } => (true, exporter.as_deref()),
+        };
+        let offered = &self.offered.auth;
+        let Some(mechanism) = choose(offered, tls, exporter.is_some()) else {
+            let why = if tls || offered.is_empty() {
+                "no mechanism that can be used is offered"
+            } else {
+                "the password is not sent without TLS, and no other mechanism is offered"
+            };
+            return self.leave(Failure::Auth(why.to_owned()));
+        };
+        let pair = (credentials.user.as_str(), credentials.password.as_str());
+        let nonce = self.settings.nonce.clone();
+        let mut login = Box::new(Login::start(mechanism, pair, offered, exporter, nonce));
+        let line = match login.initial() {
+            None => format!("AUTH {mechanism}"),
+            Some(octets) if octets.is_empty() => format!("AUTH {mechanism} ="),
+            Some(octets) => format!("AUTH {mechanism} {}", base64_encode(&octets)),
+        };
+        self.send(&line);
+        self.state = State::Auth(login);
+    }
+
+    fn auth_reply(&mut self, mut login: Box<Login>, reply: &RemoteReply) {
+        match reply.code() {
+            334 => {
+                let text = reply.lines().first().map_or("", String::as_str);
+                let step = base64_decode(text.trim().as_bytes())
+                    .ok_or("a challenge that is not base64")
+                    .and_then(|challenge| login.step(&challenge));
+                match step {
+                    Ok(response) => {
+                        self.send(&base64_encode(&response));
+                        self.state = State::Auth(login);
+                    }
+                    Err(why) => {
+                        self.send("*");
+                        self.leave(Failure::Auth(why.to_owned()));
+                    }
+                }
+            }
+            235 => match login.proven() {
+                Ok(()) => self.state = State::Ready,
+                Err(why) => self.leave(Failure::Auth(why.to_owned())),
+            },
+            _ => self.leave(Failure::Auth(reply.text())),
+        }
+    }
+
+    fn refused(&mut self, stage: Stage, reply: &RemoteReply) {
+        self.leave(Failure::Refused(stage, reply.clone()));
+    }
+
+    /// Ends a connection on which the server still listens.
+    fn leave(&mut self, failure: Failure) {
+        self.send("QUIT");
+        self.close(failure);
+    }
+
+    fn fail(&mut self, transaction: Box<Transaction>, failure: Failure) {
+        self.state = State::Commands(transaction);
+        self.close(failure);
+    }
+
+    /// Ends the connection; recipients without an outcome are put off.
+    fn close(&mut self, failure: Failure) {
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Commands(mut transaction)
+            | State::Content(mut transaction)
+            | State::End(mut transaction)
+            | State::NobodysEnd(mut transaction) => {
+                transaction.settle(&failure.outcome());
+                self.outcomes = Some(transaction.outcomes());
+            }
+            _ => {}
+        }
+        self.failure = Some(failure);
+    }
+}

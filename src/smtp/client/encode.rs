@@ -1,0 +1,68 @@
+//! Content on its way out: line ends become CRLF and dots at the start of a line are doubled for DATA (RFC 5321 §4.5.2);
+//! behind BDAT only the line ends are spelled out (RFC 3030 §2). The content is never changed otherwise.
+
+/// The encoder of one message, fed in pieces of any size.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    /// DATA, where dots are doubled and the end is a lone dot; else BDAT.
+    dots: bool,
+    /// Whether line ends are stored as LF.
+    lf: bool,
+    line_start: bool,
+    after_cr: bool,
+    /// Octets of content that went out, without doubled dots.
+    sent: u64,
+}
+
+impl Encoder {
+    pub(super) const fn new(dots: bool, lf: bool) -> Self {
+        Self {
+            dots,
+            lf,
+            line_start: true,
+            after_cr: false,
+            sent: 0,
+        }
+    }
+
+    /// Appends the next piece to `out`.
+    pub(super) fn feed(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        for line in piece.split_inclusive(|&octet| octet == b'\n') {
+            if self.dots && self.line_start && line.first() == Some(&b'.') {
+                out.push(b'.');
+            }
+            let text = line.strip_suffix(b"\n");
+            out.extend_from_slice(text.unwrap_or(line));
+            self.sent += text.unwrap_or(line).len() as u64;
+            let ended_in_cr = match text {
+                Some([]) => self.after_cr,
+                Some(text) => text.ends_with(b"\r"),
+                None => false,
+            };
+            self.after_cr = text.is_none() && line.ends_with(b"\r");
+            if text.is_some() {
+                let end: &[u8] = if self.lf { b"\r\n" } else { b"\n" };
+                out.extend_from_slice(end);
+                self.sent += end.len() as u64;
+            }
+            self.line_start = text.is_some() && (self.lf || ended_in_cr);
+        }
+    }
+
+    /// The end: the lone dot on a line of its own behind DATA, nothing behind BDAT.
+    pub(super) fn finish(&self, out: &mut Vec<u8>) {
+        if self.dots {
+            let end: &[u8] = if self.line_start {
+                b".\r\n"
+            } else {
+                b"\r\n.\r\n"
+            };
+            out.extend_from_slice(end);
+        }
+    }
+
+    /// Octets of content that went out, doubled dots not counted.
+    pub(super) const fn sent(&self) -> u64 {
+        self.sent
+    }
+}

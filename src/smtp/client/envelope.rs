@@ -1,0 +1,230 @@
+//! What is to be sent: addresses with their parameters, and what must be known of the content beforehand. Here MAIL and
+//! RCPT are spelled, and it is decided whether a server can take the message at all.
+
+use super::extensions::Extensions;
+use super::outcome::{Outcome, Status, Verdict};
+
+/// One recipient.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rcpt {
+    /// The forward-path without angle brackets.
+    pub path: String,
+    /// The value of NOTIFY (RFC 3461 §4.1).
+    pub notify: Option<String>,
+    /// The value of ORCPT, xtext as it goes over the wire (RFC 3461 §4.2).
+    pub orcpt: Option<String>,
+}
+
+/// A message's envelope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// The reverse-path without angle brackets, empty for `<>`.
+    pub reverse_path: String,
+    /// The recipients of this transaction.
+    pub recipients: Vec<Rcpt>,
+    /// What is known of the content.
+    pub content: Content,
+    /// Whether the header needs SMTPUTF8; addresses that do are seen here (RFC 6531).
+    pub smtputf8: bool,
+    /// Whether it may go over verified TLS only (RFC 8689).
+    pub requiretls: bool,
+    /// The value of RET (RFC 3461 §4.3).
+    pub ret: Option<String>,
+    /// The value of ENVID, xtext as it goes over the wire (RFC 3461 §4.4).
+    pub envid: Option<String>,
+}
+
+/// What must be known of the content before it is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// Octets over the wire, without stuffed dots (RFC 1870 §5).
+    pub wire: u64,
+    /// Octets above 127 are in it.
+    pub eight_bit: bool,
+    /// A CR or LF is in it that belongs to no line end.
+    pub bare: bool,
+    /// Octets above 127 are in the header section.
+    pub utf8_header: bool,
+    /// Whether it is stored octet for octet; else an LF stands for each line end.
+    pub exact: bool,
+}
+
+/// Finds out a [`Content`] by looking at all of it once.
+#[derive(Debug)]
+pub struct Scan {
+    content: Content,
+    /// The octet before.
+    last: u8,
+    /// Octets of the present line, up to a few.
+    line: usize,
+    body: bool,
+}
+
+impl Scan {
+    /// A look at content that is stored octet for octet, or with LF line ends.
+    pub fn new(exact: bool) -> Self {
+        let content = Content {
+            exact,
+            ..Content::default()
+        };
+        Self {
+            content,
+            last: 0,
+            line: 0,
+            body: false,
+        }
+    }
+
+    /// Takes the next octets.
+    pub fn feed(&mut self, octets: &[u8]) {
+        self.content.wire += octets.len() as u64;
+        for &octet in octets {
+            match octet {
+                b'\n' => self.line_feed(),
+                _ => {
+                    self.content.bare |= self.last == b'\r';
+                    self.content.eight_bit |= octet > 127;
+                    self.content.utf8_header |= octet > 127 && !self.body;
+                    self.line += usize::from(octet != b'\r');
+                }
+            }
+            self.last = octet;
+        }
+    }
+
+    fn line_feed(&mut self) {
+        let after_cr = self.last == b'\r';
+        if self.content.exact {
+            self.content.bare |= !after_cr;
+        } else {
+            // The line end on the wire is CRLF; a CR before it stands alone.
+            self.content.wire += 1;
+            self.content.bare |= after_cr;
+        }
+        self.body |= self.line == 0;
+        self.line = 0;
+    }
+
+    /// What was found.
+    pub fn finish(mut self) -> Content {
+        self.content.bare |= self.last == b'\r';
+        self.content
+    }
+}
+
+impl Envelope {
+    /// Whether an address or the header needs SMTPUTF8.
+    pub fn needs_utf8(&self) -> bool {
+        let recipients = self.recipients.iter();
+        self.smtputf8
+            || !self.reverse_path.is_ascii()
+            || recipients.into_iter().any(|rcpt| !rcpt.path.is_ascii())
+    }
+
+    /// Why a server with these extensions cannot be sent this message, where it cannot: it is never changed to fit.
+    /// `verified` says whether the connection is in TLS and the server's certificate is its own.
+    pub fn unfit(&self, offered: &Extensions, verified: bool) -> Option<Outcome> {
+        let content = &self.content;
+        let (status, text) = if self.requiretls && !(verified && offered.requiretls) {
+            let text =
+                "REQUIRETLS is asked for, and the next hop does not offer it in verified TLS";
+            (Status::new(5, 7, 30), text)
+        } else if self.needs_utf8() && !offered.smtputf8 {
+            let text = "The next hop does not take internationalized addresses or headers";
+            (Status::new(5, 6, 7), text)
+        } else if content.bare && !offered.chunking {
+            let text = "The message has a bare CR or LF, and the next hop does not offer CHUNKING";
+            (Status::new(5, 6, 3), text)
+        } else if content.eight_bit && !offered.eight_bit && !(content.bare && offered.binary) {
+            let text = "The message has 8-bit content, and the next hop does not offer 8BITMIME";
+            (Status::new(5, 6, 3), text)
+        } else if offered.max_size.is_some_and(|limit| content.wire > limit) {
+            let text = "The message is larger than the next hop takes";
+            (Status::new(5, 3, 4), text)
+        } else if !is_path(&self.reverse_path) || !self.values_are_safe() {
+            let text = "The envelope sender or its parameters cannot be sent";
+            (Status::new(5, 1, 7), text)
+        } else {
+            return None;
+        };
+        Some(Outcome::local(Verdict::Failed, status, text))
+    }
+
+    fn values_are_safe(&self) -> bool {
+        [&self.ret, &self.envid]
+            .into_iter()
+            .flatten()
+            .all(|v| is_value(v))
+    }
+
+    /// The MAIL command, without its CRLF.
+    pub fn mail(&self, offered: &Extensions) -> String {
+        let mut line = format!("MAIL FROM:<{}>", self.reverse_path);
+        if offered.size {
+            line.push_str(&format!(" SIZE={}", self.content.wire));
+        }
+        if self.content.bare && offered.binary {
+            line.push_str(" BODY=BINARYMIME");
+        } else if self.content.eight_bit && offered.eight_bit {
+            line.push_str(" BODY=8BITMIME");
+        }
+        if self.needs_utf8() {
+            line.push_str(" SMTPUTF8");
+        }
+        if self.requiretls {
+            line.push_str(" REQUIRETLS");
+        }
+        if offered.dsn {
+            parameter(&mut line, "RET", self.ret.as_deref());
+            parameter(&mut line, "ENVID", self.envid.as_deref());
+        }
+        line
+    }
+}
+
+impl Rcpt {
+    /// Why it cannot be named to a server, where it cannot.
+    pub fn unfit(&self) -> Option<Outcome> {
+        let values = [&self.notify, &self.orcpt];
+        let safe = !self.path.is_empty()
+            && is_path(&self.path)
+            && values.into_iter().flatten().all(|v| is_value(v));
+        let status = Status::new(5, 1, 3);
+        (!safe).then(|| {
+            Outcome::local(
+                Verdict::Failed,
+                status,
+                "The recipient's address cannot be sent",
+            )
+        })
+    }
+
+    /// The RCPT command, without its CRLF.
+    pub fn rcpt(&self, offered: &Extensions) -> String {
+        let mut line = format!("RCPT TO:<{}>", self.path);
+        if offered.dsn {
+            parameter(&mut line, "NOTIFY", self.notify.as_deref());
+            parameter(&mut line, "ORCPT", self.orcpt.as_deref());
+        }
+        line
+    }
+}
+
+fn parameter(line: &mut String, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        line.push_str(&format!(" {name}={value}"));
+    }
+}
+
+/// Nothing that could end the path or the command line.
+fn is_path(path: &str) -> bool {
+    let quoted = path.starts_with('"');
+    path.len() <= 1_000
+        && !path.contains(|c: char| c.is_control() || !quoted && matches!(c, '<' | '>' | ' '))
+}
+
+/// The value of a parameter (RFC 5321 §4.1.2, RFC 6533 §3 for UTF-8 in ORCPT).
+fn is_value(value: &str) -> bool {
+    let fits = (1..=500).contains(&value.len());
+    fits && !value.contains(|c: char| c.is_control() || matches!(c, ' ' | '='))
+}

@@ -1,0 +1,103 @@
+//! What a server offers in its reply to EHLO or LHLO, parsed once.
+
+use super::reply::RemoteReply;
+use crate::auth::Mechanism;
+
+/// The extensions that a client makes use of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// SIZE is offered (RFC 1870).
+    pub size: bool,
+    /// The largest message in octets, where the server states one.
+    pub max_size: Option<u64>,
+    /// PIPELINING (RFC 2920).
+    pub pipelining: bool,
+    /// 8BITMIME (RFC 6152).
+    pub eight_bit: bool,
+    /// CHUNKING: BDAT (RFC 3030).
+    pub chunking: bool,
+    /// BINARYMIME, which wants CHUNKING (RFC 3030).
+    pub binary: bool,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// REQUIRETLS (RFC 8689).
+    pub requiretls: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
+    /// STARTTLS (RFC 3207).
+    pub starttls: bool,
+    /// Recipients a transaction may have: LIMITS RCPTMAX (RFC 9422).
+    pub rcpt_max: Option<usize>,
+    /// Mechanisms of AUTH that are known here (RFC 4954).
+    pub auth: Vec<Mechanism>,
+}
+
+/// Takes a keyword's parameters in.
+type Set = fn(&mut Extensions, &str);
+
+const KEYWORDS: &[(&str, Set)] = &[
+    ("SIZE", |all, words| {
+        all.size = true;
+        let number = words.split_whitespace().next().and_then(|w| w.parse().ok());
+        all.max_size = number.filter(|&octets: &u64| octets > 0);
+    }),
+    ("PIPELINING", |all, _| all.pipelining = true),
+    ("8BITMIME", |all, _| all.eight_bit = true),
+    ("CHUNKING", |all, _| all.chunking = true),
+    ("BINARYMIME", |all, _| all.binary = true),
+    ("SMTPUTF8", |all, _| all.smtputf8 = true),
+    ("REQUIRETLS", |all, _| all.requiretls = true),
+    ("DSN", |all, _| all.dsn = true),
+    ("STARTTLS", |all, _| all.starttls = true),
+    ("LIMITS", |all, words| {
+        let mut values = words.split_whitespace().filter_map(|word| {
+            let (name, value) = word.split_once('=')?;
+            let number = value.parse().ok().filter(|&count: &usize| count > 0);
+            name.eq_ignore_ascii_case("RCPTMAX").then_some(number)?
+        });
+        all.rcpt_max = values.next_back().or(all.rcpt_max);
+    }),
+    ("AUTH", |all, words| {
+        let known = words.split_whitespace().filter_map(Mechanism::parse);
+        for mechanism in known {
+            if !all.auth.contains(&mechanism) {
+                all.auth.push(mechanism);
+            }
+        }
+    }),
+];
+
+impl Extensions {
+    /// What a server offers that knows HELO only.
+    pub const NONE: Self = Self {
+        size: false,
+        max_size: None,
+        pipelining: false,
+        eight_bit: false,
+        chunking: false,
+        binary: false,
+        smtputf8: false,
+        requiretls: false,
+        dsn: false,
+        starttls: false,
+        rcpt_max: None,
+        auth: Vec::new(),
+    };
+
+    /// Reads the lines behind the first of a reply to EHLO or LHLO. Unknown keywords mean nothing.
+    pub fn parse(reply: &RemoteReply) -> Self {
+        let mut all = Self::NONE;
+        for line in reply.lines().iter().skip(1) {
+            // `AUTH=LOGIN` is how servers spelled it before RFC 2554.
+            let (word, rest) = line.split_once([' ', '=']).unwrap_or((line, ""));
+            let row = KEYWORDS
+                .iter()
+                .find(|(known, _)| known.eq_ignore_ascii_case(word));
+            if let Some((_, set)) = row {
+                set(&mut all, rest);
+            }
+        }
+        all.binary &= all.chunking;
+        all
+    }
+}

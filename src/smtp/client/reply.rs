@@ -1,0 +1,154 @@
+//! Replies as a client reads them (RFC 5321 §4.2): lines become replies, within bounds that no server can exceed.
+
+use super::outcome::Status;
+
+/// Octets of a reply line. RFC 5321 §4.5.3.1.5 allows 512; some servers send more.
+const MAX_LINE: usize = 2_048;
+/// Lines of a reply; EHLO's seldom has more than 20.
+const MAX_LINES: usize = 128;
+/// Octets of text kept of a reply.
+const MAX_TEXT: usize = 16 * 1024;
+
+/// What a server answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteReply {
+    code: u16,
+    lines: Vec<String>,
+}
+
+impl RemoteReply {
+    /// The three digits, 200 to 559.
+    pub const fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The text of each line, without the code; control characters are replaced.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// The enhanced status code (RFC 3463) that the reply begins with, or `X.0.0` of the code's class.
+    pub fn status(&self) -> Status {
+        let class = self.code / 100;
+        let word = self.lines.first().and_then(|line| line.split(' ').next());
+        let parsed = word.and_then(|word| word.parse::<Status>().ok());
+        parsed
+            .filter(|status| status.class == class)
+            .unwrap_or_else(|| Status::new(class, 0, 0))
+    }
+
+    /// Whether the reply bears an enhanced status code of its own.
+    pub fn has_status(&self) -> bool {
+        let word = self.lines.first().and_then(|line| line.split(' ').next());
+        word.is_some_and(|word| word.parse::<Status>().is_ok())
+    }
+
+    /// Code and text in one line, for the log and for reports.
+    pub fn text(&self) -> String {
+        format!("{} {}", self.code, self.lines.join(" "))
+            .trim_end()
+            .to_owned()
+    }
+}
+
+/// Why the input is not SMTP.
+type Malformed = &'static str;
+
+/// The splitter: octets in, whole replies out. What it holds is bounded by the limits of this file.
+#[derive(Debug, Default)]
+pub struct Replies {
+    buffer: Vec<u8>,
+    code: Option<u16>,
+    lines: Vec<String>,
+    kept: usize,
+}
+
+impl Replies {
+    /// No input yet.
+    pub const fn new() -> Self {
+        Self {
+            buffer: Vec::new(),
+            code: None,
+            lines: Vec::new(),
+            kept: 0,
+        }
+    }
+
+    /// Whether octets wait that belong to no whole reply yet, or to one not taken.
+    pub const fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.code.is_none()
+    }
+
+    /// Takes octets off the front of `input` up to the end of one reply, and returns it where it is whole.
+    ///
+    /// # Errors
+    /// A line or a reply too long, or a line that is not of the form `nnn text` or `nnn-text`.
+    pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<RemoteReply>, Malformed> {
+        while let Some(end) = input.iter().position(|&octet| octet == b'\n') {
+            let (line, rest) = input.split_at_checked(end + 1).unwrap_or((input, &[]));
+            self.push(line)?;
+            *input = rest;
+            let line = std::mem::take(&mut self.buffer);
+            if let Some(reply) = self.line(&line)? {
+                return Ok(Some(reply));
+            }
+        }
+        self.push(input)?;
+        *input = &[];
+        Ok(None)
+    }
+
+    fn push(&mut self, octets: &[u8]) -> Result<(), Malformed> {
+        if self.buffer.len().saturating_add(octets.len()) > MAX_LINE {
+            return Err("reply line too long");
+        }
+        self.buffer.extend_from_slice(octets);
+        Ok(())
+    }
+
+    /// One line with its end; some servers end it in a bare LF.
+    fn line(&mut self, line: &[u8]) -> Result<Option<RemoteReply>, Malformed> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let (code, last, text) = split(line).ok_or("not an SMTP reply")?;
+        if self.code.is_some_and(|known| known != code) {
+            return Err("different codes in one reply");
+        }
+        self.kept = self.kept.saturating_add(text.len());
+        if self.lines.len() >= MAX_LINES || self.kept > MAX_TEXT {
+            return Err("reply too long");
+        }
+
+        self.lines.push(printable(text));
+        self.code = Some(code);
+        if !last {
+            return Ok(None);
+        }
+        let lines = std::mem::take(&mut self.lines);
+        (self.code, self.kept) = (None, 0);
+        Ok(Some(RemoteReply { code, lines }))
+    }
+}
+
+/// Code, whether the reply ends here, and text: `Reply-code [ SP textstring ]` (RFC 5321 §4.2).
+fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
+    let (digits, rest) = line.split_at_checked(3)?;
+    let [b'2'..=b'5', b'0'..=b'5', b'0'..=b'9'] = digits else {
+        return None;
+    };
+    let code = digits
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    match rest.split_first() {
+        None => Some((code, true, rest)),
+        Some((b' ', text)) => Some((code, true, text)),
+        Some((b'-', text)) => Some((code, false, text)),
+        Some(_) => None,
+    }
+}
+
+/// Text that can stand in a log line or a report.
+fn printable(text: &[u8]) -> String {
+    let shown = |c: char| if c.is_control() { '?' } else { c };
+    String::from_utf8_lossy(text).chars().map(shown).collect()
+}

@@ -1,0 +1,300 @@
+//! Greeting, EHLO, STARTTLS, AUTH, and servers that do not keep to the protocol.
+
+use super::*;
+use zeroize::Zeroizing;
+
+#[test]
+fn helo_where_ehlo_is_not_known() {
+    for code in ["500", "502"] {
+        let mut client = clear(settings());
+        let said = talk(
+            &mut client,
+            &["220 h\r\n", &format!("{code} what\r\n"), "250 h\r\n"],
+        );
+        assert_eq!(said, "EHLO me\r\nHELO me\r\n");
+        assert_eq!(
+            (client.want(), client.extensions()),
+            (Want::Ready, &Extensions::NONE)
+        );
+    }
+    for (server, stage) in [
+        (&["554 no\r\n"][..], Stage::Greeting),
+        (&["250 odd\r\n"], Stage::Greeting),
+        (&["220 h\r\n", "550 no\r\n"], Stage::Hello),
+        (&["220 h\r\n", "500 no\r\n", "500 no\r\n"], Stage::Hello),
+        (&["421 4.3.2 busy\r\n"], Stage::Greeting),
+    ] {
+        let mut client = clear(settings());
+        talk(&mut client, server);
+        assert_eq!(client.want(), Want::Closed);
+        let failure = client.failure().unwrap();
+        assert!(
+            matches!(failure, Failure::Refused(at, _) if *at == stage),
+            "{failure}"
+        );
+    }
+}
+
+#[test]
+fn starttls_and_what_is_injected_behind_it() {
+    let offer = "250-h\r\n250-STARTTLS\r\n250-DSN\r\n250 SIZE 7\r\n";
+    let mut client = clear(settings());
+    let said = talk(&mut client, &["220 h\r\n", offer, "220 go\r\n"]);
+    assert_eq!(
+        (said.as_str(), client.want()),
+        ("EHLO me\r\nSTARTTLS\r\n", Want::StartTls)
+    );
+    client.tls_started(None, true);
+    assert_eq!(client.extensions(), &Extensions::NONE);
+    assert_eq!(
+        talk(&mut client, &["250-h\r\n250 STARTTLS\r\n"]),
+        "EHLO me\r\n"
+    );
+    assert_eq!(
+        (client.want(), client.extensions().dsn),
+        (Want::Ready, false)
+    );
+    for injected in ["220 go\r\n250 evil\r\n", "220 go\r\n2", "220 go\r\n\0"] {
+        let mut client = clear(settings());
+        talk(&mut client, &["220 h\r\n", offer, injected]);
+        assert!(matches!(
+            client.failure(),
+            Some(Failure::Protocol(Stage::StartTls, _))
+        ));
+    }
+    let mut client = clear(settings());
+    talk(&mut client, &["220 h\r\n", offer, "220 go\r\n", "250"]);
+    assert_eq!(client.want(), Want::Closed);
+}
+
+#[test]
+fn required_tls_is_required() {
+    let required = || Settings {
+        tls: TlsUse::Required,
+        ..settings()
+    };
+    for server in [
+        &["220 h\r\n", "250 h\r\n"][..],
+        &["220 h\r\n", "500 what\r\n", "250 h\r\n"],
+        &[
+            "220 h\r\n",
+            "250-h\r\n250 STARTTLS\r\n",
+            "454 4.7.0 not now\r\n",
+        ],
+    ] {
+        let mut client = clear(required());
+        let said = talk(&mut client, server);
+        assert!(said.ends_with("QUIT\r\n"), "{said}");
+        let failure = client.failure().unwrap();
+        assert_eq!(failure.status().to_string(), "4.7.5", "{failure}");
+        client.begin(envelope(&["x@y"], "hi\n"));
+        assert_eq!(verdicts(&mut client), ["Later 4.7.5"]);
+        assert_eq!(talk(&mut client, &[]), "");
+    }
+}
+
+#[test]
+fn logins_use_the_strongest_mechanism() {
+    let login = |channel: Channel, offer: &str, server: &[&str]| {
+        let password = Zeroizing::new("pencil".to_owned());
+        let settings = Settings {
+            tls: TlsUse::Never,
+            login: Some(Credentials {
+                user: "user".into(),
+                password,
+            }),
+            ..settings()
+        };
+        let mut client = Client::new(settings, channel);
+        talk(&mut client, &["220 h\r\n"]);
+        let offer = format!("250-h\r\n250 {offer}\r\n");
+        let said = talk(&mut client, &[&[offer.as_str()], server].concat());
+        (said, client)
+    };
+    let tls = || Channel::Tls {
+        exporter: None,
+        verified: true,
+    };
+    let (said, client) = login(tls(), "AUTH LOGIN PLAIN", &["235 ok\r\n"]);
+    assert_eq!(
+        (said.as_str(), client.want()),
+        ("AUTH PLAIN AHVzZXIAcGVuY2ls\r\n", Want::Ready)
+    );
+    let (said, client) = login(
+        tls(),
+        "AUTH=LOGIN",
+        &["334 VXNlcg==\r\n", "334 \r\n", "235 ok\r\n"],
+    );
+    assert_eq!(
+        (said.as_str(), client.want()),
+        ("AUTH LOGIN\r\ndXNlcg==\r\ncGVuY2ls\r\n", Want::Ready)
+    );
+    // RFC 7677 §3; the server's proof is looked at.
+    let first = "334 cj1yT3ByTkdmd0ViZVJXZ2JORWtxTyVodllEcFdVYTJSYVRDQWZ1eEZJbGopaE5sRiRrMCxzPVcyMlphSjBTTlk3c29Fc1VFamI2Z1E9PSxpPTQwOTY=\r\n";
+    let proof = "334 dj02cnJpVFJCaTIzV3BSUi93dHVwK21NaFVaVW4vZEI1bkxUSlJzamw5NUc0PQ==\r\n";
+    let (said, client) = login(
+        Channel::Clear,
+        "AUTH PLAIN SCRAM-SHA-256 CRAM-MD5",
+        &[first, proof, "235 ok\r\n"],
+    );
+    assert_eq!(client.want(), Want::Ready, "{said}");
+    for unproven in [
+        &[first, "235 ok\r\n"][..],
+        &["235 ok\r\n"],
+        &[first, "334 dj1BQUFB\r\n"],
+    ] {
+        let (said, client) = login(Channel::Clear, "AUTH SCRAM-SHA-256", unproven);
+        assert!(matches!(client.failure(), Some(Failure::Auth(_))), "{said}");
+        assert!(said.ends_with("QUIT\r\n"));
+    }
+    for (channel, offer, server) in [
+        (Channel::Clear, "AUTH PLAIN LOGIN", &[][..]),
+        (tls(), "SIZE", &[]),
+        (tls(), "AUTH PLAIN", &["535 5.7.8 wrong\r\n"]),
+        (tls(), "AUTH PLAIN", &["334 \r\n"]),
+        (tls(), "AUTH LOGIN", &["334 !\r\n"]),
+        (tls(), "AUTH LOGIN", &["235 early\r\n"]),
+        (tls(), "AUTH SCRAM-SHA-256-PLUS", &[]),
+    ] {
+        let (said, client) = login(channel, offer, server);
+        let failure = client.failure().unwrap();
+        assert!(matches!(failure, Failure::Auth(_)), "{offer}: {failure}");
+        assert!(
+            said.ends_with("QUIT\r\n") && !said.contains("MAIL"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn garbage_and_floods_end_the_connection() {
+    let many = "250-x\r\n".repeat(200);
+    let wide = format!("250-{}\r\n", "x".repeat(2_000)).repeat(20);
+    let endless = "x".repeat(1 << 20);
+    let long = format!("220 {endless}");
+    for garbage in [
+        "hello\r\n",
+        "22\r\n",
+        "99x\r\n",
+        "199 no\r\n",
+        "600 no\r\n",
+        "290 no\r\n",
+        "220x\r\n",
+        "220-a\r\n221 b\r\n",
+        "\r\n",
+        "\n",
+        "-220 x\r\n",
+        "\u{e9}\r\n",
+        "SSH-2.0-x\r\n",
+        &endless,
+        &long,
+        &many,
+        &wide,
+        "220 h\r\n250 ok\r\n250 unasked\r\n",
+        "220 h\r\n354 x\r\n",
+        "220 h\r\n334 x\r\n",
+    ] {
+        let mut client = clear(settings());
+        for piece in garbage.as_bytes().chunks(1_000) {
+            client.input(piece);
+        }
+        assert_eq!(
+            client.want(),
+            Want::Closed,
+            "{}",
+            garbage.escape_debug().take(40).collect::<String>()
+        );
+    }
+    for reply in ["334 x\r\n", "354 go\r\n"] {
+        let mut client = ready(ALL);
+        client.begin(envelope(&["x@y"], "hi\n"));
+        talk(&mut client, &[reply]);
+        assert_eq!(
+            (client.want(), verdicts(&mut client)),
+            (Want::Closed, vec!["Later 4.5.0".to_owned()])
+        );
+    }
+    let mut client = ready(ALL);
+    client.begin(envelope(&["x@y"], "hi\n"));
+    talk(&mut client, &["250 ok\r\n250 ok\r\n250 not a 354\r\n"]);
+    assert_eq!(verdicts(&mut client), ["Later 4.5.0"]);
+}
+
+/// A reply split anywhere is the same reply, and an end without CR is one.
+#[test]
+fn replies_come_in_pieces() {
+    let text = b"250-a\r\n250-b\n250 c\r\n";
+    for at in 0..text.len() {
+        let mut replies = Replies::new();
+        let (head, tail) = text.split_at(at);
+        let (mut head, mut tail) = (head, tail);
+        assert_eq!(replies.take(&mut head), Ok(None));
+        let reply = replies.take(&mut tail).unwrap().unwrap();
+        assert_eq!(
+            (reply.code(), reply.lines().join("|")),
+            (250, "a|b|c".to_owned())
+        );
+        assert!(replies.is_empty() && tail.is_empty());
+    }
+    let mut replies = Replies::new();
+    let reply = replies
+        .take(&mut &b"550 5.1.1 \x1b[31m\xff\r\n"[..])
+        .unwrap()
+        .unwrap();
+    assert_eq!(reply.text(), "550 5.1.1 ?[31m\u{fffd}");
+    assert_eq!(reply.status().to_string(), "5.1.1");
+    let reply = replies
+        .take(&mut &b"550 4.1.1 no\r\n"[..])
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        reply.status().to_string(),
+        "5.0.0",
+        "a class that is not the code's"
+    );
+}
+
+/// 421, and the end of the connection, at every point of a whole dialogue.
+#[test]
+fn a_421_or_the_end_anywhere() {
+    let server = [
+        "220 h\r\n",
+        "250 h\r\n",
+        "250 ok\r\n",
+        "250 ok\r\n",
+        "354 go\r\n",
+        "",
+    ];
+    for cut in 0..=server.len() {
+        for gone in [true, false] {
+            let mut client = clear(settings());
+            for words in server.iter().take(cut) {
+                talk(&mut client, &[words]);
+                match client.want() {
+                    Want::Ready => client.begin(envelope(&["x@y"], "hi\n")),
+                    Want::Content if words.is_empty() => {
+                        client.content(b"hi\n");
+                        client.content_end();
+                    }
+                    _ => {}
+                }
+            }
+            if gone {
+                client.lost(Failure::Lost(client.stage(), "closed".into()));
+            } else {
+                client.input(b"421 4.3.2 bye\r\n");
+            }
+            assert_eq!(client.want(), Want::Closed, "{cut}");
+            assert!(client.failure().is_some());
+            if cut >= 2 {
+                let expected = if gone { "Later 4.4.2" } else { "Later 4.3.2" };
+                assert_eq!(verdicts(&mut client), [expected], "{cut}");
+            }
+        }
+    }
+    let mut client = ready("");
+    client.quit();
+    assert_eq!(talk(&mut client, &[]), "QUIT\r\n");
+    client.lost(Failure::Lost(Stage::Quit, "closed".into()));
+    assert_eq!((client.want(), client.failure()), (Want::Closed, None));
+}

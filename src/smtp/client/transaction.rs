@@ -1,0 +1,283 @@
+//! One transaction from the client's side: MAIL, RCPT and DATA or BDAT go out, pipelined where that is offered, and the
+//! replies are matched to them in order. Every recipient ends with an [`Outcome`].
+
+use std::collections::VecDeque;
+
+use super::encode::Encoder;
+use super::envelope::Envelope;
+use super::extensions::Extensions;
+use super::outcome::{Failure, Outcome, Stage, Status, Verdict};
+use super::reply::RemoteReply;
+
+/// Commands whose replies are waited for at once: their replies fit into any socket's buffers (RFC 2920 §3.1).
+const WINDOW: usize = 100;
+
+/// A command that is yet to be sent, or to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Reset,
+    Mail,
+    Rcpt(usize),
+    Data,
+}
+
+/// What follows a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// More replies.
+    More,
+    /// The content.
+    Content,
+    /// The reply to the end of a message without recipients.
+    NobodysEnd,
+    /// Nothing: each recipient has its outcome. Whether the end of the message was reached.
+    Over(bool),
+}
+
+/// A transaction under way.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    envelope: Envelope,
+    offered: Extensions,
+    lmtp: bool,
+    plan: VecDeque<Step>,
+    awaited: VecDeque<Step>,
+    outcomes: Vec<Option<Outcome>>,
+    /// Recipients that the server took, in the order of their commands.
+    accepted: VecDeque<usize>,
+    refused: bool,
+    encoder: Encoder,
+}
+
+impl Transaction {
+    /// Plans the commands. A message or recipient that the server cannot be sent has its outcome at once.
+    pub(super) fn new(
+        envelope: Envelope,
+        offered: &Extensions,
+        lmtp: bool,
+        verified: bool,
+        reset: bool,
+    ) -> Self {
+        let unfit = envelope.unfit(offered, verified);
+        let most = offered.rcpt_max.unwrap_or(usize::MAX);
+        let mut plan = VecDeque::new();
+        let mut planned = 0;
+        let outcomes = envelope.recipients.iter().enumerate().map(|(place, rcpt)| {
+            let refusal = unfit.clone().or_else(|| rcpt.unfit());
+            if refusal.is_some() {
+                return refusal;
+            }
+            if planned >= most {
+                return Some(too_many());
+            }
+            planned += 1;
+            plan.push_back(Step::Rcpt(place));
+            None
+        });
+        let outcomes = outcomes.collect();
+        if !plan.is_empty() {
+            plan.push_front(Step::Mail);
+            if reset {
+                plan.push_front(Step::Reset);
+            }
+            if !offered.chunking {
+                plan.push_back(Step::Data);
+            }
+        }
+        Self {
+            encoder: Encoder::new(!offered.chunking, !envelope.content.exact),
+            envelope,
+            offered: offered.clone(),
+            lmtp,
+            plan,
+            awaited: VecDeque::new(),
+            outcomes,
+            accepted: VecDeque::new(),
+            refused: false,
+        }
+    }
+
+    /// Where the next reply is waited for.
+    pub(super) fn stage(&self) -> Stage {
+        match self.awaited.front() {
+            Some(Step::Reset) => Stage::Reset,
+            Some(Step::Mail) => Stage::Mail,
+            Some(Step::Rcpt(_)) => Stage::Rcpt,
+            Some(Step::Data) | None => Stage::Data,
+        }
+    }
+
+    /// Sends what may be sent now; what is to be done where no reply is waited for.
+    pub(super) fn advance(&mut self, out: &mut Vec<u8>) -> Flow {
+        while let Some(&step) = self.plan.front() {
+            let room = if self.offered.pipelining {
+                self.awaited.len() < WINDOW
+            } else {
+                self.awaited.is_empty()
+            };
+            if !room {
+                return Flow::More;
+            }
+            self.plan.pop_front();
+            let nobody = self.awaited.is_empty() && self.accepted.is_empty();
+            let line = match step {
+                Step::Data if nobody => continue,
+                Step::Reset => "RSET".to_owned(),
+                Step::Mail => self.envelope.mail(&self.offered),
+                Step::Rcpt(place) => match self.envelope.recipients.get(place) {
+                    Some(rcpt) => rcpt.rcpt(&self.offered),
+                    None => continue,
+                },
+                Step::Data => "DATA".to_owned(),
+            };
+            out.extend_from_slice(line.as_bytes());
+            out.extend_from_slice(b"\r\n");
+            self.awaited.push_back(step);
+        }
+        if !self.awaited.is_empty() {
+            return Flow::More;
+        }
+        if self.accepted.is_empty() {
+            return Flow::Over(false);
+        }
+        // DATA leaves this function by its own reply, so that only BDAT comes here.
+        let line = format!("BDAT {} LAST\r\n", self.envelope.content.wire);
+        out.extend_from_slice(line.as_bytes());
+        Flow::Content
+    }
+
+    /// Takes the reply to the oldest command.
+    ///
+    /// # Errors
+    /// A reply that means nothing there, or RSET refused.
+    pub(super) fn reply(
+        &mut self,
+        reply: &RemoteReply,
+        out: &mut Vec<u8>,
+    ) -> Result<Flow, Failure> {
+        let stage = self.stage();
+        let Some(step) = self.awaited.pop_front() else {
+            return Err(Failure::Protocol(stage, "a reply to nothing"));
+        };
+        let class = reply.code() / 100;
+        if class == 3 && step != Step::Data {
+            return Err(Failure::Protocol(stage, "a 3xx reply out of place"));
+        }
+        match step {
+            Step::Reset if class != 2 => return Err(Failure::Refused(stage, reply.clone())),
+            Step::Reset => {}
+            Step::Mail if class != 2 => {
+                self.refused = true;
+                self.plan.clear();
+                self.settle(&Outcome::of_reply(reply));
+            }
+            Step::Mail => {}
+            Step::Rcpt(_) if self.refused => {}
+            Step::Rcpt(place) if class == 2 => self.accepted.push_back(place),
+            Step::Rcpt(place) => {
+                let outcome = self.refused_recipient(reply);
+                if let Some(slot) = self.outcomes.get_mut(place) {
+                    *slot = Some(outcome);
+                }
+            }
+            Step::Data => return self.data_reply(reply, out),
+        }
+        Ok(self.advance(out))
+    }
+
+    /// 354, or why not. A server that wants a message for nobody gets an empty one (RFC 2920 §3.1).
+    fn data_reply(&mut self, reply: &RemoteReply, out: &mut Vec<u8>) -> Result<Flow, Failure> {
+        match (reply.code() / 100, self.accepted.is_empty()) {
+            (3, true) => {
+                out.extend_from_slice(b".\r\n");
+                Ok(Flow::NobodysEnd)
+            }
+            (3, false) => Ok(Flow::Content),
+            (2, _) => Err(Failure::Protocol(Stage::Data, "a 2xx reply out of place")),
+            _ => {
+                self.settle(&Outcome::of_reply(reply));
+                Ok(Flow::Over(false))
+            }
+        }
+    }
+
+    /// RFC 5321 §4.5.3.1.10: 452, and 552 of old, may mean too many recipients; the rest has a transaction of its own
+    /// where this one has somebody to go to.
+    fn refused_recipient(&self, reply: &RemoteReply) -> Outcome {
+        let outcome = Outcome::of_reply(reply);
+        let many = match reply.code() {
+            452 | 552 if !reply.has_status() => true,
+            _ => (outcome.status.subject, outcome.status.detail) == (5, 3),
+        };
+        let verdict = match (many, self.accepted.is_empty()) {
+            (true, false) => Verdict::NextTransaction,
+            (true, true) => Verdict::Later,
+            (false, _) => outcome.verdict,
+        };
+        Outcome { verdict, ..outcome }
+    }
+
+    /// The next piece of the content.
+    pub(super) fn content(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        self.encoder.feed(piece, out);
+    }
+
+    /// The content has ended; false where it is not as long as was announced.
+    pub(super) fn content_end(&mut self, out: &mut Vec<u8>) -> bool {
+        self.encoder.finish(out);
+        self.encoder.sent() == self.envelope.content.wire
+    }
+
+    /// Takes a reply to the end of the message: on LMTP there is one for each recipient (RFC 2033 §4.2).
+    ///
+    /// # Errors
+    /// A 3xx reply.
+    pub(super) fn end_reply(&mut self, reply: &RemoteReply) -> Result<Flow, Failure> {
+        if reply.code() / 100 == 3 {
+            return Err(Failure::Protocol(Stage::End, "a 3xx reply out of place"));
+        }
+        let outcome = Outcome::of_reply(reply);
+        if !self.lmtp {
+            self.settle(&outcome);
+            return Ok(Flow::Over(true));
+        }
+        let place = self.accepted.pop_front();
+        if let Some(slot) = place.and_then(|place| self.outcomes.get_mut(place)) {
+            *slot = Some(outcome);
+        }
+        Ok(if self.accepted.is_empty() {
+            Flow::Over(true)
+        } else {
+            Flow::More
+        })
+    }
+
+    /// Gives every recipient that has none this outcome.
+    pub(super) fn settle(&mut self, outcome: &Outcome) {
+        for slot in &mut self.outcomes {
+            slot.get_or_insert_with(|| outcome.clone());
+        }
+        self.accepted.clear();
+    }
+
+    /// The outcomes, in the order of the recipients.
+    pub(super) fn outcomes(self) -> Vec<Outcome> {
+        let unsettled = || {
+            let status = Status::new(4, 5, 0);
+            Outcome::local(Verdict::Later, status, "The transaction was not finished")
+        };
+        let outcomes = self.outcomes.into_iter();
+        outcomes
+            .map(|outcome| outcome.unwrap_or_else(unsettled))
+            .collect()
+    }
+}
+
+fn too_many() -> Outcome {
+    let status = Status::new(4, 5, 3);
+    Outcome::local(
+        Verdict::NextTransaction,
+        status,
+        "More recipients than the next hop takes at once",
+    )
+}
