@@ -1,5 +1,6 @@
 //! Sockets. Nothing here knows a word of SMTP.
 
+pub mod dns;
 pub mod listen;
 mod names;
 pub mod pool;

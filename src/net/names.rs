@@ -33,17 +33,22 @@ pub(super) fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
-    let text = read(HOSTS).unwrap_or_default();
-    let found = addresses_of(host, &text);
+    let found = addresses_in(&read(HOSTS).unwrap_or_default(), host);
     if !found.is_empty() {
         return Ok(found);
-    }
-    if host.eq_ignore_ascii_case("localhost") {
-        return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
     }
     Err(format!(
         "no host named '{host}' in {HOSTS}; an address will do"
     ))
+}
+
+/// The same by the text of a hosts file, without an error where there is none.
+pub(super) fn addresses_in(text: &str, host: &str) -> Vec<IpAddr> {
+    let found = addresses_of(host, text);
+    if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
+        return vec![Ipv4Addr::LOCALHOST.into()];
+    }
+    found
 }
 
 fn id(kind: &str, name: &str, path: &str) -> Result<u32, String> {

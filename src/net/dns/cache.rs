@@ -1,0 +1,52 @@
+//! Answers that still hold. Bounded: a full cache forgets what has expired, and then everything.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::message::{Answer, Kind};
+
+/// Names that are remembered.
+const CAPACITY: usize = 1_024;
+/// Records of an answer that is remembered: one with more is asked for again.
+const MAX_RECORDS: usize = 64;
+
+/// Answers by name and kind, until their time to live is over.
+#[derive(Debug, Default)]
+pub(super) struct Cache(Mutex<HashMap<(String, Kind), (Answer, Instant)>>);
+
+impl Cache {
+    pub(super) fn get(&self, name: &str, kind: Kind, now: Instant) -> Option<Answer> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answer, until) = known.get(&(name.to_owned(), kind))?;
+        (now < *until).then(|| answer.clone())
+    }
+
+    pub(super) fn put(&self, name: &str, kind: Kind, answer: &Answer, now: Instant) {
+        let lives = lifetime(answer);
+        let small = match answer {
+            Answer::Found(data, _) => data.len() <= MAX_RECORDS,
+            _ => true,
+        };
+        let Some(until) = now.checked_add(lives).filter(|_| small && !lives.is_zero()) else {
+            return;
+        };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= CAPACITY {
+            known.retain(|_, (_, until)| now < *until);
+        }
+        if known.len() >= CAPACITY {
+            known.clear();
+        }
+        known.insert((name.to_owned(), kind), (answer.clone(), until));
+    }
+}
+
+const fn lifetime(answer: &Answer) -> Duration {
+    match answer {
+        Answer::Found(_, ttl)
+        | Answer::Alias(_, ttl)
+        | Answer::NoData(ttl)
+        | Answer::NoName(ttl) => *ttl,
+    }
+}

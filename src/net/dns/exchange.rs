@@ -1,0 +1,125 @@
+//! One question to one server: by UDP from a port of its own, by TCP where the answer was cut short. What comes from
+//! elsewhere or answers another question is dropped, and the wait goes on to its deadline.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::message::{self, Answer, Bad, Kind};
+
+/// Datagrams that are not the answer, after which the server is given up: somebody is guessing.
+const MAX_STRAY: usize = 64;
+/// The largest answer by UDP that is asked for (RFC 1035 §4.2.1), and a little more to see that one was larger.
+const DATAGRAM: usize = 4_096;
+
+/// Asks one server.
+///
+/// # Errors
+/// Why there is no answer, in words.
+pub(super) fn ask(
+    server: SocketAddr,
+    name: &str,
+    kind: Kind,
+    timeout: Duration,
+) -> Result<Answer, String> {
+    let fault = |e: io::Error| format!("name server {server}: {e}");
+    let deadline = Instant::now() + timeout;
+    let id = random_id().map_err(fault)?;
+    let question = message::question(id, name, kind).ok_or("not a domain name")?;
+    match by_udp(server, &question, deadline, |octets| {
+        message::answer(octets, id, name, kind)
+    }) {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(Bad::Truncated)) => {
+            let octets = by_tcp(server, &question, Instant::now() + timeout).map_err(fault)?;
+            message::answer(&octets, id, name, kind).map_err(|bad| {
+                let why = match bad {
+                    Bad::Failed(why) => why,
+                    Bad::NotOurs | Bad::Truncated => "the answer is not to the question",
+                };
+                format!("name server {server}: {why}")
+            })
+        }
+        Ok(Err(Bad::Failed(why))) => Err(format!("name server {server}: {why}")),
+        Ok(Err(Bad::NotOurs)) => Err(format!("name server {server}: too many wrong answers")),
+        Err(e) => Err(fault(e)),
+    }
+}
+
+fn by_udp<T>(
+    server: SocketAddr,
+    question: &[u8],
+    deadline: Instant,
+    read: impl Fn(&[u8]) -> Result<T, Bad>,
+) -> io::Result<Result<T, Bad>> {
+    // Port 0: the system picks one at random, another for each question.
+    let own: SocketAddr = if server.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    let socket = UdpSocket::bind(own)?;
+    socket.connect(server)?;
+    socket.send(question)?;
+    let mut buffer = vec![0; DATAGRAM];
+    for _ in 0..MAX_STRAY {
+        socket.set_read_timeout(Some(left(deadline)?))?;
+        let octets = match socket.recv(&mut buffer) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            other => other?,
+        };
+        match read(buffer.get(..octets).unwrap_or_default()) {
+            Err(Bad::NotOurs) => {}
+            other => return Ok(other),
+        }
+    }
+    Ok(Err(Bad::NotOurs))
+}
+
+/// Two octets of length before each message (RFC 1035 §4.2.2).
+fn by_tcp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut socket = TcpStream::connect_timeout(&server, left(deadline)?)?;
+    socket.set_write_timeout(Some(left(deadline)?))?;
+    let length = u16::try_from(question.len()).map_err(io::Error::other)?;
+    socket.write_all(&[&length.to_be_bytes(), question].concat())?;
+    let mut length = [0; 2];
+    read_all(&mut socket, &mut length, deadline)?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    read_all(&mut socket, &mut answer, deadline)?;
+    Ok(answer)
+}
+
+/// Fills the buffer by the deadline, however few octets come at a time.
+fn read_all(socket: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
+    let mut room = buffer;
+    while !room.is_empty() {
+        socket.set_read_timeout(Some(left(deadline)?))?;
+        match socket.read(room) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(octets) => room = room.get_mut(octets..).unwrap_or_default(),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    Ok(left)
+}
+
+/// Not to be guessed by somebody who would like to answer in the server's place (RFC 5452 §9.2).
+fn random_id() -> io::Result<u16> {
+    let mut id = [0; 2];
+    let drawn = SystemRandom::new().fill(&mut id);
+    drawn.map_err(|_| io::Error::other("the system gives no randomness"))?;
+    Ok(u16::from_be_bytes(id))
+}

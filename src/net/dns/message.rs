@@ -1,0 +1,229 @@
+//! DNS messages (RFC 1035): the question that is asked, and what may be believed of an answer to it. An answer counts where
+//! its id and question are those that were asked; of its records, only those that belong to the name, through its aliases.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE};
+use simple_dns::{ResourceRecord, TYPE};
+
+/// Records of an answer that are looked at.
+const MAX_RECORDS: usize = 512;
+/// Aliases that are followed within an answer.
+const MAX_ALIASES: usize = 16;
+/// How long a name is remembered at most, whatever its time to live.
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long it is remembered that there is none (RFC 2308 §5).
+const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    A,
+    Aaaa,
+    Mx,
+}
+
+impl Kind {
+    fn code(self) -> TYPE {
+        match self {
+            Self::A => TYPE::A,
+            Self::Aaaa => TYPE::AAAA,
+            Self::Mx => TYPE::MX,
+        }
+    }
+}
+
+/// A mail exchanger (RFC 5321 §5.1).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mx {
+    /// Lower values are preferred.
+    pub preference: u16,
+    /// The host in ASCII; empty for the root, which means that the domain takes no mail (RFC 7505).
+    pub host: String,
+}
+
+/// Data of one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Data {
+    Address(IpAddr),
+    Mx(Mx),
+}
+
+/// What an answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Data, and for how long they hold.
+    Found(Vec<Data>, Duration),
+    /// The name is another's alias, about which nothing is said.
+    Alias(String, Duration),
+    /// There is such a name, but no such data.
+    NoData(Duration),
+    /// There is no such name.
+    NoName(Duration),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Bad {
+    /// It belongs to another question, or to none: the right one may still come.
+    NotOurs,
+    /// It is cut short: ask again by TCP.
+    Truncated,
+    /// The server cannot answer.
+    Failed(&'static str),
+}
+
+/// The question as it goes over the wire; `None` for what is not a name.
+pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
+    let labels = name.strip_suffix('.').unwrap_or(name).split('.');
+    let plain = |label: &str| {
+        !label.is_empty() && label.bytes().all(|o| o.is_ascii_graphic() && o != b'\\')
+    };
+    if !labels.into_iter().all(plain) {
+        return None;
+    }
+    let mut packet = Packet::new_query(id);
+    packet.set_flags(PacketFlag::RECURSION_DESIRED);
+    packet.questions.push(Question::new(
+        Name::new(name).ok()?,
+        QTYPE::TYPE(kind.code()),
+        QCLASS::CLASS(CLASS::IN),
+        false,
+    ));
+    packet.build_bytes_vec().ok()
+}
+
+/// Reads an answer to the question about `name`.
+pub(super) fn answer(octets: &[u8], id: u16, name: &str, kind: Kind) -> Result<Answer, Bad> {
+    if !is_plausible(octets, id) {
+        return Err(Bad::NotOurs);
+    }
+    let packet = Packet::parse(octets).map_err(|_| Bad::Failed("the answer is malformed"))?;
+    let [asked] = packet.questions.as_slice() else {
+        return Err(Bad::NotOurs);
+    };
+    let ours = packet.opcode() == OPCODE::StandardQuery
+        && spelled(&asked.qname).is_some_and(|asked| same(&asked, name))
+        && asked.qtype == QTYPE::TYPE(kind.code())
+        && asked.qclass == QCLASS::CLASS(CLASS::IN);
+    if !ours {
+        return Err(Bad::NotOurs);
+    }
+    if packet.has_flags(PacketFlag::TRUNCATION) {
+        return Err(Bad::Truncated);
+    }
+    match packet.rcode() {
+        RCODE::NoError => Ok(found(&packet, name, kind)),
+        RCODE::NameError => Ok(Answer::NoName(negative_ttl(&packet))),
+        RCODE::ServerFailure => Err(Bad::Failed("the name server failed (SERVFAIL)")),
+        RCODE::Refused => Err(Bad::Failed("the name server refused to answer")),
+        _ => Err(Bad::Failed(
+            "the name server did not understand the question",
+        )),
+    }
+}
+
+/// A look at the header before anything is allocated: our id, an answer, one question, no more records than fit.
+fn is_plausible(octets: &[u8], id: u16) -> bool {
+    let Some((header, rest)) = octets.split_first_chunk::<12>() else {
+        return false;
+    };
+    let [id0, id1, flags, _, q0, q1, counts @ ..] = header;
+    let (pairs, _) = counts.as_chunks::<2>();
+    let records: usize = pairs
+        .iter()
+        .map(|pair| usize::from(u16::from_be_bytes(*pair)))
+        .sum();
+    u16::from_be_bytes([*id0, *id1]) == id
+        && flags & 0x80 != 0
+        && u16::from_be_bytes([*q0, *q1]) == 1
+        && records <= MAX_RECORDS.min(rest.len() / 11)
+}
+
+/// Follows the name through its aliases to the data.
+fn found(packet: &Packet<'_>, name: &str, kind: Kind) -> Answer {
+    let mut current = name.to_owned();
+    let mut ttl = MAX_TTL;
+    for _ in 0..MAX_ALIASES {
+        let of_name = |record: &&ResourceRecord<'_>| {
+            record.class == CLASS::IN && spelled(&record.name).is_some_and(|n| same(&n, &current))
+        };
+        let mut data = Vec::new();
+        let mut alias = None;
+        for record in packet.answers.iter().filter(of_name) {
+            if let Some(datum) = datum(record, kind) {
+                ttl = ttl.min(seconds(record.ttl));
+                data.push(datum);
+            } else if let RData::CNAME(target) = &record.rdata {
+                alias = spelled(&target.0).map(|target| (target, seconds(record.ttl)));
+            }
+        }
+        match (data.is_empty(), alias) {
+            (false, _) => return Answer::Found(data, ttl),
+            (true, Some((target, lives))) => {
+                ttl = ttl.min(lives);
+                current = target;
+            }
+            (true, None) if same(&current, name) => return Answer::NoData(negative_ttl(packet)),
+            (true, None) => return Answer::Alias(current, ttl),
+        }
+    }
+    // A loop, or as good as one: nothing is behind this name.
+    Answer::NoData(negative_ttl(packet))
+}
+
+fn datum(record: &ResourceRecord<'_>, kind: Kind) -> Option<Data> {
+    match (&record.rdata, kind) {
+        (RData::A(a), Kind::A) => Some(Data::Address(Ipv4Addr::from(a.address).into())),
+        (RData::AAAA(a), Kind::Aaaa) => Some(Data::Address(Ipv6Addr::from(a.address).into())),
+        (RData::MX(mx), Kind::Mx) => Some(Data::Mx(Mx {
+            preference: mx.preference,
+            host: spelled(&mx.exchange)?,
+        })),
+        _ => None,
+    }
+}
+
+/// RFC 2308 §5: the lesser of the SOA's time to live and its minimum.
+fn negative_ttl(packet: &Packet<'_>) -> Duration {
+    let lives = packet
+        .name_servers
+        .iter()
+        .find_map(|record| match &record.rdata {
+            RData::SOA(soa) => Some(seconds(record.ttl.min(soa.minimum))),
+            _ => None,
+        });
+    lives.unwrap_or_default().min(MAX_NEGATIVE_TTL)
+}
+
+/// RFC 2181 §8: a value with the top bit set is zero.
+fn seconds(ttl: u32) -> Duration {
+    Duration::from_secs(if ttl > u32::MAX / 2 { 0 } else { ttl.into() })
+}
+
+/// A name in lower case; `None` for one with octets that no host name has.
+fn spelled(name: &Name<'_>) -> Option<String> {
+    let mut text = String::new();
+    for label in name.as_bytes() {
+        let plain = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+        if !label.iter().all(plain) {
+            return None;
+        }
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text.extend(
+            label
+                .iter()
+                .map(|octet| char::from(octet.to_ascii_lowercase())),
+        );
+    }
+    Some(text)
+}
+
+fn same(a: &str, b: &str) -> bool {
+    let absolute = |name| str::strip_suffix(name, ".").unwrap_or(name).to_owned();
+    absolute(a).eq_ignore_ascii_case(&absolute(b))
+}

@@ -1,0 +1,209 @@
+//! The resolver: hosts file, memory, then the name servers in turn.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use super::alabel::to_alabel;
+use super::cache::Cache;
+use super::exchange;
+use super::message::{self, Answer, Data, Kind, Mx};
+use super::servers::Servers;
+use crate::net::names;
+
+const HOSTS: &str = "/etc/hosts";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Aliases that are followed from answer to answer.
+const MAX_ALIASES: usize = 8;
+/// Octets of a hosts file or resolv.conf that are read.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// Why a name has no addresses or exchangers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// There is no such name.
+    NoSuchName,
+    /// There is such a name, but nothing of what was asked for.
+    NoData,
+    /// It cannot be told now, and why.
+    Temporary(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchName => f.write_str("no such host"),
+            Self::NoData => f.write_str("the host has no address"),
+            Self::Temporary(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Looks names up; one serves all threads.
+#[derive(Debug)]
+pub struct Resolver {
+    hosts: PathBuf,
+    /// Where the servers are read from, and when that file was changed last.
+    resolv_conf: Option<PathBuf>,
+    servers: Mutex<(Servers, Option<SystemTime>)>,
+    cache: Cache,
+}
+
+impl Resolver {
+    /// By the system's files. They are read here for the first time, so that a server that changes its root afterwards
+    /// still knows its name servers.
+    pub fn system() -> Self {
+        let path = Path::new(RESOLV_CONF);
+        let servers = Servers::parse(&read(path).unwrap_or_default());
+        Self {
+            resolv_conf: Some(path.to_owned()),
+            servers: Mutex::new((servers, changed(path))),
+            ..Self::new(Path::new(HOSTS), Servers::default())
+        }
+    }
+
+    /// By a hosts file and servers of one's own.
+    pub fn new(hosts: &Path, servers: Servers) -> Self {
+        Self {
+            hosts: hosts.to_owned(),
+            resolv_conf: None,
+            servers: Mutex::new((servers, None)),
+            cache: Cache::default(),
+        }
+    }
+
+    /// The addresses of a host, IPv6 before IPv4; one in the hosts file is not looked for elsewhere. A name without a dot
+    /// is looked for in the search domains first.
+    ///
+    /// # Errors
+    /// There are none, or it cannot be told.
+    pub fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if let Ok(address) = host.parse() {
+            return Ok(vec![address]);
+        }
+        let known = names::addresses_in(&read(&self.hosts).unwrap_or_default(), host);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let name = to_alabel(host).ok_or(Error::NoSuchName)?;
+        let servers = self.servers();
+        if !name.contains('.') {
+            for domain in &servers.search {
+                match self.both_families(&format!("{name}.{domain}"), &servers) {
+                    Err(Error::NoSuchName | Error::NoData) => {}
+                    found => return found,
+                }
+            }
+        }
+        self.both_families(&name, &servers)
+    }
+
+    /// The exchangers of a domain as the DNS has them, sorted.
+    ///
+    /// # Errors
+    /// There are none, or it cannot be told.
+    pub fn mx(&self, domain: &str) -> Result<Vec<Mx>, Error> {
+        let name =
+            to_alabel(domain.strip_suffix('.').unwrap_or(domain)).ok_or(Error::NoSuchName)?;
+        let data = self.look_up(&name, Kind::Mx, &self.servers())?;
+        let mut exchangers: Vec<Mx> = data
+            .into_iter()
+            .filter_map(|datum| match datum {
+                Data::Mx(mx) => Some(mx),
+                Data::Address(_) => None,
+            })
+            .collect();
+        exchangers.sort();
+        Ok(exchangers)
+    }
+
+    fn both_families(&self, name: &str, servers: &Servers) -> Result<Vec<IpAddr>, Error> {
+        let six = match self.look_up(name, Kind::Aaaa, servers) {
+            Err(Error::NoSuchName) => return Err(Error::NoSuchName),
+            other => other,
+        };
+        let four = self.look_up(name, Kind::A, servers);
+        let data = match (six, four) {
+            (Ok(six), Ok(four)) => [six, four].concat(),
+            (Ok(data), Err(_)) | (Err(_), Ok(data)) => data,
+            (Err(Error::Temporary(why)), _) | (_, Err(Error::Temporary(why))) => {
+                return Err(Error::Temporary(why));
+            }
+            (Err(_), Err(error)) => return Err(error),
+        };
+        let addresses = data.into_iter().filter_map(|datum| match datum {
+            Data::Address(address) => Some(address),
+            Data::Mx(_) => None,
+        });
+        Ok(addresses.collect())
+    }
+
+    /// Follows aliases that an answer leaves open.
+    fn look_up(&self, name: &str, kind: Kind, servers: &Servers) -> Result<Vec<Data>, Error> {
+        let mut name = name.to_owned();
+        for _ in 0..MAX_ALIASES {
+            match self.ask(&name, kind, servers)? {
+                Answer::Found(data, _) => return Ok(data),
+                Answer::Alias(target, _) => name = target,
+                Answer::NoData(_) => return Err(Error::NoData),
+                Answer::NoName(_) => return Err(Error::NoSuchName),
+            }
+        }
+        Err(Error::Temporary(format!("{name}: too many aliases")))
+    }
+
+    fn ask(&self, name: &str, kind: Kind, servers: &Servers) -> Result<Answer, Error> {
+        if let Some(answer) = self.cache.get(name, kind, Instant::now()) {
+            return Ok(answer);
+        }
+        if message::question(0, name, kind).is_none() {
+            return Err(Error::NoSuchName);
+        }
+        let mut why = "no name server is known".to_owned();
+        for _ in 0..servers.attempts {
+            for &server in &servers.addresses {
+                match exchange::ask(server, name, kind, servers.timeout) {
+                    Ok(answer) => {
+                        self.cache.put(name, kind, &answer, Instant::now());
+                        return Ok(answer);
+                    }
+                    Err(e) => why = format!("{name}: {e}"),
+                }
+            }
+        }
+        Err(Error::Temporary(why))
+    }
+
+    /// The servers, read again where their file has changed.
+    fn servers(&self) -> Servers {
+        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = &self.resolv_conf {
+            let now = changed(path);
+            if now.is_some()
+                && now != known.1
+                && let Some(text) = read(path)
+            {
+                *known = (Servers::parse(&text), now);
+            }
+        }
+        known.0.clone()
+    }
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path)
+        .and_then(|meta| meta.modified())
+        .ok()
+}
+
+fn read(path: &Path) -> Option<String> {
+    use std::io::Read as _;
+
+    let mut octets = Vec::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(MAX_FILE).read_to_end(&mut octets).ok()?;
+    Some(String::from_utf8_lossy(&octets).into_owned())
+}

@@ -1,0 +1,84 @@
+//! Which name servers to ask: resolv.conf(5), read again where it has changed.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Servers that are asked (MAXNS of the C library).
+const MAX_SERVERS: usize = 3;
+/// Domains that a name without a dot is looked for in.
+const MAX_SEARCH: usize = 6;
+const PORT: u16 = 53;
+
+/// The servers and how patient to be with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Servers {
+    /// In the order in which they are asked.
+    pub addresses: Vec<SocketAddr>,
+    /// Domains appended to a name without a dot.
+    pub search: Vec<String>,
+    /// The wait for one answer.
+    pub timeout: Duration,
+    /// How often each server is asked.
+    pub attempts: u32,
+}
+
+impl Default for Servers {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            search: Vec::new(),
+            timeout: Duration::from_secs(5),
+            attempts: 2,
+        }
+    }
+}
+
+impl Servers {
+    /// Reads the text of a resolv.conf(5); what is not understood is left out. Without a server it is the one of this
+    /// host, as in the C library. A server may have a port: `[192.0.2.1]:5353`.
+    pub fn parse(text: &str) -> Self {
+        let mut servers = Self::default();
+        for line in text.lines() {
+            let line = line.split(['#', ';']).next().unwrap_or_default();
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => servers.addresses.extend(words.next().and_then(address)),
+                Some("search" | "domain") => {
+                    servers.search = words.take(MAX_SEARCH).map(str::to_owned).collect();
+                }
+                Some("options") => words.for_each(|word| servers.option(word)),
+                _ => {}
+            }
+        }
+        servers.addresses.truncate(MAX_SERVERS);
+        if servers.addresses.is_empty() {
+            servers.addresses = vec![(Ipv4Addr::LOCALHOST, PORT).into()];
+        }
+        servers
+    }
+
+    fn option(&mut self, word: &str) {
+        let number = |value: &str| value.parse().ok().filter(|n| (1..=30).contains(n));
+        match word.split_once(':') {
+            Some(("timeout", value)) => {
+                let seconds = number(value).map(|n: u32| Duration::from_secs(n.into()));
+                self.timeout = seconds.unwrap_or(self.timeout);
+            }
+            Some(("attempts", value)) => {
+                self.attempts = number(value).map_or(self.attempts, |n| n.min(5));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn address(word: &str) -> Option<SocketAddr> {
+    if let Some((host, port)) = word
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("]:"))
+    {
+        return Some(SocketAddr::new(host.parse().ok()?, port.parse().ok()?));
+    }
+    let address: IpAddr = word.parse().ok()?;
+    Some(SocketAddr::new(address, PORT))
+}
