@@ -1,5 +1,7 @@
 //! Sockets. Nothing here knows a word of SMTP.
 
+pub mod client_tls;
+pub mod dial;
 pub mod dns;
 pub mod listen;
 mod names;

@@ -78,9 +78,7 @@ pub(super) enum Bad {
 /// The question as it goes over the wire; `None` for what is not a name.
 pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
     let labels = name.strip_suffix('.').unwrap_or(name).split('.');
-    let plain = |label: &str| {
-        !label.is_empty() && label.bytes().all(|o| o.is_ascii_graphic() && o != b'\\')
-    };
+    let plain = |label: &str| !label.is_empty() && label.bytes().all(is_plain);
     if !labels.into_iter().all(plain) {
         return None;
     }
@@ -207,8 +205,7 @@ fn seconds(ttl: u32) -> Duration {
 fn spelled(name: &Name<'_>) -> Option<String> {
     let mut text = String::new();
     for label in name.as_bytes() {
-        let plain = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
-        if !label.iter().all(plain) {
+        if !label.iter().copied().all(is_plain) {
             return None;
         }
         if !text.is_empty() {
@@ -221,6 +218,11 @@ fn spelled(name: &Name<'_>) -> Option<String> {
         );
     }
     Some(text)
+}
+
+/// An octet that names of hosts and domains have.
+const fn is_plain(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_')
 }
 
 fn same(a: &str, b: &str) -> bool {

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 mod fake;
+mod routes;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

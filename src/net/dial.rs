@@ -1,0 +1,281 @@
+//! Connecting: sockets under a deadline, and which hosts take the mail of a domain (RFC 5321 §5.1).
+
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::socket::{connect as connect_socket, setsockopt, socket as new_socket};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+
+use super::dns::{Error, Mx, Resolver, to_alabel};
+use super::stream::Socket;
+
+/// Exchangers of a domain that are looked at.
+const MAX_EXCHANGERS: usize = 20;
+/// Addresses of an exchanger that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// Where a connection goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Connects by `deadline`.
+///
+/// # Errors
+/// `TimedOut`, or what the system says.
+pub fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    match address {
+        Address::Tcp(address) => {
+            let socket = TcpStream::connect_timeout(address, left)?;
+            socket.set_nodelay(true)?;
+            Ok(Socket::Tcp(socket))
+        }
+        Address::Unix(path) => connect_unix(path, left).map(Socket::Unix),
+    }
+}
+
+/// A Unix socket whose server accepts nothing makes `connect` wait as long as a write would.
+fn connect_unix(path: &Path, wait: Duration) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket: OwnedFd = new_socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let millis = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+    setsockopt(
+        &socket,
+        sockopt::SendTimeout,
+        &TimeVal::milliseconds(millis),
+    )?;
+    match connect_socket(socket.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) => Ok(UnixStream::from(socket)),
+        Err(Errno::EAGAIN) => Err(ErrorKind::TimedOut.into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether an address is one of this host's interfaces.
+pub fn is_own(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    if address.is_loopback() || address.is_unspecified() {
+        return true;
+    }
+    let own = |interface: nix::ifaddrs::InterfaceAddress| {
+        let storage = interface.address?;
+        let four = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+        four.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+    };
+    getifaddrs().is_ok_and(|mut all| all.any(|interface| own(interface) == Some(address)))
+}
+
+/// A host that takes mail for a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchanger {
+    /// Its name in ASCII, or its address.
+    pub host: String,
+    /// Its addresses, in the order in which to try them.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Why a domain's mail can go nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unroutable {
+    /// No such domain, or no host of it has an address: 5.1.2.
+    NoSuchDomain,
+    /// It takes no mail (RFC 7505): 5.1.10.
+    NullMx,
+    /// This host is the best exchanger itself: 5.4.6.
+    Loop,
+    /// It cannot be told now: 4.4.3.
+    Later(String),
+}
+
+impl fmt::Display for Unroutable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSuchDomain => "The domain does not exist or has no mail server with an address",
+            Self::NullMx => "The domain takes no mail",
+            Self::Loop => "The domain's mail servers lead back to this host",
+            Self::Later(why) => why,
+        })
+    }
+}
+
+/// The hosts that take a domain's mail, best first, those of one preference in random order. `own` says whether a host by
+/// that name and address is this one: it drops out with all that are not better (RFC 5321 §5.1). A domain may be an
+/// address literal.
+///
+/// # Errors
+/// There is none.
+pub fn exchangers(
+    resolver: &Resolver,
+    domain: &str,
+    own: &dyn Fn(&str, &[IpAddr]) -> bool,
+) -> Result<Vec<Exchanger>, Unroutable> {
+    if let Some(address) = literal(domain) {
+        let host = address.to_string();
+        let addresses = vec![address];
+        return if own(&host, &addresses) {
+            Err(Unroutable::Loop)
+        } else {
+            Ok(vec![Exchanger { host, addresses }])
+        };
+    }
+    let mut hosts = match resolver.mx(domain) {
+        Ok(hosts) if hosts.iter().all(|mx| mx.host.is_empty()) => return Err(Unroutable::NullMx),
+        Ok(hosts) => hosts,
+        // RFC 5321 §5.1: without exchangers the domain is its own.
+        Err(Error::NoData) => vec![Mx {
+            preference: 0,
+            host: to_alabel(domain).ok_or(Unroutable::NoSuchDomain)?,
+        }],
+        Err(Error::NoSuchName) => return Err(Unroutable::NoSuchDomain),
+        Err(Error::Temporary(why)) => return Err(Unroutable::Later(why)),
+    };
+    hosts.retain(|mx| !mx.host.is_empty());
+    shuffle(&mut hosts);
+    hosts.truncate(MAX_EXCHANGERS);
+    with_addresses(resolver, hosts, own)
+}
+
+fn with_addresses(
+    resolver: &Resolver,
+    hosts: Vec<Mx>,
+    own: &dyn Fn(&str, &[IpAddr]) -> bool,
+) -> Result<Vec<Exchanger>, Unroutable> {
+    let mut found: Vec<(u16, Exchanger)> = Vec::new();
+    let mut trouble = Unroutable::NoSuchDomain;
+    for Mx { preference, host } in hosts {
+        match resolver.addresses(&host) {
+            Ok(addresses) if own(&host, &addresses) => {
+                found.retain(|(known, _)| *known < preference);
+                // A better one whose address cannot be told now may be the way.
+                if !matches!(trouble, Unroutable::Later(_)) {
+                    trouble = Unroutable::Loop;
+                }
+                break;
+            }
+            Ok(mut addresses) => {
+                addresses.truncate(MAX_ADDRESSES);
+                found.push((preference, Exchanger { host, addresses }));
+            }
+            Err(Error::NoSuchName | Error::NoData) => {}
+            Err(Error::Temporary(why)) => trouble = Unroutable::Later(why),
+        }
+    }
+    if found.is_empty() {
+        return Err(trouble);
+    }
+    Ok(found.into_iter().map(|(_, exchanger)| exchanger).collect())
+}
+
+/// Sorted by preference; those of one preference take turns by chance.
+fn shuffle(hosts: &mut [Mx]) {
+    let chance = RandomState::new();
+    hosts.sort_by_cached_key(|mx| (mx.preference, chance.hash_one(&mx.host)));
+}
+
+/// `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3).
+fn literal(domain: &str) -> Option<IpAddr> {
+    let text = domain.strip_prefix('[')?.strip_suffix(']')?;
+    match text.split_at_checked(5) {
+        Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => {
+            address.parse().ok().map(IpAddr::V6)
+        }
+        _ => text.parse().ok().map(IpAddr::V4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn connections_and_their_deadlines() {
+        let soon = || Instant::now() + Duration::from_millis(200);
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(tcp.local_addr().unwrap());
+        assert!(connect(&address, soon()).is_ok());
+        assert!(connect(&address, Instant::now()).is_err_and(|e| e.kind() == ErrorKind::TimedOut));
+        let path = std::env::temp_dir().join(format!("mailslot-dial-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let address = Address::Unix(path.clone());
+        assert!(connect(&address, soon()).is_err_and(|e| e.kind() == ErrorKind::NotFound));
+        let unix = UnixListener::bind(&path).unwrap();
+        // Nobody accepts: at some time the socket takes no more, and the deadline holds.
+        let mut taken = Vec::new();
+        let full = loop {
+            match connect(&address, soon()) {
+                Ok(socket) => taken.push(socket),
+                Err(e) => break e,
+            }
+            assert!(taken.len() < 10_000);
+        };
+        assert_eq!(full.kind(), ErrorKind::TimedOut);
+        drop(unix);
+        std::fs::remove_file(&path).unwrap();
+        let long = Address::Unix("/x".repeat(200).into());
+        assert!(connect(&long, soon()).is_err());
+    }
+
+    #[test]
+    fn own_addresses() {
+        for own in [
+            "127.0.0.1",
+            "::1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "::ffff:127.0.0.1",
+        ] {
+            assert!(is_own(own.parse().unwrap()), "{own}");
+        }
+        for other in ["192.0.2.1", "2001:db8::1"] {
+            assert!(!is_own(other.parse().unwrap()), "{other}");
+        }
+    }
+
+    #[test]
+    fn literals() {
+        let ip = |text: &str| text.parse().ok();
+        assert_eq!(literal("[192.0.2.1]"), ip("192.0.2.1"));
+        assert_eq!(literal("[ipv6:2001:db8::1]"), ip("2001:db8::1"));
+        for other in [
+            "192.0.2.1",
+            "[192.0.2]",
+            "[::1]",
+            "[]",
+            "[x",
+            "[\u{e9}\u{e9}\u{e9}]",
+            "[IPv6:192.0.2.1]",
+        ] {
+            assert_eq!(literal(other), None, "{other}");
+        }
+    }
+}
