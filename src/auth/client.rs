@@ -10,8 +10,9 @@ use super::md5::Hmac;
 use super::password::{hmac_sha256, sha256, stretch};
 use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
 
-/// Rounds of PBKDF2 that a server may ask for: more would be an attack on this host's time.
-const MAX_ITERATIONS: u32 = 1_000_000;
+/// Rounds of PBKDF2 that a server may ask for: fewer would make the password easy to find out (RFC 7677 §4), more would be
+/// an attack on this host's time.
+const ITERATIONS: std::ops::RangeInclusive<u32> = 4_096..=1_000_000;
 const UNASKED: &str = "a challenge too many";
 
 /// What a client uses, the strongest first; what each needs beside the password.
@@ -203,8 +204,8 @@ impl Scram {
         }
         let salt = base64_decode(salt.as_bytes()).ok_or(wrong)?;
         let rounds = rounds.parse::<NonZeroU32>().map_err(|_| wrong)?;
-        if rounds.get() > MAX_ITERATIONS {
-            return Err("the server asks for too many iterations");
+        if !ITERATIONS.contains(&rounds.get()) {
+            return Err("the server asks for too few or too many iterations");
         }
 
         let salted = stretch(&self.password, &salt, rounds);
@@ -233,5 +234,80 @@ fn verify(signature: &[u8; 32], message: &[u8]) -> Result<(), &'static str> {
         Ok(())
     } else {
         Err(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strongest_that_can_be_used() {
+        use Mechanism::{CramMd5, Login as LoginMechanism, Plain, ScramSha256, ScramSha256Plus};
+
+        let all = [LoginMechanism, Plain, CramMd5, ScramSha256, ScramSha256Plus];
+        assert_eq!(choose(&all, true, true), Some(ScramSha256Plus));
+        assert_eq!(choose(&all, true, false), Some(ScramSha256));
+        assert_eq!(choose(&[CramMd5, Plain], false, false), Some(CramMd5));
+        assert_eq!(choose(&[LoginMechanism, Plain], true, false), Some(Plain));
+        assert_eq!(choose(&[LoginMechanism, Plain], false, false), None);
+        assert_eq!(choose(&[ScramSha256Plus], true, false), None);
+    }
+
+    /// RFC 7677 §3.
+    #[test]
+    fn scram_by_the_example_of_its_rfc() {
+        let nonce = "rOprNGfwEbeRWgbNEkqO".to_owned();
+        let mechanism = Mechanism::ScramSha256;
+        let mut login = Login::start(mechanism, ("user", "pencil"), &[], None, nonce);
+        let first = login.initial().map(|octets| octets.to_vec());
+        assert_eq!(
+            first.as_deref(),
+            Some(&b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"[..])
+        );
+        let challenge = b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+            s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+        let last = login.step(challenge).map(|octets| octets.to_vec());
+        let expected = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+            p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+        assert_eq!(last.as_deref(), Ok(&expected[..]));
+        assert!(login.proven().is_err());
+        let proof = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
+        assert!(login.step(proof).is_ok_and(|octets| octets.is_empty()));
+        assert_eq!(login.proven(), Ok(()));
+    }
+
+    #[test]
+    fn a_hostile_server_learns_nothing() {
+        let start = || {
+            let mechanism = Mechanism::ScramSha256;
+            Login::start(
+                mechanism,
+                ("us=er,", "pencil"),
+                &[],
+                Some(b"x"),
+                "abc".to_owned(),
+            )
+        };
+        let first = start().initial().map(|octets| octets.to_vec());
+        assert_eq!(first.as_deref(), Some(&b"y,,n=us=3Der=2C,r=abc"[..]));
+        for challenge in [
+            "",
+            "r=abc,s=AAAA,i=4096",
+            "r=xyzdef,s=AAAA,i=4096",
+            "r=abcdef,s=!,i=4096",
+            "r=abcdef,s=AAAA,i=0",
+            "r=abcdef,s=AAAA,i=4095",
+            "r=abcdef,s=AAAA,i=4000000000",
+            "r=abcdef,s=AAAA",
+            "m=x,r=abcdef,s=AAAA,i=4096",
+            "e=unknown-user",
+        ] {
+            assert!(start().step(challenge.as_bytes()).is_err(), "{challenge}");
+        }
+        let mut login = start();
+        assert!(login.step(b"r=abcdef,s=AAAA,i=4096").is_ok());
+        assert!(login.step(b"v=AAAA").is_err() && login.step(b"e=x").is_err());
+        assert!(login.proven().is_err());
     }
 }

@@ -14,7 +14,8 @@
 //! new connections once), two `futex` to hand it to a thread and to wait for the next, `setsockopt` for the read
 //! timeout, `sendto` for greeting, EHLO and QUIT, `recvfrom` for the latter two, and `close`.
 
-use nix::sys::socket::{MsgFlags, send};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
 use rustls::{Connection, ProtocolVersion};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -85,6 +86,12 @@ impl Socket {
             Self::Tcp(socket) => socket.set_write_timeout(Some(wait)),
             Self::Unix(socket) => socket.set_write_timeout(Some(wait)),
         }
+    }
+
+    /// Whether the connection is open and nothing waits to be read.
+    pub fn is_quiet(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.descriptor(), &mut [0], flags) == Err(Errno::EAGAIN)
     }
 
     /// Ends one or both directions; a socket that is gone already is no news.

@@ -11,6 +11,7 @@
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 
 mod cli;
+mod client;
 mod conformance;
 mod dialogues;
 mod docs;

@@ -113,6 +113,8 @@ pub struct Client {
     channel: Channel,
     state: State,
     replies: Replies,
+    /// Whole replies so far.
+    count: usize,
     output: Vec<u8>,
     offered: Extensions,
     /// A transaction did not reach its end: RSET goes before the next.
@@ -129,12 +131,18 @@ impl Client {
             channel,
             state: State::Greeting,
             replies: Replies::new(),
+            count: 0,
             output: Vec::new(),
             offered: Extensions::NONE,
             reset: false,
             outcomes: None,
             failure: None,
         }
+    }
+
+    /// TLS from the first octet: how the channel is, before the greeting.
+    pub fn set_channel(&mut self, channel: Channel) {
+        self.channel = channel;
     }
 
     /// What the driver has to do next.
@@ -151,6 +159,11 @@ impl Client {
     /// Octets to be sent; the driver takes them out.
     pub const fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
+    }
+
+    /// How many replies have come: the time for each begins with the one before.
+    pub const fn replies(&self) -> usize {
+        self.count
     }
 
     /// What the server offers.
@@ -254,7 +267,10 @@ impl Client {
     pub fn input(&mut self, mut octets: &[u8]) {
         while !octets.is_empty() && !matches!(self.state, State::Closed) {
             match self.replies.take(&mut octets) {
-                Ok(Some(reply)) => self.reply(&reply, octets.is_empty()),
+                Ok(Some(reply)) => {
+                    self.count = self.count.wrapping_add(1);
+                    self.reply(&reply, octets.is_empty());
+                }
                 Ok(None) => {}
                 Err(why) => self.close(Failure::Protocol(self.stage(), why)),
             }

@@ -1,0 +1,360 @@
+//! The driver of a connection that this side opens: octets from the stream to the client's core and back, under deadlines.
+//! The only file that sees both; the rules of the protocol are the core's, names and sockets are `net`'s.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::encoding::base64_encode;
+use crate::net::client_tls::ClientTls;
+use crate::net::dial::{self, Address};
+use crate::net::stream::{Socket, Stream};
+use crate::smtp::client::{Channel, Client, Envelope, Extensions, Failure, Outcome, Settings};
+use crate::smtp::client::{Stage, Want};
+
+/// The wait for a connection to one address.
+const CONNECT: Duration = Duration::from_secs(30);
+/// The wait for a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// Octets of content that are read at once, and encoded ones that are sent at once.
+const PIECE: usize = 32 * 1024;
+/// The wait for what a server said before it hung up in the middle of the content.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Where to go, and how TLS is to be there.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    /// Tried one after the other, until one answers.
+    pub addresses: Vec<Address>,
+    /// The name that a certificate has to have, in ASCII, or an address.
+    pub host: String,
+    /// TLS from the first octet.
+    pub implicit_tls: bool,
+    /// Whether the certificate must be verified.
+    pub verify: bool,
+}
+
+/// An open connection, greeted and logged in.
+pub struct Connection {
+    /// Gone while a handshake runs, and where that failed.
+    stream: Option<Stream>,
+    core: Client,
+    handle: Handle,
+    tls: ClientTls,
+    hop: Hop,
+    /// Everything has to be over by then, where there is such a time.
+    end: Option<Instant>,
+}
+
+/// Ends a connection from another thread.
+#[derive(Clone)]
+pub struct Handle {
+    socket: Arc<Socket>,
+    sending: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// Whether content is on its way, or the reply to it.
+    pub fn is_sending(&self) -> bool {
+        self.sending.load(Ordering::SeqCst)
+    }
+
+    /// Closes the connection: what waits for the server fails at once.
+    pub fn cut(&self) {
+        self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// What became of one transaction.
+#[derive(Debug)]
+pub struct Delivery {
+    /// One for each recipient of the envelope, in its order.
+    pub outcomes: Vec<Outcome>,
+    /// Why the connection is of no more use, where it is not.
+    pub failure: Option<Failure>,
+}
+
+impl Connection {
+    /// Connects, and goes through greeting, TLS and login. With `end` all that is ever done on the connection is over by
+    /// then; else each step has the time of RFC 5321 §4.5.3.2.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn open(
+        hop: &Hop,
+        settings: Settings,
+        tls: &ClientTls,
+        end: Option<Instant>,
+    ) -> Result<Self, Failure> {
+        let socket = Arc::new(connect(hop, end)?);
+        let stream = Stream::new(Arc::clone(&socket));
+        let mut connection = Self::new(stream, socket, Channel::Clear, settings, (hop, tls, end));
+        if hop.implicit_tls {
+            let channel = connection.handshake()?;
+            connection.core.set_channel(channel);
+        }
+        connection.greeted()
+    }
+
+    /// Takes up a stream on which this side is now the client (RFC 2645 §5): the greeting comes next.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn over(
+        stream: Stream,
+        socket: Arc<Socket>,
+        channel: Channel,
+        settings: Settings,
+        (hop, tls): (&Hop, &ClientTls),
+    ) -> Result<Self, Failure> {
+        Self::new(stream, socket, channel, settings, (hop, tls, None)).greeted()
+    }
+
+    fn new(
+        stream: Stream,
+        socket: Arc<Socket>,
+        channel: Channel,
+        settings: Settings,
+        (hop, tls, end): (&Hop, &ClientTls, Option<Instant>),
+    ) -> Self {
+        Self {
+            stream: Some(stream),
+            core: Client::new(settings, channel),
+            handle: Handle {
+                socket,
+                sending: Arc::default(),
+            },
+            tls: tls.clone(),
+            hop: hop.clone(),
+            end,
+        }
+    }
+
+    fn greeted(mut self) -> Result<Self, Failure> {
+        match self.drive() {
+            Want::Ready => Ok(self),
+            _ => Err(self.failure()),
+        }
+    }
+
+    /// What the server offers.
+    pub const fn extensions(&self) -> &Extensions {
+        self.core.extensions()
+    }
+
+    /// For another thread that may have to end this connection.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Whether the connection is still open and the server has said nothing since, as far as can be told without a word.
+    pub fn is_open(&self) -> bool {
+        self.core.want() == Want::Ready && self.handle.socket.is_quiet()
+    }
+
+    /// Sends a message: the whole transaction, in which `content` is read once, from its start to its end.
+    pub fn deliver(&mut self, envelope: Envelope, content: &mut dyn Read) -> Delivery {
+        self.core.begin(envelope);
+        if self.drive() == Want::Content {
+            self.handle.sending.store(true, Ordering::SeqCst);
+            self.send_content(content);
+            self.drive();
+            self.handle.sending.store(false, Ordering::SeqCst);
+        }
+        Delivery {
+            outcomes: self.core.take_outcomes().unwrap_or_default(),
+            failure: self.core.failure().cloned(),
+        }
+    }
+
+    /// Says good-bye.
+    pub fn quit(mut self) {
+        self.core.quit();
+        self.drive();
+        if let Some(stream) = self.stream.take() {
+            stream.close(self.deadline(Stage::Quit.limit()));
+        }
+    }
+
+    fn failure(&self) -> Failure {
+        let ended = || Failure::Lost(self.core.stage(), "connection ended".to_owned());
+        self.core.failure().cloned().unwrap_or_else(ended)
+    }
+
+    fn deadline(&self, wait: Duration) -> Instant {
+        let deadline = Instant::now() + wait;
+        self.end.map_or(deadline, |end| end.min(deadline))
+    }
+
+    /// Does what the core wants until it is the caller's turn: content, another transaction, or nothing any more.
+    fn drive(&mut self) -> Want {
+        loop {
+            let want = self.core.want();
+            self.log_output(want);
+            match want {
+                Want::Ready | Want::Content => return want,
+                Want::Closed => {
+                    let deadline = self.deadline(LAST_WORD);
+                    if let Some(stream) = &mut self.stream {
+                        stream.output().append(self.core.output());
+                        let _ = stream.flush(deadline);
+                    }
+                    return want;
+                }
+                Want::StartTls => match self.handshake() {
+                    Ok(Channel::Tls { exporter, verified }) => {
+                        self.core.tls_started(exporter, verified);
+                    }
+                    Ok(Channel::Clear) => {}
+                    Err(failure) => self.core.lost(failure),
+                },
+                Want::Reply(stage) => {
+                    // The time is for the whole reply, however few octets come at once.
+                    let replies = self.core.replies();
+                    let deadline = self.deadline(stage.limit());
+                    while self.core.replies() == replies && self.core.want() == want {
+                        if let Err(e) = self.exchange(deadline) {
+                            self.core.lost(Failure::Lost(stage, spelled(&e)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what is to be sent, and reads once.
+    fn exchange(&mut self, deadline: Instant) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        stream.output().append(self.core.output());
+        if stream.input().is_empty() && stream.fill(deadline)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        log_input(&self.hop.host, stream.input());
+        self.core.input(stream.input());
+        let octets = stream.input().len();
+        stream.consume(octets);
+        Ok(())
+    }
+
+    /// Upgrades the stream to TLS.
+    fn handshake(&mut self) -> Result<Channel, Failure> {
+        let tls = self.tls.connection(&self.hop.host, self.hop.verify);
+        let tls = tls.map_err(Failure::Tls)?;
+        let deadline = self.deadline(HANDSHAKE);
+        let missing = || Failure::Tls("the connection is gone".to_owned());
+        let mut stream = self.stream.take().ok_or_else(missing)?;
+        stream.output().append(self.core.output());
+        let stream = stream.upgrade(tls, deadline);
+        let stream = stream.map_err(|e| Failure::Tls(spelled(&e)))?;
+        let exporter = stream.exporter();
+        self.stream = Some(stream);
+        let verified = self.hop.verify;
+        Ok(Channel::Tls { exporter, verified })
+    }
+
+    /// Sends the content in pieces. A server that hangs up in between may have said why.
+    fn send_content(&mut self, content: &mut dyn Read) {
+        let mut piece = vec![0; PIECE];
+        loop {
+            let octets = match content.read(&mut piece) {
+                Ok(0) => return self.core.content_end(),
+                Ok(octets) => octets,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    let why = format!("the message cannot be read: {e}");
+                    return self.core.lost(Failure::Lost(Stage::Content, why));
+                }
+            };
+            self.core.content(piece.get(..octets).unwrap_or_default());
+            if self.core.output().len() >= PIECE
+                && let Err(e) = self.flush_content()
+            {
+                self.read_last_word();
+                return self.core.lost(Failure::Lost(Stage::Content, spelled(&e)));
+            }
+        }
+    }
+
+    fn flush_content(&mut self) -> io::Result<()> {
+        let deadline = self.deadline(Stage::Content.limit());
+        let Some(stream) = &mut self.stream else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        stream.output().append(self.core.output());
+        stream.flush(deadline)
+    }
+
+    fn read_last_word(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.output().clear();
+        }
+        self.core.output().clear();
+        let _ = self.exchange(self.deadline(LAST_WORD));
+    }
+
+    /// The commands, for the log at level debug; never a secret and never content.
+    fn log_output(&mut self, want: Want) {
+        let content = matches!(want, Want::Reply(Stage::End) | Want::Closed);
+        if content || !log::log_enabled!(log::Level::Debug) {
+            return;
+        }
+        let host = &self.hop.host;
+        let output = String::from_utf8_lossy(self.core.output()).into_owned();
+        for line in output.lines() {
+            let secret = want == Want::Reply(Stage::Auth);
+            match line.split_once(' ') {
+                _ if !secret => log::debug!("{host} C: {}", line.escape_debug()),
+                Some((verb, rest)) => log::debug!("{host} C: {verb} [{} octets]", rest.len()),
+                None => log::debug!("{host} C: [{} octets]", line.len()),
+            }
+        }
+    }
+}
+
+fn log_input(host: &str, input: &[u8]) {
+    if log::log_enabled!(log::Level::Debug) {
+        for line in String::from_utf8_lossy(input).lines() {
+            log::debug!("{host} S: {}", line.escape_debug());
+        }
+    }
+}
+
+/// The first address that answers, each in its time.
+fn connect(hop: &Hop, end: Option<Instant>) -> Result<Socket, Failure> {
+    let mut why = "no address".to_owned();
+    for address in &hop.addresses {
+        let deadline = Instant::now() + CONNECT;
+        let deadline = end.map_or(deadline, |end| end.min(deadline));
+        match dial::connect(address, deadline) {
+            Ok(socket) => return Ok(socket),
+            Err(e) => why = format!("connect to {address}: {}", spelled(&e)),
+        }
+    }
+    Err(Failure::Lost(Stage::Greeting, why))
+}
+
+/// An error in the words of an operator.
+fn spelled(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::TimedOut => "timed out".to_owned(),
+        ErrorKind::UnexpectedEof => "connection closed by the server".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// A nonce for [`Settings`]: 18 octets of randomness in base64.
+///
+/// # Errors
+/// The system gives no randomness.
+pub fn nonce() -> io::Result<String> {
+    let mut octets = [0; 18];
+    let drawn = SystemRandom::new().fill(&mut octets);
+    drawn.map_err(|_| io::Error::other("the system gives no randomness"))?;
+    Ok(base64_encode(&octets))
+}

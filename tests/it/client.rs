@@ -1,0 +1,318 @@
+//! The client's side over real sockets: against this server, and against servers that are written down here.
+
+use crate::server::{Server, Setup};
+use crate::tls::{CERT, KEY};
+use mailslot::auth::Mechanism;
+use mailslot::client::{Connection, Hop};
+use mailslot::net::client_tls::{ClientTls, Roots};
+use mailslot::net::dial::Address;
+use mailslot::smtp::client::{
+    Credentials, Envelope, Failure, Rcpt, Scan, Settings, Stage, TlsUse, Verdict,
+};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const USERS: &str = "user@x.test:{PLAIN}pencil\n";
+
+fn settings(tls: TlsUse) -> Settings {
+    Settings {
+        lmtp: false,
+        hostname: "me.test".into(),
+        tls,
+        login: None,
+        nonce: mailslot::client::nonce().unwrap(),
+    }
+}
+
+fn with_login(password: &str) -> Settings {
+    let login = Some(Credentials {
+        user: "user@x.test".into(),
+        password: password.to_owned().into(),
+    });
+    Settings {
+        login,
+        ..settings(TlsUse::Required)
+    }
+}
+
+fn trusting() -> ClientTls {
+    ClientTls::new(Some(Roots::load(Path::new(CERT)).unwrap())).unwrap()
+}
+
+fn hop(address: &str, host: &str) -> Hop {
+    Hop {
+        addresses: vec![Address::Tcp(address.parse().unwrap())],
+        host: host.into(),
+        implicit_tls: false,
+        verify: true,
+    }
+}
+
+fn envelope(recipients: &[&str], content: &str) -> Envelope {
+    let mut scan = Scan::new(false);
+    scan.feed(content.as_bytes());
+    let rcpt = |path: &&str| Rcpt {
+        path: (*path).to_owned(),
+        ..Rcpt::default()
+    };
+    Envelope {
+        reverse_path: "me@me.test".into(),
+        recipients: recipients.iter().map(rcpt).collect(),
+        content: scan.finish(),
+        ..Envelope::default()
+    }
+}
+
+fn send(connection: &mut Connection, recipients: &[&str], content: &str) -> Vec<Verdict> {
+    let sent = connection.deliver(envelope(recipients, content), &mut content.as_bytes());
+    sent.outcomes
+        .iter()
+        .map(|outcome| outcome.verdict)
+        .collect()
+}
+
+fn launch(listen: &[&str], args: &[&str]) -> Server {
+    let common = [
+        "--tls-cert",
+        CERT,
+        "--tls-key",
+        KEY,
+        "-d",
+        "x.test",
+        "--create",
+    ];
+    let setup = Setup {
+        listen: listen.iter().map(|url| (*url).to_owned()).collect(),
+        args: common
+            .iter()
+            .chain(args)
+            .map(|arg| (*arg).to_owned())
+            .collect(),
+        files: vec![("users".into(), USERS.into())],
+        ..Setup::default()
+    };
+    Server::launch(&setup).unwrap()
+}
+
+#[test]
+fn messages_in_the_clear_and_in_tls() {
+    let server = launch(&["smtp://127.0.0.1:0"], &[]);
+    for tls in [TlsUse::Never, TlsUse::Offered, TlsUse::Required] {
+        let hop = hop(server.address(), "localhost");
+        let mut connection = Connection::open(&hop, settings(tls), &trusting(), None).unwrap();
+        assert_eq!(connection.extensions().starttls, tls == TlsUse::Never);
+        let content = "Subject: x\n\n.dot\n\n..\nlast";
+        let all = ["a@x.test", "b@elsewhere.test", "c@x.test"];
+        let verdicts = send(&mut connection, &all, content);
+        assert_eq!(
+            verdicts,
+            [Verdict::Accepted, Verdict::Failed, Verdict::Accepted]
+        );
+        assert!(connection.is_open());
+        let long = format!("Subject: y\n\n{}", "0123456789\n".repeat(50_000));
+        assert_eq!(
+            send(&mut connection, &["d@x.test"], &long),
+            [Verdict::Accepted]
+        );
+        connection.quit();
+    }
+    assert_eq!(
+        server.messages("x.test/a"),
+        ["Subject: x\n\n.dot\n\n..\nlast"; 3]
+    );
+    assert_eq!(server.messages("x.test/d").len(), 3);
+    assert!(
+        server
+            .messages("x.test/d")
+            .iter()
+            .all(|m| m.len() == 550_012)
+    );
+}
+
+#[test]
+fn a_certificate_has_to_be_its_hosts() {
+    let server = launch(
+        &["smtp://127.0.0.1:0", "submissions://127.0.0.1:0"],
+        &["--users", "users"],
+    );
+    let implicit = server.urls[1].split_once("://").unwrap().1;
+    let open = |address: &str, host: &str, implicit_tls, verify, tls: &ClientTls| {
+        let hop = Hop {
+            implicit_tls,
+            verify,
+            ..hop(address, host)
+        };
+        Connection::open(&hop, settings(TlsUse::Required), tls, None)
+    };
+    for (address, implicit) in [(server.address(), false), (implicit, true)] {
+        for good in ["mx.test", "127.0.0.1", "localhost"] {
+            let opened = open(address, good, implicit, true, &trusting());
+            assert!(opened.is_ok(), "{good}: {:?}", opened.err());
+        }
+        for wrong in ["other.test", "127.0.0.2", "x y"] {
+            let failure = open(address, wrong, implicit, true, &trusting())
+                .err()
+                .unwrap();
+            assert!(matches!(failure, Failure::Tls(_)), "{failure}");
+            assert_eq!(failure.status().to_string(), "4.7.5");
+        }
+        let nobody = ClientTls::new(None).unwrap();
+        assert!(open(address, "mx.test", implicit, true, &nobody).is_err());
+        assert!(open(address, "other.test", implicit, false, &nobody).is_ok());
+    }
+}
+
+#[test]
+fn logins_with_channel_binding() {
+    let server = launch(&["submission://127.0.0.1:0"], &["--users", "users"]);
+    let hop = hop(server.address(), "mx.test");
+    let mut connection = Connection::open(&hop, with_login("pencil"), &trusting(), None).unwrap();
+    let offered = &connection.extensions().auth;
+    assert!(offered.contains(&Mechanism::ScramSha256Plus), "{offered:?}");
+    assert_eq!(
+        send(&mut connection, &["user@x.test"], "hi\n"),
+        [Verdict::Accepted]
+    );
+    connection.quit();
+    let failure = Connection::open(&hop, with_login("wrong"), &trusting(), None)
+        .err()
+        .unwrap();
+    assert!(matches!(failure, Failure::Auth(_)), "{failure}");
+    server.logged("login failed");
+}
+
+#[test]
+fn lmtp_by_a_unix_socket() {
+    let path = std::env::temp_dir().join(format!("mailslot-client-{}", std::process::id()));
+    let server = launch(&[&format!("lmtp:{}", path.display())], &[]);
+    let hop = Hop {
+        addresses: vec![
+            Address::Unix("/nonexistent/lmtp".into()),
+            Address::Unix(path),
+        ],
+        ..hop("127.0.0.1:1", "localhost")
+    };
+    let settings = Settings {
+        lmtp: true,
+        ..settings(TlsUse::Never)
+    };
+    let mut connection = Connection::open(&hop, settings, &trusting(), None).unwrap();
+    let verdicts = send(&mut connection, &["a@x.test", "@x", "b@x.test"], "hi\n");
+    assert_eq!(
+        verdicts,
+        [Verdict::Accepted, Verdict::Failed, Verdict::Accepted]
+    );
+    connection.quit();
+    assert_eq!(server.messages("x.test/b"), ["hi\n"]);
+}
+
+/// A server that says each of its words behind a line of the client's, the first at once.
+fn scripted(words: &'static [&'static str], pause: Duration) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        let mut input = BufReader::new(socket.try_clone().unwrap());
+        for (place, word) in words.iter().enumerate() {
+            if place > 0 && input.read_line(&mut String::new()).unwrap_or(0) == 0 {
+                return;
+            }
+            if trickle(&socket, word, pause).is_err() {
+                return;
+            }
+        }
+    });
+    (address, served)
+}
+
+fn trickle(mut socket: &TcpStream, word: &str, pause: Duration) -> std::io::Result<()> {
+    if pause.is_zero() {
+        return socket.write_all(word.as_bytes());
+    }
+    word.bytes().try_for_each(|octet| {
+        std::thread::sleep(pause);
+        socket.write_all(&[octet])
+    })
+}
+
+/// However a server stalls, the end holds: it says nothing, or an octet now and then.
+#[test]
+fn a_server_that_stalls_is_left() {
+    let endless: &str =
+        "220-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+    for word in ["", endless] {
+        let words: &'static [&'static str] = Box::leak(Box::new([word, ""]));
+        let (address, served) = scripted(words, Duration::from_millis(40));
+        let begun = Instant::now();
+        let end = Some(begun + Duration::from_millis(300));
+        let hop = hop(&address.to_string(), "localhost");
+        let failure = Connection::open(&hop, settings(TlsUse::Never), &trusting(), end);
+        let failure = failure.err().unwrap();
+        assert!(
+            matches!(failure, Failure::Lost(Stage::Greeting, _)),
+            "{failure}"
+        );
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn words_before_a_close_are_heard() {
+    let words = &[
+        "220 h\r\n",
+        "250 h\r\n",
+        "250 ok\r\n",
+        "250 ok\r\n",
+        "354 go\r\n",
+        "552 5.3.4 big\r\n",
+    ];
+    let (address, served) = scripted(words, Duration::ZERO);
+    let hop = hop(&address.to_string(), "localhost");
+    let mut connection =
+        Connection::open(&hop, settings(TlsUse::Never), &trusting(), None).unwrap();
+    let content = "0123456789\n".repeat(2_000_000);
+    let sent = connection.deliver(envelope(&["a@x.test"], &content), &mut content.as_bytes());
+    let outcome = &sent.outcomes[0];
+    // The close may overtake the words; both mean that nothing was sent.
+    assert!(
+        matches!(outcome.verdict, Verdict::Failed | Verdict::Later),
+        "{outcome:?}"
+    );
+    assert!(sent.failure.is_some());
+    served.join().unwrap();
+}
+
+#[test]
+fn a_connection_that_was_cut_is_not_open() {
+    let server = launch(&["smtp://127.0.0.1:0"], &[]);
+    let hop = hop(server.address(), "localhost");
+    let mut connection =
+        Connection::open(&hop, settings(TlsUse::Never), &trusting(), None).unwrap();
+    let handle = connection.handle();
+    assert!(connection.is_open() && !handle.is_sending());
+    handle.cut();
+    assert!(!connection.is_open());
+    let sent = connection.deliver(envelope(&["a@x.test"], "hi\n"), &mut &b"hi\n"[..]);
+    assert_eq!(sent.outcomes[0].verdict, Verdict::Later);
+    assert!(sent.failure.is_some());
+}
+
+#[test]
+fn nobody_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let failure = Connection::open(
+        &hop(&address, "localhost"),
+        settings(TlsUse::Never),
+        &trusting(),
+        None,
+    );
+    let failure = failure.err().unwrap();
+    assert!(failure.to_string().contains("refused"), "{failure}");
+    assert_eq!(failure.status().to_string(), "4.4.1");
+}
