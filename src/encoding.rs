@@ -94,6 +94,18 @@ pub fn xtext_decode(text: &str) -> Option<String> {
     (!text.chars().any(char::is_control)).then_some(text)
 }
 
+/// Encodes printable ASCII as xtext (RFC 3461 §4).
+pub fn xtext_encode(text: &str) -> String {
+    let mut coded = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        match octet {
+            b'!'..=b'~' if !matches!(octet, b'+' | b'=') => coded.push(char::from(octet)),
+            _ => coded.push_str(&format!("+{octet:02X}")),
+        }
+    }
+    coded
+}
+
 const fn hex_digit(octet: u8) -> Option<u8> {
     match octet {
         b'0'..=b'9' => Some(octet - b'0'),
@@ -177,6 +189,7 @@ mod tests {
     fn xtext() {
         assert_eq!(xtext_decode("e+3Dmc2@x").as_deref(), Some("e=mc2@x"));
         assert_eq!(xtext_decode("").as_deref(), Some(""));
+        assert_eq!(xtext_encode("e=mc2+1 \u{e9}@x"), "e+3Dmc2+2B1+20+C3+A9@x");
         for wrong in ["+", "+3", "+3d", "a=b", "x+0A", "x+00", "+FF", "++2B"] {
             assert_eq!(xtext_decode(wrong), None, "{wrong}");
         }

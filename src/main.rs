@@ -1,13 +1,19 @@
 //! The binary: settings, server, exit status. Nothing else lives here.
 #![forbid(unsafe_code)]
 
+use mailslot::cmd::sendmail;
 use mailslot::config::Config;
 use mailslot::options::{Failure, Settings, help};
 use mailslot::password;
 use mailslot::server::Server;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some((name, args)) = sendmail::called_as(&args) {
+        return sendmail::run(name, args);
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -88,6 +88,17 @@ impl Socket {
         }
     }
 
+    /// A second handle of the same socket.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        }
+    }
+
     /// Whether the connection is open and nothing waits to be read.
     pub fn is_quiet(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
@@ -100,6 +111,22 @@ impl Socket {
             Self::Tcp(socket) => socket.shutdown(how),
             Self::Unix(socket) => socket.shutdown(how),
         };
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Socket::read(self, buffer)
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        Socket::write(self, octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,0 +1,73 @@
+//! From the name of a listener to a connection with it: what healthcheck and sendmail share.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::client::Hop;
+use crate::net::dial::{self, Address};
+use crate::net::dns::Resolver;
+use crate::net::url::{BindTo, ListenUrl, Scheme};
+
+/// The wait for a connection to each address.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Where a listener can be reached from here; its certificate is not verified.
+///
+/// # Errors
+/// Why it cannot be, in words.
+pub(super) fn hop(url: &ListenUrl) -> Result<Hop, String> {
+    let addresses = match &url.at {
+        BindTo::Unix { path, .. } => vec![Address::Unix(path.clone())],
+        BindTo::Tcp { port: 0, .. } => {
+            return Err("port 0 is any port; name the one that the log tells".to_owned());
+        }
+        BindTo::Tcp { host, port } => {
+            let at_port = |ip| Address::Tcp(SocketAddr::new(ip, *port));
+            hosts(host.as_deref())?.into_iter().map(at_port).collect()
+        }
+    };
+    Ok(Hop {
+        addresses,
+        host: "localhost".to_owned(),
+        implicit_tls: url.scheme == Scheme::Submissions,
+        verify: false,
+    })
+}
+
+/// A listener's addresses: the loopback's where it is on all interfaces.
+fn hosts(host: Option<&str>) -> Result<Vec<IpAddr>, String> {
+    let loopback = |address: IpAddr| match address {
+        IpAddr::V4(four) if four.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(six) if six.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    let Some(host) = host else {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    };
+    let found = Resolver::system().addresses(host);
+    let found = found.map_err(|e| format!("{host}: {e}"))?;
+    Ok(found.into_iter().map(loopback).collect())
+}
+
+/// Passes octets between standard input and output and a hop, until the hop closes.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn pass(hop: &Hop) -> io::Result<()> {
+    let mut socket = Err(io::Error::other("no address"));
+    for address in &hop.addresses {
+        socket = dial::connect(address, Instant::now() + CONNECT);
+        if socket.is_ok() {
+            break;
+        }
+    }
+    let socket = socket?;
+    let sending = socket.try_clone()?;
+    // It ends with the process at the latest: standard input may stay open for ever.
+    std::thread::Builder::new().spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut &sending);
+        sending.shutdown(Shutdown::Write);
+    })?;
+    io::copy(&mut &socket, &mut io::stdout().lock()).map(drop)
+}

@@ -1,0 +1,5 @@
+//! Programs in the program: what is done once and then ends, beside a server or without one.
+
+pub mod healthcheck;
+mod hop;
+pub mod sendmail;

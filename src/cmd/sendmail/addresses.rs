@@ -1,0 +1,140 @@
+//! The addresses of a header field (RFC 5322 §3.4): comments, names, routes and groups are read and dropped.
+
+/// The addresses in `text`, without angle brackets. What cannot be read as an address list gives what can be.
+pub(super) fn addresses(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut parser = Parser::default();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '(' => skip_comment(&mut rest),
+            '"' => parser.quoted(&mut rest),
+            '<' => parser.angle = Some(until(&mut rest, '>')),
+            '[' => parser
+                .text
+                .push_str(&format!("[{}]", until(&mut rest, ']'))),
+            ',' | ';' => found.extend(parser.take()),
+            // The name of a group.
+            ':' => parser = Parser::default(),
+            c => parser.text.push(c),
+        }
+    }
+    found.extend(parser.take());
+    found
+}
+
+#[derive(Default)]
+struct Parser {
+    /// What stands outside of angle brackets.
+    text: String,
+    angle: Option<String>,
+}
+
+impl Parser {
+    fn quoted(&mut self, rest: &mut std::str::Chars<'_>) {
+        self.text.push('"');
+        while let Some(c) = rest.next() {
+            self.text.push(c);
+            match c {
+                '\\' => self.text.extend(rest.next()),
+                '"' => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// The address that has come so far.
+    fn take(&mut self) -> Option<String> {
+        let Self { text, angle } = std::mem::take(self);
+        let address = angle.unwrap_or(text);
+        let address = without_blanks(&address);
+        // A source route (RFC 5322 §4.4).
+        let address = match (address.starts_with('@'), address.split_once(':')) {
+            (true, Some((_, behind))) => behind.to_owned(),
+            _ => address,
+        };
+        (!address.is_empty()).then_some(address)
+    }
+}
+
+/// Blanks around dots and the at sign mean nothing (RFC 5322 §4.4); in a quoted local part they do.
+fn without_blanks(address: &str) -> String {
+    let mut quoted = false;
+    let mut escaped = false;
+    let kept = address.chars().filter(|&c| {
+        let keep = quoted || !c.is_whitespace();
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        keep
+    });
+    kept.collect()
+}
+
+/// Comments nest.
+fn skip_comment(rest: &mut std::str::Chars<'_>) {
+    let mut depth = 1_usize;
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => drop(rest.next()),
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return;
+        }
+    }
+}
+
+fn until(rest: &mut std::str::Chars<'_>, end: char) -> String {
+    let mut text = String::new();
+    let mut quoted = false;
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => {
+                text.push(c);
+                text.extend(rest.next());
+                continue;
+            }
+            '"' => quoted = !quoted,
+            c if c == end && !quoted => break,
+            _ => {}
+        }
+        text.push(c);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_lists() {
+        for (text, expected) in [
+            ("root", &["root"][..]),
+            ("a@b, c@d", &["a@b", "c@d"]),
+            (
+                " Al B. Ow <a@b>,\n\t\"X, Y\" <c@d> (work), ",
+                &["a@b", "c@d"],
+            ),
+            ("a (one (two) \\) three) @ b", &["a@b"]),
+            ("undisclosed-recipients:;", &[]),
+            ("Team: a@b, B <c@d>; e@f", &["a@b", "c@d", "e@f"]),
+            ("<@x,@y:a@b>", &["a@b"]),
+            ("\"a b\"@c", &["\"a b\"@c"]),
+            ("\"a\\\"@x b\"@c, d@e", &["\"a\\\"@x b\"@c", "d@e"]),
+            (
+                "a@[192.0.2.1], b@[IPv6:::1]",
+                &["a@[192.0.2.1]", "b@[IPv6:::1]"],
+            ),
+            ("J\u{e9} <j\u{e9}@x>", &["j\u{e9}@x"]),
+            ("<>", &[]),
+            ("", &[]),
+            ("<a@b", &["a@b"]),
+            ("(unfinished", &[]),
+        ] {
+            assert_eq!(addresses(text), expected, "{text}");
+        }
+    }
+}

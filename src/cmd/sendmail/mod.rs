@@ -1,0 +1,221 @@
+//! `sendmail`, `mailq` and `newaliases`: how the programs of a Unix host send mail, for fifty years. The message on standard
+//! input goes to the local server, which takes responsibility for it or does not: nothing is kept here, and the exit
+//! status says which (sysexits.h).
+
+mod addresses;
+mod message;
+mod options;
+mod person;
+
+use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::hop::hop;
+use crate::client::{Connection, nonce};
+use crate::clock;
+use crate::net::client_tls::ClientTls;
+use crate::net::url::{ListenUrl, Scheme};
+use crate::smtp::client::{Envelope, Outcome, Rcpt, Scan, Settings, TlsUse, Verdict};
+use message::Message;
+use options::{Mode, Options};
+
+/// The server's own socket, where it has one.
+const SOCKET: &str = "/run/mailslot/smtp";
+const SERVER: &str = "smtp://127.0.0.1:25";
+/// Names the server, where it is another.
+const VARIABLE: &str = "MAILSLOT_SENDMAIL_TO";
+/// Octets of a message: it is held in memory.
+const MAX_MESSAGE: u64 = 512 * 1024 * 1024;
+
+/// Exit statuses of sysexits.h.
+const USAGE: u8 = 64;
+const NO_INPUT: u8 = 66;
+const NO_USER: u8 = 67;
+const UNAVAILABLE: u8 = 69;
+const TRY_LATER: u8 = 75;
+
+/// Why nothing was sent: the words, and the exit status.
+type Refusal = (String, u8);
+
+/// Which of these programs the command line calls, by its first word or by `--sendmail` as the second, and its arguments.
+pub fn called_as(args: &[OsString]) -> Option<(&'static str, &[OsString])> {
+    let (program, args) = args.split_first()?;
+    let name = Path::new(program).file_name()?;
+    let known = ["sendmail", "mailq", "newaliases"];
+    match known.into_iter().find(|known| name == *known) {
+        Some(known) => Some((known, args)),
+        None => {
+            let (first, args) = args.split_first()?;
+            (first == "--sendmail").then_some(("sendmail", args))
+        }
+    }
+}
+
+/// Runs the program that was called by `name`, which is `sendmail`, `mailq` or `newaliases`.
+pub fn run(name: &str, args: &[OsString]) -> ExitCode {
+    let ended = Options::parse(args)
+        .map_err(|why| (why, USAGE))
+        .and_then(|options| match (name, options.mode) {
+            ("newaliases", _) | (_, Mode::Aliases) => {
+                println!("newaliases: nothing to do: the server reads the aliases file itself");
+                Ok(())
+            }
+            ("mailq", _) | (_, Mode::List) => Err(("there is no queue".to_owned(), UNAVAILABLE)),
+            (_, Mode::Smtp) => speak(),
+            (_, Mode::Send) => send(options),
+        });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((why, status)) => {
+            eprintln!("{name}: {why}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// Where the local server is.
+fn server() -> Result<ListenUrl, Refusal> {
+    let named = std::env::var(VARIABLE).ok().filter(|url| !url.is_empty());
+    let default = || match Path::new(SOCKET).exists() {
+        true => format!("smtp:{SOCKET}"),
+        false => SERVER.to_owned(),
+    };
+    let url = named.unwrap_or_else(default);
+    url.parse()
+        .map_err(|right| (format!("{VARIABLE}: '{url}' is not {right}"), USAGE))
+}
+
+/// The message on standard input.
+fn send(options: Options) -> Result<(), Refusal> {
+    let me = person::Person::current();
+    let mut input = Vec::new();
+    let read = io::stdin()
+        .lock()
+        .take(MAX_MESSAGE + 1)
+        .read_to_end(&mut input);
+    read.map_err(|e| (format!("standard input: {e}"), NO_INPUT))?;
+    if input.len() as u64 > MAX_MESSAGE {
+        return Err(("the message is too large".to_owned(), UNAVAILABLE));
+    }
+    let mut message = Message::parse(&input, options.ignore_dots);
+    drop(input);
+    let mut recipients: Vec<String> = Vec::new();
+    for word in &options.recipients {
+        recipients.extend(addresses::addresses(word));
+    }
+    if options.header_recipients {
+        recipients.extend(message.take_recipients());
+    }
+    if recipients.is_empty() {
+        return Err(("no recipient named".to_owned(), USAGE));
+    }
+    let name = options.full_name.as_deref();
+    message.add_missing("From", &me.mailbox(name));
+    message.add_missing("Date", &clock::rfc5322_now());
+    message.add_missing("Message-ID", &format!("<{}@{}>", clock::unique(), me.host));
+    deliver(&options, &me, recipients, &message.content())
+}
+
+fn deliver(
+    options: &Options,
+    me: &person::Person,
+    recipients: Vec<String>,
+    content: &[u8],
+) -> Result<(), Refusal> {
+    let later = |why: String| (why, TRY_LATER);
+    let url = server()?;
+    if options.verbose {
+        show_dialogue();
+    }
+    let settings = Settings {
+        lmtp: url.scheme == Scheme::Lmtp,
+        hostname: me.host.clone(),
+        tls: TlsUse::Offered,
+        login: None,
+        nonce: nonce().map_err(|e| later(e.to_string()))?,
+    };
+    let tls = ClientTls::new(None).map_err(later)?;
+    let hop = hop(&url).map_err(|why| later(format!("{url}: {why}")))?;
+    let mut connection = Connection::open(&hop, settings, &tls, None)
+        .map_err(|failure| later(format!("{url}: {failure}")))?;
+    let envelope = envelope(options, me, recipients, content);
+    let names: Vec<String> = envelope.recipients.iter().map(|r| r.path.clone()).collect();
+    let outcomes = connection.deliver(envelope, &mut &content[..]).outcomes;
+    connection.quit();
+    verdict(&names, &outcomes)
+}
+
+fn envelope(
+    options: &Options,
+    me: &person::Person,
+    recipients: Vec<String>,
+    content: &[u8],
+) -> Envelope {
+    let mut scan = Scan::new(false);
+    scan.feed(content);
+    let rcpt = |path| Rcpt {
+        path,
+        notify: options.notify.clone(),
+        orcpt: None,
+    };
+    let sender = options.sender.as_deref().map(addresses::addresses);
+    let mut seen = std::collections::HashSet::new();
+    let once = recipients
+        .into_iter()
+        .filter(|path| seen.insert(path.clone()));
+    Envelope {
+        // `-f ''` and `-f '<>'` are the null reverse-path.
+        reverse_path: match sender {
+            Some(addresses) => addresses.into_iter().next().unwrap_or_default(),
+            None => me.address(),
+        },
+        recipients: once.map(rcpt).collect(),
+        content: scan.finish(),
+        ret: options.ret.clone(),
+        envid: options.envid.as_deref().map(crate::encoding::xtext_encode),
+        ..Envelope::default()
+    }
+}
+
+/// Names each recipient that the message did not reach. What may be tried again wins over what may not.
+fn verdict(names: &[String], outcomes: &[Outcome]) -> Result<(), Refusal> {
+    let mut worst = None;
+    for (name, outcome) in names.iter().zip(outcomes) {
+        let status = match outcome.verdict {
+            Verdict::Accepted => continue,
+            Verdict::Later | Verdict::NextTransaction => TRY_LATER,
+            Verdict::Failed if outcome.status.subject == 1 => NO_USER,
+            Verdict::Failed => UNAVAILABLE,
+        };
+        let line = match outcome.remote {
+            true => format!("{name}: {}", outcome.text),
+            false => format!("{name}: {} {}", outcome.status, outcome.text),
+        };
+        worst = match worst.take() {
+            Some((known, before)) if before >= status => Some((format!("{known}\n{line}"), before)),
+            Some((known, _)) => Some((format!("{known}\n{line}"), status)),
+            None => Some((line, status)),
+        };
+    }
+    worst.map_or(Ok(()), Err)
+}
+
+/// `-v`: the dialogue, on standard error.
+fn show_dialogue() {
+    use std::io::Write as _;
+
+    env_logger::Builder::new()
+        .filter_module("mailslot::client", log::LevelFilter::Debug)
+        .format(|out, record| writeln!(out, "{}", record.args()))
+        .init();
+}
+
+/// `-bs`: SMTP between standard input and output and the server.
+fn speak() -> Result<(), Refusal> {
+    let url = server()?;
+    let hop = hop(&url).map_err(|why| (format!("{url}: {why}"), TRY_LATER))?;
+    let fault = |e: io::Error| (format!("{url}: {e}"), TRY_LATER);
+    super::hop::pass(&hop).map_err(fault)
+}

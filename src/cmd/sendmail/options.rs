@@ -1,0 +1,243 @@
+//! The command line of sendmail(1) as programs have called it for forty years: letters with their value behind them or as
+//! the next word.
+
+use std::ffi::OsString;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Send the message on standard input.
+    #[default]
+    Send,
+    /// Speak SMTP on standard input and output.
+    Smtp,
+    /// List the queue.
+    List,
+    /// Rebuild the aliases.
+    Aliases,
+}
+
+/// What was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    pub(super) mode: Mode,
+    /// `-t`: recipients stand in the header.
+    pub(super) header_recipients: bool,
+    /// `-i`: a lone dot is no end.
+    pub(super) ignore_dots: bool,
+    /// `-f`, `-r`.
+    pub(super) sender: Option<String>,
+    /// `-F`.
+    pub(super) full_name: Option<String>,
+    /// `-N`, as NOTIFY has it.
+    pub(super) notify: Option<String>,
+    /// `-R`, as RET has it.
+    pub(super) ret: Option<String>,
+    /// `-V`.
+    pub(super) envid: Option<String>,
+    pub(super) verbose: bool,
+    pub(super) recipients: Vec<String>,
+}
+
+/// How a letter's value stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Value {
+    None,
+    Needed,
+    /// Attached, or missing.
+    Attached,
+}
+
+type Set = fn(&mut Options, String) -> Result<(), String>;
+
+fn ignore(_: &mut Options, _: String) -> Result<(), String> {
+    Ok(())
+}
+
+/// The letters. Those of other programs' sendmail that ask for nothing here are read and mean nothing.
+#[rustfmt::skip]
+const LETTERS: &[(char, Value, Set)] = &[
+    ('A', Value::Needed, ignore), // alias database, or -Ac and -Am
+    ('B', Value::Needed, ignore), // body type: the content decides
+    ('C', Value::Needed, ignore), // configuration file
+    ('F', Value::Needed, |all, value| { all.full_name = Some(value); Ok(()) }),
+    ('G', Value::None, ignore), // gateway submission
+    ('I', Value::None, |all, _| { all.mode = Mode::Aliases; Ok(()) }),
+    ('L', Value::Needed, ignore), // label for the log
+    ('N', Value::Needed, |all, value| { all.notify = Some(notify(&value)?); Ok(()) }),
+    ('O', Value::Needed, ignore),
+    ('R', Value::Needed, |all, value| { all.ret = Some(ret(&value)?); Ok(()) }),
+    ('U', Value::None, ignore), // user submission
+    ('V', Value::Needed, |all, value| { all.envid = Some(envid(value)?); Ok(()) }),
+    ('X', Value::Needed, ignore), // traffic log
+    ('b', Value::Needed, |all, value| { all.mode = mode(&value)?; Ok(()) }),
+    ('e', Value::Needed, ignore), // how errors are told: by exit status and on standard error
+    ('f', Value::Needed, |all, value| { all.sender = Some(value); Ok(()) }),
+    ('h', Value::Needed, ignore), // hop count
+    ('i', Value::None, |all, _| { all.ignore_dots = true; Ok(()) }),
+    ('m', Value::None, ignore), // me too
+    ('n', Value::None, ignore), // no aliases
+    ('o', Value::Needed, |all, value| { all.ignore_dots |= value == "i"; Ok(()) }),
+    ('p', Value::Needed, ignore), // protocol
+    ('q', Value::Attached, |_, _| Err("the server runs the queue; see mailslot --queue-run".to_owned())),
+    ('r', Value::Needed, |all, value| { all.sender = Some(value); Ok(()) }),
+    ('t', Value::None, |all, _| { all.header_recipients = true; Ok(()) }),
+    ('v', Value::None, |all, _| { all.verbose = true; Ok(()) }),
+    ('x', Value::None, ignore),
+];
+
+impl Options {
+    /// Reads the words behind the program's name.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub(super) fn parse(args: &[OsString]) -> Result<Self, String> {
+        let mut all = Self::default();
+        let mut words = args.iter();
+        while let Some(word) = words.next() {
+            let word = word.to_str().ok_or("an argument is not UTF-8")?;
+            match word.strip_prefix('-') {
+                Some("-") => break,
+                None | Some("") => all.recipients.push(word.to_owned()),
+                Some(letters) => all.letters(letters, &mut words)?,
+            }
+        }
+        for word in words {
+            let word = word.to_str().ok_or("an argument is not UTF-8")?;
+            all.recipients.push(word.to_owned());
+        }
+        Ok(all)
+    }
+
+    /// One word of letters: the first that takes a value takes the rest.
+    fn letters<'a>(
+        &mut self,
+        letters: &str,
+        words: &mut impl Iterator<Item = &'a OsString>,
+    ) -> Result<(), String> {
+        let mut rest = letters.chars();
+        while let Some(letter) = rest.next() {
+            let row = LETTERS.iter().find(|(known, ..)| *known == letter);
+            let &(_, value, set) = row.ok_or_else(|| format!("unknown option -{letter}"))?;
+            if value == Value::None {
+                set(self, String::new())?;
+                continue;
+            }
+            let attached = rest.as_str().to_owned();
+            if value == Value::Attached || !attached.is_empty() {
+                return set(self, attached);
+            }
+            let next = words.next().and_then(|word| word.to_str());
+            let next = next.ok_or_else(|| format!("-{letter} needs a value"))?;
+            return set(self, next.to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn mode(value: &str) -> Result<Mode, String> {
+    match value {
+        "m" => Ok(Mode::Send),
+        "s" => Ok(Mode::Smtp),
+        "p" => Ok(Mode::List),
+        "i" => Ok(Mode::Aliases),
+        _ => Err(format!(
+            "-b{value} is not supported; -bm, -bs, -bp and -bi are"
+        )),
+    }
+}
+
+/// RFC 3461 §4.1.
+fn notify(value: &str) -> Result<String, String> {
+    let value = value.to_ascii_uppercase();
+    let known = |word: &str| matches!(word, "SUCCESS" | "FAILURE" | "DELAY");
+    if value == "NEVER" || value.split(',').all(known) {
+        Ok(value)
+    } else {
+        Err("-N takes never, or success, failure and delay with commas between".to_owned())
+    }
+}
+
+/// RFC 3461 §4.3.
+fn ret(value: &str) -> Result<String, String> {
+    match value.to_ascii_uppercase() {
+        known if known == "FULL" || known == "HDRS" => Ok(known),
+        _ => Err("-R takes full or hdrs".to_owned()),
+    }
+}
+
+/// RFC 3461 §4.4.
+fn envid(value: String) -> Result<String, String> {
+    if (1..=100).contains(&value.len()) && value.bytes().all(|octet| octet.is_ascii_graphic()) {
+        Ok(value)
+    } else {
+        Err("-V takes up to 100 printable characters".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    fn parse(text: &str) -> Result<Options, String> {
+        let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
+        Options::parse(&words)
+    }
+
+    fn recipients(text: &str) -> Vec<String> {
+        parse(text).unwrap().recipients
+    }
+
+    /// As cron, mdadm, logwatch, mailutils, s-nail, PHP and git send-email call it.
+    #[test]
+    fn as_programs_call_it() {
+        let cron = parse("-FCronDaemon -i -B8BITMIME -oem root").unwrap();
+        assert_eq!(cron.full_name.as_deref(), Some("CronDaemon"));
+        assert!(cron.ignore_dots && !cron.header_recipients);
+        assert_eq!(cron.recipients, ["root"]);
+        assert!(parse("-t").unwrap().header_recipients);
+        let mailutils = parse("-oi -f root@host -- bob carol").unwrap();
+        assert_eq!(mailutils.sender.as_deref(), Some("root@host"));
+        assert_eq!(mailutils.recipients, ["bob", "carol"]);
+        let snail = parse("-i -r me@host -- -odd@host").unwrap();
+        assert_eq!(
+            (snail.sender.as_deref(), snail.ignore_dots),
+            (Some("me@host"), true)
+        );
+        assert_eq!(snail.recipients, ["-odd@host"]);
+        let php = parse("-t -i -fwww@host").unwrap();
+        assert!(php.header_recipients && php.ignore_dots);
+        assert_eq!(parse("-ti").unwrap(), parse("-t -i").unwrap());
+        assert_eq!(recipients("-i a@b -f c@d e@f"), ["a@b", "e@f"]);
+        let dsn = parse("-N success,delay -R hdrs -V id1 -bm x").unwrap();
+        assert_eq!(dsn.notify.as_deref(), Some("SUCCESS,DELAY"));
+        assert_eq!(
+            (dsn.ret.as_deref(), dsn.envid.as_deref()),
+            (Some("HDRS"), Some("id1"))
+        );
+        assert_eq!(parse("-bs").unwrap().mode, Mode::Smtp);
+        assert_eq!(
+            parse("-O DeliveryMode=b -odi -o7 -bp").unwrap().mode,
+            Mode::List
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood() {
+        for wrong in [
+            "-Z", "-f", "-bd", "-bz", "-N maybe", "-R x", "-q", "-q15m", "--help",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(Options::parse(&["-V".into(), "a b".into()]).is_err());
+    }
+
+    #[test]
+    fn letters_are_told_apart() {
+        for (place, (letter, ..)) in LETTERS.iter().enumerate() {
+            let same = LETTERS.iter().position(|(other, ..)| other == letter);
+            assert_eq!(same, Some(place), "{letter}");
+        }
+    }
+}

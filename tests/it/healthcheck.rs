@@ -1,0 +1,88 @@
+//! `--healthcheck` over every kind of listener, and over what is none.
+
+use crate::server::{Server, Setup};
+use crate::tls::{CERT, KEY};
+use mailslot::cmd::healthcheck::check;
+use std::io::Write;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+#[test]
+fn every_kind_of_listener() {
+    let name = format!("mailslot-health-{}", std::process::id());
+    let socket = std::env::temp_dir().join(name).display().to_string();
+    let unix = [format!("smtp:{socket}.smtp"), format!("lmtp:{socket}.lmtp")];
+    let tcp = ["smtp", "submission", "submissions", "lmtp"].map(|s| format!("{s}://127.0.0.1:0"));
+    let args = [
+        "--tls-cert",
+        CERT,
+        "--tls-key",
+        KEY,
+        "--users",
+        "users",
+        "--require-tls",
+    ];
+    let server = Server::launch(&Setup {
+        listen: tcp.into_iter().chain(unix).collect(),
+        args: args.map(str::to_owned).to_vec(),
+        files: vec![("users".into(), "alice:{PLAIN}x\n".into())],
+        ..Setup::default()
+    })
+    .unwrap();
+    for url in &server.urls {
+        assert_eq!(check(&url.parse().unwrap()), Ok(()), "{url}");
+    }
+    // All interfaces are reached by the loopback.
+    let everywhere = server.urls[0].replace("127.0.0.1", "0.0.0.0");
+    assert_eq!(check(&everywhere.parse().unwrap()), Ok(()));
+    let unnamed = server.urls[0].replace("127.0.0.1", "");
+    assert_eq!(check(&unnamed.parse().unwrap()), Ok(()));
+    // The wrong protocol is an answer, too.
+    let wrong = server.urls[0].replace("smtp://", "lmtp://");
+    let said = check(&wrong.parse().unwrap()).unwrap_err();
+    assert!(said.contains("500"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("smtp://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let said = check(&url.parse().unwrap()).unwrap_err();
+    assert!(said.starts_with(&url) && said.contains("refused"), "{said}");
+    for (url, words) in [
+        ("smtp://127.0.0.1:0", "port 0"),
+        ("lmtp:/nonexistent/x", "No such file"),
+    ] {
+        let said = check(&url.parse().unwrap()).unwrap_err();
+        assert!(said.contains(words), "{said}");
+    }
+    for (greeting, words) in [
+        ("421 4.3.2 busy\r\n", "421 4.3.2 busy"),
+        ("HTTP/1.1 400\r\n", "not an SMTP"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("smtp://{}", listener.local_addr().unwrap());
+        let served = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let _ = socket.write_all(greeting.as_bytes());
+        });
+        let said = check(&url.parse().unwrap()).unwrap_err();
+        assert!(said.contains(words), "{said}");
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn a_silent_server_is_given_ten_seconds() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("smtp://{}", silent.local_addr().unwrap());
+    let begun = Instant::now();
+    let said = check(&url.parse().unwrap()).unwrap_err();
+    assert!(said.contains("timed out"), "{said}");
+    let taken = begun.elapsed();
+    assert!(
+        (Duration::from_secs(9)..Duration::from_secs(13)).contains(&taken),
+        "{taken:?}"
+    );
+}

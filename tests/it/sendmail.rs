@@ -1,0 +1,216 @@
+//! `sendmail` as the programs of a host call it, against a server and without one.
+
+use crate::server::{Server, Setup};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn server(args: &[&str]) -> Server {
+    let common = ["-d", "x.test", "--create", "--max-errors", "100"];
+    let args = common.iter().chain(args).map(|arg| (*arg).to_owned());
+    let setup = Setup {
+        args: args.collect(),
+        ..Setup::default()
+    };
+    Server::launch(&setup).unwrap()
+}
+
+fn run(program: &str, args: &[&str], input: &[u8], to: &str) -> Output {
+    let mut child = Command::new(program)
+        .args(args)
+        .env("MAILSLOT_SENDMAIL_TO", to)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A usage error ends the program before it reads.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn sendmail(args: &[&str], input: &[u8], to: &str) -> (i32, String) {
+    let args = [&["--sendmail"], args].concat();
+    let output = run(env!("CARGO_BIN_EXE_mailslot"), &args, input, to);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap(), said)
+}
+
+/// A link to the binary by another name.
+fn by_name(name: &str) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("mailslot-name-{}-{count}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let link = dir.join(name);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mailslot"), &link).unwrap();
+    link
+}
+
+#[test]
+fn as_programs_call_it() {
+    let server = server(&[]);
+    let url = &server.urls[0];
+    let plain = b"From: a@b\nTo: bob@x.test\nSubject: s\n\nbody\n.\nrest\n";
+    for (args, expected) in [
+        // Debian's cron, mailutils, s-nail, git send-email.
+        (
+            &["-FCronDaemon", "-i", "-B8BITMIME", "-oem", "bob@x.test"][..],
+            "rest",
+        ),
+        (&["-oi", "-f", "root@host.test", "--", "bob@x.test"], "rest"),
+        (&["-i", "-r", "me@host.test", "--", "bob@x.test"], "rest"),
+        (
+            &["-i", "-f", "Me <me@host.test>", "Bob <bob@x.test>"],
+            "rest",
+        ),
+        // PHP's mail(), mdadm and logwatch.
+        (&["-t", "-i"], "rest"),
+        (&["-t"], "body"),
+        (
+            &["-oi", "-t", "-fwww@host.test", "-odb", "-O", "ErrorMode=m"],
+            "rest",
+        ),
+    ] {
+        assert_eq!(sendmail(args, plain, url), (0, String::new()), "{args:?}");
+        let stored = server.messages("x.test/bob");
+        let last = stored
+            .iter()
+            .filter(|m| m.ends_with(&format!("{expected}\n")))
+            .count();
+        assert!(last >= 1, "{args:?}: {stored:?}");
+    }
+    assert_eq!(server.messages("x.test/bob").len(), 7);
+    server.logged("from=\"www@host.test\"");
+    server.logged("from=\"me@host.test\"");
+}
+
+#[test]
+fn what_is_missing_is_added_and_bcc_goes() {
+    let server = server(&[]);
+    let url = &server.urls[0];
+    let text = "To: a@x.test, \"B, C\" <b@x.test>\r\nBcc: c@x.test\r\nSubject: s\r\n\r\n\u{e9}\r\n";
+    assert_eq!(
+        sendmail(&["-ti", "-F", "Tester"], text.as_bytes(), url).0,
+        0
+    );
+    for mailbox in ["x.test/a", "x.test/b", "x.test/c"] {
+        let stored = server.messages(mailbox).remove(0);
+        assert!(!stored.contains("Bcc"), "{stored}");
+        for field in ["\nFrom: Tester <", "\nDate: ", "\nMessage-ID: <"] {
+            assert_eq!(stored.matches(field).count(), 1, "{field} in {stored}");
+        }
+        assert!(
+            stored.ends_with("\n\n\u{e9}\n") && !stored.contains('\r'),
+            "{stored}"
+        );
+    }
+    // No header at all, as scripts send it; an mbox line; a message of nothing.
+    assert_eq!(sendmail(&["d@x.test"], b"hello\nthere: x\n", url).0, 0);
+    let stored = server.messages("x.test/d").remove(0);
+    assert!(
+        stored.starts_with("From: ") && stored.ends_with("\n\nhello\nthere: x\n"),
+        "{stored}"
+    );
+    assert_eq!(sendmail(&["e@x.test"], b"From me now\nA: b\n\nx", url).0, 0);
+    assert!(server.messages("x.test/e").remove(0).starts_with("A: b\n"));
+    assert_eq!(sendmail(&["f@x.test", "f@x.test"], b"", url).0, 0);
+    assert_eq!(server.messages("x.test/f").len(), 1);
+}
+
+#[test]
+fn exit_statuses() {
+    let dir = std::env::temp_dir().join(format!("mailslot-statuses-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let server = server(&["--max-size", "1000"]);
+    let url = &server.urls[0];
+    let text = b"Subject: s\n\nx\n";
+    for (args, status, words) in [
+        (&["a@x.test"][..], 0, ""),
+        (&["a@x.test", "nobody@elsewhere.test"], 69, "550 5.7.1"),
+        (&["x/y@x.test"], 67, "550 5.1.1"),
+        (&[], 64, "no recipient"),
+        (&["-t"], 64, "no recipient"),
+        (&["-Z", "a@x.test"], 64, "unknown option -Z"),
+        (&["-f"], 64, "-f needs a value"),
+        (&["-bd"], 64, "-bd"),
+        (&["-bi"], 0, ""),
+    ] {
+        let (code, said) = sendmail(args, text, url);
+        assert_eq!(code, status, "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+    let (code, said) = sendmail(&["a@x.test"], &[b'x'; 2_000], url);
+    assert_eq!((code, said.contains("5.3.4")), (69, true), "{said}");
+    // The server is away: nothing is promised, and nothing kept.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = format!("smtp://{}", listener.local_addr().unwrap());
+    drop(listener);
+    for away in [
+        gone.as_str(),
+        "smtp:/nonexistent/smtp",
+        "smtp://none.invalid.:25",
+    ] {
+        let (code, said) = sendmail(&["a@x.test"], text, away);
+        assert_eq!(code, 75, "{away}: {said}");
+    }
+    assert_eq!(sendmail(&["a@x.test"], text, "nonsense").0, 64);
+    assert_eq!(server.messages("x.test/a").len(), 2);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn smtp_on_standard_input() {
+    let server = server(&[]);
+    let dialogue = b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<g@x.test>\r\nDATA\r\nA: b\r\n\r\nx\r\n.\r\nQUIT\r\n";
+    let args = ["--sendmail", "-bs"];
+    let output = run(
+        env!("CARGO_BIN_EXE_mailslot"),
+        &args,
+        dialogue,
+        &server.urls[0],
+    );
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.starts_with("220 ") && said.ends_with("221 2.0.0 Bye\r\n"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(server.messages("x.test/g"), ["A: b\n\nx\n"]);
+}
+
+#[test]
+fn verbose_shows_the_dialogue() {
+    let server = server(&[]);
+    let (code, said) = sendmail(&["-v", "h@x.test"], b"A: secret\n\nx\n", &server.urls[0]);
+    assert_eq!(code, 0);
+    assert!(
+        said.contains("C: RCPT TO:<h@x.test>") && said.contains("S: 250 2.1.5"),
+        "{said}"
+    );
+    assert!(!said.contains("secret"), "{said}");
+}
+
+#[test]
+fn by_other_names() {
+    let server = server(&[]);
+    for (name, args, status, words) in [
+        ("sendmail", &["i@x.test"][..], 0, ""),
+        ("newaliases", &[], 0, ""),
+        ("sendmail", &["-Z"], 64, "sendmail: unknown option -Z"),
+    ] {
+        let link = by_name(name);
+        let output = run(
+            link.to_str().unwrap(),
+            args,
+            b"A: b\n\nx\n",
+            &server.urls[0],
+        );
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{name}: {said}");
+        assert!(said.contains(words), "{name}: {said}");
+        std::fs::remove_dir_all(link.parent().unwrap()).unwrap();
+    }
+    assert_eq!(server.messages("x.test/i").len(), 1);
+}
