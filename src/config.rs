@@ -1,14 +1,22 @@
-//! From what was said ([`Settings`], text) to what it means: numbers, durations, listeners. No
-//! file is read here; what is in them may change while the server runs, and is `server`'s.
+//! Turns settings, which are text, into typed configuration. No file is read here: what is in
+//! them may change while the server runs, and is `state`'s.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::deliver::{Quota, Sync};
 use crate::directory;
+use crate::failure::Failure;
 use crate::net::url::{BindTo, ListenUrl, Scheme};
-use crate::options::{Failure, Settings};
+use crate::options::Key;
+use crate::settings::{Settings, Value};
 use crate::smtp::body::BareNewline;
 use crate::smtp::policy::{Policy, Service};
-use std::path::PathBuf;
-use std::time::Duration;
+use crate::values;
+
+const NO_CERTIFICATE: &str = "no certificate; add --tls-cert and --tls-key";
+const LMTP_ON_25: &str =
+    "LMTP must not be on port 25 (RFC 2033 section 5); use lmtp://HOST:24, for example";
 
 /// All that the command line, the environment and the config file decide.
 pub struct Config {
@@ -33,7 +41,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Makes sense of what was said.
+    /// Reads the values of all options.
     ///
     /// # Errors
     /// The option, what is wrong with it and what would be right.
@@ -44,239 +52,213 @@ impl Config {
             directory: directory::Settings {
                 domains: domains(settings, &hostname)?,
                 pattern: pattern(settings)?,
-                create: settings.flag("create"),
-                delimiter: settings.one("recipient-delimiter").unwrap_or("").to_owned(),
-                users: file(settings, "users"),
-                aliases: file(settings, "aliases"),
+                create: settings.flag(Key::Create),
+                delimiter: delimiter(settings)?,
+                users: file(settings, Key::Users),
+                aliases: file(settings, Key::Aliases),
                 quota: quota(settings)?,
             },
             tls: identity(settings)?,
             sync: choice(
                 settings,
-                "sync",
+                Key::Sync,
                 &[("full", Sync::Full), ("none", Sync::None)],
             )?,
-            timeout: duration(settings)?,
-            auth_header: settings.flag("auth-header"),
-            max_connections: count(settings, "max-connections")?,
-            max_per_client: count(settings, "max-per-client")?,
+            timeout: duration(settings, Key::Timeout)?,
+            auth_header: settings.flag(Key::AuthHeader),
+            max_connections: count(settings, Key::MaxConnections)?,
+            max_per_client: count(settings, Key::MaxPerClient)?,
             policy: policy(settings, hostname)?,
         };
-        config.consistent()?;
+        config.consistent(settings)?;
         Ok(config)
     }
 
-    /// What one option asks of another.
-    fn consistent(&self) -> Result<(), Failure> {
+    /// What one option needs of another.
+    fn consistent(&self, settings: &Settings) -> Result<(), Failure> {
         if self.policy.require_tls && self.tls.is_none() {
-            return Err(Failure::usage(
-                "--require-tls: no certificate; say --tls-cert and --tls-key too",
-            ));
+            return Err(settings.fault(Key::RequireTls, NO_CERTIFICATE));
         }
-        for url in &self.listen {
-            let submission = matches!(url.scheme, Scheme::Submission | Scheme::Submissions);
-            let missing = if url.scheme == Scheme::Submissions && self.tls.is_none() {
-                "no certificate; say --tls-cert and --tls-key too"
-            } else if submission && self.directory.users.is_none() {
-                "nobody can log in; say --users too"
-            } else if matches!(
-                (url.scheme, &url.at),
-                (Scheme::Lmtp, BindTo::Tcp { port: 25, .. })
-            ) {
-                "LMTP must not be on port 25 (RFC 2033 section 5); say lmtp://HOST:24, for example"
-            } else {
-                continue;
-            };
-            return Err(Failure::usage(format!("--listen: '{url}': {missing}")));
+        for (url, value) in self.listen.iter().zip(settings.all(Key::Listen)) {
+            if let Some(reason) = self.unusable(url) {
+                return Err(value.fault(format_args!("'{url}': {reason}")));
+            }
         }
         Ok(())
+    }
+
+    fn unusable(&self, url: &ListenUrl) -> Option<&'static str> {
+        let submission = matches!(url.scheme, Scheme::Submission | Scheme::Submissions);
+        if url.scheme == Scheme::Submissions && self.tls.is_none() {
+            return Some(NO_CERTIFICATE);
+        }
+        if submission && self.directory.users.is_none() {
+            return Some("nobody can log in; add --users");
+        }
+        match (url.scheme, &url.at) {
+            (Scheme::Lmtp, BindTo::Tcp { port: 25, .. }) => Some(LMTP_ON_25),
+            _ => None,
+        }
     }
 }
 
 fn policy(settings: &Settings, hostname: String) -> Result<Policy, Failure> {
+    let bare_newline = &[
+        ("reject", BareNewline::Reject),
+        ("normalize", BareNewline::Normalize),
+    ];
     Ok(Policy {
         hostname,
         service: Service::Smtp,
         starttls: false,
         mechanisms: Vec::new(),
-        require_tls: settings.flag("require-tls"),
-        insecure_auth: settings.flag("insecure-auth"),
-        auth_sender: settings.flag("auth-sender"),
-        vrfy: settings.flag("vrfy"),
-        expn: settings.flag("expn"),
-        max_size: size(settings, "max-size")?,
-        max_recipients: count(settings, "max-recipients")?,
-        max_errors: u32::try_from(count(settings, "max-errors")?).unwrap_or(u32::MAX),
-        bare_newline: choice(
-            settings,
-            "bare-newline",
-            &[
-                ("reject", BareNewline::Reject),
-                ("normalize", BareNewline::Normalize),
-            ],
-        )?,
+        require_tls: settings.flag(Key::RequireTls),
+        insecure_auth: settings.flag(Key::InsecureAuth),
+        auth_sender: settings.flag(Key::AuthSender),
+        vrfy: settings.flag(Key::Vrfy),
+        expn: settings.flag(Key::Expn),
+        max_size: size(settings, Key::MaxSize)?,
+        max_recipients: count(settings, Key::MaxRecipients)?,
+        max_errors: u32::try_from(count(settings, Key::MaxErrors)?).unwrap_or(u32::MAX),
+        bare_newline: choice(settings, Key::BareNewline, bare_newline)?,
     })
 }
 
-fn wrong(name: &str, value: Option<&str>, right: &str) -> Failure {
-    let value = value.unwrap_or_default();
-    Failure::usage(format!("--{name}: '{value}' is wrong; say {right}"))
-}
-
-/// A name as it stands in greeting, EHLO and Received: no blanks, nothing unprintable.
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 255 && !name.contains(|c: char| c.is_control() || c == ' ')
-}
-
 fn hostname(settings: &Settings) -> Result<String, Failure> {
-    match settings.one("hostname").filter(|name| !name.is_empty()) {
-        Some(name) if is_name(name) && name.is_ascii() => Ok(name.to_owned()),
-        Some(name) => Err(wrong(
-            "hostname",
-            Some(name),
-            "a host name such as mx.example.org",
-        )),
-        None => {
-            let system = nix::unistd::gethostname().ok();
-            let name = system.and_then(|name| name.into_string().ok());
-            let name = name.filter(|name| is_name(name) && name.is_ascii());
-            Ok(name.unwrap_or_else(|| "localhost".to_owned()))
-        }
+    if let Some(name) = settings.one(Key::Hostname) {
+        let valid = values::is_hostname(&name.text);
+        return valid
+            .then(|| name.text.clone())
+            .ok_or_else(|| name.invalid("a host name such as mx.example.org"));
     }
+    let system = nix::unistd::gethostname().ok();
+    let name = system.and_then(|name| name.into_string().ok());
+    let name = name.filter(|name| values::is_hostname(name));
+    Ok(name.unwrap_or_else(|| "localhost".to_owned()))
 }
 
 fn domains(settings: &Settings, hostname: &str) -> Result<Vec<String>, Failure> {
-    let said = settings.all("domain");
-    if let Some(bad) = said
-        .iter()
-        .find(|d| !is_name(d) || d.contains(['/', '@']) || d.starts_with('.'))
-    {
-        return Err(wrong("domain", Some(bad), "a domain such as example.org"));
-    }
-    if said.is_empty() {
+    let domain = |value: Value| {
+        // One dot at the end is the DNS's way to write a whole name.
+        let name = value.text.strip_suffix('.').unwrap_or(&value.text);
+        let valid = values::is_domain(name);
+        valid
+            .then(|| name.to_lowercase())
+            .ok_or_else(|| value.invalid("a domain such as example.org"))
+    };
+    let given = settings.all(Key::Domain);
+    if given.is_empty() {
         return Ok(vec![hostname.to_lowercase(), "localhost".to_owned()]);
     }
-    Ok(said.iter().map(|domain| domain.to_lowercase()).collect())
+    given.into_iter().map(domain).collect()
 }
 
 fn pattern(settings: &Settings) -> Result<String, Failure> {
-    let pattern = settings.one("maildir").unwrap_or_default();
-    let mut known = pattern.replace("%%", "").replace("%d", "");
-    if !known.contains("%u") {
-        return Err(Failure::usage(format!(
-            "--maildir: '{pattern}' has no %u; say mail/%d/%u, for example"
-        )));
+    let Some(value) = settings.one(Key::Maildir) else {
+        return Ok(String::new());
+    };
+    let mut rest = value.text.replace("%%", "").replace("%d", "");
+    if !rest.contains("%u") {
+        let reason = format!("'{}' has no %u; use mail/%d/%u, for example", value.text);
+        return Err(value.fault(reason));
     }
-    known = known.replace("%u", "");
-    if known.contains('%') {
-        let right = "%u, %d and %% only, as in mail/%d/%u";
-        return Err(wrong("maildir", Some(pattern), right));
+    rest = rest.replace("%u", "");
+    if rest.contains('%') {
+        return Err(value.invalid("%u, %d and %% only, as in mail/%d/%u"));
     }
-    Ok(pattern.to_owned())
+    Ok(value.text)
 }
 
-fn file(settings: &Settings, name: &str) -> Option<PathBuf> {
-    let path = settings.one(name).filter(|path| !path.is_empty());
-    path.map(PathBuf::from)
+/// What could be part of a domain, of a path or of quoting separates nothing.
+fn delimiter(settings: &Settings) -> Result<String, Failure> {
+    let Some(value) = settings.one(Key::RecipientDelimiter) else {
+        return Ok(String::new());
+    };
+    let separates = |c: char| c.is_ascii_punctuation() && !"@/\"\\<>%!".contains(c);
+    if value.text.chars().all(separates) {
+        return Ok(value.text);
+    }
+    Err(value.invalid("punctuation such as + or +-"))
+}
+
+fn file(settings: &Settings, key: Key) -> Option<PathBuf> {
+    settings.one(key).map(|value| PathBuf::from(value.text))
 }
 
 fn identity(settings: &Settings) -> Result<Option<(PathBuf, PathBuf)>, Failure> {
-    match (file(settings, "tls-cert"), file(settings, "tls-key")) {
+    match (file(settings, Key::TlsCert), file(settings, Key::TlsKey)) {
         (Some(cert), Some(key)) => Ok(Some((cert, key))),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(Failure::usage("--tls-cert: no key; say --tls-key too")),
-        (None, Some(_)) => Err(Failure::usage(
-            "--tls-key: no certificate; say --tls-cert too",
-        )),
+        (Some(_), None) => Err(settings.fault(Key::TlsCert, "no key; add --tls-key")),
+        (None, Some(_)) => Err(settings.fault(Key::TlsKey, "no certificate; add --tls-cert")),
     }
 }
 
 fn listeners(settings: &Settings) -> Result<Vec<ListenUrl>, Failure> {
-    let parse = |url: &&str| {
-        url.parse()
-            .map_err(|right: String| wrong("listen", Some(url), &right))
+    let parse = |value: Value| {
+        let url = value.text.parse();
+        url.map_err(|expected: String| value.invalid(expected))
     };
-    settings.all("listen").iter().map(parse).collect()
+    settings.all(Key::Listen).into_iter().map(parse).collect()
 }
 
-fn choice<T: Copy>(settings: &Settings, name: &str, all: &[(&str, T)]) -> Result<T, Failure> {
-    let value = settings.one(name);
-    let found = all.iter().find(|(word, _)| Some(*word) == value);
-    let right = || {
-        all.iter()
-            .map(|(word, _)| *word)
-            .collect::<Vec<_>>()
-            .join(" or ")
+fn choice<T: Copy>(settings: &Settings, key: Key, all: &[(&str, T)]) -> Result<T, Failure> {
+    let words: Vec<&str> = all.iter().map(|(word, _)| *word).collect();
+    let parse = |text: &str| {
+        let found = all.iter().find(|(word, _)| *word == text);
+        found.map(|(_, choice)| *choice)
     };
-    found
-        .map(|(_, choice)| *choice)
-        .ok_or_else(|| wrong(name, value, &right()))
+    required(settings, key, parse, &words.join(" or "))
 }
 
-fn count(settings: &Settings, name: &str) -> Result<usize, Failure> {
-    let value = settings.one(name);
-    let number = value.and_then(|text| text.parse().ok()).filter(|&n| n > 0);
-    number.ok_or_else(|| wrong(name, value, "a whole number above 0"))
+fn count(settings: &Settings, key: Key) -> Result<usize, Failure> {
+    required(settings, key, values::count, "a whole number above 0")
 }
 
-fn size(settings: &Settings, name: &str) -> Result<u64, Failure> {
-    let value = settings.one(name);
-    let octets = value.and_then(octets);
-    octets.ok_or_else(|| wrong(name, value, "a size such as 50M"))
+fn size(settings: &Settings, key: Key) -> Result<u64, Failure> {
+    required(settings, key, values::size, "a size such as 50M")
 }
 
-/// A number above 0 with K, M or G behind it, powers of 1024.
-fn octets(text: &str) -> Option<u64> {
-    let units = [('K', 1_u64 << 10), ('M', 1 << 20), ('G', 1 << 30)];
-    let (digits, factor) = units
-        .into_iter()
-        .find_map(|(unit, factor)| {
-            Some((
-                text.strip_suffix([unit, unit.to_ascii_lowercase()])?,
-                factor,
-            ))
-        })
-        .unwrap_or((text, 1));
-    let number = digits
-        .parse::<u64>()
-        .ok()
-        .filter(|_| !digits.starts_with('+'))?;
-    number.checked_mul(factor).filter(|&n| n > 0)
+fn duration(settings: &Settings, key: Key) -> Result<Duration, Failure> {
+    let expected = "a duration such as 5m, of 365d at most";
+    required(settings, key, values::duration, expected)
+}
+
+/// An option that has a default.
+fn required<T>(
+    settings: &Settings,
+    key: Key,
+    parse: impl Fn(&str) -> Option<T>,
+    expected: &str,
+) -> Result<T, Failure> {
+    let found = optional(settings, key, parse, expected)?;
+    found.ok_or_else(|| settings.fault(key, format_args!("missing; expected {expected}")))
+}
+
+fn optional<T>(
+    settings: &Settings,
+    key: Key,
+    parse: impl Fn(&str) -> Option<T>,
+    expected: &str,
+) -> Result<Option<T>, Failure> {
+    let Some(value) = settings.one(key) else {
+        return Ok(None);
+    };
+    let parsed = parse(&value.text);
+    parsed.map(Some).ok_or_else(|| value.invalid(expected))
 }
 
 /// `SIZE[,MESSAGES]`.
 fn quota(settings: &Settings) -> Result<Option<Quota>, Failure> {
-    let Some(text) = settings.one("quota").filter(|text| !text.is_empty()) else {
-        return Ok(None);
+    let parse = |text: &str| {
+        let (bytes, messages) = match text.split_once(',') {
+            Some((bytes, messages)) => (bytes, Some(values::count(messages)?)),
+            None => (text, None),
+        };
+        let bytes = Some(values::size(bytes)?);
+        let messages = messages.and_then(|n| n.try_into().ok());
+        Some(Quota { bytes, messages })
     };
-    let right = || {
-        wrong(
-            "quota",
-            Some(text),
-            "a size and maybe a number, such as 500M or 500M,10000",
-        )
-    };
-    let (bytes, messages) = match text.split_once(',') {
-        Some((bytes, messages)) => {
-            let messages = messages.parse().ok().filter(|&n| n > 0).ok_or_else(right)?;
-            (bytes, Some(messages))
-        }
-        None => (text, None),
-    };
-    let bytes = Some(octets(bytes).ok_or_else(right)?);
-    Ok(Some(Quota { bytes, messages }))
-}
-
-/// A number with s, m, h or d behind it, a year at the most.
-fn duration(settings: &Settings) -> Result<Duration, Failure> {
-    let value = settings.one("timeout").unwrap_or_default();
-    let units = [("s", 1_u64), ("m", 60), ("h", 3_600), ("d", 86_400)];
-    let seconds = units.into_iter().find_map(|(unit, factor)| {
-        let number = value.strip_suffix(unit)?.parse::<u64>().ok()?;
-        number.checked_mul(factor)
-    });
-    seconds
-        .filter(|s| (1..=365 * 86_400).contains(s))
-        .map(Duration::from_secs)
-        .ok_or_else(|| wrong("timeout", Some(value), "a duration such as 5m"))
+    let expected = "a size and maybe a number, such as 500M or 500M,10000";
+    optional(settings, Key::Quota, parse, expected)
 }

@@ -1,13 +1,15 @@
 //! The binary: settings, server, exit status. Nothing else lives here.
 #![forbid(unsafe_code)]
 
-use mailslot::cmd::sendmail;
-use mailslot::config::Config;
-use mailslot::options::{Failure, Settings, help};
-use mailslot::password;
-use mailslot::server::Server;
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+use mailslot::cmd::{hash_password, sendmail};
+use mailslot::config::Config;
+use mailslot::failure::Failure;
+use mailslot::options::{Key, help};
+use mailslot::server::Server;
+use mailslot::settings::Settings;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -17,37 +19,34 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("mailslot: {}", failure.text);
-            ExitCode::from(failure.status)
+            eprintln!("mailslot: {failure}");
+            ExitCode::from(failure.status())
         }
     }
 }
 
 fn run() -> Result<(), Failure> {
-    let args: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|a| a.to_string_lossy().into_owned())
-        .collect();
-    let settings = Settings::read(&args, |name| std::env::var(name).ok())?;
-    if settings.flag("help") {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let settings = Settings::read(&args, |name| std::env::var_os(name))?;
+    if settings.flag(Key::Help) {
         print!("{}", help());
         return Ok(());
     }
-    if settings.flag("version") {
+    if settings.flag(Key::Version) {
         println!("mailslot {}", env!("CARGO_PKG_VERSION"));
         return Ok(());
     }
-    if settings.flag("hash-password") {
-        return password::hash();
+    if settings.flag(Key::HashPassword) {
+        return hash_password::hash();
     }
-    let level = match (settings.flag("quiet"), settings.flag("verbose")) {
+    let level = match (settings.flag(Key::Quiet), settings.flag(Key::Verbose)) {
         (true, _) => "error",
         (false, true) => "debug",
         (false, false) => "info",
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
     let server = Server::new(Config::new(&settings)?)?;
-    if settings.flag("check") {
+    if settings.flag(Key::Check) {
         println!("{}{}", server.listeners(), server.describe());
         return Ok(());
     }

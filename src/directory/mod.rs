@@ -15,10 +15,10 @@ use self::aliases::{Aliases, Goal};
 use self::domains::Domains;
 use self::users::{Entry, Users};
 use crate::deliver::{Quota, Target};
+use crate::failure::FileError;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::reply::{self, Refusal};
 use std::collections::HashSet;
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,35 +42,6 @@ pub struct Settings {
     pub aliases: Option<PathBuf>,
     /// The quota of a mailbox that has none of its own.
     pub quota: Option<Quota>,
-}
-
-/// What is wrong with a file: `path:line: reason`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct FileError(String);
-
-impl FileError {
-    fn new(path: &Path, line: Option<usize>, reason: impl fmt::Display) -> Self {
-        let path = path.display();
-        Self(match line {
-            Some(line) => format!("{path}:{line}: {reason}"),
-            None => format!("{path}: {reason}"),
-        })
-    }
-
-    fn read(path: &Path) -> Result<String, Self> {
-        let octets = std::fs::read(path).map_err(|e| Self::new(path, None, e))?;
-        String::from_utf8(octets).map_err(|e| {
-            let good = e.as_bytes().get(..e.utf8_error().valid_up_to());
-            let lines = good.unwrap_or_default().iter().filter(|&&o| o == b'\n');
-            Self::new(path, Some(lines.count() + 1), "not UTF-8")
-        })
-    }
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// A part of the mailbox pattern.

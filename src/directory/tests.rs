@@ -284,7 +284,7 @@ fn broken_files() {
     let path = scratch.0.join("latin1");
     std::fs::write(&path, b"a\nb\nj\xe9\n").unwrap();
     assert!(load(path).ends_with("latin1:3: not UTF-8"));
-    assert!(load(scratch.0.join("none")).contains("none: No such file"));
+    assert!(load(scratch.0.join("none")).contains("none: cannot read: No such file"));
 }
 
 /// Thousands of users are found.

@@ -4,6 +4,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::values;
+
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
 const HOSTS: &str = "/etc/hosts";
@@ -52,7 +54,7 @@ pub(super) fn addresses_in(text: &str, host: &str) -> Vec<IpAddr> {
 }
 
 fn id(kind: &str, name: &str, path: &str) -> Result<u32, String> {
-    if let Ok(number) = name.parse() {
+    if let Some(number) = values::number(name) {
         return Ok(number);
     }
     let text = read(path).map_err(|e| format!("{path}: {e}"))?;

@@ -3,11 +3,12 @@
 
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// A certificate chain and its key.
 pub struct Identity {
@@ -27,14 +28,12 @@ impl Identity {
             .collect::<Result<_, _>>()
             .map_err(|e| format!("{}: not PEM: {e}", path.display()))?;
         if chain.is_empty() {
-            return Err(format!("{}: no certificate in it", path.display()));
+            return Err(format!(
+                "{}: no certificate in it; expected PEM",
+                path.display()
+            ));
         }
-        let key = PrivateKeyDer::from_pem_slice(&read(key_path)?).map_err(|e| match e {
-            rustls::pki_types::pem::Error::NoItemsFound => {
-                format!("{}: no private key in it", key_path.display())
-            }
-            other => format!("{}: not PEM: {other}", key_path.display()),
-        })?;
+        let key = read_key(key_path)?;
         let identity = Self {
             path: path.to_owned(),
             key_path: key_path.to_owned(),
@@ -81,8 +80,32 @@ impl Identity {
     }
 }
 
+/// Reads the first private key of a PEM file. Nobody is there to be asked for a passphrase.
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let octets = Zeroizing::new(read(path)?);
+    let has = |words: &str| {
+        let mut places = octets.windows(words.len());
+        places.any(|place| place == words.as_bytes())
+    };
+    PrivateKeyDer::from_pem_slice(&octets).map_err(|e| {
+        let path = path.display();
+        if has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("Proc-Type: 4,ENCRYPTED") {
+            return format!(
+                "{path}: the private key is encrypted; decrypt it, with openssl pkey -in {path} for example"
+            );
+        }
+        match e {
+            pem::Error::NoItemsFound if has("-----BEGIN ") => {
+                format!("{path}: no private key in it, only other PEM sections")
+            }
+            pem::Error::NoItemsFound => format!("{path}: no private key in it; expected PEM"),
+            other => format!("{path}: not PEM: {other}"),
+        }
+    })
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
+    std::fs::read(path).map_err(|e| format!("{}: cannot read: {e}", path.display()))
 }
 
 /// RFC 5280 §4.1: Certificate, TBSCertificate, then `[0]` version (maybe), serialNumber,

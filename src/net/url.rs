@@ -5,6 +5,8 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::values;
+
 /// The mode of a Unix socket where none is said: so that a group can be let in.
 const MODE: u32 = 0o660;
 
@@ -123,7 +125,7 @@ fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
         return Err(right.to_owned());
     }
     let port = match port_text {
-        Some(text) => text.parse().map_err(|_| right)?,
+        Some(text) => values::number(text).ok_or(right)?,
         None => port,
     };
     let host = (!host.is_empty()).then(|| host.to_owned());
@@ -136,7 +138,9 @@ fn unix_socket(text: &str) -> Result<BindTo, String> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some(("mode", octal)) => {
-                let number = u32::from_str_radix(octal, 8).ok().filter(|m| *m <= 0o777);
+                let digits = octal.bytes().all(|octet| octet.is_ascii_digit());
+                let number = u32::from_str_radix(octal, 8).ok();
+                let number = number.filter(|mode| digits && *mode <= 0o777);
                 mode = number.ok_or("an octal mode such as ?mode=0660")?;
             }
             Some(("user", name)) if !name.is_empty() => user = Some(name.to_owned()),
@@ -196,6 +200,8 @@ mod tests {
             "smtp:x",
             "smtp://x:99999",
             "smtp://x:",
+            "smtp://x:+25",
+            "lmtp:/run/x?mode=+660",
             "smtp://::1:25",
             "smtp://[zz]:25",
             "smtp://[::1]25",

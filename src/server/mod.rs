@@ -7,9 +7,9 @@ use self::admission::{Admission, ConnLimits};
 use crate::clock;
 use crate::config::Config;
 use crate::deliver::Store;
+use crate::failure::Failure;
 use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
-use crate::options::Failure;
 use crate::state::{ServerState, load, reload};
 use mio::Waker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -46,7 +46,7 @@ impl Server {
     /// # Errors
     /// The file, the line and what is wrong (78).
     pub fn new(config: Config) -> Result<Self, Failure> {
-        let snapshot = load(&config).map_err(|text| Failure { text, status: 78 })?;
+        let snapshot = load(&config).map_err(Failure::File)?;
         let open = descriptors(config.max_connections);
         let store = Store::new(&config.policy.hostname, config.sync, open);
         let state = ServerState::new(
@@ -104,7 +104,7 @@ impl Server {
     /// # Errors
     /// An address that cannot be bound (71).
     pub fn run(self) -> Result<(), Failure> {
-        let system = |text: String| Failure { text, status: 71 };
+        let system = Failure::System;
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         // SIGXFSZ is blocked and never waited for: a write past the limit is then EFBIG (F71).
         let mut blocked = signals;

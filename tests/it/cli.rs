@@ -1,8 +1,18 @@
-//! Bad command lines and bad files: a directory each under tests/config, with `args`, and the exact
-//! `stderr` and exit `status`. It is run inside that directory, so that files are named alike.
+//! Bad command lines and bad files: a directory each under tests/config, with `args`, maybe the
+//! variables of an `env`, and the exact `stderr` and exit `status`. The binary is run inside that
+//! directory, so that files are named alike.
 
 use std::path::Path;
 use std::process::Command;
+
+fn variables(case: &Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(case.join("env")).unwrap_or_default();
+    let pair = |line: &str| {
+        let (name, value) = line.split_once('=').unwrap();
+        (name.to_owned(), value.to_owned())
+    };
+    text.lines().map(pair).collect()
+}
 
 #[test]
 fn golden_failures() {
@@ -14,11 +24,16 @@ fn golden_failures() {
         let read = |name| std::fs::read_to_string(case.join(name)).unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_mailslot"))
             .args(read("args").split_whitespace())
+            .envs(variables(&case))
             .current_dir(&case)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let status = format!("{}\n", output.status.code().unwrap());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if std::env::var_os("UPDATE_CONFIG").is_some() {
+            std::fs::write(case.join("stderr"), &said).unwrap();
+            std::fs::write(case.join("status"), &status).unwrap();
+        }
         if said != read("stderr") || status != read("status") {
             wrong.push(format!("{}: {said}{status}", case.display()));
         }

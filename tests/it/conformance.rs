@@ -123,6 +123,7 @@ impl<'a> Case<'a> {
                 ("users".into(), USERS.into()),
                 ("mail/example.com/fail/new".into(), String::new()),
             ],
+            ..Setup::default()
         }
     }
 

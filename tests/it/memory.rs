@@ -6,7 +6,7 @@ use mailslot::conn::backend::ServerBackend;
 use mailslot::conn::message::{Mailboxes, Message, Origin};
 use mailslot::deliver::Store;
 use mailslot::directory::Directory;
-use mailslot::options::Settings;
+use mailslot::settings::Settings;
 use mailslot::smtp::body::Fed;
 use mailslot::smtp::line::{Lines, Taken};
 use mailslot::smtp::policy::{Policy, Service};
@@ -68,6 +68,7 @@ impl Memory {
             args.extend(["--listen".to_owned(), url.clone()]);
         }
         args.extend(script.setup.args.iter().cloned());
+        let args: Vec<_> = args.into_iter().map(Into::into).collect();
         let mut config = Config::new(&Settings::read(&args, |_| None).unwrap()).unwrap();
         let paths = &mut config.directory;
         paths.pattern = dir.join(&paths.pattern).display().to_string();

@@ -241,3 +241,27 @@ fn pressed_for_room() {
     others[0].send(b"NOOP\r\n");
     assert!(others[0].reply().starts_with("250"));
 }
+
+/// Local time in Received: the zone is found by the system's zone files, without the C library.
+#[test]
+fn received_is_in_local_time() {
+    if !std::path::Path::new("/usr/share/zoneinfo/Asia/Kolkata").exists() {
+        eprintln!("skipped: no zone files on this machine");
+        return;
+    }
+    let setup = Setup {
+        args: vec!["--create".into()],
+        env: vec![("TZ".into(), "Asia/Kolkata".into())],
+        ..Setup::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let mut client = server.client();
+    client.send(b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\nDATA\r\n");
+    for code in ["220", "250", "250", "250", "354"] {
+        assert!(client.reply().starts_with(code));
+    }
+    client.send(b"Subject: x\r\n\r\n.\r\n");
+    assert!(client.reply().starts_with("250"));
+    let stored = server.stored();
+    assert!(stored[0].contains(" +0530\n"), "{stored:?}");
+}

@@ -17,6 +17,8 @@ pub struct Setup {
     /// Directories and files to make in the server's directory, where it runs.
     pub dirs: Vec<String>,
     pub files: Vec<(String, String)>,
+    /// Variables of its environment.
+    pub env: Vec<(String, String)>,
 }
 
 pub struct Server {
@@ -57,6 +59,7 @@ impl Server {
             .args(["--hostname", "mx.test"])
             .args(listen.iter().flat_map(|url| ["--listen", url]))
             .args(&setup.args)
+            .envs(setup.env.iter().cloned())
             .current_dir(&dir)
             .stderr(Stdio::piped())
             .spawn()

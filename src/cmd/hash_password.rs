@@ -1,7 +1,8 @@
-//! `--hash-password`: a password from standard input, and what the users file is to hold for it.
+//! `--hash-password`: reads a password from standard input and prints its stored form for the
+//! users file.
 
 use crate::auth::password::hash_password;
-use crate::options::Failure;
+use crate::failure::Failure;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
@@ -15,18 +16,16 @@ const LONGEST: u64 = 1_024;
 /// # Errors
 /// No password, or one that no client could send (64); no randomness (71).
 pub fn hash() -> Result<(), Failure> {
-    let line = line().map_err(|e| Failure::usage(format!("--hash-password: {e}")))?;
+    let line = line().map_err(|e| Failure::Usage(format!("--hash-password: {e}")))?;
     let password = line.trim_end_matches(['\r', '\n']);
     if password.is_empty() || password.chars().any(char::is_control) {
-        return Err(Failure::usage(
-            "--hash-password: no usable password; write one line of text to standard input",
-        ));
+        let text = "--hash-password: no usable password; write one line of text to standard input";
+        return Err(Failure::Usage(text.to_owned()));
     }
     let mut salt = [0; 16];
-    SystemRandom::new().fill(&mut salt).map_err(|_| Failure {
-        text: "--hash-password: the system gives no randomness".to_owned(),
-        status: 71,
-    })?;
+    SystemRandom::new()
+        .fill(&mut salt)
+        .map_err(|_| Failure::System("--hash-password: the system has no randomness".to_owned()))?;
     println!("{}", hash_password(password.as_bytes(), salt));
     Ok(())
 }

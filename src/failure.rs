@@ -1,0 +1,102 @@
+//! Why the program ends early, and its exit status (sysexits.h). What a client is told about
+//! trouble is in `smtp::reply`.
+
+use std::fmt;
+use std::path::Path;
+
+/// A reason to end, in one line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// An unusable command line or environment: EX_USAGE.
+    Usage(String),
+    /// The system refuses something that is needed: EX_OSERR.
+    System(String),
+    /// Somebody else holds what is needed now: EX_TEMPFAIL.
+    Busy(String),
+    /// An unusable file: EX_CONFIG.
+    File(String),
+}
+
+impl Failure {
+    /// The exit status.
+    pub const fn status(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 64,
+            Self::System(_) => 71,
+            Self::Busy(_) => 75,
+            Self::File(_) => 78,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Usage(text) | Self::System(text) | Self::Busy(text) | Self::File(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::File(error.0)
+    }
+}
+
+/// The fault of a file: `path:line: reason`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileError(String);
+
+impl FileError {
+    /// A fault of the whole file, or of one line, counted from 1.
+    pub(crate) fn new(path: &Path, line: Option<usize>, reason: impl fmt::Display) -> Self {
+        let path = path.display();
+        Self(match line {
+            Some(line) => format!("{path}:{line}: {reason}"),
+            None => format!("{path}: {reason}"),
+        })
+    }
+
+    /// Reads a UTF-8 file, without the byte order mark that some editors put before it.
+    pub(crate) fn read(path: &Path) -> Result<String, Self> {
+        let octets = std::fs::read(path)
+            .map_err(|e| Self::new(path, None, format_args!("cannot read: {e}")))?;
+        let mut text = String::from_utf8(octets).map_err(|e| {
+            let good = e.as_bytes().get(..e.utf8_error().valid_up_to());
+            let lines = good.unwrap_or_default().iter().filter(|&&o| o == b'\n');
+            Self::new(path, Some(lines.count() + 1), "not UTF-8")
+        })?;
+        if text.starts_with('\u{feff}') {
+            text.remove(0);
+        }
+        Ok(text)
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_of_a_file_name_path_and_line() {
+        let path = std::env::temp_dir().join(format!("mailslot-failure-{}", std::process::id()));
+        let name = path.display();
+        let read = |octets: &[u8]| {
+            let _ = std::fs::write(&path, octets);
+            FileError::read(&path).map_err(|e| (e.to_string(), Failure::from(e).status()))
+        };
+        let mark = read("\u{feff}alice".as_bytes());
+        let latin = read(b"a\nb\nM\xfcller\n");
+        let _ = std::fs::remove_file(&path);
+        assert_eq!(mark, Ok("alice".to_owned()));
+        assert_eq!(latin, Err((format!("{name}:3: not UTF-8"), 78)));
+        assert!(
+            FileError::read(&path).is_err_and(|e| e.to_string().starts_with(&name.to_string()))
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! What was given for each option, as text, and where: command line over environment over config
+//! file over default. The table is in `options`; what a value means is decided in `config`.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::failure::{Failure, FileError};
+use crate::options::{Key, OPTIONS, Opt, Takes, row};
+
+const YES: &str = "yes";
+const NO: &str = "no";
+
+/// Where a value was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// On the command line, or nowhere: then it is the default.
+    CommandLine,
+    /// In the environment.
+    Environment,
+    /// In a file, on a line counted from 1.
+    File(Arc<Path>, usize),
+}
+
+/// A value as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The option.
+    pub key: Key,
+    /// The text; `yes` or `no` for a flag.
+    pub text: String,
+    /// Where it was given.
+    pub origin: Origin,
+}
+
+impl Value {
+    fn new(key: Key, text: &str, origin: &Origin) -> Self {
+        Self {
+            key,
+            text: text.to_owned(),
+            origin: origin.clone(),
+        }
+    }
+
+    /// A fault of this value: names the option, and the variable or the line it came from.
+    pub fn fault(&self, reason: impl fmt::Display) -> Failure {
+        fault(row(self.key), &self.origin, reason)
+    }
+
+    /// The fault of a value that cannot be read; `expected` says what could.
+    pub fn invalid(&self, expected: impl fmt::Display) -> Failure {
+        let shown = printable(&self.text);
+        self.fault(format_args!("invalid value '{shown}'; expected {expected}"))
+    }
+}
+
+fn fault(opt: &Opt, origin: &Origin, reason: impl fmt::Display) -> Failure {
+    let name = opt.name;
+    match origin {
+        Origin::CommandLine => Failure::Usage(format!("--{name}: {reason}")),
+        Origin::Environment => Failure::Usage(format!("{}: {reason}", opt.variable())),
+        Origin::File(path, line) => {
+            FileError::new(path, Some(*line), format_args!("{name}: {reason}")).into()
+        }
+    }
+}
+
+/// One line, whatever was given.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// All values, by option.
+#[derive(Debug, Default)]
+pub struct Settings {
+    given: HashMap<Key, Vec<Value>>,
+}
+
+impl Settings {
+    /// Reads the command line, the environment and the config file.
+    ///
+    /// # Errors
+    /// The fault and the option, variable or line it is in.
+    pub fn read(
+        args: &[OsString],
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Failure> {
+        let mut settings = Self::default();
+        settings.command_line(args)?;
+        for opt in OPTIONS {
+            settings.environment(opt, env(&opt.variable()))?;
+        }
+        if let Some(config) = settings.one(Key::Config) {
+            settings.file(Path::new(&config.text))?;
+        }
+        Ok(settings)
+    }
+
+    fn command_line(&mut self, args: &[OsString]) -> Result<(), Failure> {
+        let args = args.iter().map(utf8).collect::<Result<Vec<&str>, _>>()?;
+        let matches = parser().parse(args).map_err(|e| usage(&e))?;
+        let mut words = matches.free.iter();
+        for opt in OPTIONS.iter().filter(|opt| matches.opt_present(opt.name)) {
+            let mut texts = match opt.takes {
+                Takes::Nothing => vec![YES.to_owned()],
+                _ => matches.opt_strs(opt.name),
+            };
+            if opt.takes == Takes::Maybe && texts.is_empty() {
+                texts.push(words.next().cloned().unwrap_or_default());
+            }
+            self.add(opt, texts.iter().map(String::as_str), &Origin::CommandLine)?;
+        }
+        match words.next() {
+            Some(word) => Err(Failure::Usage(format!(
+                "unexpected argument '{}'; see --help",
+                printable(word)
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// An empty variable is one that is not set, as files for containers often leave them.
+    fn environment(&mut self, opt: &'static Opt, text: Option<OsString>) -> Result<(), Failure> {
+        let Some(text) = text else { return Ok(()) };
+        if self.given.contains_key(&opt.key) || (text.is_empty() && !opt.may_be_empty()) {
+            return Ok(());
+        }
+        let origin = Origin::Environment;
+        let text = text
+            .to_str()
+            .ok_or_else(|| fault(opt, &origin, "not UTF-8"))?;
+        match opt.takes {
+            Takes::Many => self.add(opt, text.split_whitespace(), &origin),
+            _ => self.add(opt, [text], &origin),
+        }
+    }
+
+    fn file(&mut self, path: &Path) -> Result<(), Failure> {
+        let text = FileError::read(path)?;
+        let path: Arc<Path> = path.into();
+        let mut read = Self::default();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            // A comment only where it begins the line.
+            if !line.is_empty() && !line.starts_with('#') {
+                read.line(line, &Origin::File(Arc::clone(&path), number + 1))?;
+            }
+        }
+        for (key, values) in read.given {
+            self.given.entry(key).or_insert(values);
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &str, origin: &Origin) -> Result<(), Failure> {
+        let (name, text) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let text = text.trim();
+        let found = OPTIONS.iter().find(|opt| opt.name == name);
+        let Some(opt) = found.filter(|opt| opt.key != Key::Config) else {
+            let reason = format!("unknown option '{}'; see --help", printable(name));
+            return Err(match origin {
+                Origin::File(path, line) => FileError::new(path, Some(*line), reason).into(),
+                _ => Failure::Usage(reason),
+            });
+        };
+        if self.given.contains_key(&opt.key) && opt.takes != Takes::Many {
+            return Err(fault(opt, origin, "given twice"));
+        }
+        match opt.takes {
+            Takes::Nothing if text.is_empty() => self.add(opt, [YES], origin),
+            Takes::Many if !text.is_empty() => self.add(opt, text.split_whitespace(), origin),
+            _ => self.add(opt, [text], origin),
+        }
+    }
+
+    fn add<'a>(
+        &mut self,
+        opt: &Opt,
+        texts: impl IntoIterator<Item = &'a str>,
+        origin: &Origin,
+    ) -> Result<(), Failure> {
+        let values = self.given.entry(opt.key).or_default();
+        for text in texts {
+            let value = Value::new(opt.key, text, origin);
+            let value = match opt.takes {
+                Takes::Nothing => yes_or_no(value)?,
+                Takes::One | Takes::Many if text.is_empty() && !opt.may_be_empty() => {
+                    return Err(value.fault(format_args!("needs a value: {}", opt.value)));
+                }
+                _ => value,
+            };
+            values.push(value);
+        }
+        Ok(())
+    }
+
+    /// The value of an option that is given once, or its default where it has one.
+    pub fn one(&self, key: Key) -> Option<Value> {
+        self.all(key).pop()
+    }
+
+    /// All values of an option, or its default where it has one.
+    pub fn all(&self, key: Key) -> Vec<Value> {
+        let default = row(key).default;
+        match self.given.get(&key) {
+            Some(values) => values.clone(),
+            None if default.is_empty() => Vec::new(),
+            None => vec![Value::new(key, default, &Origin::CommandLine)],
+        }
+    }
+
+    /// Whether a flag is set.
+    pub fn flag(&self, key: Key) -> bool {
+        let values = self.given.get(&key);
+        values.is_some_and(|values| values.iter().any(|value| value.text == YES))
+    }
+
+    /// A fault of an option, where it was given or, if nowhere, on the command line.
+    pub fn fault(&self, key: Key, reason: impl fmt::Display) -> Failure {
+        let value = self.one(key);
+        value.map_or_else(
+            || fault(row(key), &Origin::CommandLine, &reason),
+            |value| value.fault(&reason),
+        )
+    }
+}
+
+fn parser() -> getopts::Options {
+    let mut parser = getopts::Options::new();
+    for opt in OPTIONS {
+        match opt.takes {
+            Takes::Nothing => parser.optflagmulti(opt.letter, opt.name, opt.help),
+            Takes::One => parser.optopt(opt.letter, opt.name, opt.help, opt.value),
+            Takes::Maybe => parser.optflagopt(opt.letter, opt.name, opt.help, opt.value),
+            Takes::Many => parser.optmulti(opt.letter, opt.name, opt.help, opt.value),
+        };
+    }
+    parser
+}
+
+/// The fault of a command line in words, with the option as it is written.
+fn usage(fail: &getopts::Fail) -> Failure {
+    use getopts::Fail::{
+        ArgumentMissing, OptionDuplicated, OptionMissing, UnexpectedArgument, UnrecognizedOption,
+    };
+    let (name, reason) = match fail {
+        ArgumentMissing(name) => (name, needs_a_value(name)),
+        UnrecognizedOption(name) => (name, "unknown option; see --help".to_owned()),
+        OptionMissing(name) => (name, "missing".to_owned()),
+        OptionDuplicated(name) => (name, "given twice".to_owned()),
+        UnexpectedArgument(name) => (name, "takes no value".to_owned()),
+    };
+    let dashes = if name.chars().count() == 1 { "-" } else { "--" };
+    Failure::Usage(format!("{dashes}{}: {reason}", printable(name)))
+}
+
+fn needs_a_value(name: &str) -> String {
+    let known = |opt: &&Opt| opt.name == name || opt.letter == name;
+    let value = OPTIONS.iter().find(known).map_or("", |opt| opt.value);
+    format!("needs a value: {value}")
+}
+
+fn utf8(arg: &OsString) -> Result<&str, Failure> {
+    arg.to_str().ok_or_else(|| {
+        let shown = printable(&arg.to_string_lossy());
+        Failure::Usage(format!("argument '{shown}' is not UTF-8"))
+    })
+}
+
+fn yes_or_no(value: Value) -> Result<Value, Failure> {
+    let text = match value.text.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "1" | "on" => YES,
+        "no" | "false" | "0" | "off" => NO,
+        _ => return Err(value.invalid("yes or no")),
+    };
+    Ok(Value::new(value.key, text, &value.origin))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn read(args: &str, env: &[(&str, &str)]) -> Result<Settings, Failure> {
+        let args: Vec<OsString> = args.split_whitespace().map(OsString::from).collect();
+        let value = |name: &str| env.iter().find(|(known, _)| *known == name);
+        Settings::read(&args, |name| value(name).map(|(_, text)| text.into()))
+    }
+
+    fn texts(settings: &Settings, key: Key) -> Vec<String> {
+        settings
+            .all(key)
+            .into_iter()
+            .map(|value| value.text)
+            .collect()
+    }
+
+    #[test]
+    fn the_nearer_source_wins() {
+        let env = [("MAILSLOT_MAX_SIZE", "2M")];
+        for (args, env, size) in [
+            ("--max-size 1M", &env[..], "1M"),
+            ("", &env[..], "2M"),
+            ("", &[], "50M"),
+        ] {
+            assert_eq!(texts(&read(args, env).unwrap(), Key::MaxSize), [size]);
+        }
+        let twice = read("-d a -d b --create", &[]).unwrap();
+        assert_eq!(texts(&twice, Key::Domain), ["a", "b"]);
+        assert!(twice.flag(Key::Create));
+    }
+
+    #[test]
+    fn the_environment_splits_at_white_space_and_its_faults_name_the_variable() {
+        let env = [("MAILSLOT_DOMAIN", "a \t b"), ("MAILSLOT_USERS", "")];
+        let settings = read("", &env).unwrap();
+        assert_eq!(texts(&settings, Key::Domain), ["a", "b"]);
+        assert!(texts(&settings, Key::Users).is_empty());
+        let none = read("", &[("MAILSLOT_RECIPIENT_DELIMITER", "")]).unwrap();
+        assert_eq!(texts(&none, Key::RecipientDelimiter), [""]);
+        let wrong = read("", &[("MAILSLOT_CREATE", "maybe")]).unwrap_err();
+        let said = "MAILSLOT_CREATE: invalid value 'maybe'; expected yes or no";
+        assert_eq!(wrong, Failure::Usage(said.to_owned()));
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_named() {
+        for (wrong, said) in [
+            ("--nonsense", "--nonsense: unknown option; see --help"),
+            ("word", "unexpected argument 'word'; see --help"),
+            ("--max-size", "--max-size: needs a value: SIZE"),
+            ("-d", "-d: needs a value: NAME"),
+            ("--max-size 1 --max-size 2", "--max-size: given twice"),
+            ("--create=yes", "--create: takes no value"),
+            ("--domain=", "--domain: needs a value: NAME"),
+        ] {
+            let failure = read(wrong, &[]).unwrap_err();
+            assert_eq!(failure, Failure::Usage(said.to_owned()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn faults_are_one_line() {
+        let value = Value::new(Key::Domain, "a\nb\u{9b}", &Origin::CommandLine);
+        let said = "--domain: invalid value 'a\\nb\\u{9b}'; expected a domain";
+        assert_eq!(value.invalid("a domain"), Failure::Usage(said.to_owned()));
+    }
+}
