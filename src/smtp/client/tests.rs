@@ -1,9 +1,15 @@
 //! The client against servers that are written down here, many of them hostile.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 use super::*;
 
 mod connection;
+mod random;
 
 const ALL: &str = "250-PIPELINING\r\n250-SIZE 1000\r\n250-8bitmime\r\n250-DSN\r\n\
     250-SMTPUTF8\r\n250-LIMITS RCPTMAX=3\r\n";
@@ -220,10 +226,18 @@ fn content_of_another_length_is_never_completed() {
 
 #[test]
 fn nobody_to_send_to() {
-    // MAIL refused: what RCPT says does not count, and an unwanted 354 gets an empty message.
+    // MAIL refused: what RCPT says does not count, and an unwanted 354 gets an empty message, unless somebody would get it.
     let mut client = ready(ALL);
     client.begin(envelope(&["x@y", "z@y"], "hi\n"));
-    let replies = "452 4.3.1 full\r\n250 ok\r\n550 no\r\n354 go\r\n";
+    talk(
+        &mut client,
+        &["452 4.3.1 full\r\n250 ok\r\n503 no\r\n354 go\r\n"],
+    );
+    assert_eq!(client.want(), Want::Closed);
+    assert_eq!(verdicts(&mut client), ["Later 4.3.1", "Later 4.3.1"]);
+    let mut client = ready(ALL);
+    client.begin(envelope(&["x@y", "z@y"], "hi\n"));
+    let replies = "452 4.3.1 full\r\n503 no\r\n550 no\r\n354 go\r\n";
     let said = talk(&mut client, &[replies]);
     assert!(said.ends_with("DATA\r\n.\r\n"), "{said}");
     talk(&mut client, &["554 nobody\r\n"]);

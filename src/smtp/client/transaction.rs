@@ -45,7 +45,9 @@ pub(super) struct Transaction {
     outcomes: Vec<Option<Outcome>>,
     /// Recipients that the server took, in the order of their commands.
     accepted: VecDeque<usize>,
+    /// MAIL was refused; and a recipient was taken all the same.
     refused: bool,
+    stray: bool,
     encoder: Encoder,
 }
 
@@ -94,6 +96,7 @@ impl Transaction {
             outcomes,
             accepted: VecDeque::new(),
             refused: false,
+            stray: false,
         }
     }
 
@@ -172,7 +175,7 @@ impl Transaction {
                 self.settle(&Outcome::of_reply(reply));
             }
             Step::Mail => {}
-            Step::Rcpt(_) if self.refused => {}
+            Step::Rcpt(_) if self.refused => self.stray |= class == 2,
             Step::Rcpt(place) if class == 2 => self.accepted.push_back(place),
             Step::Rcpt(place) => {
                 let outcome = self.refused_recipient(reply);
@@ -187,13 +190,17 @@ impl Transaction {
 
     /// 354, or why not. A server that wants a message for nobody gets an empty one (RFC 2920 §3.1).
     fn data_reply(&mut self, reply: &RemoteReply, out: &mut Vec<u8>) -> Result<Flow, Failure> {
-        match (reply.code() / 100, self.accepted.is_empty()) {
-            (3, true) => {
+        match (reply.code(), self.accepted.is_empty()) {
+            (354, true) if self.stray => {
+                let why = "recipients taken without a sender";
+                Err(Failure::Protocol(Stage::Data, why))
+            }
+            (354, true) => {
                 out.extend_from_slice(b".\r\n");
                 Ok(Flow::NobodysEnd)
             }
-            (3, false) => Ok(Flow::Content),
-            (2, _) => Err(Failure::Protocol(Stage::Data, "a 2xx reply out of place")),
+            (354, false) => Ok(Flow::Content),
+            (200..=399, _) => Err(Failure::Protocol(Stage::Data, "neither 354 nor a refusal")),
             _ => {
                 self.settle(&Outcome::of_reply(reply));
                 Ok(Flow::Over(false))
