@@ -327,16 +327,16 @@ fn log_input(host: &str, input: &[u8]) {
 
 /// The first address that answers, each in its time.
 fn connect(hop: &Hop, end: Option<Instant>) -> Result<Socket, Failure> {
-    let mut why = "no address".to_owned();
+    let mut why = format!("{}: no address", hop.host);
     for address in &hop.addresses {
         let deadline = Instant::now() + CONNECT;
         let deadline = end.map_or(deadline, |end| end.min(deadline));
         match dial::connect(address, deadline) {
             Ok(socket) => return Ok(socket),
-            Err(e) => why = format!("connect to {address}: {}", spelled(&e)),
+            Err(e) => why = format!("{address}: {}", spelled(&e)),
         }
     }
-    Err(Failure::Lost(Stage::Greeting, why))
+    Err(Failure::Lost(Stage::Connect, why))
 }
 
 /// An error in the words of an operator.

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use mailslot::cmd::{hash_password, sendmail};
+use mailslot::cmd::{hash_password, healthcheck, sendmail};
 use mailslot::config::Config;
 use mailslot::failure::Failure;
 use mailslot::options::{Key, help};
@@ -16,8 +16,8 @@ fn main() -> ExitCode {
     if let Some((name, args)) = sendmail::called_as(&args) {
         return sendmail::run(name, args);
     }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(args.get(1..).unwrap_or_default()) {
+        Ok(status) => status,
         Err(failure) => {
             eprintln!("mailslot: {failure}");
             ExitCode::from(failure.status())
@@ -25,19 +25,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Failure> {
-    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let settings = Settings::read(&args, |name| std::env::var_os(name))?;
+fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
+    let settings = Settings::read(args, |name| std::env::var_os(name))?;
     if settings.flag(Key::Help) {
         print!("{}", help());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     if settings.flag(Key::Version) {
         println!("mailslot {}", env!("CARGO_PKG_VERSION"));
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     if settings.flag(Key::HashPassword) {
-        return hash_password::hash();
+        return hash_password::hash().map(|()| ExitCode::SUCCESS);
+    }
+    if let Some(url) = settings.one(Key::Healthcheck) {
+        return healthcheck::run(&settings, &url);
     }
     let level = match (settings.flag(Key::Quiet), settings.flag(Key::Verbose)) {
         (true, _) => "error",
@@ -48,7 +50,7 @@ fn run() -> Result<(), Failure> {
     let server = Server::new(Config::new(&settings)?)?;
     if settings.flag(Key::Check) {
         println!("{}{}", server.listeners(), server.describe());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
-    server.run()
+    server.run().map(|()| ExitCode::SUCCESS)
 }

@@ -1,18 +1,44 @@
 //! `--healthcheck`: a client for one moment. It greets a listener and says good-bye, as the supervisor of a container asks
 //! in an image with nothing else in it.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::hop::hop;
 use crate::client::{Connection, nonce};
+use crate::failure::Failure;
 use crate::net::client_tls::ClientTls;
 use crate::net::url::{ListenUrl, Scheme};
-use crate::smtp::client::{Settings, TlsUse};
+use crate::options::Key;
+use crate::settings::{Settings, Value};
+use crate::smtp::client::{self, TlsUse};
 
 /// All of it is over by then.
 const LIMIT: Duration = Duration::from_secs(10);
 /// What it calls itself: connections by this name that send nothing are no news to the log.
 pub const NAME: &str = "mailslot-healthcheck";
+
+/// Checks the listener that `given` names, or else the first of `--listen`; the status is 0 or 1, and then standard error
+/// has the reason.
+///
+/// # Errors
+/// No listener can be made out of what was given.
+pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
+    let first = || settings.all(Key::Listen).into_iter().next();
+    let value = match given.text.as_str() {
+        "" => first().unwrap_or_else(|| given.clone()),
+        _ => given.clone(),
+    };
+    let url = value.text.parse();
+    let url = url.map_err(|expected: String| value.invalid(expected))?;
+    match check(&url) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(why) => {
+            eprintln!("mailslot: healthcheck: {why}");
+            Ok(ExitCode::from(1))
+        }
+    }
+}
 
 /// Greeting, EHLO or LHLO, and QUIT at a listener, as it is named for `--listen`. A certificate is not verified.
 ///
@@ -22,7 +48,7 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
     let end = Instant::now() + LIMIT;
     let fault = |e: &dyn std::fmt::Display| format!("{url}: {e}");
     let hop = hop(url).map_err(|e| fault(&e))?;
-    let settings = Settings {
+    let settings = client::Settings {
         lmtp: url.scheme == Scheme::Lmtp,
         hostname: NAME.to_owned(),
         tls: TlsUse::Never,

@@ -5,6 +5,7 @@ use crate::tls::{CERT, KEY};
 use mailslot::cmd::healthcheck::check;
 use std::io::Write;
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -41,6 +42,41 @@ fn every_kind_of_listener() {
     let wrong = server.urls[0].replace("smtp://", "lmtp://");
     let said = check(&wrong.parse().unwrap()).unwrap_err();
     assert!(said.contains("500"), "{said}");
+}
+
+/// A second word, `=URL`, or the first listener of the environment; the status says what was found.
+#[test]
+fn as_a_container_calls_it() {
+    let server = Server::start(&[]);
+    let url = &server.urls[0];
+    let run = |args: &[&str], listen: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailslot"));
+        let output = command
+            .args(args)
+            .env("MAILSLOT_LISTEN", listen)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let well = (Some(0), String::new());
+    assert_eq!(run(&["--healthcheck", url], "smtp://192.0.2.1:1"), well);
+    assert_eq!(
+        run(&[&format!("--healthcheck={url}")], "smtp://192.0.2.1:1"),
+        well
+    );
+    assert_eq!(
+        run(&["--healthcheck"], &format!("{url} lmtp:/nonexistent")),
+        well
+    );
+    let (code, said) = run(&["--healthcheck"], "lmtp:/nonexistent");
+    assert_eq!(code, Some(1));
+    assert!(
+        said.starts_with("mailslot: healthcheck: lmtp:/nonexistent: connect"),
+        "{said}"
+    );
+    assert_eq!(run(&["--healthcheck", "ftp://x"], url).0, Some(64));
+    assert_eq!(run(&["--healthcheck", url, "more"], url).0, Some(64));
 }
 
 #[test]

@@ -107,6 +107,8 @@ impl Outcome {
 /// Where in the dialogue a reply is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Before there is a connection.
+    Connect,
     /// The 220 of the connection.
     Greeting,
     /// EHLO, HELO or LHLO.
@@ -149,6 +151,7 @@ impl Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Connect => "connect",
             Self::Greeting => "greeting",
             Self::Hello => "EHLO",
             Self::StartTls => "STARTTLS",
@@ -191,7 +194,7 @@ impl Failure {
             Self::Tls(_) => Status::new(4, 7, 5),
             Self::Auth(_) => Status::new(4, 7, 0),
             Self::Protocol(..) => Status::new(4, 5, 0),
-            Self::Lost(Stage::Greeting, _) => Status::new(4, 4, 1),
+            Self::Lost(Stage::Connect, _) => Status::new(4, 4, 1),
             Self::Lost(..) => Status::new(4, 4, 2),
         }
     }
@@ -217,6 +220,7 @@ impl fmt::Display for Failure {
             Self::Tls(why) => write!(f, "TLS: {why}"),
             Self::Auth(why) => write!(f, "AUTH: {why}"),
             Self::Protocol(stage, why) => write!(f, "{stage}: {why}"),
+            Self::Lost(Stage::Connect, why) => write!(f, "connect to {why}"),
             Self::Lost(stage, why) => write!(f, "{stage}: {why}"),
         }
     }
