@@ -12,6 +12,7 @@ use crate::options::Key;
 use crate::settings::{Settings, Value};
 use crate::smtp::body::BareNewline;
 use crate::smtp::policy::{Policy, Service};
+use crate::sys::privileges::{Privileges, RunAs};
 use crate::values;
 
 const NO_CERTIFICATE: &str = "no certificate; add --tls-cert and --tls-key";
@@ -38,6 +39,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Connections of one address at once.
     pub max_per_client: usize,
+    /// What is given up once the listeners are bound.
+    pub privileges: Privileges,
 }
 
 impl Config {
@@ -68,6 +71,7 @@ impl Config {
             auth_header: settings.flag(Key::AuthHeader),
             max_connections: count(settings, Key::MaxConnections)?,
             max_per_client: count(settings, Key::MaxPerClient)?,
+            privileges: privileges(settings)?,
             policy: policy(settings, hostname)?,
         };
         config.consistent(settings)?;
@@ -121,6 +125,14 @@ fn policy(settings: &Settings, hostname: String) -> Result<Policy, Failure> {
         max_recipients: count(settings, Key::MaxRecipients)?,
         max_errors: u32::try_from(count(settings, Key::MaxErrors)?).unwrap_or(u32::MAX),
         bare_newline: choice(settings, Key::BareNewline, bare_newline)?,
+    })
+}
+
+fn privileges(settings: &Settings) -> Result<Privileges, Failure> {
+    let parse = |value: Value| RunAs::parse(&value.text).map_err(|reason| value.fault(reason));
+    Ok(Privileges {
+        run_as: settings.one(Key::RunAs).map(parse).transpose()?,
+        chroot: file(settings, Key::Chroot),
     })
 }
 

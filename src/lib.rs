@@ -39,4 +39,5 @@ pub mod server;
 pub mod settings;
 pub mod smtp;
 pub mod state;
+pub mod sys;
 pub mod values;

@@ -10,12 +10,14 @@ use mailslot::failure::Failure;
 use mailslot::options::{Key, help};
 use mailslot::server::Server;
 use mailslot::settings::Settings;
+use mailslot::sys::privileges;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some((name, args)) = sendmail::called_as(&args) {
         return sendmail::run(name, args);
     }
+    privileges::set_umask();
     match run(args.get(1..).unwrap_or_default()) {
         Ok(status) => status,
         Err(failure) => {
@@ -40,6 +42,9 @@ fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
     }
     if let Some(url) = settings.one(Key::Healthcheck) {
         return healthcheck::run(&settings, &url);
+    }
+    if settings.flag(Key::Sendmail) {
+        return Err(settings.fault(Key::Sendmail, "must be the first argument"));
     }
     let level = match (settings.flag(Key::Quiet), settings.flag(Key::Verbose)) {
         (true, _) => "error",

@@ -17,6 +17,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::sys::ids;
+
 /// Connections the system holds until they are accepted, for each listener.
 const BACKLOG: i32 = 1_024;
 /// Connections taken off one listener before the others have their turn.
@@ -356,8 +358,8 @@ fn bind_unix(
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(fault(e)),
     }
-    let uid = user.map(names::user_id).transpose()?;
-    let gid = group.map(names::group_id).transpose()?;
+    let uid = user.map(ids::user_id).transpose()?;
+    let gid = group.map(ids::group_id).transpose()?;
     let name = path
         .file_name()
         .ok_or("a path that ends in a name is needed")?;

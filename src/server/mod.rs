@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
 use crate::state::{ServerState, load, reload};
+use crate::sys::notify::Notify;
 use mio::Waker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -84,6 +85,10 @@ impl Server {
                 chain.display()
             ));
         }
+        for line in self.config.privileges.describe() {
+            text.push('\n');
+            text.push_str(&line);
+        }
         text
     }
 
@@ -112,22 +117,19 @@ impl Server {
         blocked
             .thread_block()
             .map_err(|e| system(format!("signals: {e}")))?;
-        self.make_root().map_err(system)?;
+        let notify = Arc::new(Notify::from_env());
         // The time zone is read at the first use: now, with a deep stack and all files in reach.
         let _ = clock::rfc5322_now();
-        let mut listeners = Listeners::new().map_err(|e| system(format!("poll: {e}")))?;
-        for (listener, url) in self.config.listen.iter().enumerate() {
-            for name in listeners.add(url, listener).map_err(system)? {
-                log::info!("listening on {name}");
-            }
-        }
+        let mut listeners = self.bind()?;
+        self.config.privileges.give_up()?;
+        self.make_root().map_err(system)?;
         for line in self.describe().lines() {
             log::info!("{line}");
         }
         let waker = listeners
             .waker()
             .map_err(|e| system(format!("poll: {e}")))?;
-        self.watch(signals, waker)
+        self.watch(signals, waker, Arc::clone(&notify))
             .map_err(|e| system(format!("threads: {e}")))?;
         let admission = Admission {
             limits: Arc::new(ConnLimits::new(&self.config, &self.state)),
@@ -136,22 +138,37 @@ impl Server {
         };
         // Without connections nothing is opened, and a server with nothing to do sleeps.
         let mut tidy: Option<Instant> = None;
+        notify.ready();
         while !self.state.stopping.load(Ordering::SeqCst) {
             let pause = tidy.map(|at| at.saturating_duration_since(Instant::now()));
+            let pause = pause.into_iter().chain(notify.interval()).min();
             listeners
                 .wait(pause, &mut |listener, accepted| {
                     admission.admit(listener, accepted)
                 })
                 .map_err(|e| system(format!("poll: {e}")))?;
+            notify.watchdog();
             let now = Instant::now();
             if tidy.is_none_or(|at| at <= now) {
                 let open = tidy.is_none() || self.state.store.close_idle();
                 tidy = (open || !admission.limits.is_empty()).then(|| now + TIDY);
             }
         }
+        notify.stopping();
         drop(listeners);
         admission.limits.drain();
         Ok(())
+    }
+
+    fn bind(&self) -> Result<Listeners, Failure> {
+        let fault = |e: io::Error| Failure::System(format!("poll: {e}"));
+        let mut listeners = Listeners::new().map_err(fault)?;
+        for (listener, url) in self.config.listen.iter().enumerate() {
+            for name in listeners.add(url, listener).map_err(Failure::System)? {
+                log::info!("listening on {name}");
+            }
+        }
+        Ok(listeners)
     }
 
     /// The fixed part of the pattern is made at the start where any mailbox may be, and never
@@ -172,12 +189,16 @@ impl Server {
     }
 
     /// Waits for signals in a thread: nothing runs in a handler (A18).
-    fn watch(&self, signals: SigSet, waker: Waker) -> io::Result<()> {
+    fn watch(&self, signals: SigSet, waker: Waker, notify: Arc<Notify>) -> io::Result<()> {
         let (state, config) = (Arc::clone(&self.state), Arc::clone(&self.config));
         let wait = move || {
             loop {
                 match signals.wait() {
-                    Ok(Signal::SIGHUP) => reload(&config, &state),
+                    Ok(Signal::SIGHUP) => {
+                        notify.reloading();
+                        reload(&config, &state);
+                        notify.ready();
+                    }
                     Ok(_) if state.stopping.swap(true, Ordering::SeqCst) => std::process::exit(0),
                     Ok(_) if waker.wake().is_err() => std::process::exit(0),
                     Ok(_) | Err(_) => {}

@@ -55,7 +55,7 @@ impl Server {
         if listen.is_empty() {
             listen.push("smtp://127.0.0.1:0".into());
         }
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+        let child = Command::new(env!("CARGO_BIN_EXE_mailslot"))
             .args(["--hostname", "mx.test"])
             .args(listen.iter().flat_map(|url| ["--listen", url]))
             .args(&setup.args)
@@ -64,6 +64,11 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        Self::attach(child, dir, listen.len())
+    }
+
+    /// Waits until a process has logged that it listens at so many URLs.
+    pub fn attach(mut child: Child, dir: PathBuf, listeners: usize) -> Result<Self, String> {
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut server = Self {
             child,
@@ -72,7 +77,7 @@ impl Server {
             log: Arc::default(),
         };
         let mut said = String::new();
-        while server.urls.len() < listen.len() {
+        while server.urls.len() < listeners {
             let start = said.len();
             if log.read_line(&mut said).unwrap() == 0 {
                 return Err(said.trim_end().to_owned());
@@ -115,6 +120,11 @@ impl Server {
         assert!(!end.timed_out(), "no '{words}' in: {log}");
     }
 
+    /// Waits for the end of a reload.
+    pub fn reloaded(&self) {
+        self.logged("files read again");
+    }
+
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();
@@ -127,6 +137,11 @@ impl Server {
     /// Sends SIGTERM and returns the exit status; none where it does not end.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.ended()
+    }
+
+    /// Waits for the end and returns the exit status.
+    pub fn ended(&mut self) -> Option<i32> {
         let deadline = Instant::now() + Duration::from_secs(40);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {

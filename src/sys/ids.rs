@@ -1,0 +1,100 @@
+//! Numbers of users and groups, by the system's files. The C library's own look-ups are left
+//! alone: what they load at run time (nsswitch.conf(5)) does not go with a static binary, and
+//! crashes it where the libraries differ.
+
+use std::path::Path;
+
+use crate::failure::FileError;
+use crate::values;
+
+const USERS: &str = "/etc/passwd";
+const GROUPS: &str = "/etc/group";
+
+/// A user by name or number (passwd(5)).
+///
+/// # Errors
+/// No such user, or the file cannot be read.
+pub fn user_id(name: &str) -> Result<u32, String> {
+    id("user", name, USERS)
+}
+
+/// A group by name or number (group(5)).
+///
+/// # Errors
+/// No such group, or the file cannot be read.
+pub fn group_id(name: &str) -> Result<u32, String> {
+    id("group", name, GROUPS)
+}
+
+/// The group that a user logs in with, where the user is known by name or number.
+pub fn primary_group(user: &str) -> Option<u32> {
+    let text = read(USERS).ok()?;
+    primary_group_in(user, &text)
+}
+
+fn id(kind: &str, name: &str, path: &str) -> Result<u32, String> {
+    if let Some(number) = values::number(name) {
+        return Ok(number);
+    }
+    number_of(name, &read(path)?)
+        .ok_or_else(|| format!("no {kind} named '{name}' in {path}; a number will do"))
+}
+
+/// The third field of the line that begins with a name.
+fn number_of(name: &str, text: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let known = fields.next() == Some(name);
+        known.then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+/// The fourth field of the line that begins with a name or has the number.
+fn primary_group_in(user: &str, text: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let number = fields.nth(1)?;
+        let known = name == user || number == user;
+        known.then(|| fields.next()?.parse().ok())?
+    })
+}
+
+fn read(path: &str) -> Result<String, String> {
+    let octets = std::fs::read(path)
+        .map_err(|e| FileError::new(Path::new(path), None, format_args!("cannot read: {e}")))
+        .map_err(|e| e.to_string())?;
+    Ok(String::from_utf8_lossy(&octets).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_and_groups_have_numbers() {
+        let text = "root:x:0:0:root:/root:/bin/sh\nbroken\nmail:x:8\npost:x:many:1\n\u{fffd}\n";
+        let find = |name| number_of(name, text);
+        assert_eq!((find("mail"), find("root")), (Some(8), Some(0)));
+        for wrong in ["nobody", "post", "broken", "", "mai"] {
+            assert_eq!(find(wrong), None, "{wrong}");
+        }
+        assert_eq!(user_id("1234"), Ok(1234));
+        let missing = id("group", "mail", "/nowhere/group");
+        assert!(missing.is_err_and(|said| said.starts_with("/nowhere/group: ")));
+    }
+
+    #[test]
+    fn users_have_a_primary_group() {
+        let text = "broken\nroot:x:0:0::/:\nmail:x:8:12::/:\npost:x:9:many::/:\n";
+        let find = |user| primary_group_in(user, text);
+        assert_eq!(
+            (find("mail"), find("8"), find("root")),
+            (Some(12), Some(12), Some(0))
+        );
+        assert_eq!(
+            (find("post"), find("nobody"), find("12")),
+            (None, None, None)
+        );
+    }
+}

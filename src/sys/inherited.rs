@@ -1,0 +1,106 @@
+//! Sockets that a service manager has bound and passes on (sd_listen_fds(3)): LISTEN_FDS,
+//! LISTEN_PID and LISTEN_FDNAMES.
+
+use std::env;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+
+use listenfd::ListenFd;
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::failure::Failure;
+use crate::values;
+
+/// The number of the first descriptor.
+const FIRST: usize = 3;
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// IPv4 or IPv6.
+    Tcp(TcpListener),
+    /// A Unix socket; its file belongs to the manager.
+    Unix(UnixListener),
+}
+
+/// A socket and the name that it was given (`FileDescriptorName=`).
+#[derive(Debug)]
+pub struct Inherited {
+    /// The name; empty where it has none.
+    pub name: String,
+    /// The socket.
+    pub socket: Socket,
+}
+
+/// Takes all sockets that are meant for this process; none where it was started otherwise.
+///
+/// # Errors
+/// A number that is none, or a descriptor that does not listen: exit status 71.
+pub fn take() -> Result<Vec<Inherited>, Failure> {
+    let get = |name: &str| env::var(name).ok();
+    let own = std::process::id().to_string();
+    let Some(count) = count(get("LISTEN_PID"), get("LISTEN_FDS"), &own)? else {
+        return Ok(Vec::new());
+    };
+    let names = get("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut sockets = ListenFd::from_env();
+    let mut taken = Vec::new();
+    for at in 0..count {
+        taken.push(Inherited {
+            name: names.next().unwrap_or_default().to_owned(),
+            socket: socket(&mut sockets, at)?,
+        });
+    }
+    Ok(taken)
+}
+
+/// How many there are for the process `own`.
+fn count(pid: Option<String>, fds: Option<String>, own: &str) -> Result<Option<usize>, Failure> {
+    let Some(fds) = fds.filter(|_| pid.as_deref() == Some(own)) else {
+        return Ok(None);
+    };
+    let count = values::number(&fds);
+    let fault = || Failure::System(format!("LISTEN_FDS: '{fds}' is not a number"));
+    count.map(Some).ok_or_else(fault)
+}
+
+fn socket(sockets: &mut ListenFd, at: usize) -> Result<Socket, Failure> {
+    let fault = |reason: &str| {
+        let number = at.saturating_add(FIRST);
+        Failure::System(format!("LISTEN_FDS: descriptor {number}: {reason}"))
+    };
+    // A descriptor of the wrong kind stays where it is, so that the other kind can be tried.
+    let found = match sockets.take_tcp_listener(at) {
+        Ok(tcp) => tcp.map(Socket::Tcp),
+        Err(_) => sockets
+            .take_unix_listener(at)
+            .map_err(|_| fault("not a stream socket"))?
+            .map(Socket::Unix),
+    };
+    let socket = found.ok_or_else(|| fault("not there"))?;
+    let listens = match &socket {
+        Socket::Tcp(tcp) => getsockopt(&tcp.as_fd(), sockopt::AcceptConn),
+        Socket::Unix(unix) => getsockopt(&unix.as_fd(), sockopt::AcceptConn),
+    };
+    match listens {
+        Ok(true) => Ok(socket),
+        _ => Err(fault("does not listen (Accept=yes is not supported)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_for_another_process_are_left_alone() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(count(text("7"), text("2"), "7"), Ok(Some(2)));
+        assert_eq!(count(text("8"), text("2"), "7"), Ok(None));
+        assert_eq!(count(None, text("2"), "7"), Ok(None));
+        assert_eq!(count(text("7"), None, "7"), Ok(None));
+        assert!(count(text("7"), text("two"), "7").is_err_and(|e| e.status() == 71));
+    }
+}

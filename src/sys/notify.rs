@@ -1,0 +1,160 @@
+//! sd_notify(3): telling a service manager what the server does. Without NOTIFY_SOCKET nothing
+//! is sent. What cannot be sent is logged once and changes nothing else.
+
+use std::env;
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::values;
+
+/// The service manager, as it is told in the environment. Opened before any chroot.
+#[derive(Debug, Default)]
+pub struct Notify {
+    socket: Option<UnixDatagram>,
+    watchdog: Option<Duration>,
+    failed: AtomicBool,
+}
+
+impl Notify {
+    /// Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
+    pub fn from_env() -> Self {
+        let get = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
+        let socket = get("NOTIFY_SOCKET").and_then(|path| {
+            let socket = connect(&path);
+            socket
+                .inspect_err(|e| log::warn!("NOTIFY_SOCKET {path}: connect: {e}"))
+                .ok()
+        });
+        let own = std::process::id().to_string();
+        let watchdog = watchdog(get("WATCHDOG_USEC"), get("WATCHDOG_PID"), &own);
+        Self {
+            watchdog: watchdog.filter(|_| socket.is_some()),
+            socket,
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// How often [`Self::watchdog`] is to be called: half of what the manager allows.
+    pub fn interval(&self) -> Option<Duration> {
+        self.watchdog.map(|allowed| allowed / 2)
+    }
+
+    /// All listeners are bound and mail is taken.
+    pub fn ready(&self) {
+        self.send("READY=1");
+    }
+
+    /// A reload begins; [`Self::ready`] ends it. The manager wants to know when it began.
+    pub fn reloading(&self) {
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_usec()));
+    }
+
+    /// The shutdown has begun.
+    pub fn stopping(&self) {
+        self.send("STOPPING=1");
+    }
+
+    /// The loop that takes connections is alive. Says so only where a watchdog runs.
+    pub fn watchdog(&self) {
+        if self.watchdog.is_some() {
+            self.send("WATCHDOG=1");
+        }
+    }
+
+    fn send(&self, state: &str) {
+        let Some(socket) = &self.socket else { return };
+        if let Err(e) = socket.send(state.as_bytes())
+            && !self.failed.swap(true, Ordering::Relaxed)
+        {
+            log::warn!("NOTIFY_SOCKET: send {state:?}: {e}");
+        }
+    }
+}
+
+/// A path, or `@` and an abstract name. A manager that does not read holds nothing up.
+fn connect(path: &str) -> std::io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    match path.strip_prefix('@') {
+        Some(name) => connect_abstract(&socket, name)?,
+        None => socket.connect(path)?,
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(target_os = "linux")]
+fn connect_abstract(socket: &UnixDatagram, name: &str) -> std::io::Result<()> {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::SocketAddr;
+    socket.connect_addr(&SocketAddr::from_abstract_name(name)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn connect_abstract(_: &UnixDatagram, _: &str) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// A watchdog that is meant for another process is not ours (sd_watchdog_enabled(3)).
+fn watchdog(usec: Option<String>, pid: Option<String>, own: &str) -> Option<Duration> {
+    let ours = pid.is_none_or(|pid| pid == own);
+    let usec = usec
+        .filter(|_| ours)
+        .and_then(|text| values::number(&text))?;
+    Some(Duration::from_micros(usec)).filter(|allowed| !allowed.is_zero())
+}
+
+fn monotonic_usec() -> i128 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| {
+        i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1_000
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_manager_hears_each_state() {
+        let (manager, socket) = UnixDatagram::pair().unwrap();
+        let notify = Notify {
+            socket: Some(socket),
+            watchdog: Some(Duration::from_secs(1)),
+            ..Notify::default()
+        };
+        let before = monotonic_usec();
+        notify.ready();
+        notify.reloading();
+        notify.watchdog();
+        notify.stopping();
+        let hear = || {
+            let mut octets = [0; 128];
+            let length = manager.recv(&mut octets).unwrap();
+            String::from_utf8(octets.get(..length).unwrap().to_vec()).unwrap()
+        };
+        assert_eq!(hear(), "READY=1");
+        let reloading = hear();
+        let when = reloading
+            .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
+            .unwrap();
+        assert!((before..=monotonic_usec()).contains(&when.parse().unwrap()));
+        assert_eq!(
+            (hear(), hear()),
+            ("WATCHDOG=1".to_owned(), "STOPPING=1".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_watchdog_of_another_process_is_not_ours() {
+        let text = |text: &str| Some(text.to_owned());
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(watchdog(text("1000000"), None, "7"), second);
+        assert_eq!(watchdog(text("1000000"), text("7"), "7"), second);
+        for (usec, pid) in [("1000000", "8"), ("0", "7"), ("-1", "7"), ("x", "7")] {
+            assert_eq!(watchdog(text(usec), text(pid), "7"), None, "{usec}");
+        }
+        assert_eq!(watchdog(None, None, "7"), None);
+    }
+}
