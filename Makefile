@@ -1,9 +1,14 @@
-.PHONY: all build run test fuzz lint interop endurance bench clean install
+.PHONY: all build run test fuzz lint interop endurance bench doc clean install uninstall
+PREFIX ?= /usr/local
+MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+# Where cargo puts it.
+BINARY = $(or $(CARGO_TARGET_DIR),target)/release/mailslot
 all: build
 build:
 	cargo build --release --locked
 run: build
-	./target/release/mailslot --create
+	$(BINARY) --create
 test:
 	cargo test --locked
 # Random sessions for FUZZ_SECONDS, from a seed that is printed.
@@ -12,19 +17,43 @@ fuzz:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+# Every link in it resolves.
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 # Postfix, Dovecot and clients against the binary; what is not installed is said and skipped.
 interop: build
-	python3 tests/interop/interop.py target/release/mailslot
+	python3 tests/interop/interop.py $(BINARY)
 # A thousand kills under load, a message of 1 GiB, idle memory: minutes, and not part of the tests.
 endurance: build
-	python3 tests/interop/endurance.py target/release/mailslot
+	python3 tests/interop/endurance.py $(BINARY)
 # QUICK=1: under two minutes; FULL=1: the large idle and flatness figures too; BENCH_DIR=...: another disk;
 # ONLY='tmpfs, 10': the rows with these words; LOAD='sessions=4 size=65536 ...': that load (benches/given.rs);
 # WAYS=1: ways to make messages durable on that disk, without a server.
 bench:
 	QUICK="$(QUICK)" FULL="$(FULL)" BENCH_DIR="$(BENCH_DIR)" ONLY="$(ONLY)" LOAD="$(LOAD)" WAYS="$(WAYS)" cargo bench --locked --bench mailslot
+# Where, and as which files: PREFIX, and DESTDIR before it for a package. UNITDIR for systemd's units.
 install: build
-	install -D -m 0755 target/release/mailslot $(DESTDIR)/usr/local/sbin/mailslot
-	install -D -m 0644 contrib/mailslot.service $(DESTDIR)/usr/local/lib/systemd/system/mailslot.service
+	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/mailslot
+	install -D -m 0644 contrib/mailslot.8 $(DESTDIR)$(MANDIR)/man8/mailslot.8
+	install -D -m 0644 contrib/mailslot-users.5 $(DESTDIR)$(MANDIR)/man5/mailslot-users.5
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|@PREFIX@|$(PREFIX)|' contrib/mailslot.service >$(DESTDIR)$(UNITDIR)/mailslot.service
+	install -m 0644 contrib/mailslot.socket $(DESTDIR)$(UNITDIR)/mailslot.socket
+	install -d $(DESTDIR)$(PREFIX)/share/mailslot/init
+	sed 's|@PREFIX@|$(PREFIX)|' contrib/init/openrc >$(DESTDIR)$(PREFIX)/share/mailslot/init/openrc
+	sed 's|@PREFIX@|$(PREFIX)|' contrib/init/busybox >$(DESTDIR)$(PREFIX)/share/mailslot/init/busybox
+	chmod 0755 $(DESTDIR)$(PREFIX)/share/mailslot/init/openrc $(DESTDIR)$(PREFIX)/share/mailslot/init/busybox
+	install -D -m 0644 contrib/fail2ban/mailslot.conf $(DESTDIR)$(PREFIX)/share/mailslot/fail2ban.conf
+	install -D -m 0644 contrib/completions/mailslot.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/mailslot
+	install -D -m 0644 contrib/completions/_mailslot $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mailslot
+	install -D -m 0644 contrib/completions/mailslot.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mailslot.fish
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/mailslot
+	rm -f $(DESTDIR)$(MANDIR)/man8/mailslot.8 $(DESTDIR)$(MANDIR)/man5/mailslot-users.5
+	rm -f $(DESTDIR)$(UNITDIR)/mailslot.service $(DESTDIR)$(UNITDIR)/mailslot.socket
+	rm -rf $(DESTDIR)$(PREFIX)/share/mailslot
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/mailslot
+	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mailslot
+	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mailslot.fish
 clean:
 	cargo clean

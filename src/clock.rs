@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
@@ -38,8 +38,11 @@ pub fn rfc5322_now() -> String {
 /// Within a process the count alone makes it unique, whatever the clock does. The count starts at a random number, so that
 /// two runs with the same process id (1, in every container) differ even where the clock was set back between them.
 pub fn unique() -> String {
-    static COUNT: LazyLock<AtomicU64> =
-        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0) & 0xffff_ffff));
+    // 31 random bits: hosts of 32 bits count on from there without wrapping soon.
+    static COUNT: LazyLock<AtomicUsize> = LazyLock::new(|| {
+        let start = RandomState::new().hash_one(0) & 0x7fff_ffff;
+        AtomicUsize::new(usize::try_from(start).unwrap_or(0))
+    });
     // Asked for once: nothing here forks.
     static PID: LazyLock<u32> = LazyLock::new(std::process::id);
     let now = since_epoch();
@@ -49,7 +52,7 @@ pub fn unique() -> String {
     for (mark, number) in [
         (".M", u64::from(now.subsec_micros())),
         ("P", u64::from(*PID)),
-        ("Q", count),
+        ("Q", u64::try_from(count).unwrap_or(0)),
     ] {
         stamp.push_str(mark);
         push_decimal(&mut stamp, number);

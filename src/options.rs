@@ -74,6 +74,8 @@ pub struct Opt {
     pub default: &'static str,
     /// One line.
     pub help: &'static str,
+    /// Its paragraph in the man page; empty where `help` says all.
+    pub manual: &'static str,
 }
 
 const fn opt(key: Key, name: &'static str, value: &'static str, help: &'static str) -> Opt {
@@ -85,6 +87,7 @@ const fn opt(key: Key, name: &'static str, value: &'static str, help: &'static s
         value,
         default: "",
         help,
+        manual: "",
     }
 }
 
@@ -99,6 +102,10 @@ impl Opt {
 
     const fn takes(self, takes: Takes) -> Self {
         Self { takes, ..self }
+    }
+
+    const fn manual(self, manual: &'static str) -> Self {
+        Self { manual, ..self }
     }
 
     const fn default(self, default: &'static str) -> Self {
@@ -119,40 +126,74 @@ impl Opt {
 /// The table, in the order of [`Key`].
 #[rustfmt::skip]
 pub const OPTIONS: &[Opt] = &[
-    opt(Key::Listen, "listen", "URL", "smtp:// submission:// lmtp:/PATH ...").letter("l").takes(Takes::Many).default("smtp://127.0.0.1:2525"),
-    opt(Key::Hostname, "hostname", "NAME", "own name (the system's)"),
-    opt(Key::Domain, "domain", "NAME", "a local domain (hostname, localhost)").letter("d").takes(Takes::Many),
-    opt(Key::Maildir, "maildir", "PATTERN", "%u local part, %d domain, %%").letter("m").default("mail/%d/%u"),
-    flag(Key::Create, "create", "any name is a mailbox, made on delivery"),
-    opt(Key::Users, "users", "FILE", "accounts, a passwd-file as for Dovecot").letter("u"),
-    opt(Key::Aliases, "aliases", "FILE", "aliases(5): name: target, target").letter("a"),
-    opt(Key::RecipientDelimiter, "recipient-delimiter", "CHARS", "between user and folder; '' for none").default("+"),
-    opt(Key::Quota, "quota", "SIZE[,N]", "size and messages of each mailbox"),
-    opt(Key::MaxSize, "max-size", "SIZE", "size of a message").default("50M"),
-    opt(Key::MaxRecipients, "max-recipients", "N", "recipients of a message").default("1000"),
-    opt(Key::MaxConnections, "max-connections", "N", "connections at once").default("512"),
-    opt(Key::MaxPerClient, "max-per-client", "N", "connections of one client at once").default("64"),
-    opt(Key::MaxErrors, "max-errors", "N", "errors in a connection").default("20"),
-    opt(Key::Timeout, "timeout", "DURATION", "wait for a client's next octets").default("5m"),
-    opt(Key::TlsCert, "tls-cert", "FILE", "PEM certificate chain: offers STARTTLS"),
-    opt(Key::TlsKey, "tls-key", "FILE", "PEM key of that certificate"),
-    flag(Key::RequireTls, "require-tls", "no mail without TLS"),
-    flag(Key::InsecureAuth, "insecure-auth", "AUTH without TLS too"),
-    flag(Key::AuthSender, "auth-sender", "users send from their own addresses only"),
-    flag(Key::AuthHeader, "auth-header", "name the user in Received"),
-    flag(Key::Vrfy, "vrfy", "answer VRFY truthfully"),
-    flag(Key::Expn, "expn", "answer EXPN truthfully"),
-    opt(Key::Sync, "sync", "full|none", "none: no fsync (tmpfs, test sinks)").default("full"),
-    opt(Key::BareNewline, "bare-newline", "reject|normalize", "a bare CR or LF in a message").default("reject"),
-    opt(Key::RunAs, "run-as", "USER[:GROUP]", "change to this user after the start"),
-    opt(Key::Chroot, "chroot", "DIR", "change the root directory after the start"),
-    opt(Key::Config, "config", "FILE", "the same names, one `name value` a line"),
-    flag(Key::Check, "check", "load everything, say what would be served"),
-    flag(Key::HashPassword, "hash-password", "hash a password from stdin for --users"),
-    opt(Key::Healthcheck, "healthcheck", "URL", "greet a listener (the first); exit 0 or 1").takes(Takes::Maybe),
-    flag(Key::Sendmail, "sendmail", "be sendmail(1); must come first"),
-    flag(Key::Verbose, "verbose", "log more").letter("v"),
-    flag(Key::Quiet, "quiet", "log errors only").letter("q"),
+    opt(Key::Listen, "listen", "URL", "smtp:// submission:// lmtp:/PATH ...").letter("l").takes(Takes::Many).default("smtp://127.0.0.1:2525")
+        .manual("smtp://HOST:PORT, submission://, submissions:// (smtps://), lmtp://, smtp:/PATH and lmtp:/PATH. A port left out is 25, 587, 465 or 24; a host left out is all interfaces. Port 0 lets the system pick; the log says which. After the path of a Unix socket ?mode=0660, ?user= and ?group= may follow."),
+    opt(Key::Hostname, "hostname", "NAME", "own name (the system's)")
+        .manual("The name in the greeting, the reply to EHLO and Received fields. The system's host name where it is not given."),
+    opt(Key::Domain, "domain", "NAME", "a local domain (hostname, localhost)").letter("d").takes(Takes::Many)
+        .manual("A domain that mail is delivered for, compared without case, as A-label or U-label. The host name and localhost where none is given."),
+    opt(Key::Maildir, "maildir", "PATTERN", "%u local part, %d domain, %%").letter("m").default("mail/%d/%u")
+        .manual("Where a mailbox is: %u is the local part in lower case, %d the domain, %% a percent sign. The part before the first % must exist; with --create it is made at the start, and never later."),
+    flag(Key::Create, "create", "any name is a mailbox, made on delivery")
+        .manual("Any well-formed local part at a delivered domain is a mailbox, and its Maildir is made on first delivery."),
+    opt(Key::Users, "users", "FILE", "accounts, a passwd-file as for Dovecot").letter("u")
+        .manual("The accounts, see mailslot-users(5). Their Maildirs are made on first delivery."),
+    opt(Key::Aliases, "aliases", "FILE", "aliases(5): name: target, target").letter("a")
+        .manual("A file of the form of aliases(5). Commands, files and :include: are refused. A remote target is answered with 551."),
+    opt(Key::RecipientDelimiter, "recipient-delimiter", "CHARS", "between user and folder; '' for none").default("+")
+        .manual("The characters between a user and a folder; an empty value turns that off. Mail for user+folder goes to the Maildir++ folder .folder where that exists, else to the inbox."),
+    opt(Key::Quota, "quota", "SIZE[,N]", "size and messages of each mailbox")
+        .manual("The Maildir++ quota of a mailbox that has none of its own, kept in maildirsize."),
+    opt(Key::MaxSize, "max-size", "SIZE", "size of a message").default("50M")
+        .manual("The size of a message. A larger one is answered with 552."),
+    opt(Key::MaxRecipients, "max-recipients", "N", "recipients of a message").default("1000")
+        .manual("The recipients of a message. Mailboxes that aliases expand to count too. One more is answered with 452."),
+    opt(Key::MaxConnections, "max-connections", "N", "connections at once").default("512")
+        .manual("The connections at once. One more is answered with 421."),
+    opt(Key::MaxPerClient, "max-per-client", "N", "connections of one client at once").default("64")
+        .manual("The connections of one client at once. A client is an IPv4 address or an IPv6 /64."),
+    opt(Key::MaxErrors, "max-errors", "N", "errors in a connection").default("20")
+        .manual("The 4xx and 5xx replies in a connection. One more is a 421, and the connection is closed."),
+    opt(Key::Timeout, "timeout", "DURATION", "wait for a client's next octets").default("5m")
+        .manual("The wait for a client: for a whole command, not for each octet. It shrinks to a tenth while more than four fifths of the connections are in use."),
+    opt(Key::TlsCert, "tls-cert", "FILE", "PEM certificate chain: offers STARTTLS")
+        .manual("The certificate chain in PEM. Without it there is no STARTTLS and no submissions://."),
+    opt(Key::TlsKey, "tls-key", "FILE", "PEM key of that certificate")
+        .manual("The key of the certificate in PEM, not encrypted."),
+    flag(Key::RequireTls, "require-tls", "no mail without TLS")
+        .manual("Without TLS only EHLO, HELO, LHLO, NOOP, RSET, HELP, STARTTLS and QUIT are served, on loopback and Unix sockets too."),
+    flag(Key::InsecureAuth, "insecure-auth", "AUTH without TLS too")
+        .manual("Offers AUTH without TLS too. Passwords then cross the network in the clear."),
+    flag(Key::AuthSender, "auth-sender", "users send from their own addresses only")
+        .manual("MAIL FROM must be an address that the user who logged in receives at."),
+    flag(Key::AuthHeader, "auth-header", "name the user in Received")
+        .manual("Names the user in Received. Without it that field says only that the client was authenticated."),
+    flag(Key::Vrfy, "vrfy", "answer VRFY truthfully")
+        .manual("Answers VRFY truthfully. Otherwise 252 is the answer to every address."),
+    flag(Key::Expn, "expn", "answer EXPN truthfully")
+        .manual("Answers EXPN truthfully. Otherwise 502 is the answer."),
+    opt(Key::Sync, "sync", "full|none", "none: no fsync (tmpfs, test sinks)").default("full")
+        .manual("Whether files and directories are synced. With none a 250 promises nothing after a power cut."),
+    opt(Key::BareNewline, "bare-newline", "reject|normalize", "a bare CR or LF in a message").default("reject")
+        .manual("What becomes of a message with a bare CR or LF: reject answers 550 5.6.0; normalize takes it for a line end of the content. It is never the end of a message."),
+    opt(Key::RunAs, "run-as", "USER[:GROUP]", "change to this user after the start")
+        .manual("The user, and the group if it is not the user's own, by name or number. After the listeners are bound and the files read, the ids, groups and capabilities are given up for good. Later reloads read the files as this user."),
+    opt(Key::Chroot, "chroot", "DIR", "change the root directory after the start")
+        .manual("The root directory, once the listeners are bound and the files read. Mail goes to paths inside it, and a reload reads its files there."),
+    opt(Key::Config, "config", "FILE", "the same names, one `name value` a line")
+        .manual("A file of more options: lines of an option's long name and its value. A # begins a comment at the start of a line only. A flag takes yes, no or nothing."),
+    flag(Key::Check, "check", "load everything, say what would be served")
+        .manual("Reads all files, prints what would be served, and exits with 0 or, where a file is unusable, 78."),
+    flag(Key::HashPassword, "hash-password", "hash a password from stdin for --users")
+        .manual("Reads a password from standard input, without echo on a terminal, and prints its hash. The output is the second field of a line in the users file."),
+    opt(Key::Healthcheck, "healthcheck", "URL", "greet a listener (the first); exit 0 or 1").takes(Takes::Maybe)
+        .manual("Waits for the greeting, sends EHLO or LHLO and QUIT, to URL or to the first listener. Exits with 0, or with 1 and the reason."),
+    flag(Key::Sendmail, "sendmail", "be sendmail(1); must come first")
+        .manual("Reads a message from standard input and hands it to the local server, as it does when it is called by the name sendmail."),
+    flag(Key::Verbose, "verbose", "log more").letter("v")
+        .manual("Writes the dialogue of each connection, without content and secrets."),
+    flag(Key::Quiet, "quiet", "log errors only").letter("q")
+        .manual("Logs errors only. The variable RUST_LOG sets other levels."),
     flag(Key::Help, "help", "print this page"),
     flag(Key::Version, "version", "print the version"),
 ];

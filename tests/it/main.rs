@@ -13,6 +13,7 @@
 mod cli;
 mod client;
 mod conformance;
+mod contrib;
 mod dialogues;
 mod docs;
 mod fuzz;

@@ -120,6 +120,11 @@ impl Server {
         assert!(!end.timed_out(), "no '{words}' in: {log}");
     }
 
+    /// What was logged after it listened.
+    pub fn log(&self) -> String {
+        self.log.0.lock().unwrap().clone()
+    }
+
     /// Waits for the end of a reload.
     pub fn reloaded(&self) {
         self.logged("files read again");

@@ -1,0 +1,143 @@
+//! What is in contrib beside the man pages: units, scripts and filters, tried with the real
+//! programs where this machine has them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use mailslot::options::OPTIONS;
+
+use crate::server::{Server, Setup};
+
+fn contrib(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("contrib")
+        .join(name)
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(contrib(name)).unwrap()
+}
+
+/// None, and a word about it, where the program is not installed.
+fn run(command: &mut Command) -> Option<Output> {
+    let output = command.output().ok();
+    if output.is_none() {
+        eprintln!(
+            "skipped: no {} on this machine",
+            command.get_program().display()
+        );
+    }
+    output
+}
+
+#[test]
+fn the_unit_leaves_little_exposed() {
+    let dir = std::env::temp_dir().join(format!("mailslot-unit-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let unit = dir.join("mailslot.service");
+    let prefixed = read("mailslot.service").replace("@PREFIX@", "/usr");
+    std::fs::write(&unit, prefixed).unwrap();
+    let mut analyze = Command::new("systemd-analyze");
+    analyze
+        .args(["security", "--offline=true", "--threshold=20", "--no-pager"])
+        .arg(&unit);
+    let output = run(&mut analyze);
+    std::fs::remove_dir_all(&dir).unwrap();
+    let Some(output) = output else { return };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let figure = said.split("mailslot.service: ").nth(1).unwrap_or_default();
+    let figure: f32 = figure
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .parse()
+        .unwrap();
+    assert!(figure <= 2.0, "{said}");
+}
+
+#[test]
+fn init_scripts_are_scripts() {
+    for name in ["init/openrc", "init/busybox"] {
+        let output = run(Command::new("sh").arg("-n").arg(contrib(name))).unwrap();
+        assert!(output.status.success(), "{name}");
+    }
+}
+
+/// No option is misspelt where nothing else would notice.
+#[test]
+fn variables_and_options_exist() {
+    let known = |word: &str| OPTIONS.iter().any(|opt| opt.variable() == word);
+    let split = |c: char| !(c.is_ascii_uppercase() || c == '_');
+    for file in ["Dockerfile", "compose.yaml"] {
+        let text = read(file);
+        let mut variables = text
+            .split(split)
+            .filter(|word| word.starts_with("MAILSLOT_"));
+        assert!(
+            variables.clone().count() > 1 && variables.all(known),
+            "{file}"
+        );
+    }
+    let scripts = [
+        "mailslot.service",
+        "init/openrc",
+        "init/busybox",
+        "Dockerfile",
+    ];
+    for text in scripts.map(read) {
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '-'));
+        for name in words.filter_map(|word| word.strip_prefix("--")) {
+            let others = [
+                "read-only",
+                "release",
+                "locked",
+                "from",
+                "chown",
+                "interval",
+                "timeout",
+            ];
+            let own = OPTIONS.iter().any(|opt| opt.name == name);
+            assert!(
+                own || others.contains(&name)
+                    || name.starts_with("start-")
+                    || name.is_empty()
+                    || ["signal", "pidfile"].contains(&name),
+                "--{name}"
+            );
+        }
+    }
+}
+
+/// A wrong login leaves a line that the filter takes the client's address from.
+#[test]
+fn fail2ban_finds_a_wrong_login() {
+    let setup = Setup {
+        args: ["--users", "users", "--insecure-auth"]
+            .map(str::to_owned)
+            .into(),
+        files: vec![("users".into(), "alice:{PLAIN}secret\n".into())],
+        ..Setup::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let mut client = server.client();
+    client.send(b"EHLO c\r\nAUTH PLAIN AGFsaWNlAHdyb25n\r\nQUIT\r\n");
+    let replies: Vec<String> = (0..4).map(|_| client.reply()).collect();
+    assert!(replies[2].starts_with("535"), "{replies:?}");
+    server.logged("login failed");
+    server.logged("messages=0");
+    let log = server.dir.join("log");
+    std::fs::write(&log, server.log()).unwrap();
+    let mut regex = Command::new("fail2ban-regex");
+    regex
+        .args(["--print-all-matched"])
+        .arg(&log)
+        .arg(contrib("fail2ban/mailslot.conf"));
+    let Some(output) = run(&mut regex) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("Lines: ") && said.contains(", 1 matched"),
+        "{said}"
+    );
+}
