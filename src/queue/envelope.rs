@@ -1,0 +1,244 @@
+//! The envelope file: lines of a name and a value, so that `cat` shows who wrote to whom and what the hop said last.
+//!
+//! ```text
+//! mailslot-envelope 1
+//! from alice@example.org
+//! created 1795607380
+//! content lines
+//! to 1795607400 2 bob@example.net
+//! last 451 4.3.0 try later
+//! ```
+//!
+//! `to` has the time of the next try, how many there were, and the address; the lines that belong to it follow it.
+
+use std::fmt::Write as _;
+
+const FIRST: &str = "mailslot-envelope 1";
+/// Octets of a last reply that are kept.
+const MAX_LAST: usize = 1_000;
+
+/// A recipient that is not settled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recipient {
+    /// The address.
+    pub address: String,
+    /// The time of the next try, in seconds since 1970.
+    pub next: u64,
+    /// Tries so far.
+    pub tries: u32,
+    /// The value of NOTIFY (RFC 3461).
+    pub notify: Option<String>,
+    /// The value of ORCPT.
+    pub orcpt: Option<String>,
+    /// What was said last: status and text.
+    pub last: Option<String>,
+}
+
+/// A message's envelope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// The reverse-path, empty for `<>`.
+    pub from: String,
+    /// When it was received, in seconds since 1970.
+    pub created: u64,
+    /// Whether the content is stored octet for octet; else LF ends its lines.
+    pub exact: bool,
+    /// Whether the client asked for SMTPUTF8.
+    pub smtputf8: bool,
+    /// Whether it may go over verified TLS only (RFC 8689).
+    pub requiretls: bool,
+    /// The value of RET.
+    pub ret: Option<String>,
+    /// The value of ENVID.
+    pub envid: Option<String>,
+    /// Whether the sender was told that it is late.
+    pub delayed: bool,
+    /// Recipients that are not settled.
+    pub recipients: Vec<Recipient>,
+}
+
+impl Envelope {
+    /// The text of the file.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{FIRST}\nfrom {}\ncreated {}\n", self.from, self.created);
+        let form = if self.exact { "octets" } else { "lines" };
+        let _ = writeln!(text, "content {form}");
+        for (name, set) in self.flags() {
+            if set {
+                let _ = writeln!(text, "{name} yes");
+            }
+        }
+        value(&mut text, "ret", self.ret.as_deref());
+        value(&mut text, "envid", self.envid.as_deref());
+        for to in &self.recipients {
+            let _ = writeln!(text, "to {} {} {}", to.next, to.tries, to.address);
+            value(&mut text, "notify", to.notify.as_deref());
+            value(&mut text, "orcpt", to.orcpt.as_deref());
+            value(&mut text, "last", to.last.as_deref());
+        }
+        text
+    }
+
+    const fn flags(&self) -> [(&'static str, bool); 3] {
+        [
+            ("smtputf8", self.smtputf8),
+            ("requiretls", self.requiretls),
+            ("delayed", self.delayed),
+        ]
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// The line, counted from 1, that cannot be read.
+    pub fn parse(text: &str) -> Result<Self, usize> {
+        let mut envelope = Self::default();
+        let mut lines = text.lines().enumerate();
+        if lines.next().map(|(_, line)| line) != Some(FIRST) || !text.ends_with('\n') {
+            return Err(1);
+        }
+        for (number, line) in lines {
+            let (name, value) = line.split_once(' ').ok_or(number + 1)?;
+            envelope.line(name, value).ok_or(number + 1)?;
+        }
+        if envelope.created == 0 || envelope.recipients.is_empty() {
+            return Err(text.lines().count());
+        }
+        Ok(envelope)
+    }
+
+    fn line(&mut self, name: &str, value: &str) -> Option<()> {
+        let owned = || Some(value.to_owned());
+        match (name, self.recipients.last_mut()) {
+            ("from", _) => self.from = value.to_owned(),
+            ("created", _) => self.created = value.parse().ok()?,
+            ("content", _) => {
+                self.exact = match value {
+                    "octets" => true,
+                    "lines" => false,
+                    _ => return None,
+                }
+            }
+            ("smtputf8", _) => self.smtputf8 = value == "yes",
+            ("requiretls", _) => self.requiretls = value == "yes",
+            ("delayed", _) => self.delayed = value == "yes",
+            ("ret", _) => self.ret = owned(),
+            ("envid", _) => self.envid = owned(),
+            ("to", _) => {
+                let mut words = value.splitn(3, ' ');
+                let (next, tries) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+                let address = words
+                    .next()
+                    .filter(|address| !address.is_empty())?
+                    .to_owned();
+                self.recipients.push(Recipient {
+                    address,
+                    next,
+                    tries,
+                    ..Recipient::default()
+                });
+            }
+            ("notify", Some(to)) => to.notify = owned(),
+            ("orcpt", Some(to)) => to.orcpt = owned(),
+            ("last", Some(to)) => to.last = owned(),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// The time of the next try of any recipient.
+    pub fn next(&self) -> u64 {
+        self.recipients.iter().map(|to| to.next).min().unwrap_or(0)
+    }
+}
+
+/// One line, whatever the value is.
+fn value(text: &mut String, name: &str, value: Option<&str>) {
+    let Some(value) = value else { return };
+    let shown = value
+        .chars()
+        .take(MAX_LAST)
+        .map(|c| if c.is_control() { ' ' } else { c });
+    let shown: String = shown.collect();
+    let _ = writeln!(text, "{name} {shown}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope() -> Envelope {
+        Envelope {
+            from: "a@b".into(),
+            created: 7,
+            exact: true,
+            smtputf8: true,
+            requiretls: true,
+            ret: Some("HDRS".into()),
+            envid: Some("x+2Dy".into()),
+            delayed: true,
+            recipients: vec![
+                Recipient {
+                    address: "\"a b\"@c".into(),
+                    next: 9,
+                    tries: 3,
+                    notify: Some("NEVER".into()),
+                    orcpt: Some("rfc822;x".into()),
+                    last: Some("450 4.2.0 later".into()),
+                },
+                Recipient {
+                    address: "j\u{e9}@d".into(),
+                    next: 8,
+                    ..Recipient::default()
+                },
+            ],
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let full = envelope();
+        assert_eq!(Envelope::parse(&full.to_text()).as_ref(), Ok(&full));
+        assert_eq!(full.next(), 8);
+        let least = Envelope {
+            created: 1,
+            recipients: vec![Recipient {
+                address: "x".into(),
+                ..Recipient::default()
+            }],
+            ..Envelope::default()
+        };
+        assert_eq!(Envelope::parse(&least.to_text()), Ok(least));
+        // A hop's words are one line, whatever they are.
+        let mut evil = envelope();
+        if let Some(to) = evil.recipients.first_mut() {
+            to.last = Some("450 x\nto 1 1 evil@x\r".into());
+        }
+        let read = Envelope::parse(&evil.to_text());
+        assert_eq!(read.map(|read| read.recipients.len()), Ok(2));
+    }
+
+    #[test]
+    fn a_damaged_file_is_none() {
+        let text = envelope().to_text();
+        for cut in 0..text.len() {
+            if let Some(head) = text.get(..cut) {
+                // Cut at the end of a line of a recipient it still reads; else it does not.
+                let whole = head.ends_with('\n') && head.contains("\nto ");
+                assert_eq!(Envelope::parse(head).is_ok(), whole, "{head}");
+            }
+        }
+        for (from, to) in [
+            ("content octets", "content what"),
+            ("to 9 3", "to x 3"),
+            ("created 7", "created 0"),
+            ("envelope 1", "envelope 2"),
+            ("from", "what"),
+        ] {
+            assert!(
+                Envelope::parse(&text.replacen(from, to, 1)).is_err(),
+                "{to}"
+            );
+        }
+    }
+}

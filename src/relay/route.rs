@@ -1,0 +1,435 @@
+//! Next hops as `--relay` names them, and which of them takes the mail of a domain. Nothing is looked up here.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::net::dns::to_alabel;
+
+/// Connections to a hop at once, where its URL does not say.
+const CONNECTIONS: usize = 2;
+/// Connections to a hop that a URL may ask for.
+const MAX_CONNECTIONS: usize = 20;
+const EXPECTED: &str = "smtp://HOST, submission://[USER@]HOST, submissions://[USER@]HOST, lmtp://HOST, lmtp:/PATH, mx: or \
+     atrn:USER, with ?for=DOMAIN, ?tls=require|none, ?connections=N";
+
+/// How TLS is used with a hop (RFC 3207, RFC 8314).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never.
+    None,
+    /// Where it is offered, with any certificate.
+    Offered,
+    /// STARTTLS and a valid certificate, or nothing.
+    Required,
+    /// From the first octet, with a valid certificate.
+    Implicit,
+}
+
+/// What kind of hop it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A host and its port, by SMTP or LMTP.
+    Host {
+        /// LMTP.
+        lmtp: bool,
+        /// Name or address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Who to log in as.
+        user: Option<String>,
+    },
+    /// LMTP on a Unix socket.
+    Socket(PathBuf),
+    /// The exchangers of each domain.
+    Mx,
+    /// Kept until this user fetches it (RFC 2645).
+    Atrn(String),
+}
+
+/// A next hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The URL as it was given.
+    pub url: String,
+    /// What it is.
+    pub kind: Kind,
+    /// TLS.
+    pub tls: TlsMode,
+    /// Connections at once.
+    pub connections: usize,
+    /// The domains that go there, in ASCII lower case; a leading dot stands for subdomains. None is all others.
+    pub domains: Vec<String>,
+}
+
+struct Scheme {
+    name: &'static str,
+    lmtp: bool,
+    port: u16,
+    tls: TlsMode,
+    /// Whether `?tls=` may say otherwise, and a user may be named.
+    choice: bool,
+}
+
+const SCHEMES: &[Scheme] = &[
+    Scheme {
+        name: "smtp",
+        lmtp: false,
+        port: 25,
+        tls: TlsMode::Offered,
+        choice: true,
+    },
+    Scheme {
+        name: "submission",
+        lmtp: false,
+        port: 587,
+        tls: TlsMode::Required,
+        choice: false,
+    },
+    Scheme {
+        name: "submissions",
+        lmtp: false,
+        port: 465,
+        tls: TlsMode::Implicit,
+        choice: false,
+    },
+    Scheme {
+        name: "smtps",
+        lmtp: false,
+        port: 465,
+        tls: TlsMode::Implicit,
+        choice: false,
+    },
+    Scheme {
+        name: "lmtp",
+        lmtp: true,
+        port: 24,
+        tls: TlsMode::None,
+        choice: false,
+    },
+];
+
+impl std::str::FromStr for Route {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (place, query) = text.split_once('?').unwrap_or((text, ""));
+        let (name, rest) = place.split_once(':').ok_or(EXPECTED)?;
+        let (kind, tls, choice) = kind(name, rest)?;
+        let mut route = Self {
+            url: text.to_owned(),
+            kind,
+            tls,
+            connections: CONNECTIONS,
+            domains: Vec::new(),
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            route.parameter(pair, choice)?;
+        }
+        Ok(route)
+    }
+}
+
+impl Route {
+    fn parameter(&mut self, pair: &str, choice: bool) -> Result<(), String> {
+        match pair.split_once('=') {
+            Some(("for", domain)) => self.domains.push(domain_of(domain)?),
+            Some(("tls", "require")) if choice => self.tls = TlsMode::Required,
+            Some(("tls", "none")) if choice => self.tls = TlsMode::None,
+            Some(("connections", count)) => {
+                let count = count.parse().ok();
+                let count = count.filter(|n| (1..=MAX_CONNECTIONS).contains(n));
+                self.connections = count.ok_or("?connections= from 1 to 20")?;
+            }
+            _ => return Err(EXPECTED.to_owned()),
+        }
+        Ok(())
+    }
+
+    /// How well the route fits a domain: the octets of the longest name that does.
+    fn fits(&self, domain: &str) -> Option<usize> {
+        if self.domains.is_empty() {
+            return Some(0);
+        }
+        let fit = |known: &&String| match known.starts_with('.') {
+            true => domain.len() > known.len() && domain.ends_with(known.as_str()),
+            false => domain == *known,
+        };
+        self.domains.iter().filter(fit).map(String::len).max()
+    }
+
+    /// Whether the server's certificate must be verified.
+    pub const fn verifies(&self) -> bool {
+        matches!(self.tls, TlsMode::Required | TlsMode::Implicit)
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+/// What a scheme and the rest of a URL name; also the TLS of it, and whether the URL may choose another.
+fn kind(name: &str, rest: &str) -> Result<(Kind, TlsMode, bool), String> {
+    match (name, rest) {
+        ("mx", "") => return Ok((Kind::Mx, TlsMode::Offered, true)),
+        ("atrn", user) if !user.is_empty() && !user.contains(char::is_whitespace) => {
+            return Ok((Kind::Atrn(user.to_owned()), TlsMode::None, false));
+        }
+        ("lmtp", path) if path.starts_with('/') && !path.starts_with("//") => {
+            return Ok((Kind::Socket(PathBuf::from(path)), TlsMode::None, false));
+        }
+        _ => {}
+    }
+    let row = SCHEMES
+        .iter()
+        .find(|row| row.name == name)
+        .ok_or(EXPECTED)?;
+    let place = rest
+        .strip_prefix("//")
+        .ok_or(EXPECTED)?
+        .trim_end_matches('/');
+    let (user, place) = match place.rsplit_once('@') {
+        Some((user, place)) if !row.lmtp && !user.is_empty() => (Some(user.to_owned()), place),
+        Some(_) => return Err(EXPECTED.to_owned()),
+        None => (None, place),
+    };
+    let (host, port) = host_and_port(place, row.port)?;
+    let kind = Kind::Host {
+        lmtp: row.lmtp,
+        host,
+        port,
+        user,
+    };
+    Ok((kind, row.tls, row.choice))
+}
+
+/// `HOST[:PORT]`; an IPv6 address stands in brackets.
+fn host_and_port(place: &str, default: u16) -> Result<(String, u16), String> {
+    let (host, port) = match place
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
+        Some((address, behind)) => {
+            address
+                .parse::<std::net::Ipv6Addr>()
+                .map_err(|_| EXPECTED)?;
+            match (behind, behind.strip_prefix(':')) {
+                ("", _) => (address, None),
+                (_, Some(port)) => (address, Some(port)),
+                _ => return Err(EXPECTED.to_owned()),
+            }
+        }
+        None => match place.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (place, None),
+        },
+    };
+    let port = match port {
+        Some(text) => text.parse().ok().filter(|&port| port > 0).ok_or(EXPECTED)?,
+        None => default,
+    };
+    let ascii = if host.contains(':') {
+        Some(host.to_owned())
+    } else {
+        to_alabel(host)
+    };
+    let known = |host: &String| {
+        let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.:".contains(&octet);
+        !host.is_empty() && host.bytes().all(plain)
+    };
+    Ok((ascii.filter(known).ok_or(EXPECTED)?, port))
+}
+
+fn domain_of(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix('.').unwrap_or(text);
+    let bare = bare.strip_suffix('.').unwrap_or(bare);
+    let ascii = to_alabel(bare).filter(|name| {
+        let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
+        !name.is_empty()
+            && name.split('.').all(|label| !label.is_empty())
+            && name.bytes().all(plain)
+    });
+    let ascii = ascii.ok_or_else(|| format!("'{text}' is not a domain"))?;
+    Ok(if text.starts_with('.') {
+        format!(".{ascii}")
+    } else {
+        ascii
+    })
+}
+
+/// All next hops.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes(Vec<Route>);
+
+impl Routes {
+    /// Puts them together.
+    ///
+    /// # Errors
+    /// A domain that two of them take, or two that take all others.
+    pub fn new(routes: Vec<Route>) -> Result<Self, String> {
+        let mut taken: Vec<&str> = Vec::new();
+        for route in &routes {
+            let all_others = route.domains.is_empty().then_some("");
+            for domain in route.domains.iter().map(String::as_str).chain(all_others) {
+                if taken.contains(&domain) {
+                    return Err(match domain {
+                        "" => format!("'{route}': two URLs without ?for= take all other domains"),
+                        _ => format!("'{route}': {domain} goes elsewhere already"),
+                    });
+                }
+                taken.push(domain);
+            }
+        }
+        Ok(Self(routes))
+    }
+
+    /// Whether there is none: then nothing is relayed.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Route] {
+        &self.0
+    }
+
+    /// The number of the route that takes the mail of a domain: the longest match wins. Address literals go where all
+    /// other domains go.
+    pub fn find(&self, domain: &str) -> Option<usize> {
+        let name = to_alabel(domain.strip_suffix('.').unwrap_or(domain));
+        let name = name.unwrap_or_else(|| domain.to_lowercase());
+        let fitting = self.0.iter().enumerate().filter_map(|(place, route)| {
+            let length = route.fits(&name)?;
+            Some((length, place))
+        });
+        fitting
+            .max_by_key(|(length, _)| *length)
+            .map(|(_, place)| place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    fn parse(text: &str) -> Result<Route, String> {
+        text.parse()
+    }
+
+    #[test]
+    fn hops_are_named_by_urls() {
+        for (text, host, port, user, tls) in [
+            (
+                "smtp://mx.example",
+                "mx.example",
+                25,
+                None,
+                TlsMode::Offered,
+            ),
+            ("smtp://[::1]:2525/", "::1", 2525, None, TlsMode::Offered),
+            ("smtp://mx?tls=require", "mx", 25, None, TlsMode::Required),
+            ("smtp://u@mx?tls=none", "mx", 25, Some("u"), TlsMode::None),
+            (
+                "submission://me@x.org@mx",
+                "mx",
+                587,
+                Some("me@x.org"),
+                TlsMode::Required,
+            ),
+            (
+                "submissions://M\u{dc}.example:1",
+                "xn--m-eha.example",
+                1,
+                None,
+                TlsMode::Implicit,
+            ),
+            ("lmtp://127.0.0.1", "127.0.0.1", 24, None, TlsMode::None),
+        ] {
+            let route = parse(text).unwrap();
+            let lmtp = text.starts_with("lmtp");
+            let user = user.map(str::to_owned);
+            let kind = Kind::Host {
+                lmtp,
+                host: host.into(),
+                port,
+                user,
+            };
+            assert_eq!((route.kind, route.tls), (kind, tls), "{text}");
+        }
+        assert_eq!(parse("mx:").unwrap().kind, Kind::Mx);
+        assert_eq!(
+            parse("atrn:joe?for=x.org").unwrap().kind,
+            Kind::Atrn("joe".into())
+        );
+        assert_eq!(
+            parse("lmtp:/run/l").unwrap().kind,
+            Kind::Socket("/run/l".into())
+        );
+        let route = parse("mx:?for=.Example.org&for=b\u{fc}cher.example&connections=5").unwrap();
+        assert_eq!(route.domains, [".example.org", "xn--bcher-kva.example"]);
+        assert_eq!(route.connections, 5);
+    }
+
+    #[test]
+    fn what_names_no_hop() {
+        for wrong in [
+            "",
+            "mx",
+            "mx:x",
+            "atrn:",
+            "http://x",
+            "smtp:x",
+            "smtp://",
+            "smtp:///",
+            "smtp://x:0",
+            "smtp://x:99999",
+            "smtp://::1",
+            "smtp://[zz]",
+            "smtp://[::1]x",
+            "smtp://a b",
+            "lmtp:x",
+            "lmtp://u@x",
+            "smtp://@x",
+            "smtp://x?for=",
+            "smtp://x?for=a..b",
+            "smtp://x?for=a@b",
+            "smtp://x?tls=maybe",
+            "submission://x?tls=none",
+            "smtp://x?connections=0",
+            "smtp://x?connections=99",
+            "smtp://x?what",
+            "smtp:/run/x",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_longest_match_wins() {
+        let all = [
+            "mx:",
+            "smtp://a?for=.example.org",
+            "smtp://b?for=x.example.org&for=y.org",
+        ];
+        let routes = Routes::new(all.map(|url| parse(url).unwrap()).to_vec()).unwrap();
+        for (domain, place) in [
+            ("x.example.org", 2),
+            ("Y.ORG.", 2),
+            ("z.x.example.org", 1),
+            ("example.org", 0),
+            ("notexample.org", 0),
+            ("[192.0.2.1]", 0),
+            ("other", 0),
+        ] {
+            assert_eq!(routes.find(domain), Some(place), "{domain}");
+        }
+        let only = Routes::new(vec![parse("smtp://a?for=x.org").unwrap()]).unwrap();
+        assert_eq!((only.find("x.org"), only.find("z.org")), (Some(0), None));
+        for twice in [["mx:", "smtp://a"], ["mx:?for=a.b", "smtp://a?for=A.B."]] {
+            assert!(Routes::new(twice.map(|url| parse(url).unwrap()).to_vec()).is_err());
+        }
+    }
+}
