@@ -49,9 +49,18 @@ impl Config {
     /// # Errors
     /// The option, what is wrong with it and what would be right.
     pub fn new(settings: &Settings) -> Result<Self, Failure> {
+        Self::with_sockets(settings, &[])
+    }
+
+    /// The same with sockets that were passed on, by their names. They are the only listeners
+    /// where none is configured.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_sockets(settings: &Settings, names: &[String]) -> Result<Self, Failure> {
         let hostname = hostname(settings)?;
         let config = Self {
-            listen: listeners(settings)?,
+            listen: listeners(settings, names)?,
             directory: directory::Settings {
                 domains: domains(settings, &hostname)?,
                 pattern: pattern(settings)?,
@@ -83,10 +92,19 @@ impl Config {
         if self.policy.require_tls && self.tls.is_none() {
             return Err(settings.fault(Key::RequireTls, NO_CERTIFICATE));
         }
-        for (url, value) in self.listen.iter().zip(settings.all(Key::Listen)) {
-            if let Some(reason) = self.unusable(url) {
-                return Err(value.fault(format_args!("'{url}': {reason}")));
-            }
+        let mut values = settings.all(Key::Listen).into_iter();
+        for url in &self.listen {
+            let Some(reason) = self.unusable(url) else {
+                values.next();
+                continue;
+            };
+            let reason = format!("'{url}': {reason}");
+            return Err(match (&url.at, values.next()) {
+                (BindTo::Inherited(_), _) | (_, None) => {
+                    Failure::Usage(format!("LISTEN_FDNAMES: {reason}"))
+                }
+                (_, Some(value)) => value.fault(reason),
+            });
         }
         Ok(())
     }
@@ -206,12 +224,18 @@ fn identity(settings: &Settings) -> Result<Option<(PathBuf, PathBuf)>, Failure> 
     }
 }
 
-fn listeners(settings: &Settings) -> Result<Vec<ListenUrl>, Failure> {
+fn listeners(settings: &Settings, names: &[String]) -> Result<Vec<ListenUrl>, Failure> {
     let parse = |value: Value| {
         let url = value.text.parse();
         url.map_err(|expected: String| value.invalid(expected))
     };
-    settings.all(Key::Listen).into_iter().map(parse).collect()
+    let given = match names {
+        [_, ..] if !settings.is_given(Key::Listen) => Vec::new(),
+        _ => settings.all(Key::Listen),
+    };
+    let inherited = names.iter().enumerate();
+    let inherited = inherited.map(|(number, name)| Ok(ListenUrl::inherited(name, number)));
+    given.into_iter().map(parse).chain(inherited).collect()
 }
 
 fn choice<T: Copy>(settings: &Settings, key: Key, all: &[(&str, T)]) -> Result<T, Failure> {

@@ -10,7 +10,7 @@ use mailslot::failure::Failure;
 use mailslot::options::{Key, help};
 use mailslot::server::Server;
 use mailslot::settings::Settings;
-use mailslot::sys::privileges;
+use mailslot::sys::{inherited, privileges};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -52,7 +52,9 @@ fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
         (false, false) => "info",
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
-    let server = Server::new(Config::new(&settings)?)?;
+    let (names, sockets) = inherited::take()?;
+    let config = Config::with_sockets(&settings, &names)?;
+    let server = Server::new(config, sockets)?;
     if settings.flag(Key::Check) {
         println!("{}{}", server.listeners(), server.describe());
         return Ok(ExitCode::SUCCESS);

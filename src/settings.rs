@@ -219,6 +219,11 @@ impl Settings {
         }
     }
 
+    /// Whether an option was given anywhere.
+    pub fn is_given(&self, key: Key) -> bool {
+        self.given.contains_key(&key)
+    }
+
     /// Whether a flag is set.
     pub fn flag(&self, key: Key) -> bool {
         let values = self.given.get(&key);

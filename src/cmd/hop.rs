@@ -22,6 +22,9 @@ pub(super) fn hop(url: &ListenUrl) -> Result<Hop, String> {
         BindTo::Tcp { port: 0, .. } => {
             return Err("port 0 is any port; name the one that the log tells".to_owned());
         }
+        BindTo::Inherited(_) => {
+            return Err("an inherited socket has no address here; name its URL".to_owned());
+        }
         BindTo::Tcp { host, port } => {
             let at_port = |ip| Address::Tcp(SocketAddr::new(ip, *port));
             hosts(host.as_deref())?.into_iter().map(at_port).collect()

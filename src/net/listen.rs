@@ -17,7 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::sys::ids;
+use crate::sys::{ids, inherited};
 
 /// Connections the system holds until they are accepted, for each listener.
 const BACKLOG: i32 = 1_024;
@@ -59,7 +59,7 @@ enum Listener {
     Tcp(TcpListener),
     Unix(
         UnixListener,
-        #[expect(dead_code, reason = "removes the file when dropped")] SocketFile,
+        #[expect(dead_code, reason = "removes the file when dropped")] Option<SocketFile>,
     ),
 }
 
@@ -127,9 +127,35 @@ impl Listeners {
     /// # Errors
     /// What cannot be bound, and why.
     pub fn add(&mut self, url: &ListenUrl, number: usize) -> Result<Vec<String>, String> {
+        self.watch(url, number, bind(url)?)
+    }
+
+    /// Takes a listener that somebody else has bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn add_inherited(
+        &mut self,
+        url: &ListenUrl,
+        number: usize,
+        socket: inherited::Socket,
+    ) -> Result<Vec<String>, String> {
+        let listener = match socket {
+            inherited::Socket::Tcp(tcp) => Listener::Tcp(tcp),
+            inherited::Socket::Unix(unix) => Listener::Unix(unix, None),
+        };
+        self.watch(url, number, vec![listener])
+    }
+
+    fn watch(
+        &mut self,
+        url: &ListenUrl,
+        number: usize,
+        listeners: Vec<Listener>,
+    ) -> Result<Vec<String>, String> {
         let fault = |e: io::Error| format!("{url}: {e}");
         let mut names = Vec::new();
-        for listener in bind(url)? {
+        for listener in listeners {
             names.push(match &listener {
                 Listener::Tcp(tcp) => {
                     let address = tcp.local_addr().map_err(fault)?;
@@ -301,6 +327,7 @@ fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
             let bound = bind_unix(path, *mode, owner).map_err(|e| format!("{url}: {e}"))?;
             Ok(vec![bound])
         }
+        BindTo::Inherited(_) => Err(format!("{url}: there is no such socket")),
     }
 }
 
@@ -375,7 +402,7 @@ fn bind_unix(
     match placed {
         Ok(inode) => {
             let path = path.to_owned();
-            Ok(Listener::Unix(listener, SocketFile { path, inode }))
+            Ok(Listener::Unix(listener, Some(SocketFile { path, inode })))
         }
         Err(e) => {
             let _ = std::fs::remove_file(&own);

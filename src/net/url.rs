@@ -61,6 +61,8 @@ pub enum BindTo {
         /// Its group, by name or number.
         group: Option<String>,
     },
+    /// A socket that was bound by a service manager: its number among those passed on.
+    Inherited(usize),
 }
 
 /// A listener as it is named on the command line.
@@ -70,6 +72,18 @@ pub struct ListenUrl {
     pub scheme: Scheme,
     /// Where.
     pub at: BindTo,
+}
+
+impl ListenUrl {
+    /// A socket that was passed on, by its name and number: the name is a scheme, and `smtp`
+    /// where it is not.
+    pub fn inherited(name: &str, number: usize) -> Self {
+        let row = SCHEMES.iter().find(|(known, ..)| *known == name);
+        Self {
+            scheme: row.map_or(Scheme::Smtp, |(_, scheme, ..)| *scheme),
+            at: BindTo::Inherited(number),
+        }
+    }
 }
 
 impl FromStr for ListenUrl {
@@ -99,6 +113,7 @@ impl fmt::Display for ListenUrl {
                 write!(f, "{scheme}://{}:{port}", host.as_deref().unwrap_or(""))
             }
             BindTo::Unix { path, .. } => write!(f, "{scheme}:{}", path.display()),
+            BindTo::Inherited(number) => write!(f, "{scheme}: inherited socket {number}"),
         }
     }
 }

@@ -10,7 +10,9 @@ use crate::deliver::Store;
 use crate::failure::Failure;
 use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
+use crate::net::url::BindTo;
 use crate::state::{ServerState, load, reload};
+use crate::sys::inherited::Socket;
 use crate::sys::notify::Notify;
 use mio::Waker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -37,6 +39,8 @@ const TIDY: Duration = Duration::from_secs(10);
 
 /// A server that has read its files and not bound yet.
 pub struct Server {
+    /// Sockets that were passed on, in the order of their numbers.
+    inherited: Vec<Socket>,
     config: Arc<Config>,
     state: Arc<ServerState>,
 }
@@ -46,7 +50,7 @@ impl Server {
     ///
     /// # Errors
     /// The file, the line and what is wrong (78).
-    pub fn new(config: Config) -> Result<Self, Failure> {
+    pub fn new(config: Config, inherited: Vec<Socket>) -> Result<Self, Failure> {
         let snapshot = load(&config).map_err(Failure::File)?;
         let open = descriptors(config.max_connections);
         let store = Store::new(&config.policy.hostname, config.sync, open);
@@ -57,6 +61,7 @@ impl Server {
             config.auth_header,
         );
         Ok(Self {
+            inherited,
             config: Arc::new(config),
             state: Arc::new(state),
         })
@@ -108,7 +113,7 @@ impl Server {
     ///
     /// # Errors
     /// An address that cannot be bound (71).
-    pub fn run(self) -> Result<(), Failure> {
+    pub fn run(mut self) -> Result<(), Failure> {
         let system = Failure::System;
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         // SIGXFSZ is blocked and never waited for: a write past the limit is then EFBIG (F71).
@@ -160,11 +165,17 @@ impl Server {
         Ok(())
     }
 
-    fn bind(&self) -> Result<Listeners, Failure> {
+    fn bind(&mut self) -> Result<Listeners, Failure> {
         let fault = |e: io::Error| Failure::System(format!("poll: {e}"));
         let mut listeners = Listeners::new().map_err(fault)?;
+        let mut inherited = std::mem::take(&mut self.inherited).into_iter().peekable();
         for (listener, url) in self.config.listen.iter().enumerate() {
-            for name in listeners.add(url, listener).map_err(Failure::System)? {
+            let socket = inherited.next_if(|_| matches!(url.at, BindTo::Inherited(_)));
+            let names = match socket {
+                Some(socket) => listeners.add_inherited(url, listener, socket),
+                None => listeners.add(url, listener),
+            };
+            for name in names.map_err(Failure::System)? {
                 log::info!("listening on {name}");
             }
         }

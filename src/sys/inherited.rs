@@ -24,36 +24,25 @@ pub enum Socket {
     Unix(UnixListener),
 }
 
-/// A socket and the name that it was given (`FileDescriptorName=`).
-#[derive(Debug)]
-pub struct Inherited {
-    /// The name; empty where it has none.
-    pub name: String,
-    /// The socket.
-    pub socket: Socket,
-}
-
-/// Takes all sockets that are meant for this process; none where it was started otherwise.
+/// Takes all sockets that are meant for this process, and their names (`FileDescriptorName=`),
+/// which may be empty; none where it was started otherwise.
 ///
 /// # Errors
 /// A number that is none, or a descriptor that does not listen: exit status 71.
-pub fn take() -> Result<Vec<Inherited>, Failure> {
+pub fn take() -> Result<(Vec<String>, Vec<Socket>), Failure> {
     let get = |name: &str| env::var(name).ok();
     let own = std::process::id().to_string();
     let Some(count) = count(get("LISTEN_PID"), get("LISTEN_FDS"), &own)? else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     };
-    let names = get("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':');
+    let given = get("LISTEN_FDNAMES").unwrap_or_default();
+    let given = given.split(':').map(str::to_owned);
+    let names = given.chain(std::iter::repeat(String::new()));
     let mut sockets = ListenFd::from_env();
-    let mut taken = Vec::new();
-    for at in 0..count {
-        taken.push(Inherited {
-            name: names.next().unwrap_or_default().to_owned(),
-            socket: socket(&mut sockets, at)?,
-        });
-    }
-    Ok(taken)
+    let taken: Result<Vec<Socket>, Failure> =
+        (0..count).map(|at| socket(&mut sockets, at)).collect();
+    let taken = taken?;
+    Ok((names.take(taken.len()).collect(), taken))
 }
 
 /// How many there are for the process `own`.

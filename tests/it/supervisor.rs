@@ -1,6 +1,7 @@
 //! The server under a service manager: what it says to NOTIFY_SOCKET, and when.
 
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -53,4 +54,61 @@ fn a_manager_hears_of_start_reload_and_end() {
     assert_eq!(server.stop(), Some(0));
     assert_eq!(next(&manager), "STOPPING=1");
     std::fs::remove_file(&path).unwrap();
+}
+
+/// A shell makes the socket descriptor 3, as systemd does, and the names say what is spoken.
+fn activated(names: &str, args: &[&str], listeners: usize) -> (Server, std::net::SocketAddr) {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let dir = std::env::temp_dir().join(format!("mailslot-fd-{}", address.port()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ exec \"$0\" \"$@\"";
+    let child = Command::new("sh")
+        .args([
+            "-c",
+            script,
+            env!("CARGO_BIN_EXE_mailslot"),
+            "--hostname",
+            "mx.test",
+            "--create",
+        ])
+        .args(args)
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDNAMES", names)
+        .current_dir(&dir)
+        .stdin(std::os::fd::OwnedFd::from(socket))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    (Server::attach(child, dir, listeners).unwrap(), address)
+}
+
+#[test]
+fn inherited_sockets_are_the_only_listeners() {
+    for (names, greeting) in [
+        ("lmtp", "LMTP"),
+        ("", "ESMTP"),
+        ("mailslot.socket", "ESMTP"),
+    ] {
+        let (mut server, address) = activated(names, &[], 1);
+        assert!(
+            server.urls[0].ends_with(&address.to_string()),
+            "{:?}",
+            server.urls
+        );
+        let reply = server.client().reply();
+        assert!(
+            reply.starts_with(&format!("220 mx.test {greeting}")),
+            "{names}: {reply}"
+        );
+        assert_eq!(server.stop(), Some(0));
+        assert!(!server.log().contains("listening on"));
+    }
+}
+
+#[test]
+fn inherited_sockets_join_configured_listeners() {
+    let (server, address) = activated("lmtp", &["--listen", "smtp://127.0.0.1:0"], 2);
+    assert!(server.urls[0].starts_with("smtp://127.0.0.1:"));
+    assert_eq!(server.urls[1], format!("lmtp://{address}"));
 }
