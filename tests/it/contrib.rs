@@ -63,6 +63,45 @@ fn init_scripts_are_scripts() {
     }
 }
 
+/// What `make install` puts under DESTDIR, `make uninstall` takes away.
+#[test]
+fn what_is_installed_can_be_removed() {
+    let root = std::env::temp_dir().join(format!("mailslot-install-{}", std::process::id()));
+    let make = |goal: &str| {
+        let mut make = Command::new("make");
+        // The binary of this test, so that no release is built.
+        make.args(["-s", "-o", "build", goal, "PREFIX=/opt/mailslot"]);
+        make.arg(format!("DESTDIR={}", root.display()));
+        make.arg(format!("BINARY={}", env!("CARGO_BIN_EXE_mailslot")));
+        run(make.current_dir(env!("CARGO_MANIFEST_DIR")))
+    };
+    let Some(output) = make("install") else {
+        return;
+    };
+    assert!(output.status.success(), "{output:?}");
+    let prefix = root.join("opt/mailslot");
+    for file in [
+        "sbin/mailslot",
+        "share/man/man8/mailslot.8",
+        "share/man/man5/mailslot-users.5",
+        "lib/systemd/system/mailslot.service",
+        "share/mailslot/init/openrc",
+    ] {
+        assert!(prefix.join(file).is_file(), "{file}");
+    }
+    let unit = prefix.join("lib/systemd/system/mailslot.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    assert!(unit.contains("ExecStart=/opt/mailslot/sbin/mailslot "));
+    assert!(make("uninstall").unwrap().status.success());
+    let left = Command::new("find")
+        .arg(&root)
+        .args(["-type", "f"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    std::fs::remove_dir_all(&root).unwrap();
+}
+
 /// No option is misspelt where nothing else would notice.
 #[test]
 fn variables_and_options_exist() {

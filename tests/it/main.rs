@@ -24,6 +24,7 @@ mod layers;
 mod memory;
 mod operation;
 mod privileges;
+mod readme;
 mod sendmail;
 mod server;
 mod supervisor;

@@ -1,0 +1,128 @@
+//! Every command block of the README: run here, or listed with the reason why not.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::server::Server;
+
+/// By the words that a block begins with.
+const ELSEWHERE: &[(&str, &str)] = &[
+    (
+        "make run\nmake test",
+        "builds a release; the first mail is sent to the same command below",
+    ),
+    (
+        "docker build",
+        "needs a container engine; privileges.rs runs the binary alone as pid 1",
+    ),
+    (
+        "sudo make install",
+        "writes to the system; contrib.rs does it with a DESTDIR",
+    ),
+    (
+        "mailslot --config /etc/mailslot.conf",
+        "the same check runs below, without systemctl",
+    ),
+    (
+        "mailslot --listen 'lmtp:/run/",
+        "needs Postfix; tests/interop has it",
+    ),
+    (
+        "virtual_mailbox_domains",
+        "needs Postfix; tests/interop has it",
+    ),
+];
+const HERE: &[&str] = &["printf 'Subject: hello", "listen smtp://\n", "openssl req"];
+
+fn blocks() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let parts: Vec<&str> = text.split("```\n").collect();
+    parts
+        .into_iter()
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn block(begin: &str) -> String {
+    blocks()
+        .into_iter()
+        .find(|block| block.starts_with(begin))
+        .unwrap()
+}
+
+/// Runs a block in a directory; none where a program of it is not installed.
+fn run(script: &str, dir: &Path) -> Option<bool> {
+    let bin = Path::new(env!("CARGO_BIN_EXE_mailslot"))
+        .parent()
+        .unwrap()
+        .display();
+    let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-ec", script])
+        .current_dir(dir)
+        .env("PATH", path);
+    let output = shell.output().unwrap();
+    if output.status.code() == Some(127) {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+        return None;
+    }
+    Some(output.status.success())
+}
+
+#[test]
+fn each_block_is_run_or_listed() {
+    for block in blocks() {
+        let listed = ELSEWHERE.iter().any(|(begin, _)| block.starts_with(begin));
+        let here = HERE.iter().any(|begin| block.starts_with(begin));
+        assert!(listed || here, "neither run nor listed:\n{block}");
+    }
+    for begin in ELSEWHERE.iter().map(|(begin, _)| begin).chain(HERE) {
+        assert!(
+            blocks().iter().any(|block| block.starts_with(begin)),
+            "gone: {begin}"
+        );
+    }
+}
+
+#[test]
+fn the_first_mail_arrives() {
+    let server = Server::start(&["--create", "--domain", "localhost"]);
+    let script = block(HERE[0]).replace("127.0.0.1:2525", server.address());
+    if run(&script, &server.dir) == Some(true) {
+        assert_eq!(server.messages("localhost/alice").len(), 1);
+    }
+}
+
+#[test]
+fn the_configuration_of_a_small_host_is_usable() {
+    let server = Server::start(&["--create"]);
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+    let text = block(HERE[1])
+        .replace(
+            "/etc/letsencrypt/live/mx.example.org/fullchain.pem",
+            &data.join("cert.pem").display().to_string(),
+        )
+        .replace(
+            "/etc/letsencrypt/live/mx.example.org/privkey.pem",
+            &data.join("key.pem").display().to_string(),
+        )
+        .replace("/etc/mailslot", "mailslot");
+    std::fs::write(server.dir.join("mailslot.conf"), text).unwrap();
+    std::fs::write(server.dir.join("mailslot.users"), "alice:{PLAIN}secret\n").unwrap();
+    std::fs::write(server.dir.join("mailslot.aliases"), "info: alice\n").unwrap();
+    assert_eq!(
+        run("mailslot --config mailslot.conf --check", &server.dir),
+        Some(true)
+    );
+}
+
+#[test]
+fn a_certificate_for_a_try_is_usable() {
+    let server = Server::start(&["--create"]);
+    let script = block(HERE[2]).replace("mailslot --create", "mailslot --check --create");
+    assert_ne!(run(&script, &server.dir), Some(false));
+}
