@@ -6,7 +6,7 @@
 //!    it to a thread of [`net::pool`], or answers 421 itself.
 //! 2. [`conn::serve`] drives it: octets from [`net::stream`] become lines ([`smtp::line`]), and each line goes to
 //!    [`smtp::session::Session::line`], which does no I/O and returns a reply and what comes next.
-//! 3. MAIL opens a [`smtp::session::Transaction`]; RCPT asks, through [`smtp::session::Host`], who that is:
+//! 3. MAIL opens a [`smtp::session::Transaction`]; RCPT asks, through [`smtp::session::Backend`], who that is:
 //!    [`directory::Directory::resolve`] follows aliases to mailboxes, and [`state`] asks whether their quotas have room.
 //! 4. DATA opens a [`deliver::Spool`]: a file in the first recipient's Maildir, trace headers first. The content streams
 //!    through [`smtp::body::Dots`] (or, with BDAT, as it is) into it.

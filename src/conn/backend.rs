@@ -6,7 +6,7 @@ use crate::directory::Directory;
 use crate::encoding::base64_encode;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::Refusal;
-use crate::smtp::session::Host;
+use crate::smtp::session::Backend;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl Accounts for ServerBackend<'_> {
     }
 }
 
-impl Host for ServerBackend<'_> {
+impl Backend for ServerBackend<'_> {
     type Recipient = Vec<Arc<Target>>;
 
     fn recipient(

@@ -2,7 +2,7 @@
 //! fed octets by whoever has them: no socket here, and no dialogue.
 
 use crate::deliver::{Delivered, Form, Spool, Store, Target, Trace};
-use crate::smtp::body::{BareNewline, Chunks, Dots, Fed};
+use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots};
 use crate::smtp::params::BodyType;
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Refusal, Reply};
@@ -100,7 +100,7 @@ impl Message {
     ///
     /// # Errors
     /// The reply to close with where the message has more than twice the size that is allowed.
-    pub fn feed(&mut self, input: &[u8]) -> Result<Fed, Reply> {
+    pub fn feed(&mut self, input: &[u8]) -> Result<Decoded, Reply> {
         let fed = match &mut self.decoder {
             Decoder::Dots(dots) if dots.size() <= self.limit => {
                 self.spool.decode(|out| dots.feed(input, out))
@@ -111,7 +111,7 @@ impl Message {
             }
             Decoder::Chunks(chunks) => {
                 self.spool.decode(|out| chunks.feed(input, out));
-                Fed::More
+                Decoded::More
             }
         };
         if self.size() > self.limit.saturating_mul(2) {

@@ -10,8 +10,8 @@ use self::message::{Mailboxes, Message, Origin, Outcome};
 use crate::maillog;
 use crate::net::listen::Peer;
 use crate::net::stream::Stream;
-use crate::smtp::body::Fed;
-use crate::smtp::line::{Lines, Taken};
+use crate::smtp::body::Decoded;
+use crate::smtp::line::{Lines, Split};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
 use crate::state::{Live, ServerState, Snapshot};
@@ -196,7 +196,7 @@ impl<'a> Conn<'a> {
             }
             let session = &self.session;
             match lines.take(self.stream.input(), |start| session.line_limit(start)) {
-                Taken::Line { line, used } => {
+                Split::Line { line, used } => {
                     let mut backend = ServerBackend {
                         directory: &self.snapshot.directory,
                         store: &self.state.store,
@@ -211,8 +211,8 @@ impl<'a> Conn<'a> {
                     }
                     return Ok(step);
                 }
-                Taken::More { used } => self.stream.consume(used),
-                Taken::Flood => {
+                Split::More { used } => self.stream.consume(used),
+                Split::Flood => {
                     return Ok(Step {
                         reply: Some(reply::TOO_MUCH),
                         next: Next::Close,
@@ -271,8 +271,8 @@ impl<'a> Conn<'a> {
         }
         let mut message = Message::data(&self.session, &self.state.store, self.origin());
         let refused = self.body(|input| match message.feed(input)? {
-            Fed::More => Ok((input.len(), false)),
-            Fed::End { used } => Ok((used, true)),
+            Decoded::More => Ok((input.len(), false)),
+            Decoded::End { used } => Ok((used, true)),
         })?;
         if let Some(refused) = refused {
             self.say(Some(&refused));

@@ -362,7 +362,7 @@ impl Delivered {
     /// The acknowledgement (RFC 5321 §4.2.5): with it the server has taken responsibility.
     pub fn reply(&self) -> Reply {
         let text = ["Message accepted for delivery as ", &self.id].concat();
-        reply::reply(250, reply::X(0, 0), "").with_text(text)
+        reply::reply(250, reply::Enhanced(0, 0), "").with_text(text)
     }
 }
 

@@ -16,7 +16,7 @@ pub enum BareNewline {
 
 /// How far a call of [`Dots::feed`] got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fed {
+pub enum Decoded {
     /// All input was consumed and the message goes on.
     More,
     /// The message ended; `used` octets of the input belong to it.
@@ -62,7 +62,7 @@ impl Dots {
     }
 
     /// Decodes `input` and appends the content to `out`.
-    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Fed {
+    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Decoded {
         out.reserve(input.len());
         let mut rest = input;
         while let Some((&octet, tail)) = rest.split_first() {
@@ -86,12 +86,12 @@ impl Dots {
             }
             rest = tail;
             if self.octet(octet, out) {
-                return Fed::End {
+                return Decoded::End {
                     used: input.len() - rest.len(),
                 };
             }
         }
-        Fed::More
+        Decoded::More
     }
 
     /// Whether a bare CR or LF was seen: under [`BareNewline::Reject`] the message is refused.
@@ -286,8 +286,8 @@ mod tests {
         let (mut dots, mut out, mut before) = (Dots::new(policy), Vec::new(), 0);
         for piece in pieces {
             match dots.feed(piece, &mut out) {
-                Fed::More => before += piece.len(),
-                Fed::End { used } => return (Some(before + used), out, dots),
+                Decoded::More => before += piece.len(),
+                Decoded::End { used } => return (Some(before + used), out, dots),
             }
         }
         (None, out, dots)

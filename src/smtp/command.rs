@@ -24,8 +24,8 @@ pub enum Verb {
     StartTls,
     Auth,
     Xclient,
-    Foreign,
-    Absent,
+    WrongProtocol,
+    Unimplemented,
 }
 
 /// What follows a verb.
@@ -41,9 +41,9 @@ pub enum Argument {
 
 /// Where a command exists; elsewhere it is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Protocol {
     /// In all protocols.
-    Everywhere,
+    Any,
     /// In SMTP and submission.
     Smtp,
     /// In LMTP (RFC 2033 §4.1).
@@ -64,7 +64,7 @@ pub struct Row {
     /// Whether it counts against the noise limit.
     pub noise: bool,
     /// Where it exists.
-    pub place: Place,
+    pub protocol: Protocol,
     /// Whether it is answered in the clear where TLS is required.
     pub in_clear: bool,
     /// Whether submission wants a login before it.
@@ -80,7 +80,7 @@ const fn row(name: &'static str, verb: Verb, argument: Argument, syntax: &'stati
         argument,
         syntax,
         noise: false,
-        place: Place::Everywhere,
+        protocol: Protocol::Any,
         in_clear: false,
         login: false,
     }
@@ -93,8 +93,8 @@ impl Row {
             ..self
         }
     }
-    const fn only(self, place: Place) -> Self {
-        Self { place, ..self }
+    const fn only(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
     const fn in_clear(self) -> Self {
         Self {
@@ -110,12 +110,12 @@ impl Row {
     }
 }
 
-const fn absent(name: &'static str) -> Row {
-    row(name, Verb::Absent, Argument::Optional, "")
+const fn unimplemented(name: &'static str) -> Row {
+    row(name, Verb::Unimplemented, Argument::Optional, "")
 }
 
-const fn foreign(name: &'static str) -> Row {
-    row(name, Verb::Foreign, Argument::Optional, "").in_clear()
+const fn wrong_protocol(name: &'static str) -> Row {
+    row(name, Verb::WrongProtocol, Argument::Optional, "").in_clear()
 }
 
 use Argument::{None as Nothing, Optional, Required};
@@ -125,9 +125,9 @@ const MAIL: &str = "MAIL FROM:<path> [SIZE=n] [BODY=7BIT|8BITMIME|BINARYMIME] [S
 /// The table.
 #[rustfmt::skip]
 pub const COMMANDS: &[Row] = &[
-    row("EHLO", Verb::Ehlo, Required, "EHLO name").noise().in_clear().only(Place::Smtp),
-    row("HELO", Verb::Helo, Required, "HELO name").noise().in_clear().only(Place::Smtp),
-    row("LHLO", Verb::Lhlo, Required, "LHLO name").noise().in_clear().only(Place::Lmtp),
+    row("EHLO", Verb::Ehlo, Required, "EHLO name").noise().in_clear().only(Protocol::Smtp),
+    row("HELO", Verb::Helo, Required, "HELO name").noise().in_clear().only(Protocol::Smtp),
+    row("LHLO", Verb::Lhlo, Required, "LHLO name").noise().in_clear().only(Protocol::Lmtp),
     row("MAIL", Verb::Mail, Required, MAIL).login(),
     row("RCPT", Verb::Rcpt, Required, "RCPT TO:<path>"),
     row("DATA", Verb::Data, Nothing, "DATA"),
@@ -141,9 +141,9 @@ pub const COMMANDS: &[Row] = &[
     row("STARTTLS", Verb::StartTls, Optional, "STARTTLS").in_clear(),
     row("AUTH", Verb::Auth, Optional, "AUTH mechanism [initial-response]"),
     row("XCLIENT", Verb::Xclient, Optional, ""),
-    absent("SEND"), absent("SOML"), absent("SAML"), absent("TURN"),
-    absent("ATRN"), absent("ETRN"), absent("ONEX"), absent("VERB"),
-    foreign("GET"), foreign("POST"), foreign("CONNECT"),
+    unimplemented("SEND"), unimplemented("SOML"), unimplemented("SAML"), unimplemented("TURN"),
+    unimplemented("ATRN"), unimplemented("ETRN"), unimplemented("ONEX"), unimplemented("VERB"),
+    wrong_protocol("GET"), wrong_protocol("POST"), wrong_protocol("CONNECT"),
 ];
 
 /// Finds the row of a line and the cursor behind its verb, trailing white space taken off.

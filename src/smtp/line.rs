@@ -18,7 +18,7 @@ pub enum Line<'a> {
 
 /// What a look at the buffer gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken<'a> {
+pub enum Split<'a> {
     /// A line, and the octets of the buffer that it used.
     Line {
         /// The line.
@@ -54,7 +54,7 @@ impl Lines {
     /// Looks for one line in `buffer`; `limit` says, of the octets a line begins with, how long
     /// it may be, CRLF included. A buffer shorter than that without a CRLF must be added to,
     /// not consumed.
-    pub fn take<'a>(&mut self, buffer: &'a [u8], limit: impl Fn(&[u8]) -> usize) -> Taken<'a> {
+    pub fn take<'a>(&mut self, buffer: &'a [u8], limit: impl Fn(&[u8]) -> usize) -> Split<'a> {
         if self.skipped == 0 {
             self.limit = limit(buffer);
         }
@@ -67,17 +67,17 @@ impl Lines {
                     Some((text, _)) if skipped + used <= limit => check(text),
                     _ => Line::TooLong(limit),
                 };
-                Taken::Line { line, used }
+                Split::Line { line, used }
             }
-            None if self.skipped + buffer.len() < limit => Taken::More { used: 0 },
+            None if self.skipped + buffer.len() < limit => Split::More { used: 0 },
             None => {
                 // A CR at the end may be half of the line's end: it stays.
                 let used = buffer.len() - usize::from(buffer.ends_with(b"\r"));
                 self.skipped += used;
                 if self.skipped > FLOOD {
-                    return Taken::Flood;
+                    return Split::Flood;
                 }
-                Taken::More { used }
+                Split::More { used }
             }
         }
     }
@@ -102,37 +102,37 @@ mod tests {
         let all = b"NOOP\nMAIL FROM:<a@b>\r\nQUIT\r\n";
         assert_eq!(
             lines.take(all, |_| 512),
-            Taken::Line {
+            Split::Line {
                 line: Line::Malformed,
                 used: 22
             }
         );
         assert_eq!(
             lines.take(b"QUIT\r\nx", |_| 512),
-            Taken::Line {
+            Split::Line {
                 line: Line::Ok(b"QUIT"),
                 used: 6
             }
         );
-        assert_eq!(lines.take(b"QUIT\r", |_| 512), Taken::More { used: 0 });
+        assert_eq!(lines.take(b"QUIT\r", |_| 512), Split::More { used: 0 });
     }
 
     /// R063: a long line is skipped to its end, and the next one is read as ever.
     #[test]
     fn a_long_line_is_one_line() {
         let mut lines = Lines::new();
-        assert_eq!(lines.take(&[b'x'; 600], |_| 512), Taken::More { used: 600 });
-        assert_eq!(lines.take(b"xx\r", |_| 512), Taken::More { used: 2 });
+        assert_eq!(lines.take(&[b'x'; 600], |_| 512), Split::More { used: 600 });
+        assert_eq!(lines.take(b"xx\r", |_| 512), Split::More { used: 2 });
         assert_eq!(
             lines.take(b"\r\nNOOP\r\n", |_| 512),
-            Taken::Line {
+            Split::Line {
                 line: Line::TooLong(512),
                 used: 2
             }
         );
         assert_eq!(
             lines.take(b"NOOP\r\n", |_| 512),
-            Taken::Line {
+            Split::Line {
                 line: Line::Ok(b"NOOP"),
                 used: 6
             }
@@ -145,6 +145,6 @@ mod tests {
         let outcome = (0..2_000)
             .map(|_| lines.take(&[b'x'; 1_024], |_| 512))
             .last();
-        assert_eq!(outcome, Some(Taken::Flood));
+        assert_eq!(outcome, Some(Split::Flood));
     }
 }

@@ -10,23 +10,23 @@ const MAX_LINE: usize = 512;
 /// Subject and detail of an enhanced status code (RFC 3463 §2); the class is the first digit
 /// of the reply code, so that the two cannot disagree (RFC 2034 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct X(pub u16, pub u16);
+pub struct Enhanced(pub u16, pub u16);
 
 /// One reply, of one line or of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     code: u16,
-    enhanced: Option<X>,
+    enhanced: Option<Enhanced>,
     text: Cow<'static, str>,
     /// Whether the client asked for UTF-8 in it (RFC 6531 §3.7.4.2).
     utf8: bool,
 }
 
 /// A reply with an enhanced status code.
-pub const fn reply(code: u16, x: X, text: &'static str) -> Reply {
+pub const fn reply(code: u16, enhanced: Enhanced, text: &'static str) -> Reply {
     Reply {
         code,
-        enhanced: Some(x),
+        enhanced: Some(enhanced),
         text: Cow::Borrowed(text),
         utf8: false,
     }
@@ -56,7 +56,7 @@ impl Reply {
     /// The enhanced status code: class, subject, detail (RFC 3463 §2).
     pub fn enhanced(&self) -> Option<(u16, u16, u16)> {
         self.enhanced
-            .map(|X(subject, detail)| (self.code / 100, subject, detail))
+            .map(|Enhanced(subject, detail)| (self.code / 100, subject, detail))
     }
 
     /// The text; lines of a multi-line reply are separated by LF.
@@ -90,7 +90,7 @@ impl Reply {
             let end = out.len() + MAX_LINE - 2;
             decimal(out, self.code);
             out.push(if more.is_some() { b'-' } else { b' ' });
-            if let Some(X(subject, detail)) = self.enhanced {
+            if let Some(Enhanced(subject, detail)) = self.enhanced {
                 decimal(out, self.code / 100);
                 out.push(b'.');
                 decimal(out, subject);
@@ -187,109 +187,109 @@ macro_rules! table {
 
 table! {
     /// HELP (RFC 5321 §4.1.1.8); the text is made from the command table.
-    HELP = reply(214, X(0, 0), "");
+    HELP = reply(214, Enhanced(0, 0), "");
     /// STARTTLS (RFC 3207 §4).
-    START_TLS = reply(220, X(0, 0), "Ready to start TLS");
+    START_TLS = reply(220, Enhanced(0, 0), "Ready to start TLS");
     /// QUIT (RFC 5321 §4.1.1.10).
-    BYE = reply(221, X(0, 0), "Bye");
+    BYE = reply(221, Enhanced(0, 0), "Bye");
     /// AUTH succeeded (RFC 4954 §6).
-    LOGGED_IN = reply(235, X(7, 0), "Authentication succeeded");
+    LOGGED_IN = reply(235, Enhanced(7, 0), "Authentication succeeded");
     /// RSET, NOOP (RFC 5321 §4.1.1.5, §4.1.1.9).
-    OK = reply(250, X(0, 0), "OK");
+    OK = reply(250, Enhanced(0, 0), "OK");
     /// VRFY and EXPN that tell (RFC 5321 §3.5); the text is a name a line.
-    LISTED = reply(250, X(1, 5), "");
+    LISTED = reply(250, Enhanced(1, 5), "");
     /// MAIL (RFC 5321 §3.3).
-    SENDER_OK = reply(250, X(1, 0), "Sender OK");
+    SENDER_OK = reply(250, Enhanced(1, 0), "Sender OK");
     /// RCPT (RFC 5321 §3.3).
-    RECIPIENT_OK = reply(250, X(1, 5), "Recipient OK");
+    RECIPIENT_OK = reply(250, Enhanced(1, 5), "Recipient OK");
     /// VRFY that tells nothing (RFC 5321 §3.5.3, §7.3).
-    CANNOT_VRFY = reply(252, X(5, 0), "Cannot VRFY, but will take a message and try");
+    CANNOT_VRFY = reply(252, Enhanced(5, 0), "Cannot VRFY, but will take a message and try");
     /// A challenge of AUTH, in base64 (RFC 4954 §4).
     CHALLENGE = plain(334, "");
     /// DATA (RFC 5321 §4.1.1.4).
     START_DATA = plain(354, "End data with <CR><LF>.<CR><LF>");
     /// Shutdown, or the server is full (RFC 5321 §3.8).
-    UNAVAILABLE = reply(421, X(3, 2), "Service not available, try later");
+    UNAVAILABLE = reply(421, Enhanced(3, 2), "Service not available, try later");
     /// A silent client (RFC 5321 §4.5.3.2.7).
-    TIMED_OUT = reply(421, X(4, 2), "Timed out");
+    TIMED_OUT = reply(421, Enhanced(4, 2), "Timed out");
     /// Too many errors, too much noise, too many connections of one client.
-    TOO_MUCH = reply(421, X(7, 0), "Too much of this, closing");
+    TOO_MUCH = reply(421, Enhanced(7, 0), "Too much of this, closing");
     /// The Maildir cannot be used as it is.
-    MAILBOX_UNUSABLE = reply(451, X(2, 0), "Mailbox cannot be used now");
+    MAILBOX_UNUSABLE = reply(451, Enhanced(2, 0), "Mailbox cannot be used now");
     /// The mail root is not there: a volume that is not mounted.
-    MAILBOX_AWAY = reply(451, X(2, 1), "Mailbox is not there now");
+    MAILBOX_AWAY = reply(451, Enhanced(2, 1), "Mailbox is not there now");
     /// Other local trouble (RFC 5321 §4.2.2).
-    LOCAL_ERROR = reply(451, X(3, 0), "Local error, try later");
+    LOCAL_ERROR = reply(451, Enhanced(3, 0), "Local error, try later");
     /// Some mailboxes of several are full (RFC 5321 §4.2.2).
-    SOME_FULL = reply(452, X(2, 2), "Some mailboxes are full, try later");
+    SOME_FULL = reply(452, Enhanced(2, 2), "Some mailboxes are full, try later");
     /// The disk is full (RFC 1870 §6.1).
-    DISK_FULL = reply(452, X(3, 1), "Insufficient storage, try later");
+    DISK_FULL = reply(452, Enhanced(3, 1), "Insufficient storage, try later");
     /// RFC 5321 §4.5.3.1.10.
-    TOO_MANY_RECIPIENTS = reply(452, X(5, 3), "Too many recipients");
+    TOO_MANY_RECIPIENTS = reply(452, Enhanced(5, 3), "Too many recipients");
     /// The accounts cannot be asked now (RFC 4954 §6).
-    AUTH_AWAY = reply(454, X(7, 0), "Temporary authentication failure");
+    AUTH_AWAY = reply(454, Enhanced(7, 0), "Temporary authentication failure");
     /// RFC 5321 §4.2.2.
-    UNKNOWN_COMMAND = reply(500, X(5, 1), "Command not recognized");
+    UNKNOWN_COMMAND = reply(500, Enhanced(5, 1), "Command not recognized");
     /// A line too long, or with a bare CR, LF or NUL (RFC 5321 §2.3.8, §4.5.3.1.4).
-    BAD_LINE = reply(500, X(5, 2), "Line too long or malformed");
+    BAD_LINE = reply(500, Enhanced(5, 2), "Line too long or malformed");
     /// A line of AUTH over 12,288 octets (RFC 4954 §4).
-    AUTH_LINE_TOO_LONG = reply(500, X(5, 6), "Authentication exchange line too long");
+    AUTH_LINE_TOO_LONG = reply(500, Enhanced(5, 6), "Authentication exchange line too long");
     /// RFC 5321 §4.3.2.
-    BAD_RECIPIENT_SYNTAX = reply(501, X(1, 3), "Bad recipient address syntax");
+    BAD_RECIPIENT_SYNTAX = reply(501, Enhanced(1, 3), "Bad recipient address syntax");
     /// RFC 5321 §4.3.2.
-    BAD_SENDER_SYNTAX = reply(501, X(1, 7), "Bad sender address syntax");
+    BAD_SENDER_SYNTAX = reply(501, Enhanced(1, 7), "Bad sender address syntax");
     /// A response of AUTH that is no base64, or not what the mechanism asks for (RFC 4954 §4).
-    BAD_RESPONSE = reply(501, X(5, 2), "Cannot decode response");
+    BAD_RESPONSE = reply(501, Enhanced(5, 2), "Cannot decode response");
     /// RFC 5321 §4.3.2.
-    BAD_ARGUMENT = reply(501, X(5, 4), "Bad or missing argument");
+    BAD_ARGUMENT = reply(501, Enhanced(5, 4), "Bad or missing argument");
     /// `*` in AUTH, or an initial response where the server speaks first (RFC 4954 §4).
-    AUTH_CANCELLED = reply(501, X(7, 0), "Authentication cancelled");
+    AUTH_CANCELLED = reply(501, Enhanced(7, 0), "Authentication cancelled");
     /// A command known, but not offered (RFC 5321 §4.2.4).
-    NOT_OFFERED = reply(502, X(5, 1), "Command not offered");
+    NOT_OFFERED = reply(502, Enhanced(5, 1), "Command not offered");
     /// RFC 5321 §4.1.4.
-    BAD_SEQUENCE = reply(503, X(5, 1), "Bad sequence of commands");
+    BAD_SEQUENCE = reply(503, Enhanced(5, 1), "Bad sequence of commands");
     /// HELP on something unknown.
-    NO_SUCH_TOPIC = reply(504, X(5, 4), "No help on that");
+    NO_SUCH_TOPIC = reply(504, Enhanced(5, 4), "No help on that");
     /// RFC 4954 §4.
-    NO_SUCH_MECHANISM = reply(504, X(5, 4), "Authentication mechanism not offered");
+    NO_SUCH_MECHANISM = reply(504, Enhanced(5, 4), "Authentication mechanism not offered");
     /// In the clear where TLS is wanted (RFC 3207 §4).
-    NEEDS_TLS = reply(530, X(7, 0), "Must issue a STARTTLS command first");
+    NEEDS_TLS = reply(530, Enhanced(7, 0), "Must issue a STARTTLS command first");
     /// On submission, before a login (RFC 6409 §4.3, RFC 4954 §6).
-    NEEDS_LOGIN = reply(530, X(7, 0), "Authentication required");
+    NEEDS_LOGIN = reply(530, Enhanced(7, 0), "Authentication required");
     /// Wrong, for whatever reason (RFC 4954 §6).
-    WRONG_CREDENTIALS = reply(535, X(7, 8), "Authentication credentials invalid");
+    WRONG_CREDENTIALS = reply(535, Enhanced(7, 8), "Authentication credentials invalid");
     /// AUTH in the clear (RFC 4954 §6).
-    AUTH_NEEDS_TLS = reply(538, X(7, 11), "Encryption required for authentication");
+    AUTH_NEEDS_TLS = reply(538, Enhanced(7, 11), "Encryption required for authentication");
     /// RFC 5321 §3.6.1: unknown mailbox.
-    NO_SUCH_USER = reply(550, X(1, 1), "No such user here");
+    NO_SUCH_USER = reply(550, Enhanced(1, 1), "No such user here");
     /// A bare CR or LF in a message.
-    BARE_NEWLINE = reply(550, X(6, 0), "Bare CR or LF in message");
+    BARE_NEWLINE = reply(550, Enhanced(6, 0), "Bare CR or LF in message");
     /// No relay; XCLIENT of a client that is not trusted.
-    NO_RELAY = reply(550, X(7, 1), "Not delivered here, relaying denied");
+    NO_RELAY = reply(550, Enhanced(7, 1), "Not delivered here, relaying denied");
     /// A reverse-path that is not the user's (RFC 6409 §6.1).
-    NOT_YOURS = reply(550, X(7, 1), "Not your address");
+    NOT_YOURS = reply(550, Enhanced(7, 1), "Not your address");
     /// XCLIENT of a client that is not trusted.
-    NOT_TRUSTED = reply(550, X(7, 0), "Not authorized");
+    NOT_TRUSTED = reply(550, Enhanced(7, 0), "Not authorized");
     /// An alias leads to another host (RFC 5321 §3.4); the text names the path.
-    NOT_LOCAL = reply(551, X(1, 6), "User not local");
+    NOT_LOCAL = reply(551, Enhanced(1, 6), "User not local");
     /// A quota is full (RFC 3463 §3.3).
-    MAILBOX_FULL = reply(552, X(2, 2), "Mailbox full");
+    MAILBOX_FULL = reply(552, Enhanced(2, 2), "Mailbox full");
     /// RFC 1870 §6.1, §6.3.
-    TOO_LARGE = reply(552, X(3, 4), "Message too large");
+    TOO_LARGE = reply(552, Enhanced(3, 4), "Message too large");
     /// VRFY or EXPN of a name that several have (RFC 5321 §3.5.3).
-    AMBIGUOUS = reply(553, X(1, 4), "Several users have that name");
+    AMBIGUOUS = reply(553, Enhanced(1, 4), "Several users have that name");
     /// RFC 6531 §3.5.
-    NEEDS_SMTPUTF8 = reply(553, X(6, 7), "Non-ASCII address needs SMTPUTF8");
+    NEEDS_SMTPUTF8 = reply(553, Enhanced(6, 7), "Non-ASCII address needs SMTPUTF8");
     /// VRFY or EXPN whose answer is not ASCII, without SMTPUTF8 (RFC 6531 §3.7.4.2).
-    NEEDS_SMTPUTF8_REPLY = reply(553, X(6, 8), "Non-ASCII reply needs SMTPUTF8");
+    NEEDS_SMTPUTF8_REPLY = reply(553, Enhanced(6, 8), "Non-ASCII reply needs SMTPUTF8");
     /// A mail loop (RFC 5321 §6.3).
-    LOOP = reply(554, X(4, 6), "Too many Received fields, mail loop");
+    LOOP = reply(554, Enhanced(4, 6), "Too many Received fields, mail loop");
     /// DATA with no accepted recipient (RFC 5321 §3.3).
-    NO_RECIPIENTS = reply(554, X(5, 1), "No valid recipients");
+    NO_RECIPIENTS = reply(554, Enhanced(5, 1), "No valid recipients");
     /// Plaintext behind STARTTLS: it is never executed (RFC 3207 §4.2).
-    PLAINTEXT_BEHIND = reply(554, X(7, 0), "Input behind STARTTLS, closing");
+    PLAINTEXT_BEHIND = reply(554, Enhanced(7, 0), "Input behind STARTTLS, closing");
     /// RFC 5321 §4.1.1.11.
-    UNKNOWN_PARAMETER = reply(555, X(5, 4), "Parameter not recognized");
+    UNKNOWN_PARAMETER = reply(555, Enhanced(5, 4), "Parameter not recognized");
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! One session of SMTP, submission or LMTP: lines in, replies and what is to be done next out.
 //! It reads no socket, writes no file and knows no clock; questions about the world go through
-//! [`Host`]. Here are the greeting, the gate that every command passes, and the commands without
-//! a transaction; `mail` has the rules of a transaction, `login` those of AUTH, `help` answers questions.
+//! [`Backend`]. Here are the greeting, the gate that every command passes, and the commands without
+//! a transaction; `mail` has the rules of a transaction, `auth` those of AUTH, `help` answers questions.
 
+mod auth;
 mod help;
-mod login;
 mod mail;
 #[cfg(test)]
 mod tests;
 
 use super::address::{ForwardPath, ReversePath};
-use super::command::{self, Argument, Place, Row, Verb};
+use super::command::{self, Argument, Protocol, Row, Verb};
 use super::cursor::Cursor;
 use super::line::Line;
 use super::policy::{Policy, Service};
@@ -30,7 +30,7 @@ const MAX_LINE: usize = 2_048;
 const MAX_AUTH_LINE: usize = 12_288;
 
 /// What the session must ask.
-pub trait Host: Accounts {
+pub trait Backend: Accounts {
     /// What stands for an accepted recipient.
     type Recipient;
     /// Where mail for `to` goes; `size` is what MAIL declared, in octets.
@@ -251,21 +251,21 @@ impl<R> Session<R> {
         &mut self,
         line: Line<'_>,
         behind: bool,
-        host: &mut impl Host<Recipient = R>,
+        backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
         let exchange = matches!(self.phase, Phase::Exchange(_));
         let step = match line {
             Line::TooLong(MAX_AUTH_LINE) => self.long_auth_line(),
-            Line::Malformed if exchange => self.response(b"\0", host),
+            Line::Malformed if exchange => self.response(b"\0", backend),
             Line::TooLong(_) | Line::Malformed => say(reply::BAD_LINE),
-            Line::Ok(line) if exchange => self.response(line, host),
+            Line::Ok(line) if exchange => self.response(line, backend),
             Line::Ok([0x16, 0x03, ..]) => hang_up(reply::TOO_MUCH),
             Line::Ok(line) => match command::parse(line) {
                 // An MTA in front has no better way to learn of a recipient than to ask.
                 Ok((row, cursor)) if row.verb == Verb::Rcpt && self.is_lmtp() => {
-                    return self.gate(row, cursor, behind, host);
+                    return self.gate(row, cursor, behind, backend);
                 }
-                Ok((row, cursor)) => self.gate(row, cursor, behind, host),
+                Ok((row, cursor)) => self.gate(row, cursor, behind, backend),
                 Err(refused) => say(refused),
             },
         };
@@ -322,7 +322,7 @@ impl<R> Session<R> {
         row: &Row,
         cursor: Cursor<'_>,
         behind: bool,
-        host: &mut impl Host<Recipient = R>,
+        backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
         if row.noise {
             self.noise += 1;
@@ -330,7 +330,10 @@ impl<R> Session<R> {
                 return hang_up(reply::TOO_MUCH);
             }
         }
-        if let Some(refused) = self.barred(row).or_else(|| self.argument(row, &cursor)) {
+        if let Some(refused) = self
+            .not_permitted(row)
+            .or_else(|| self.argument(row, &cursor))
+        {
             // What BDAT announced comes all the same.
             return match row.verb {
                 Verb::Bdat => self.bdat(cursor, Some(refused)),
@@ -339,17 +342,17 @@ impl<R> Session<R> {
         }
         match row.verb {
             Verb::StartTls => self.starttls(&cursor, behind),
-            verb => self.dispatch(verb, cursor, host),
+            verb => self.dispatch(verb, cursor, backend),
         }
         .unwrap_or_else(say)
     }
 
-    fn barred(&self, row: &Row) -> Option<Reply> {
+    fn not_permitted(&self, row: &Row) -> Option<Reply> {
         let lmtp = self.is_lmtp();
-        let elsewhere = match row.place {
-            Place::Everywhere => false,
-            Place::Smtp => lmtp,
-            Place::Lmtp => !lmtp,
+        let elsewhere = match row.protocol {
+            Protocol::Any => false,
+            Protocol::Smtp => lmtp,
+            Protocol::Lmtp => !lmtp,
         };
         if elsewhere {
             return Some(reply::UNKNOWN_COMMAND);
@@ -379,13 +382,13 @@ impl<R> Session<R> {
         &mut self,
         verb: Verb,
         cursor: Cursor<'_>,
-        host: &mut impl Host<Recipient = R>,
+        backend: &mut impl Backend<Recipient = R>,
     ) -> Result<Step, Reply> {
         match verb {
             Verb::Ehlo | Verb::Lhlo => self.hello(&cursor, true),
             Verb::Helo => self.hello(&cursor, false),
-            Verb::Mail => self.mail(cursor, host),
-            Verb::Rcpt => self.rcpt(cursor, host),
+            Verb::Mail => self.mail(cursor, backend),
+            Verb::Rcpt => self.rcpt(cursor, backend),
             Verb::Data => self.data(),
             Verb::Bdat => Ok(self.bdat(cursor, None)),
             Verb::Rset => {
@@ -398,12 +401,12 @@ impl<R> Session<R> {
             Verb::Quit => Ok(hang_up(reply::BYE)),
             Verb::Help => self.help(cursor.rest()).map(say),
             Verb::Vrfy if !self.policy.vrfy => Ok(say(reply::CANNOT_VRFY)),
-            Verb::Vrfy => names(cursor.rest(), |name| host.vrfy(name)),
-            Verb::Expn if self.policy.expn => names(cursor.rest(), |name| host.expn(name)),
-            Verb::Auth => self.auth(cursor, host),
-            Verb::Expn | Verb::StartTls | Verb::Absent => Err(reply::NOT_OFFERED),
+            Verb::Vrfy => names(cursor.rest(), |name| backend.vrfy(name)),
+            Verb::Expn if self.policy.expn => names(cursor.rest(), |name| backend.expn(name)),
+            Verb::Auth => self.auth(cursor, backend),
+            Verb::Expn | Verb::StartTls | Verb::Unimplemented => Err(reply::NOT_OFFERED),
             Verb::Xclient => Err(reply::NOT_TRUSTED),
-            Verb::Foreign => Ok(hang_up(reply::TOO_MUCH)),
+            Verb::WrongProtocol => Ok(hang_up(reply::TOO_MUCH)),
         }
     }
 

@@ -6,11 +6,11 @@
 use crate::dialogues::{self, Line as Scripted, Script};
 use mailslot::auth::{Account, Accounts, MECHANISMS, Stored};
 use mailslot::smtp::address::{ForwardPath, ReversePath};
-use mailslot::smtp::body::{BareNewline, Dots, Fed};
-use mailslot::smtp::line::{Lines, Taken};
+use mailslot::smtp::body::{BareNewline, Decoded, Dots};
+use mailslot::smtp::line::{Lines, Split};
 use mailslot::smtp::policy::{Policy, Service};
 use mailslot::smtp::reply::{self, Refusal, Reply};
-use mailslot::smtp::session::{Channel, Host, Next, Session};
+use mailslot::smtp::session::{Backend, Channel, Next, Session};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ impl Accounts for Anybody {
     }
 }
 
-impl Host for Anybody {
+impl Backend for Anybody {
     type Recipient = ();
     fn recipient(&mut self, to: &ForwardPath, _: Option<u64>) -> Result<(), Refusal> {
         // What was parsed is spelled so that it parses again to the same.
@@ -108,15 +108,15 @@ fn run(octets: &[u8], policy: &Arc<Policy>, chance: &mut Chance) {
     loop {
         let limit = |start: &[u8]| session.line_limit(start);
         match lines.take(&octets[start..end], limit) {
-            Taken::Flood => return,
-            Taken::More { used } => {
+            Split::Flood => return,
+            Split::More { used } => {
                 start += used;
                 if end == octets.len() {
                     return;
                 }
                 end += 1 + chance.below(octets.len() - end);
             }
-            Taken::Line { line, used } => {
+            Split::Line { line, used } => {
                 let step = session.line(line, end > start + used, &mut host);
                 start += used;
                 step.reply.iter().for_each(well_formed);
@@ -132,8 +132,8 @@ fn run(octets: &[u8], policy: &Arc<Policy>, chance: &mut Chance) {
                     Next::Data | Next::Chunk { .. } => {
                         let mut dots = Dots::new(policy.bare_newline);
                         match dots.feed(&octets[start..], &mut Vec::new()) {
-                            Fed::More => return,
-                            Fed::End { used } => start += used,
+                            Decoded::More => return,
+                            Decoded::End { used } => start += used,
                         }
                         end = end.max(start);
                         let replies = session.transaction().map_or(1, |t| t.recipients.len());

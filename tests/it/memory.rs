@@ -7,8 +7,8 @@ use mailslot::conn::message::{Mailboxes, Message, Origin};
 use mailslot::deliver::Store;
 use mailslot::directory::Directory;
 use mailslot::settings::Settings;
-use mailslot::smtp::body::Fed;
-use mailslot::smtp::line::{Lines, Taken};
+use mailslot::smtp::body::Decoded;
+use mailslot::smtp::line::{Lines, Split};
 use mailslot::smtp::policy::{Policy, Service};
 use mailslot::smtp::reply::Reply;
 use mailslot::smtp::session::{Channel, Next, Session};
@@ -124,11 +124,11 @@ impl Memory {
                 let input = std::mem::take(&mut self.input);
                 let message = self.message.as_mut().unwrap();
                 match message.feed(&input) {
-                    Ok(Fed::More) => {
+                    Ok(Decoded::More) => {
                         self.mode = Mode::Data;
                         false
                     }
-                    Ok(Fed::End { used }) => {
+                    Ok(Decoded::End { used }) => {
                         self.input = input[used..].to_vec();
                         self.finish();
                         true
@@ -193,7 +193,7 @@ impl Memory {
         let session = &self.session;
         let input = std::mem::take(&mut self.input);
         match self.lines.take(&input, |start| session.line_limit(start)) {
-            Taken::Line { line, used } => {
+            Split::Line { line, used } => {
                 let mut backend = ServerBackend {
                     directory: &self.directory,
                     store: &self.store,
@@ -206,11 +206,11 @@ impl Memory {
                 self.next(step.next);
                 true
             }
-            Taken::More { used } => {
+            Split::More { used } => {
                 self.input = input[used..].to_vec();
                 false
             }
-            Taken::Flood => {
+            Split::Flood => {
                 self.closed = true;
                 false
             }

@@ -1,7 +1,7 @@
 //! What a client may ask about: the commands (HELP), and who somebody is (VRFY, EXPN).
 
 use super::{Session, Step, say};
-use crate::smtp::command::{COMMANDS, Place, Verb};
+use crate::smtp::command::{COMMANDS, Protocol, Verb};
 use crate::smtp::reply::{self, Refusal, Reply};
 
 impl<R> Session<R> {
@@ -9,10 +9,10 @@ impl<R> Session<R> {
     pub(super) fn help(&self, topic: &str) -> Result<Reply, Reply> {
         let lmtp = self.is_lmtp();
         let mut offered = COMMANDS.iter().filter(|row| {
-            let here = match row.place {
-                Place::Everywhere => true,
-                Place::Smtp => !lmtp,
-                Place::Lmtp => lmtp,
+            let here = match row.protocol {
+                Protocol::Any => true,
+                Protocol::Smtp => !lmtp,
+                Protocol::Lmtp => lmtp,
             };
             let usable = match row.verb {
                 Verb::StartTls => self.policy.starttls,

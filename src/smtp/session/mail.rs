@@ -1,7 +1,7 @@
 //! The mail transaction: MAIL, RCPT, DATA and BDAT, each a column of refusals in the order of its
 //! RFC, and then the effect.
 
-use super::{Channel, Host, Next, Phase, Service, Session, Step, hang_up, say, skip};
+use super::{Backend, Channel, Next, Phase, Service, Session, Step, hang_up, say, skip};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::params::{BodyType, MailParams, no_parameters};
@@ -24,7 +24,7 @@ impl<R> Session<R> {
     pub(super) fn mail(
         &mut self,
         mut cursor: Cursor<'_>,
-        host: &mut impl Host<Recipient = R>,
+        backend: &mut impl Backend<Recipient = R>,
     ) -> Result<Step, Reply> {
         if !matches!(self.phase, Phase::Greeted) {
             return Err(reply::BAD_SEQUENCE);
@@ -46,10 +46,11 @@ impl<R> Session<R> {
             return Err(reply::UNKNOWN_PARAMETER);
         }
         let user = self.user().filter(|_| self.policy.auth_sender);
-        if user.is_some_and(|user| !host.may_send_as(user, &reverse_path)) {
+        if user.is_some_and(|user| !backend.may_send_as(user, &reverse_path)) {
             return Err(reply::NOT_YOURS);
         }
-        host.room(params.size.unwrap_or(0))
+        backend
+            .room(params.size.unwrap_or(0))
             .map_err(|refusal| refusal.reply)?;
 
         self.phase = Phase::Mail(Transaction {
@@ -65,7 +66,7 @@ impl<R> Session<R> {
     pub(super) fn rcpt(
         &mut self,
         mut cursor: Cursor<'_>,
-        host: &mut impl Host<Recipient = R>,
+        backend: &mut impl Backend<Recipient = R>,
     ) -> Result<Step, Reply> {
         let Phase::Mail(transaction) = &mut self.phase else {
             return Err(reply::BAD_SEQUENCE);
@@ -84,7 +85,9 @@ impl<R> Session<R> {
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
         let size = transaction.params.size;
-        let recipient = host.recipient(&to, size).map_err(|refusal| refusal.reply)?;
+        let recipient = backend
+            .recipient(&to, size)
+            .map_err(|refusal| refusal.reply)?;
 
         transaction.recipients.push((to, recipient));
         Ok(say(reply::RECIPIENT_OK))
@@ -107,7 +110,7 @@ impl<R> Session<R> {
 
     /// RFC 3030 §2: the octets announced are consumed whatever the answer. Without a readable
     /// size the stream is lost, and the connection with it.
-    pub(super) fn bdat(&mut self, mut cursor: Cursor<'_>, barred: Option<Reply>) -> Step {
+    pub(super) fn bdat(&mut self, mut cursor: Cursor<'_>, not_permitted: Option<Reply>) -> Step {
         let digits = cursor.word();
         cursor.spaces();
         let size = digits
@@ -129,7 +132,7 @@ impl<R> Session<R> {
         if total > limit.saturating_mul(2) {
             return hang_up(reply::TOO_MUCH);
         }
-        if let Some(refused) = barred {
+        if let Some(refused) = not_permitted {
             return skip(size, refused);
         }
         let refused = match &self.phase {

@@ -4,9 +4,9 @@ use super::*;
 use crate::auth::{Account, Stored};
 use crate::smtp::body::BareNewline;
 
-struct World;
+struct TestBackend;
 
-impl Accounts for World {
+impl Accounts for TestBackend {
     fn account(&mut self, login: &str) -> Account {
         match (login, Stored::parse("{PLAIN}pencil")) {
             ("user", Ok(stored)) => Account::Known {
@@ -18,7 +18,7 @@ impl Accounts for World {
     }
 }
 
-impl Host for World {
+impl Backend for TestBackend {
     type Recipient = String;
     fn recipient(&mut self, to: &ForwardPath, _: Option<u64>) -> Result<String, Refusal> {
         let text = to.to_string();
@@ -77,7 +77,7 @@ fn session() -> Session<String> {
 }
 
 fn code(session: &mut Session<String>, line: &str) -> u16 {
-    let step = session.line(Line::Ok(line.as_bytes()), false, &mut World);
+    let step = session.line(Line::Ok(line.as_bytes()), false, &mut TestBackend);
     match (step.reply, step.next) {
         (Some(reply), _) | (None, Next::Skip { reply, .. }) => reply.code(),
         (None, _) => 0,
@@ -199,7 +199,7 @@ fn chunks() {
         "BDAT 99999999999999999999",
     ] {
         let mut session = session();
-        let step = session.line(Line::Ok(bad.as_bytes()), false, &mut World);
+        let step = session.line(Line::Ok(bad.as_bytes()), false, &mut TestBackend);
         assert_eq!(
             (step.reply.map(|r| r.code()), step.next),
             (Some(501), Next::Close),
@@ -307,7 +307,7 @@ fn with_tls() -> Policy {
 }
 
 fn ehlo(session: &mut Session<String>) -> String {
-    let step = session.line(Line::Ok(b"EHLO c"), false, &mut World);
+    let step = session.line(Line::Ok(b"EHLO c"), false, &mut TestBackend);
     step.reply.map(|r| r.text().to_owned()).unwrap_or_default()
 }
 
@@ -330,12 +330,12 @@ fn starttls() {
             ("RSET", 250),
         ],
     );
-    let behind = session.line(Line::Ok(b"STARTTLS"), true, &mut World);
+    let behind = session.line(Line::Ok(b"STARTTLS"), true, &mut TestBackend);
     assert_eq!(
         (behind.reply.map(|r| r.code()), behind.next),
         (Some(554), Next::Close)
     );
-    let step = session.line(Line::Ok(b"STARTTLS"), false, &mut World);
+    let step = session.line(Line::Ok(b"STARTTLS"), false, &mut TestBackend);
     assert_eq!(step.next, Next::StartTls);
     session.tls_started(Some(vec![1]));
     assert_eq!(session.helo(), None);
@@ -369,7 +369,7 @@ fn require_tls() {
             ("HELP", 214),
         ],
     );
-    let step = session.line(Line::Ok(b"BDAT 5"), false, &mut World);
+    let step = session.line(Line::Ok(b"BDAT 5"), false, &mut TestBackend);
     assert!(matches!(step.next, Next::Skip { size: 5, .. }));
     run(&mut session, &[("STARTTLS", 220)]);
 }
@@ -385,7 +385,7 @@ fn auth() {
     let mut session = fresh();
     run(&mut session, &[(PENCIL, 503)]);
     assert!(ehlo(&mut session).contains("AUTH SCRAM-SHA-256 CRAM-MD5 PLAIN LOGIN"));
-    let long = session.line(Line::TooLong(MAX_AUTH_LINE), false, &mut World);
+    let long = session.line(Line::TooLong(MAX_AUTH_LINE), false, &mut TestBackend);
     assert_eq!(long.reply.map(|r| r.code()), Some(500));
     run(
         &mut session,

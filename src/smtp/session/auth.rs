@@ -1,7 +1,7 @@
 //! AUTH (RFC 4954): when it may be used, base64, and what each outcome is answered. What happens
 //! within an exchange is the mechanism's.
 
-use super::{Channel, Host, Login, Phase, Session, Step, hang_up, say};
+use super::{Backend, Channel, Login, Phase, Session, Step, hang_up, say};
 use crate::auth::{Context, Exchange, Mechanism, Progress};
 use crate::encoding::{base64_decode, base64_encode};
 use crate::smtp::cursor::Cursor;
@@ -27,7 +27,7 @@ impl<R> Session<R> {
     pub(super) fn auth(
         &mut self,
         mut cursor: Cursor<'_>,
-        host: &mut impl Host<Recipient = R>,
+        backend: &mut impl Backend<Recipient = R>,
     ) -> Result<Step, Reply> {
         if self.policy.mechanisms.is_empty() {
             return Err(reply::NOT_OFFERED);
@@ -60,14 +60,18 @@ impl<R> Session<R> {
             hostname: &self.policy.hostname,
             exporter,
             plus_offered: offered.contains(&Mechanism::ScramSha256Plus),
-            nonce: host.nonce(),
+            nonce: backend.nonce(),
         };
         let exchange = Exchange::start(mechanism, &context);
-        Ok(self.proceed(Box::new(exchange), initial.as_deref(), host))
+        Ok(self.proceed(Box::new(exchange), initial.as_deref(), backend))
     }
 
     /// A line within an exchange.
-    pub(super) fn response(&mut self, line: &[u8], host: &mut impl Host<Recipient = R>) -> Step {
+    pub(super) fn response(
+        &mut self,
+        line: &[u8],
+        backend: &mut impl Backend<Recipient = R>,
+    ) -> Step {
         let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Greeted) else {
             return say(reply::BAD_SEQUENCE);
         };
@@ -75,7 +79,7 @@ impl<R> Session<R> {
             return say(reply::AUTH_CANCELLED);
         }
         match base64_decode(line) {
-            Some(response) => self.proceed(exchange, Some(&response), host),
+            Some(response) => self.proceed(exchange, Some(&response), backend),
             None => say(reply::BAD_RESPONSE),
         }
     }
@@ -92,9 +96,9 @@ impl<R> Session<R> {
         &mut self,
         mut exchange: Box<Exchange>,
         response: Option<&[u8]>,
-        host: &mut impl Host<Recipient = R>,
+        backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
-        match exchange.step(response, host) {
+        match exchange.step(response, backend) {
             Progress::Challenge(challenge) => {
                 self.phase = Phase::Exchange(exchange);
                 say(reply::CHALLENGE.with_text(base64_encode(&challenge)))
