@@ -1,11 +1,14 @@
 //! AUTH (RFC 4954): when it may be used, base64, and what each outcome is answered. What happens
 //! within an exchange is the mechanism's.
 
-use super::{Backend, Channel, Login, Phase, Session, Step, hang_up, say};
 use crate::auth::{Context, Exchange, Mechanism, Progress};
 use crate::encoding::{base64_decode, base64_encode};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::{self, Reply};
+
+use super::backend::Backend;
+use super::state::{Channel, Login, Phase, Session};
+use super::step::{Step, hang_up, say};
 
 /// The wrong login that is answered 421.
 const MAX_WRONG_LOGINS: u32 = 3;

@@ -1,23 +1,15 @@
-//! The mail transaction: MAIL, RCPT, DATA and BDAT, each a column of refusals in the order of its
-//! RFC, and then the effect.
+//! MAIL, RCPT and DATA: each a column of refusals in the order of its RFC, and then the effect.
 
-use super::{Backend, Channel, Next, Phase, Service, Session, Step, hang_up, say, skip};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::params::{BodyType, MailParams, no_parameters};
+use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 
-/// A mail transaction: it is owned by the phase it belongs to.
-#[derive(Debug)]
-pub struct Transaction<R> {
-    /// Where the message comes from.
-    pub reverse_path: ReversePath,
-    /// What MAIL said of it.
-    pub params: MailParams,
-    /// Accepted recipients in the order of RCPT.
-    pub recipients: Vec<(ForwardPath, R)>,
-    tried: bool,
-}
+use super::backend::Backend;
+use super::state::{Channel, Phase, Session};
+use super::step::{Next, Step, say};
+use super::transaction::Transaction;
 
 impl<R> Session<R> {
     /// RFC 5321 §4.1.1.2.
@@ -108,66 +100,8 @@ impl<R> Session<R> {
         })
     }
 
-    /// RFC 3030 §2: the octets announced are consumed whatever the answer. Without a readable
-    /// size the stream is lost, and the connection with it.
-    pub(super) fn bdat(&mut self, mut cursor: Cursor<'_>, not_permitted: Option<Reply>) -> Step {
-        let digits = cursor.word();
-        cursor.spaces();
-        let size = digits
-            .bytes()
-            .all(|o| o.is_ascii_digit())
-            .then(|| digits.parse::<u64>().ok())
-            .flatten();
-        let last = cursor.tag("LAST");
-        let (Some(size), true) = (size, cursor.rest().is_empty()) else {
-            return hang_up(reply::BAD_ARGUMENT);
-        };
-        let limit = self.policy.max_size;
-        let so_far = if let Phase::Chunks(_, octets, _) = &self.phase {
-            *octets
-        } else {
-            0
-        };
-        let total = so_far.saturating_add(size);
-        if total > limit.saturating_mul(2) {
-            return hang_up(reply::TOO_MUCH);
-        }
-        if let Some(refused) = not_permitted {
-            return skip(size, refused);
-        }
-        let refused = match &self.phase {
-            Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => {
-                return skip(size, reply::BAD_SEQUENCE);
-            }
-            Phase::Mail(transaction) => match self.ready(transaction) {
-                Err(refused) => return skip(size, refused),
-                Ok(()) => None,
-            },
-            Phase::Chunks(_, _, refused) => refused.clone(),
-        };
-        let refused = refused.or_else(|| (total > limit).then_some(reply::TOO_LARGE));
-        self.phase = match std::mem::replace(&mut self.phase, Phase::Greeted) {
-            Phase::Mail(t) | Phase::Chunks(t, ..) if !(last && refused.is_some()) => {
-                Phase::Chunks(t, total, refused.clone())
-            }
-            _ => Phase::Greeted,
-        };
-        match refused {
-            Some(refused) => skip(size, refused),
-            None => Step {
-                reply: None,
-                next: Next::Chunk { size, last },
-            },
-        }
-    }
-
-    /// A chunk that was not the last is in.
-    pub fn chunk_received(&mut self) -> Step {
-        say(reply::OK.with_text("Chunk received"))
-    }
-
     /// Whether a transaction may take a message (RFC 5321 §3.3, RFC 2033 §4.2).
-    fn ready(&self, transaction: &Transaction<R>) -> Result<(), Reply> {
+    pub(super) fn ready(&self, transaction: &Transaction<R>) -> Result<(), Reply> {
         let lmtp = self.policy.service == Service::Lmtp;
         match (transaction.recipients.is_empty(), transaction.tried) {
             (false, _) => Ok(()),

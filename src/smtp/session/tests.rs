@@ -1,8 +1,17 @@
 //! Dialogues with the session in memory.
 
-use super::*;
-use crate::auth::{Account, Stored};
+use std::sync::Arc;
+
+use crate::auth::{Account, Accounts, Stored};
+use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::body::BareNewline;
+use crate::smtp::line::Line;
+use crate::smtp::policy::{Policy, Service};
+use crate::smtp::reply::{self, Refusal};
+
+use super::backend::Backend;
+use super::state::{Channel, MAX_AUTH_LINE, Session};
+use super::step::Next;
 
 struct TestBackend;
 

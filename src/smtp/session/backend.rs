@@ -1,0 +1,40 @@
+//! The questions that a session asks: who a recipient is, whether there is room, who may log in.
+//! The server answers them out of its files; a test out of its head.
+
+use crate::auth::Accounts;
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::reply::Refusal;
+
+/// What the session must ask.
+pub trait Backend: Accounts {
+    /// What stands for an accepted recipient.
+    type Recipient;
+    /// Where mail for `to` goes; `size` is what MAIL declared, in octets.
+    ///
+    /// # Errors
+    /// The refusal to answer RCPT with.
+    fn recipient(
+        &mut self,
+        to: &ForwardPath,
+        size: Option<u64>,
+    ) -> Result<Self::Recipient, Refusal>;
+    /// Whether the disk has room for `octets`.
+    ///
+    /// # Errors
+    /// The refusal to answer MAIL with.
+    fn room(&mut self, octets: u64) -> Result<(), Refusal>;
+    /// Who `name` is, a line each.
+    ///
+    /// # Errors
+    /// Unknown, or ambiguous.
+    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal>;
+    /// The members of the list `name`, a line each.
+    ///
+    /// # Errors
+    /// Unknown, or ambiguous.
+    fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal>;
+    /// Whether `user` may send as `from`.
+    fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool;
+    /// Fresh, unpredictable, printable text for challenges.
+    fn nonce(&mut self) -> String;
+}

@@ -1,0 +1,25 @@
+//! One session of SMTP, submission or LMTP: lines in, replies and what is to be done next out.
+//! It reads no socket, writes no file and knows no clock; questions go through [`Backend`].
+//!
+//! `state` is what a session knows, `dispatch` the way of a line through it, and `hello`, `mail`,
+//! `bdat`, `auth`, `starttls`, `vrfy` and `help` are the commands.
+
+mod auth;
+mod backend;
+mod bdat;
+mod dispatch;
+mod hello;
+mod help;
+mod mail;
+mod starttls;
+mod state;
+mod step;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod vrfy;
+
+pub use backend::Backend;
+pub use state::{Channel, Session};
+pub use step::{Next, Step};
+pub use transaction::Transaction;

@@ -1,0 +1,169 @@
+//! The state of one connection: channel, login, phase and counters, and what of it others may see.
+//! A transaction is owned by its phase. Nothing here answers a command.
+
+use std::sync::Arc;
+
+use crate::auth::Exchange;
+use crate::smtp::policy::{Policy, Service};
+use crate::smtp::reply::{self, Reply};
+
+use super::transaction::Transaction;
+
+/// Octets of a command line, CRLF included (RFC 5321 §4.5.3.1.4 asks for 512 and the growth of
+/// each extension).
+const MAX_LINE: usize = 2_048;
+/// Octets of AUTH and its responses, CRLF included (RFC 4954 §4).
+pub(super) const MAX_AUTH_LINE: usize = 12_288;
+
+/// How the octets go over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// As they are.
+    Clear,
+    /// In TLS.
+    Tls {
+        /// The `tls-exporter` value (RFC 9266), where it could be had.
+        exporter: Option<Vec<u8>>,
+    },
+}
+
+/// Whether the client has said who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Login {
+    Nobody,
+    User(String),
+}
+
+/// How far the dialogue is. A transaction is owned by the phase it belongs to, so that to leave
+/// the phase is to drop it, and nothing can be reset by half.
+#[derive(Debug)]
+pub(super) enum Phase<R> {
+    Fresh,
+    Greeted,
+    Exchange(Box<Exchange>),
+    Mail(Transaction<R>),
+    /// Within a BDAT sequence (RFC 3030 §2).
+    Chunks {
+        transaction: Transaction<R>,
+        /// Octets announced so far.
+        octets: u64,
+        /// The reply that all further chunks get, once one was refused.
+        refused: Option<Reply>,
+    },
+}
+
+/// The state of a connection.
+#[derive(Debug)]
+pub struct Session<R> {
+    pub(super) policy: Arc<Policy>,
+    pub(super) channel: Channel,
+    pub(super) login: Login,
+    pub(super) phase: Phase<R>,
+    pub(super) helo: Option<String>,
+    pub(super) extended: bool,
+    pub(super) errors: u32,
+    pub(super) noise: u32,
+    pub(super) wrong_logins: u32,
+}
+
+impl<R> Session<R> {
+    /// A session before its greeting.
+    pub const fn new(policy: Arc<Policy>, channel: Channel) -> Self {
+        Self {
+            policy,
+            channel,
+            login: Login::Nobody,
+            phase: Phase::Fresh,
+            helo: None,
+            extended: false,
+            errors: 0,
+            noise: 0,
+            wrong_logins: 0,
+        }
+    }
+
+    /// The rules as they are now: they change where certificates or accounts were read again.
+    pub fn renew(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
+    }
+
+    /// The rules.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub(super) fn is_lmtp(&self) -> bool {
+        self.policy.service == Service::Lmtp
+    }
+
+    /// The 220 (RFC 5321 §3.1, RFC 2033 §4).
+    pub fn greeting(&self) -> Reply {
+        let protocol = match self.policy.service {
+            Service::Lmtp => "LMTP",
+            Service::Smtp | Service::Submission => "ESMTP",
+        };
+        reply::plain(220, "").with_text(format!("{} {protocol} mailslot", self.policy.hostname))
+    }
+
+    /// Longest line in octets, CRLF included, for one that begins with `start`.
+    pub fn line_limit(&self, start: &[u8]) -> usize {
+        let auth = || {
+            start
+                .get(..5)
+                .is_some_and(|s| s.eq_ignore_ascii_case(b"AUTH "))
+        };
+        if matches!(self.phase, Phase::Exchange(_)) || auth() {
+            MAX_AUTH_LINE
+        } else {
+            MAX_LINE
+        }
+    }
+
+    /// What the client called itself.
+    pub fn helo(&self) -> Option<&str> {
+        self.helo.as_deref()
+    }
+
+    /// Who the client is, once it has logged in.
+    pub fn user(&self) -> Option<&str> {
+        match &self.login {
+            Login::Nobody => None,
+            Login::User(user) => Some(user),
+        }
+    }
+
+    /// The `with` keyword of Received (RFC 3848, RFC 6531 §4.3).
+    pub fn protocol(&self) -> &'static str {
+        let tls = matches!(self.channel, Channel::Tls { .. });
+        let user = self.user().is_some();
+        let utf8 = self.transaction().is_some_and(|t| t.params.smtputf8);
+        let lmtp = self.is_lmtp();
+        match (lmtp, utf8, tls, user) {
+            (false, ..) if !self.extended => "SMTP",
+            (false, false, false, false) => "ESMTP",
+            (false, false, false, true) => "ESMTPA",
+            (false, false, true, false) => "ESMTPS",
+            (false, false, true, true) => "ESMTPSA",
+            (false, true, false, false) => "UTF8SMTP",
+            (false, true, false, true) => "UTF8SMTPA",
+            (false, true, true, false) => "UTF8SMTPS",
+            (false, true, true, true) => "UTF8SMTPSA",
+            (true, false, false, false) => "LMTP",
+            (true, false, false, true) => "LMTPA",
+            (true, false, true, false) => "LMTPS",
+            (true, false, true, true) => "LMTPSA",
+            (true, true, false, false) => "UTF8LMTP",
+            (true, true, false, true) => "UTF8LMTPA",
+            (true, true, true, false) => "UTF8LMTPS",
+            (true, true, true, true) => "UTF8LMTPSA",
+        }
+    }
+
+    /// The transaction under way.
+    pub const fn transaction(&self) -> Option<&Transaction<R>> {
+        match &self.phase {
+            Phase::Mail(transaction) | Phase::Chunks { transaction, .. } => Some(transaction),
+            Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => None,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! VRFY and EXPN where they are answered truthfully: who somebody is, and who is on a list.
+
+use crate::smtp::reply::{self, Refusal, Reply};
+
+use super::step::{Step, say};
+
+/// VRFY and EXPN (RFC 5321 §3.5), with SMTPUTF8 for names and answers beyond ASCII
+/// (RFC 6531 §3.7.4.2).
+pub(super) fn look_up(
+    argument: &str,
+    find: impl FnOnce(&str) -> Result<Vec<String>, Refusal>,
+) -> Result<Step, Reply> {
+    let (name, utf8) = match argument.rsplit_once([' ', '\t']) {
+        Some((name, word)) if word.eq_ignore_ascii_case("SMTPUTF8") => (name.trim_end(), true),
+        _ => (argument, false),
+    };
+    if !utf8 && !name.is_ascii() {
+        return Err(reply::NEEDS_SMTPUTF8);
+    }
+    let lines = find(name).map_err(|refusal| refusal.reply)?.join("\n");
+    match (utf8, lines.is_ascii()) {
+        (false, false) => Err(reply::NEEDS_SMTPUTF8_REPLY),
+        (true, _) => Ok(say(reply::LISTED.with_text(lines).in_utf8())),
+        (false, true) => Ok(say(reply::LISTED.with_text(lines))),
+    }
+}
