@@ -90,7 +90,8 @@ impl Privileges {
         let Some(run_as) = self.run_as else {
             return Ok(());
         };
-        let dropped = platform::become_user(run_as).and_then(|()| platform::nothing_left(run_as));
+        let dropped = platform::become_user(run_as.uid, run_as.gid)
+            .and_then(|()| platform::nothing_left(run_as.uid, run_as.gid));
         dropped.map_err(|reason| Failure::System(format!("--run-as: {reason}")))
     }
 }
@@ -112,15 +113,13 @@ mod platform {
     use caps::CapSet;
     use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
-    use super::RunAs;
-
     /// The sets of capabilities(7) in /proc/PID/status.
     const SETS: [&str; 5] = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
     const TASKS: &str = "/proc/self/task";
 
     /// Real, effective and saved ids, supplementary groups, all sets of capabilities.
-    pub(super) fn become_user(run_as: RunAs) -> Result<(), String> {
-        let (uid, gid) = (Uid::from_raw(run_as.uid), Gid::from_raw(run_as.gid));
+    pub(super) fn become_user(uid: u32, gid: u32) -> Result<(), String> {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         // Only while root: dropping from the bounding set takes a capability itself.
         let bounding = caps::clear(None, CapSet::Bounding).map_err(|e| e.to_string());
         if getgroups().map_or(true, |groups| groups.iter().any(|group| *group != gid)) {
@@ -141,8 +140,8 @@ mod platform {
     }
 
     /// Checks what `become_user` did by what the kernel says, and that there is no way back.
-    pub(super) fn nothing_left(run_as: RunAs) -> Result<(), String> {
-        let (uid, gid) = (Uid::from_raw(run_as.uid), Gid::from_raw(run_as.gid));
+    pub(super) fn nothing_left(uid: u32, gid: u32) -> Result<(), String> {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let users = getresuid().map_err(|e| format!("getresuid: {}", e.desc()))?;
         let groups = getresgid().map_err(|e| format!("getresgid: {}", e.desc()))?;
         if [users.real, users.effective, users.saved] != [uid; 3] {
@@ -213,21 +212,19 @@ mod platform {
 mod platform {
     use nix::unistd::{Gid, Uid, getegid, geteuid, getgid, getuid, setgid, setuid};
 
-    use super::RunAs;
-
     /// As root these set the saved ids, too (POSIX, setuid).
-    pub(super) fn become_user(run_as: RunAs) -> Result<(), String> {
-        let gid = Gid::from_raw(run_as.gid);
+    pub(super) fn become_user(uid: u32, gid: u32) -> Result<(), String> {
+        let gid = Gid::from_raw(gid);
         #[cfg(not(target_vendor = "apple"))]
         nix::unistd::setgroups(&[gid]).map_err(|e| format!("setgroups: {}", e.desc()))?;
         setgid(gid).map_err(|e| format!("setgid: {}", e.desc()))?;
-        setuid(Uid::from_raw(run_as.uid)).map_err(|e| format!("setuid: {}", e.desc()))
+        setuid(Uid::from_raw(uid)).map_err(|e| format!("setuid: {}", e.desc()))
     }
 
-    pub(super) fn nothing_left(run_as: RunAs) -> Result<(), String> {
+    pub(super) fn nothing_left(uid: u32, gid: u32) -> Result<(), String> {
         let users = [getuid(), geteuid()].map(Uid::as_raw);
         let groups = [getgid(), getegid()].map(Gid::as_raw);
-        if users != [run_as.uid; 2] || groups != [run_as.gid; 2] {
+        if users != [uid; 2] || groups != [gid; 2] {
             return Err("the ids were not changed for good".to_owned());
         }
         match setuid(Uid::from_raw(0)) {

@@ -1,66 +1,252 @@
-//! The import direction: the protocol does no I/O, sockets know no SMTP, files know no sockets.
+//! Which module may import which: an allow-list of every edge. The protocol does no I/O, sockets
+//! know no SMTP session, files know no sockets. No two files import each other, and no file of a
+//! folder imports from the folder's own mod.rs, which is its front door.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-fn sources(dir: &Path, found: &mut Vec<(String, String)>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
+/// Modules, and those they may import.
+#[rustfmt::skip]
+const EDGES: &[(&str, &str)] = &[
+    ("auth", "encoding"),
+    ("client", "encoding net smtp"),
+    ("clock", "encoding"),
+    ("cmd", "auth client clock encoding failure net options settings smtp"),
+    ("config", "deliver directory failure net options settings smtp sys values"),
+    ("conn", "auth deliver directory encoding maillog net smtp state"),
+    ("deliver", "clock encoding smtp"),
+    ("directory", "auth deliver encoding failure smtp"),
+    ("maillog", "net smtp"),
+    ("net", "sys values"),
+    ("queue", "failure"),
+    ("relay", "net"),
+    ("server", "clock config conn deliver failure net smtp state sys"),
+    ("settings", "failure options"),
+    ("smtp", "auth encoding"),
+    ("state", "clock config deliver directory net smtp"),
+    ("sys", "failure values"),
+];
+
+/// What is pure, and the words of what it must not do.
+const PURE: &[&str] = &["auth", "encoding", "options", "smtp", "values"];
+/// Folders that are being rearranged.
+const MOVING: &[&str] = &["auth/", "deliver/", "directory/", "smtp/"];
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::net::Tcp",
+    "std::os::unix::net",
+    "std::thread",
+    "SystemTime::now",
+    "Instant::now",
+    "nix::",
+];
+
+/// Files by their path under src, without their unit tests.
+fn sources() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = BTreeMap::new();
+    let mut dirs = vec![root.clone()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(&root).unwrap().display().to_string();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if !is_test(&name) {
+                found.insert(
+                    name,
+                    without_tests(&std::fs::read_to_string(&path).unwrap()),
+                );
+            }
+        }
+    }
+    found
+}
+
+fn is_test(name: &str) -> bool {
+    name.contains("tests/") || name.ends_with("tests.rs") || name.ends_with("faults.rs")
+}
+
+fn without_tests(text: &str) -> String {
+    let code = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
+    let lines = code
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The path of a file as a module: `smtp/session/mod.rs` is smtp, session.
+fn module(file: &str) -> Vec<String> {
+    let name = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    let name = if ["lib", "main"].contains(&name) {
+        ""
+    } else {
+        name
+    };
+    name.split('/')
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// `a::{b, c::{d}}` is a::b and a::c::d.
+fn paths(tree: &str) -> Vec<String> {
+    let Some((head, rest)) = tree.split_once('{') else {
+        return vec![tree.trim().to_owned()];
+    };
+    let inner = rest.strip_suffix('}').unwrap_or(rest);
+    let mut depth = 0;
+    let parts = inner.split(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    let parts = parts.map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .flat_map(paths)
+        .map(|path| format!("{}{path}", head.trim()))
+        .collect()
+}
+
+/// Paths that code names without importing them.
+fn inline(code: &str) -> Vec<String> {
+    let word = |rest: &str, begin: &str| {
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+        format!("{begin}{}", &rest[..end.unwrap_or(rest.len())])
+    };
+    let begins = ["crate::", "super::"];
+    let all = begins
+        .iter()
+        .map(|begin| code.split(begin).skip(1).map(move |r| word(r, begin)));
+    all.flatten().collect()
+}
+
+/// The files that a file imports from.
+fn imports(file: &str, text: &str, all: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let statements = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut named = Vec::new();
+    for (at, part) in statements.split("use ").enumerate() {
+        let (tree, code) = if at == 0 {
+            ("", part)
         } else {
-            found.push((
-                path.display().to_string(),
-                std::fs::read_to_string(&path).unwrap(),
-            ));
+            part.split_once(';').unwrap_or_default()
+        };
+        named.extend(paths(tree));
+        named.extend(inline(code));
+    }
+    let mut found = BTreeSet::new();
+    for path in named {
+        let mut base = module(file);
+        let mut parts: Vec<String> = path
+            .split("::")
+            .map(|part| part.trim().to_owned())
+            .collect();
+        match parts[0].as_str() {
+            "crate" | "mailslot" => base.clear(),
+            "self" => {}
+            "super" => drop(base.pop()),
+            _ => continue,
+        }
+        parts.remove(0);
+        base.extend(parts);
+        found.extend(target(&base, all).filter(|target| target != file));
+    }
+    found
+}
+
+/// The file that the beginning of a path names.
+fn target(path: &[String], all: &BTreeMap<String, String>) -> Option<String> {
+    (1..=path.len()).rev().find_map(|length| {
+        let name = path[..length].join("/");
+        let files = [format!("{name}.rs"), format!("{name}/mod.rs")];
+        files.into_iter().find(|file| all.contains_key(file))
+    })
+}
+
+fn graph() -> BTreeMap<String, BTreeSet<String>> {
+    let all = sources();
+    let edges = |(file, text): (&String, &String)| (file.clone(), imports(file, text, &all));
+    all.iter().map(edges).collect()
+}
+
+fn top(file: &str) -> &str {
+    file.split('/')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".rs")
+}
+
+#[test]
+fn every_edge_is_allowed_and_every_allowed_one_exists() {
+    let mut found = BTreeSet::new();
+    for (file, targets) in graph() {
+        for target in targets.iter().filter(|target| top(target) != top(&file)) {
+            found.insert((top(&file).to_owned(), top(target).to_owned()));
+        }
+    }
+    found.retain(|(from, _)| !["main", "lib"].contains(&from.as_str()));
+    let row = |(from, to): &(&'static str, &'static str)| {
+        let edge = |to: &'static str| ((*from).to_owned(), to.to_owned());
+        to.split(' ').map(edge).collect::<Vec<_>>()
+    };
+    let allowed: BTreeSet<_> = EDGES.iter().flat_map(row).collect();
+    let new: Vec<_> = found.difference(&allowed).collect();
+    let gone: Vec<_> = allowed.difference(&found).collect();
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "not in EDGES: {new:?}; gone: {gone:?}"
+    );
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    let graph = graph();
+    let back = |from: &String, to: &String| graph.get(to).is_some_and(|to| to.contains(from));
+    for (file, targets) in &graph {
+        if MOVING.iter().any(|folder| file.starts_with(folder)) {
+            continue;
+        }
+        let mutual: Vec<_> = targets.iter().filter(|target| back(file, target)).collect();
+        assert!(mutual.is_empty(), "{file} and {mutual:?}");
+    }
+}
+
+#[test]
+fn a_front_door_is_not_used_from_inside() {
+    for (file, targets) in graph() {
+        for target in targets {
+            if MOVING.iter().any(|folder| file.starts_with(folder)) {
+                continue;
+            }
+            let folder = target.strip_suffix("mod.rs");
+            let inside = folder.is_some_and(|folder| file.starts_with(folder));
+            assert!(!inside, "{file} imports from {target}");
         }
     }
 }
 
 #[test]
-fn imports_point_down() {
-    let rules: &[(&str, &[&str])] = &[
-        (
-            "/src/smtp/",
-            &[
-                "std::fs",
-                "std::thread",
-                "TcpStream",
-                "SystemTime",
-                "Instant",
-                "crate::net",
-                "crate::deliver",
-                "crate::directory",
-                "crate::conn",
-                "crate::server",
-            ],
-        ),
-        (
-            "/src/net/",
-            &[
-                "crate::smtp",
-                "crate::deliver",
-                "crate::conn",
-                "crate::server",
-            ],
-        ),
-        (
-            "/src/deliver/",
-            &["crate::net", "std::net", "crate::conn", "crate::server"],
-        ),
-        (
-            "/src/directory",
-            &["crate::net", "std::net", "crate::conn", "crate::server"],
-        ),
-    ];
-    let mut all = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
-    for (folder, forbidden) in rules {
-        let files: Vec<_> = all.iter().filter(|(p, _)| p.contains(folder)).collect();
-        assert!(!files.is_empty(), "{folder} is gone");
-        for (path, text) in files {
-            for name in *forbidden {
-                assert!(!text.contains(name), "{path} names {name}");
-            }
-        }
+fn the_protocol_does_no_io() {
+    let all = sources();
+    let pure = all.iter().filter(|(file, _)| PURE.contains(&top(file)));
+    for (file, text) in pure.clone() {
+        let words: Vec<_> = IMPURE.iter().filter(|word| text.contains(*word)).collect();
+        assert!(words.is_empty(), "{file} has {words:?}");
     }
+    assert!(pure.count() > 20);
+}
+
+#[test]
+fn nested_imports_are_read() {
+    assert_eq!(
+        paths("a::{b, c::{d, e}, f}"),
+        ["a::b", "a::c::d", "a::c::e", "a::f"]
+    );
+    assert_eq!(paths("a::b as c"), ["a::b as c"]);
+    assert_eq!(
+        inline("f(crate::a::b(), super::c::D)"),
+        ["crate::a::b", "super::c::D"]
+    );
 }
