@@ -1,15 +1,13 @@
-//! Runs the dialogues that other servers' test suites assert, where their folder lies beside
-//! this one (`../shared/conformance`, or what MAILSLOT_CONFORMANCE names). dialogues.json
-//! explains its own form; what this runner does not know in it is an error, so that nothing is
+//! Runs the dialogues that other servers' test suites assert (`tests/conformance/dialogues.json`, which
+//! explains its own form). What this runner does not know in it is an error, so that nothing is
 //! silently left out. Cases that want the same server share one, those that look at the disk or
 //! leave the connection open have their own.
 
-use crate::json::Json;
+use crate::json::{Json, Read};
 use crate::server::{Server, Setup};
 use crate::tls;
 use crate::wire::{Event, Wire};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -78,8 +76,8 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn list(&self, name: &str) -> Vec<&'a str> {
-        let list = self.json.get(name).map_or(&[][..], Json::list);
-        list.iter().map(Json::text).collect()
+        let list = self.json.member(name).map_or(&[][..], Read::list);
+        list.iter().map(Read::text).collect()
     }
 
     /// The server that the case wants.
@@ -111,7 +109,7 @@ impl<'a> Case<'a> {
         if needs.contains(&"auth_required") {
             scheme = "submission";
         }
-        if self.json.get("proto").unwrap().text() == "lmtp" {
+        if self.json.member("proto").unwrap().text() == "lmtp" {
             scheme = "lmtp";
         }
         Setup {
@@ -129,8 +127,9 @@ impl<'a> Case<'a> {
 
     /// Whether it looks at what the server left on disk or in the system.
     fn alone(&self) -> bool {
-        let then = |step: &Json| step.get("then").is_some();
-        self.json.get("after").is_some() || self.json.get("steps").unwrap().list().iter().any(then)
+        let then = |step: &Json| step.member("then").is_some();
+        self.json.member("after").is_some()
+            || self.json.member("steps").unwrap().list().iter().any(then)
     }
 
     /// What the runner does not know must not pass unseen.
@@ -147,13 +146,13 @@ impl<'a> Case<'a> {
             }
         };
         check(self.json, known);
-        let steps = self.json.get("steps").unwrap().list();
+        let steps = self.json.member("steps").unwrap().list();
         steps.iter().for_each(|step| check(step, of_steps));
         self.json
-            .get("after")
+            .member("after")
             .iter()
             .for_each(|after| check(after, of_after));
-        let accept = self.json.get("accept").unwrap().list();
+        let accept = self.json.member("accept").unwrap().list();
         assert_eq!(accept.len(), steps.len(), "{}", self.id);
     }
 
@@ -183,7 +182,7 @@ impl<'a> Case<'a> {
         let (last, sent) = self.steps(&mut wire, &keywords)?;
         self.finish(&mut wire, &last, &sent)?;
         drop(wire);
-        match self.json.get("after") {
+        match self.json.member("after") {
             Some(after) => self.after(after, server, before),
             None => Ok(()),
         }
@@ -192,13 +191,13 @@ impl<'a> Case<'a> {
     /// The lists to match: others where EHLO lacks the keyword that they hang on.
     fn accept(&self, keywords: &str) -> Vec<Vec<&'a str>> {
         let offered = |name: &str| keywords.lines().any(|l| l.get(4..) == Some(name));
-        let without = self.json.get("accept_without");
+        let without = self.json.member("accept_without");
         let missing = without.and_then(|w| w.names().find(|name| !offered(name)));
         let accept = match missing {
-            Some(name) => without.unwrap().get(name),
-            None => self.json.get("accept"),
+            Some(name) => without.unwrap().member(name),
+            None => self.json.member("accept"),
         };
-        let texts = |list: &'a Json| list.list().iter().map(Json::text).collect();
+        let texts = |list: &'a Json| list.list().iter().map(Read::text).collect();
         accept.unwrap().list().iter().map(texts).collect()
     }
 
@@ -206,11 +205,11 @@ impl<'a> Case<'a> {
     fn steps(&self, wire: &mut Wire, keywords: &str) -> Result<(Event, Vec<u8>), String> {
         let mut last = Event::Nothing;
         let mut sent = Vec::new();
-        let steps = self.json.get("steps").unwrap().list();
+        let steps = self.json.member("steps").unwrap().list();
         for (number, (step, patterns)) in steps.iter().zip(self.accept(keywords)).enumerate() {
-            sent = octets(step.get("send").unwrap());
+            sent = octets(step.member("send").unwrap());
             wire.send(&sent);
-            match step.get("then").map(Json::text) {
+            match step.member("then").map(Read::text) {
                 None => {}
                 Some("FIN") => wire.leave(),
                 Some("RST") => wire.reset(),
@@ -250,7 +249,7 @@ impl<'a> Case<'a> {
 
     /// What must hold of the disk and of the server once it is through with the connection.
     fn after(&self, after: &Json, server: &mut Server, files: Option<usize>) -> Result<(), String> {
-        if let Some(leaked) = after.get("fds_leaked") {
+        if let Some(leaked) = after.member("fds_leaked") {
             let deadline = Instant::now() + Duration::from_secs(5);
             let allowed = files.map(|n| n + leaked.number());
             // The server closes them when it sees that the client is gone, a moment later.
@@ -274,20 +273,20 @@ impl<'a> Case<'a> {
             ),
             ("delivered", |n, wanted| n == wanted),
         ] {
-            if let Some(number) = after.get(name)
+            if let Some(number) = after.member(name)
                 && !good(all.len(), number.number())
             {
                 return Err(format!("{name} {}: {all:?}", number.number()));
             }
         }
-        if let Some(sender) = after.get("no_message_from").map(Json::text)
+        if let Some(sender) = after.member("no_message_from").map(Read::text)
             && all
                 .iter()
                 .any(|m| m.lines().next().is_some_and(|l| l.contains(sender)))
         {
             return Err(format!("a message from {sender}: {all:?}"));
         }
-        if let Some(content) = after.get("content").map(Json::text) {
+        if let Some(content) = after.member("content").map(Read::text) {
             let messages = server.messages("example.com/user");
             if messages != [content.replace("\r\n", "\n")] {
                 return Err(format!("content: {content:?} expected, {messages:?} found"));
@@ -297,7 +296,7 @@ impl<'a> Case<'a> {
     }
 
     fn report(&self, wrong: &str) -> String {
-        let text = |name| self.json.get(name).map_or("", Json::text);
+        let text = |name| self.json.member(name).map_or("", Read::text);
         let (source, note, policy) = (text("ref"), text("note"), text("policy"));
         format!("{} ({source}; {policy}; {note})\n    {wrong}\n", self.id)
     }
@@ -312,9 +311,9 @@ fn open_files(server: &Server) -> Option<usize> {
 /// Strings are latin-1, one character an octet; lists have parts, maps are repeated.
 fn octets(send: &Json) -> Vec<u8> {
     match send {
-        Json::Text(text) => text.chars().map(|c| u8::try_from(c).unwrap()).collect(),
-        Json::List(parts) => parts.iter().flat_map(octets).collect(),
-        map => octets(map.get("rep").unwrap()).repeat(map.get("n").unwrap().number()),
+        Json::String(text) => text.chars().map(|c| u8::try_from(c).unwrap()).collect(),
+        Json::Array(parts) => parts.iter().flat_map(octets).collect(),
+        map => octets(map.member("rep").unwrap()).repeat(map.member("n").unwrap().number()),
     }
 }
 
@@ -392,7 +391,7 @@ fn run_on_one(setup: &Setup, cases: &[&Case<'_>]) -> BTreeMap<String, String> {
             failed.insert(case.id.to_owned(), case.report(&wrong));
         }
     }
-    let stopped = cases.iter().any(|case| case.json.get("after").is_some());
+    let stopped = cases.iter().any(|case| case.json.member("after").is_some());
     if !stopped && server.stop() != Some(0) {
         let ids: Vec<_> = cases.iter().map(|case| case.id).collect();
         failed.insert(
@@ -403,37 +402,22 @@ fn run_on_one(setup: &Setup, cases: &[&Case<'_>]) -> BTreeMap<String, String> {
     failed
 }
 
-/// A file of the shared folder; where it is absent, a line says so.
-pub fn shared(name: &str) -> Option<String> {
-    let folder = std::env::var_os("MAILSLOT_CONFORMANCE").map_or_else(
-        || {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../shared/conformance"
-            ))
-        },
-        PathBuf::from,
-    );
-    let text = std::fs::read_to_string(folder.join(name)).ok();
-    if text.is_none() {
-        println!("conformance: ../shared/conformance is absent, skipped");
-    }
-    text
+/// A file of `tests/conformance`.
+pub fn file(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance");
+    std::fs::read_to_string(format!("{folder}/{name}")).unwrap()
 }
 
 #[test]
 fn every_case() {
-    let Some(text) = shared("dialogues.json") else {
-        return;
-    };
-    let json = Json::read(&text).unwrap();
+    let json: Json = file("dialogues.json").parse().unwrap();
     let cases: Vec<Case<'_>> = json
-        .get("cases")
+        .member("cases")
         .unwrap()
         .list()
         .iter()
         .map(|json| Case {
-            id: json.get("id").unwrap().text(),
+            id: json.member("id").unwrap().text(),
             json,
         })
         .collect();

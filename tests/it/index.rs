@@ -1,12 +1,12 @@
-//! Which requirement has a test: `requirements.md` of the shared folder against the ids that
+//! Which requirement has a test: `tests/conformance/requirements.md` against the ids that
 //! sources and tests cite. One that nobody cites stands in a list here with the reason, and one
 //! that is cited must not, so that the list says what is missing and nothing else.
 
-use crate::conformance::shared;
+use crate::conformance;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Requirements that a shared dialogue tests; those can't cite anything themselves.
+/// Requirements that a case of `dialogues.json` tests; those can't cite anything themselves.
 const BY_CASES: &[(&str, &str)] = &[
     ("R012", "go-smtp-013"),
     ("R014", "go-smtp-017"),
@@ -198,11 +198,8 @@ fn collect(dir: &Path, found: &mut BTreeSet<String>) {
 
 #[test]
 fn every_requirement_is_cited_or_listed() {
-    let (Some(requirements), Some(dialogues)) =
-        (shared("requirements.md"), shared("dialogues.json"))
-    else {
-        return;
-    };
+    let requirements = conformance::file("requirements.md");
+    let dialogues = conformance::file("dialogues.json");
     let required = required(&requirements);
     let mut cited = BTreeSet::new();
     for dir in ["src", "tests"] {
