@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::deliver::{Quota, Sync};
-use crate::directory;
+use crate::directory::DirectorySettings;
 use crate::failure::Failure;
 use crate::net::url::{BindTo, ListenUrl, Scheme};
 use crate::options::Key;
@@ -24,7 +24,7 @@ pub struct Config {
     /// The listeners.
     pub listen: Vec<ListenUrl>,
     /// Who gets mail.
-    pub directory: directory::Settings,
+    pub directory: DirectorySettings,
     /// The rules that all listeners share.
     pub policy: Policy,
     /// Certificate chain and key.
@@ -61,7 +61,7 @@ impl Config {
         let hostname = hostname(settings)?;
         let config = Self {
             listen: listeners(settings, names)?,
-            directory: directory::Settings {
+            directory: DirectorySettings {
                 domains: domains(settings, &hostname)?,
                 pattern: pattern(settings)?,
                 create: settings.flag(Key::Create),

@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 
 use zeroize::Zeroizing;
 
-use super::Mechanism;
 use super::md5::Hmac;
+use super::mechanism::Mechanism;
 use super::password::{hmac_sha256, sha256, stretch};
 use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
 

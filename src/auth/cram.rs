@@ -1,8 +1,9 @@
 //! CRAM-MD5 (RFC 2195): the client shows that it knows the password by the HMAC-MD5 of a challenge.
 
+use super::accounts::{Account, Accounts};
+use super::machine::{Context, Machine, Progress, login};
 use super::md5::Hmac;
 use super::password::unhex;
-use super::{Account, Accounts, Context, Machine, Progress, login};
 use crate::encoding::constant_time_eq;
 
 /// The server's side: the challenge, and whether it was sent.
@@ -66,7 +67,7 @@ impl Machine for Cram {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mechanism;
+    use super::super::mechanism::Mechanism;
     use super::super::testing::*;
     use super::*;
 

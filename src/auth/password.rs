@@ -11,9 +11,9 @@ use std::sync::OnceLock;
 use ring::{digest, hmac, pbkdf2};
 use zeroize::Zeroizing;
 
-use super::Mechanism;
 use super::decoy::process_key;
 use super::md5::Hmac;
+use super::mechanism::Mechanism;
 use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
 
 /// PBKDF2 rounds of new hashes: the number Dovecot writes too, so that one file's entries all cost the same. RFC 7677 §4

@@ -1,6 +1,7 @@
 //! PLAIN (RFC 4616) and LOGIN: the password itself is sent, so the session offers them under TLS only.
 
-use super::{Accounts, Machine, Progress, check_password};
+use super::accounts::{Account, Accounts};
+use super::machine::{Machine, Progress, login};
 
 /// PLAIN: one response, `authzid NUL authcid NUL passwd`.
 pub(super) struct Plain;
@@ -49,9 +50,36 @@ impl Machine for Login {
     }
 }
 
+/// Checks a password sent in the clear. Each refusal costs the same, whatever was wrong with an otherwise sensible pair.
+fn check_password(name: &[u8], secret: &[u8], accounts: &mut dyn Accounts) -> Progress {
+    let text = std::str::from_utf8(secret)
+        .is_ok_and(|text| !text.is_empty() && !text.chars().any(char::is_control));
+    let Some(name) = login(name).filter(|_| text) else {
+        return Progress::Failed;
+    };
+
+    let decoy = accounts.decoy();
+    match accounts.account(name) {
+        Account::Known { user, stored } => {
+            let right = stored.verify(secret);
+            decoy.burn(secret, stored.iterations());
+            if right {
+                Progress::Done { user }
+            } else {
+                Progress::Failed
+            }
+        }
+        Account::Unknown => {
+            decoy.burn(secret, 0);
+            Progress::Failed
+        }
+        Account::Unavailable => Progress::Unavailable,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::Mechanism;
+    use super::super::mechanism::Mechanism;
     use super::super::testing::*;
     use super::*;
 

@@ -6,8 +6,9 @@
 
 use zeroize::Zeroizing;
 
+use super::accounts::{Account, Accounts};
+use super::machine::{Context, Machine, Progress, login};
 use super::password::{KEY, ScramKeys, hmac_sha256, sha256};
-use super::{Account, Accounts, Context, Machine, Progress, login};
 use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
 
 /// The server's side.

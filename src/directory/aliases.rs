@@ -3,9 +3,9 @@
 //! `@domain:` takes what nobody else at that domain does. Targets are addresses: commands, files and
 //! includes are refused. A name among its own targets means the mailbox of that name.
 
-use super::FileError;
 use super::domains::Domains;
 use super::names::domain_key;
+use crate::failure::FileError;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::cursor::Cursor;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// Where an alias leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Goal {
+pub(super) enum AliasTarget {
     /// A name here, lower case; without a domain at the one the alias was reached by.
     Local(String, Option<usize>),
     /// An address elsewhere.
@@ -30,7 +30,7 @@ pub(super) struct Aliases {
 
 #[derive(Debug)]
 struct Rule {
-    goals: Vec<Goal>,
+    targets: Vec<AliasTarget>,
     line: usize,
 }
 
@@ -46,9 +46,9 @@ impl Aliases {
             let fault = |reason: String| FileError::new(path, Some(number), reason);
             let (name, targets) = split(&line, ':')
                 .ok_or_else(|| fault("no 'name: target' on this line".to_owned()))?;
-            let goals = goals(targets, domains).map_err(fault)?;
+            let targets = parse_targets(targets, domains).map_err(fault)?;
             let rule = Rule {
-                goals,
+                targets,
                 line: number,
             };
             aliases.add(name.trim(), rule, domains).map_err(fault)?;
@@ -94,14 +94,14 @@ impl Aliases {
     }
 
     /// Where a name leads at a domain.
-    pub(super) fn find(&self, local: &str, domain: usize) -> Option<&[Goal]> {
-        self.rule(local, domain).map(|rule| rule.goals.as_slice())
+    pub(super) fn find(&self, local: &str, domain: usize) -> Option<&[AliasTarget]> {
+        self.rule(local, domain).map(|rule| rule.targets.as_slice())
     }
 
     /// Where everybody else's mail at a domain goes.
-    pub(super) fn catch_all(&self, domain: usize) -> Option<&[Goal]> {
+    pub(super) fn catch_all(&self, domain: usize) -> Option<&[AliasTarget]> {
         let rule = self.catch_all.get(domain)?.as_ref()?;
-        Some(&rule.goals)
+        Some(&rule.targets)
     }
 
     fn rule(&self, local: &str, domain: usize) -> Option<&Rule> {
@@ -139,16 +139,16 @@ impl Aliases {
                             return Err((rule.line, reason));
                         }
                     }
-                    match rule.goals.get(next) {
+                    match rule.targets.get(next) {
                         None => {
                             marks.insert(node, Mark::Done);
                         }
-                        Some(goal) => {
+                        Some(target) => {
                             stack.push((node, next + 1));
-                            if let Goal::Local(local, at) = goal {
-                                let goal = (local.as_str(), at.unwrap_or(node.1));
-                                if goal != node {
-                                    stack.push((goal, 0));
+                            if let AliasTarget::Local(local, at) = target {
+                                let target = (local.as_str(), at.unwrap_or(node.1));
+                                if target != node {
+                                    stack.push((target, 0));
                                 }
                             }
                         }
@@ -211,23 +211,23 @@ fn unquote(name: &str) -> String {
     }
 }
 
-fn goals(mut targets: &str, domains: &Domains) -> Result<Vec<Goal>, String> {
-    let mut goals = Vec::new();
+fn parse_targets(mut targets: &str, domains: &Domains) -> Result<Vec<AliasTarget>, String> {
+    let mut found = Vec::new();
     loop {
         let (target, rest) = split(targets, ',').map_or((targets, None), |(t, r)| (t, Some(r)));
         let target = target.trim();
         if !target.is_empty() {
-            goals.push(goal(target, domains)?);
+            found.push(parse_target(target, domains)?);
         }
         match rest {
             Some(rest) => targets = rest,
-            None if goals.is_empty() => return Err("an alias needs a target".to_owned()),
-            None => return Ok(goals),
+            None if found.is_empty() => return Err("an alias needs a target".to_owned()),
+            None => return Ok(found),
         }
     }
 }
 
-fn goal(target: &str, domains: &Domains) -> Result<Goal, String> {
+fn parse_target(target: &str, domains: &Domains) -> Result<AliasTarget, String> {
     let bare = target.trim_start_matches('"');
     if bare.starts_with(['|', '/']) || bare.starts_with(":include:") {
         return Err(format!(
@@ -241,14 +241,14 @@ fn goal(target: &str, domains: &Domains) -> Result<Goal, String> {
     let mut cursor = Cursor::new(&path);
     let parsed = ForwardPath::parse(&mut cursor).filter(|_| cursor.rest().is_empty());
     match parsed.ok_or_else(|| format!("'{target}' is no address"))? {
-        ForwardPath::Postmaster => Ok(Goal::Local("postmaster".to_owned(), None)),
+        ForwardPath::Postmaster => Ok(AliasTarget::Local("postmaster".to_owned(), None)),
         ForwardPath::Mailbox(mailbox) => {
             let local = mailbox.local().to_ascii_lowercase();
             match mailbox.domain() {
-                None => Ok(Goal::Local(local, None)),
+                None => Ok(AliasTarget::Local(local, None)),
                 Some(domain) => Ok(match domains.find(&domain_key(domain)) {
-                    Some(at) => Goal::Local(local, Some(at)),
-                    None => Goal::Remote(mailbox.to_string()),
+                    Some(at) => AliasTarget::Local(local, Some(at)),
+                    None => AliasTarget::Remote(mailbox.to_string()),
                 }),
             }
         }
@@ -276,7 +276,7 @@ mod tests {
              @b.org: carol\n\"x y\": out@side.net\njos\u{e9}: alice\n",
         )
         .unwrap();
-        let local = |name: &str, at| Goal::Local(name.into(), at);
+        let local = |name: &str, at| AliasTarget::Local(name.into(), at);
         let root = [local("alice", None), local("b b", Some(1))];
         assert_eq!(aliases.find("root", 0), Some(&root[..]));
         assert_eq!(aliases.find("root", 1), Some(&[local("bob", None)][..]));
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(aliases.catch_all(0), None);
         assert_eq!(
             aliases.find("x y", 0),
-            Some(&[Goal::Remote("out@side.net".into())][..])
+            Some(&[AliasTarget::Remote("out@side.net".into())][..])
         );
         assert!(aliases.find("jos\u{e9}", 0).is_some());
         assert_eq!(aliases.len(), 5);

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use super::*;
+use super::lookup::{Directory, DirectorySettings};
 use crate::auth::Account;
-use crate::smtp::address::ReversePath;
+use crate::deliver::{Quota, Target};
+use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
+use crate::smtp::reply::Refusal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A directory that goes with its owner.
@@ -34,10 +38,10 @@ impl Drop for Scratch {
     }
 }
 
-fn settings(scratch: &Scratch) -> Settings {
+fn settings(scratch: &Scratch) -> DirectorySettings {
     let root = scratch.0.join("mail");
     std::fs::create_dir_all(&root).unwrap();
-    Settings {
+    DirectorySettings {
         domains: vec!["example.org".into(), "b\u{fc}cher.example".into()],
         pattern: format!("{}/%d/%u", root.display()),
         create: false,
@@ -69,7 +73,7 @@ fn one(name: &str) -> Result<Vec<String>, u16> {
 #[test]
 fn nothing_leaves_the_pattern() {
     let scratch = Scratch::new();
-    let directory = Directory::load(&Settings {
+    let directory = Directory::load(&DirectorySettings {
         create: true,
         ..settings(&scratch)
     })
@@ -149,7 +153,7 @@ fn mailboxes_that_are_directories() {
 }
 
 fn with_files(scratch: &Scratch, users: &str, aliases: &str) -> Directory {
-    Directory::load(&Settings {
+    Directory::load(&DirectorySettings {
         users: Some(scratch.file("users", users)),
         aliases: Some(scratch.file("aliases", aliases)),
         quota: Some(Quota {
@@ -267,7 +271,7 @@ fn logins() {
 fn broken_files() {
     let scratch = Scratch::new();
     let load = |users: PathBuf| {
-        let settings = Settings {
+        let settings = DirectorySettings {
             users: Some(users),
             ..settings(&scratch)
         };
@@ -327,7 +331,7 @@ fn random_aliases_agree_with_the_model() {
             file.push_str(&format!("a{n}: {}\n", targets.join(", ")));
             model.push((format!("a{n}"), targets));
         }
-        let settings = Settings {
+        let settings = DirectorySettings {
             users: Some(scratch.file("users", &users)),
             aliases: Some(scratch.file("aliases", &file)),
             ..settings(&scratch)

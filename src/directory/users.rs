@@ -5,10 +5,10 @@
 //! The file is kept as the text it is, erased when it goes, with a hash table of where each line
 //! begins: about 245 octets a user with a SCRAM password and a full name. A line is made sense of when it is used.
 
-use super::FileError;
 use super::names::{domain_key, safe};
 use crate::auth::{MECHANISMS, Mechanism, Stored};
 use crate::deliver::Quota;
+use crate::failure::FileError;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;

@@ -1,8 +1,9 @@
 //! SCRAM by the RFC's own exchange, and by all that is not one.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+use super::super::exchange::Exchange;
+use super::super::mechanism::Mechanism;
 use super::super::testing::*;
-use super::super::{Exchange, Mechanism};
 use super::*;
 
 const CLIENT_NONCE: &str = "rOprNGfwEbeRWgbNEkqO";

@@ -1,0 +1,77 @@
+//! One run of a mechanism, from the AUTH command to its outcome.
+
+use std::fmt;
+
+use super::accounts::Accounts;
+use super::cram::Cram;
+use super::machine::{Context, Machine, Progress};
+use super::mechanism::Mechanism;
+use super::plain::{Login, Plain};
+use super::scram::Scram;
+
+/// One run of a mechanism, from the AUTH command to its outcome.
+pub struct Exchange {
+    mechanism: Mechanism,
+    /// Gone once there was an outcome.
+    machine: Option<Box<dyn Machine>>,
+}
+
+impl Exchange {
+    /// Begins; nothing of an earlier exchange is in it.
+    pub fn start(mechanism: Mechanism, context: &Context<'_>) -> Self {
+        Self {
+            mechanism,
+            machine: Some(Self::machine(mechanism, context)),
+        }
+    }
+
+    /// The machine of a mechanism.
+    fn machine(mechanism: Mechanism, context: &Context<'_>) -> Box<dyn Machine> {
+        match mechanism {
+            Mechanism::ScramSha256Plus => Box::new(Scram::plus(context)),
+            Mechanism::ScramSha256 => Box::new(Scram::new(context)),
+            Mechanism::CramMd5 => Box::new(Cram::new(context)),
+            Mechanism::Plain => Box::new(Plain),
+            Mechanism::Login => Box::new(Login::new()),
+        }
+    }
+
+    /// Takes the client's next response, decoded; `None` at the first step means that the command brought none, `Some` of
+    /// nothing that it brought `=`. After an outcome every further step fails.
+    pub fn step(&mut self, response: Option<&[u8]>, accounts: &mut dyn Accounts) -> Progress {
+        let Some(machine) = &mut self.machine else {
+            return Progress::Failed;
+        };
+        let progress = machine.step(response, accounts);
+        if !matches!(progress, Progress::Challenge(_)) {
+            self.machine = None;
+        }
+        progress
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Exchange({})", self.mechanism)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    /// A9: nothing of a finished exchange can be used again.
+    #[test]
+    fn an_outcome_is_final() {
+        let mut exchange = start(Mechanism::Plain);
+        assert_eq!(
+            exchange.step(Some(b"\0user\0wrong"), &mut Book::new()),
+            Progress::Failed
+        );
+        assert_eq!(
+            exchange.step(Some(b"\0user\0pencil"), &mut Book::new()),
+            Progress::Failed
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! The mechanisms by name (RFC 4954). How each runs is in a file of its own, and `exchange` starts it.
+
+use std::fmt;
+
+/// The mechanisms, in the order in which EHLO offers them: the strongest first.
+pub const MECHANISMS: &[Mechanism] = &[
+    Mechanism::ScramSha256Plus,
+    Mechanism::ScramSha256,
+    Mechanism::CramMd5,
+    Mechanism::Plain,
+    Mechanism::Login,
+];
+
+/// A SASL mechanism.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mechanism {
+    /// SCRAM-SHA-256-PLUS with the `tls-exporter` binding (RFC 7677, RFC 9266).
+    ScramSha256Plus,
+    /// SCRAM-SHA-256 (RFC 5802, RFC 7677).
+    ScramSha256,
+    /// CRAM-MD5 (RFC 2195).
+    CramMd5,
+    /// PLAIN (RFC 4616).
+    Plain,
+    /// LOGIN, never standardized, still used.
+    Login,
+}
+
+impl Mechanism {
+    /// The name, as EHLO spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::CramMd5 => "CRAM-MD5",
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+        }
+    }
+
+    /// The mechanism of that name, in any case.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut all = MECHANISMS.iter().copied();
+        all.find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether the server speaks first, so that an initial response is an error (RFC 4954 §4). LOGIN is not counted:
+    /// clients do send the user name with the command.
+    pub const fn server_first(self) -> bool {
+        matches!(self, Self::CramMd5)
+    }
+}
+
+impl fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_again_in_any_case() {
+        for mechanism in MECHANISMS {
+            assert_eq!(
+                Mechanism::parse(&mechanism.name().to_ascii_lowercase()),
+                Some(*mechanism)
+            );
+        }
+        for name in ["", "PLAI", "PLAINX", "EXTERNAL", "SCRAM-SHA-1"] {
+            assert_eq!(Mechanism::parse(name), None, "{name}");
+        }
+    }
+
+    /// R167: only CRAM-MD5 has nothing to do with an initial response.
+    #[test]
+    fn who_speaks_first() {
+        let first: Vec<_> = MECHANISMS
+            .iter()
+            .filter(|mechanism| mechanism.server_first())
+            .collect();
+        assert_eq!(first, [&Mechanism::CramMd5]);
+    }
+}

@@ -1,0 +1,103 @@
+//! What VRFY and EXPN tell (RFC 5321 §3.5).
+
+use super::aliases::AliasTarget;
+use super::lookup::{AliasKey, Directory, Lookup};
+use super::names::domain_key;
+use super::users::Entry;
+use crate::smtp::address::{ForwardPath, Mailbox};
+use crate::smtp::cursor::Cursor;
+use crate::smtp::reply::{self, Refusal};
+
+impl Directory {
+    /// Who `name` is (RFC 5321 §3.5.1): an address, a user's or alias's name, or a full name or
+    /// a word of one.
+    ///
+    /// # Errors
+    /// 550 5.1.1 where nobody is, 553 5.1.4 where several are.
+    pub fn vrfy(&self, name: &str) -> Result<Vec<String>, Refusal> {
+        if let Some(node) = self.node(name) {
+            match self.lookup(&node)? {
+                Lookup::Nobody => {}
+                Lookup::Targets(..) => return Ok(vec![self.line(&node)]),
+                Lookup::Mailbox(_) => return Ok(vec![self.line(&node)]),
+            }
+        }
+        let users = self.users.iter().flat_map(|users| users.iter());
+        let mut named = users.filter(|entry| is_called(entry, name));
+        match (named.next(), named.next()) {
+            (None, _) => Err(Refusal::client(reply::NO_SUCH_USER)),
+            (Some(_), Some(_)) => Err(Refusal::client(reply::AMBIGUOUS)),
+            (Some(entry), None) => {
+                let domain = entry.domain.unwrap_or_else(|| self.domains.name(0));
+                Ok(vec![format!("{} <{}@{domain}>", entry.name, entry.local)])
+            }
+        }
+    }
+
+    /// The members of a list (RFC 5321 §3.5.2): a line each; a mailbox is a list of itself.
+    ///
+    /// # Errors
+    /// As [`Self::vrfy`].
+    pub fn expn(&self, name: &str) -> Result<Vec<String>, Refusal> {
+        let Some(node) = self.node(name) else {
+            return self.vrfy(name);
+        };
+        let Lookup::Targets(targets, _) = self.lookup(&node)? else {
+            return self.vrfy(name);
+        };
+        let line = |target: &AliasTarget| match target {
+            AliasTarget::Remote(address) => format!("<{address}>"),
+            AliasTarget::Local(local, at) => self.line(&AliasKey {
+                local: local.clone(),
+                domain: at.unwrap_or(node.domain),
+                own: true,
+            }),
+        };
+        Ok(targets.iter().map(line).collect())
+    }
+
+    /// `Full Name <address>`, or the address alone where no name is known.
+    fn line(&self, node: &AliasKey) -> String {
+        let users = self.users.as_ref();
+        let entry = users.and_then(|users| users.find(&node.local, self.domains.key(node.domain)));
+        let address = Mailbox::new(&node.local, self.domains.name(node.domain));
+        match entry
+            .map(|entry| entry.name)
+            .filter(|name| !name.is_empty())
+        {
+            Some(name) => format!("{name} <{address}>"),
+            None => format!("<{address}>"),
+        }
+    }
+
+    fn node(&self, name: &str) -> Option<AliasKey> {
+        let name = name.trim();
+        let path = match name.starts_with('<') {
+            true => name.to_owned(),
+            false => format!("<{name}>"),
+        };
+        let mut cursor = Cursor::new(&path);
+        let parsed = ForwardPath::parse(&mut cursor).filter(|_| cursor.rest().is_empty());
+        let (local, domain) = match parsed? {
+            ForwardPath::Postmaster => ("postmaster".to_owned(), 0),
+            ForwardPath::Mailbox(mailbox) => {
+                let domain = match mailbox.domain() {
+                    Some(domain) => self.domains.find(&domain_key(domain))?,
+                    None => 0,
+                };
+                (mailbox.local().to_ascii_lowercase(), domain)
+            }
+        };
+        Some(AliasKey {
+            local,
+            domain,
+            own: false,
+        })
+    }
+}
+
+/// Whether a full name, or a word of it, is `name`.
+fn is_called(entry: &Entry<'_>, name: &str) -> bool {
+    let same = |text: &str| text.to_lowercase() == name.trim().to_lowercase();
+    !entry.name.is_empty() && (same(entry.name) || entry.name.split_whitespace().any(same))
+}
