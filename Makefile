@@ -1,4 +1,4 @@
-.PHONY: all build run test fuzz lint interop endurance bench doc clean install uninstall
+.PHONY: all build run test fuzz lint interop endurance faults powercut bench doc clean install uninstall
 PREFIX ?= /usr/local
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -26,6 +26,12 @@ interop: build
 # A thousand kills under load, a message of 1 GiB, idle memory: minutes, and not part of the tests.
 endurance: build
 	python3 tests/interop/endurance.py $(BINARY)
+# System calls that fail under the running server, and limits that it runs into. ARGS=--quick: two errnos.
+faults: build
+	python3 tests/faults/faults.py $(BINARY) $(ARGS)
+# The power goes at many moments on real file systems (root, loop devices, /dev/fuse). ARGS=--quick: a minute and a half.
+powercut: build
+	python3 tests/powercut/powercut.py $(BINARY) $(ARGS) || [ $$? = 77 ]
 # QUICK=1: under two minutes; FULL=1: the large idle and flatness figures too; BENCH_DIR=...: another disk;
 # ONLY='tmpfs, 10': the rows with these words; LOAD='sessions=4 size=65536 ...': that load (benches/given.rs);
 # WAYS=1: ways to make messages durable on that disk, without a server.

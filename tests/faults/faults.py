@@ -1,0 +1,283 @@
+#!/usr/bin/env python3
+"""System calls that fail under the running server, and limits that it runs into.
+
+`faults.py MAILSLOT [--quick]`. With strace, each call that a message costs fails once, at its first, second … n-th time
+in a thread, with each errno. Then the limits: a full tmpfs, RLIMIT_NOFILE, NPROC, FSIZE, AS. After each of them: every recipient
+of a message that had a 250 has it, once and whole; every other message is absent or whole; the next client
+is served. What this machine does not allow is said and skipped; 1 where something was wrong."""
+
+import collections
+import contextlib
+import os
+import pathlib
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+BINARY = os.path.abspath(sys.argv[1])
+QUICK = "--quick" in sys.argv
+ERRNOS = ["EIO", "ENOSPC"] if QUICK else ["EIO", "ENOSPC", "EDQUOT", "EMFILE", "EAGAIN", "ENOSYS", "ESTALE", "EINTR"]
+CALLS = """openat write writev pwrite64 fsync fdatasync link linkat rename renameat renameat2 unlink unlinkat mkdir mkdirat close
+    accept4 clone clone3 newfstatat fstat statx getdents64 fcntl flock ftruncate fchmod fchown fchownat sendto recvfrom
+    setsockopt statfs fstatfs poll mmap mprotect""".split()
+# An interrupted call that std does not repeat is no fault that a file system shows.
+BODY = "0123456789abcdef\n" * 2000
+FAILED = []
+
+
+def check(what, good, more=""):
+    if not good:
+        FAILED.append(what)
+        print(f"FAILED {what} {more}", flush=True)
+    return good
+
+
+@contextlib.contextmanager
+def served(home, *args, scheme="smtp", limits=(), uid=None):
+    """A server in `home`; its process and port."""
+
+    def before():
+        for limit, value in limits:
+            resource.setrlimit(limit, (value, value))
+        if uid:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+
+    command = [BINARY, "--listen", f"{scheme}://127.0.0.1:0", "--hostname", "mx.test", "--domain", "here.test", "--create", *args]
+    child = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, preexec_fn=before)
+    log = []
+    try:
+        for line in child.stderr:
+            log.append(line)
+            if b"listening on" in line:
+                break
+        else:
+            raise RuntimeError(f"the server ended: {b''.join(log).decode()}")
+        reader = threading.Thread(target=lambda: log.extend(child.stderr), daemon=True)
+        reader.start()
+        yield child, int(line.rsplit(b":", 1)[1])
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+
+
+def send(port, name, recipients, lmtp, content=BODY):
+    """The recipients whose copy was acknowledged; nobody where the connection ends early."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+            file = sock.makefile("rb")
+
+            def reply():
+                while (line := file.readline())[3:4] == b"-":
+                    pass
+                return line
+
+            def ask(text):
+                sock.sendall(text.encode())
+                return reply()
+
+            if not reply().startswith(b"220"):
+                return set()
+            ask(f"{'LHLO' if lmtp else 'EHLO'} client.test\r\n")
+            ask("MAIL FROM:<sender@client.test>\r\n")
+            accepted = [to for to in recipients if ask(f"RCPT TO:<{to}@here.test>\r\n").startswith(b"250")]
+            if not ask("DATA\r\n").startswith(b"354"):
+                return set()
+            sock.sendall(f"Subject: {name}\r\n\r\n{content}".replace("\n", "\r\n").replace("\r\r", "\r").encode() + b".\r\n")
+            replies = [reply() for _ in (accepted if lmtp else [0])]
+            done = replies if lmtp else replies * len(accepted)
+            return {to for to, text in zip(accepted, done) if text.startswith(b"250")}
+    except OSError:
+        return set()
+
+
+def look(what, home, acknowledged, content=BODY):
+    """What lies in new/ against what was acknowledged: name -> recipients."""
+    found = collections.Counter()
+    for path in (home / "mail").glob("here.test/*/new/*"):
+        head, _, text = path.read_text().partition("\n\n")
+        check(what, text == content, f"{path.name} is not whole")
+        found[head.rpartition("Subject: ")[2], path.parent.parent.name] += 1
+    for name, recipients in acknowledged.items():
+        for to in recipients:
+            check(what, found[name, to] == 1, f"{name} is in the mailbox of {to} {found[name, to]} times")
+    for (name, to), count in found.items():
+        check(what, count == 1, f"{name} is in the mailbox of {to} {count} times")
+
+
+@contextlib.contextmanager
+def traced(pid, *options):
+    """strace attached to all threads of a process."""
+    tracer = subprocess.Popen(["strace", "-f", "-p", str(pid), *options], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    lines = []
+    for line in tracer.stderr:
+        lines.append(line)
+        if b"attached" in line:
+            break
+    else:
+        raise RuntimeError(b"".join(lines).decode())
+    reader = threading.Thread(target=lambda: lines.extend(tracer.stderr), daemon=True)
+    reader.start()
+    try:
+        yield lines
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait()
+        reader.join()
+
+
+@contextlib.contextmanager
+def folder():
+    with tempfile.TemporaryDirectory(prefix="faults") as home:
+        yield pathlib.Path(home)
+
+
+def calls_of_a_message(lmtp):
+    """How often each call comes, at most, in one thread while a client is served."""
+    counts = collections.Counter()
+    with folder() as home:
+        (home / "mail").mkdir()
+        with served(home, scheme="lmtp" if lmtp else "smtp") as (child, port):
+            with traced(child.pid, "-e", "trace=" + ",".join(CALLS)) as lines:
+                send(port, "first", ["a", "b"], lmtp)
+    for line in lines:
+        if found := re.match(rb"(?:\[pid +(\d+)\] )?(\w+)\(", line):
+            counts[found[2].decode(), found[1]] += 1
+    most = collections.Counter()
+    for (call, _), count in counts.items():
+        most[call] = max(most[call], count)
+    return most
+
+
+def fail_each_call(lmtp):
+    tried = 0
+    for call, most in sorted(calls_of_a_message(lmtp).items()):
+        nth = sorted({1, 2, 3, most // 2 or 1, most} & set(range(1, most + 1))) if QUICK or call in ("write", "recvfrom", "sendto") else range(1, most + 1)
+        for errno in ERRNOS:
+            for number in nth:
+                fail_one(call, errno, number, lmtp)
+                tried += 1
+    print(f"ok     {tried} faults in {'lmtp' if lmtp else 'smtp'}" if not FAILED else f"       {tried} faults tried", flush=True)
+
+
+def fail_one(call, errno, number, lmtp):
+    what = f"{call} #{number} {errno} {'lmtp' if lmtp else 'smtp'}"
+    with folder() as home:
+        (home / "mail").mkdir()
+        with served(home, "--quota", "100M", scheme="lmtp" if lmtp else "smtp") as (child, port):
+            acknowledged = {}
+            with traced(child.pid, "-e", "trace=none", "-e", f"inject={call}:error={errno}:when={number}"):
+                acknowledged["faulty"] = send(port, "faulty", ["a", "b"], lmtp)
+            acknowledged["next"] = send(port, "next", ["a", "b"], lmtp)
+            check(what, acknowledged["next"] == {"a", "b"}, "the next client is not served")
+            check(what, child.poll() is None, "the server ended")
+            look(what, home, acknowledged)
+
+
+def strace_works():
+    if not shutil.which("strace"):
+        return "strace is not installed"
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        with traced(child.pid, "-e", "trace=none"):
+            return None
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        child.kill()
+        child.wait()
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+def under(what, home, count, recovers, **options):
+    """Sessions at the same time against a server that has too little of something."""
+    with served(home, **options) as (child, port):
+        acknowledged, lock = {}, threading.Lock()
+
+        def one(number):
+            done = send(port, f"m{number}", [f"u{number % 4}", "all"], False)
+            with lock:
+                acknowledged[f"m{number}"] = done
+
+        threads = [threading.Thread(target=one, args=(n,)) for n in range(count)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        check(what, child.poll() is None, "the server ended")
+        look(what, home, acknowledged)
+        if recovers:
+            recovers(home)
+        end = time.monotonic() + 20
+        while not (good := greeted(port)) and time.monotonic() < end:
+            time.sleep(0.05)  # the last connection's thread may not have ended yet
+        check(what, good, "the next client is not served")
+        if recovers:
+            acknowledged["next"] = send(port, "next", ["all"], False)
+            check(what, acknowledged["next"] == {"all"}, "no mail after the trouble has gone")
+            look(what, home, acknowledged)
+        taken = sum(bool(done) for done in acknowledged.values())
+        print(f"{'ok    ' if what not in FAILED else 'FAILED'} {what}: {taken} of {len(acknowledged)} messages taken", flush=True)
+
+
+def greeted(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+            sock.sendall(b"NOOP\r\n")
+            file = sock.makefile("rb")
+            return file.readline().startswith(b"220") and file.readline().startswith(b"250")
+    except OSError:
+        return False
+
+
+def full_tmpfs(home):
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", home], stderr=subprocess.DEVNULL).returncode != 0:
+        print("skip   full tmpfs: no mount here")
+        return
+    try:
+        (home / "mail").mkdir()
+        (home / "filler").write_bytes(bytes(100 * 1024))
+        under("full tmpfs", home, 12, lambda home: [path.unlink() for path in [home / "filler"]])
+    finally:
+        subprocess.run(["umount", "-l", home], check=True)
+
+
+def limits():
+    uid = 65534 if os.geteuid() == 0 else None
+    cases = [
+        ("RLIMIT_NOFILE 20", 40, {"limits": [(resource.RLIMIT_NOFILE, 20)]}),
+        ("RLIMIT_NOFILE 64", 40, {"limits": [(resource.RLIMIT_NOFILE, 64)]}),
+        ("RLIMIT_FSIZE 16K", 8, {"limits": [(resource.RLIMIT_FSIZE, 16 * 1024)]}),
+        ("RLIMIT_FSIZE 34000", 8, {"limits": [(resource.RLIMIT_FSIZE, 34_000)]}),
+        ("RLIMIT_NPROC 4", 40, {"limits": [(resource.RLIMIT_NPROC, 4)], "uid": uid}),
+    ] + [(f"RLIMIT_AS {size}M", 60, {"limits": [(resource.RLIMIT_AS, size << 20)]}) for size in (24, 32, 64)]
+    for what, count, options in cases:
+        with folder() as home:
+            (home / "mail").mkdir()
+            os.chmod(home, 0o777)
+            os.chmod(home / "mail", 0o777)
+            try:
+                under(what, home, count, None, **options)
+            except RuntimeError as error:
+                print(f"       {what}: does not start: {str(error).strip()}")
+    with folder() as home:
+        full_tmpfs(home)
+
+
+if __name__ == "__main__":
+    if reason := strace_works():
+        print(f"skip   failing calls: {reason}")
+    else:
+        for lmtp in (False, True):
+            fail_each_call(lmtp)
+    limits()
+    print(f"{len(FAILED)} wrong")
+    sys.exit(bool(FAILED))

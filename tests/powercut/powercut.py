@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""Cuts the power while mail flows, and looks whether everything that had its 250 is there afterwards.
+
+`powercut.py MAILSLOT [--quick] [--fs NAME] [--load NAME] [--cuts N] [--must-lose]`; root, /dev/fuse and loop devices. A file system is
+made on a loop device that sits on a disk whose writes are recorded (recorder.py). Clients note after each 250 how far
+that record was. Then the disk is made again as it was at many moments: all writes up to there, in their order; and,
+for file systems that flush the disk's cache, all writes up to the last flush and a random half of those after it. It is repaired and mounted,
+and each message whose 250 came before that moment must lie whole in new/ of every recipient, and new/ must not hold
+part of a message. A server with `--sync none` must lose messages on the same disk, or the test could not see any loss. 0: nothing lost;
+1: something; 77: not possible on this machine, with the reason."""
+
+import argparse
+import hashlib
+import os
+import pathlib
+import random
+import shutil
+import signal
+import smtplib
+import subprocess
+import sys
+import tempfile
+import threading
+
+from recorder import Recorder
+
+MIB = 1024 * 1024
+# Name, mkfs, MiB, repair before the mount, mount options, whether it flushes the disk's cache at fsync.
+FILE_SYSTEMS = [
+    ("ext4", "mkfs.ext4 -q -F", 128, None, "", True),
+    ("ext4-nojournal", "mkfs.ext4 -q -F -O ^has_journal", 128, "e2fsck -f -y", "", False),
+    ("ext2", "mkfs.ext2 -q -F", 128, "e2fsck -f -y", "", False),
+    ("xfs", "mkfs.xfs -q -f", 320, None, "", True),
+    ("btrfs", "mkfs.btrfs -q -f -M", 160, None, "", True),
+    ("f2fs", "mkfs.f2fs -q -f", 128, None, "", True),
+]
+# Name, sessions, recipients of a message as a function of session and message.
+LOADS = [
+    ("single", 4, lambda session, number: [f"s{session}"]),
+    ("recipients", 2, lambda session, number: [f"r{n}" for n in range(50)]),
+    ("shared", 20, lambda session, number: ["all"]),
+    ("first", 4, lambda session, number: [f"new{session}x{number}"]),
+]
+
+
+def run(command, *more, quiet=True):
+    return subprocess.run([*command.split(), *map(str, more)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE if quiet else None, check=False)
+
+
+def must(command, *more):
+    done = run(command, *more)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command} {more}: {done.stderr.decode().strip()}")
+
+
+class Mounted:
+    """A file system on a loop device on a file, mounted."""
+
+    def __init__(self, image, where, kind, options=""):
+        self.where = where
+        found = subprocess.run(["losetup", "--find", "--show", image], stdout=subprocess.PIPE, check=True)
+        self.device = found.stdout.decode().strip()
+        try:
+            must("mount", "-t", kind, *(["-o", options] if options else []), self.device, where)
+        except RuntimeError:
+            run("losetup --detach", self.device)
+            raise
+
+    def end(self):
+        must("umount", self.where)
+        must("losetup --detach", self.device)
+
+
+def body(name):
+    """Content that its name determines, so that a file can be seen to be whole; sizes from 0.1 to 20 KiB."""
+    seed = hashlib.sha256(name.encode()).hexdigest()
+    return "\n".join([seed] * (2 + int(seed[:2], 16) + (int(seed[2], 16) == 0) * 50)) + "\n"
+
+
+class Load:
+    """Clients that send until they are told to stop, and what was acknowledged when."""
+
+    def __init__(self, recorder, port, load, session_messages):
+        self.recorder, self.port, self.load = recorder, port, load
+        self.session_messages = session_messages
+        self.acknowledged = []  # (count of the record, name, recipients)
+
+    def session(self, session):
+        _, _, recipients = self.load
+        with smtplib.SMTP("127.0.0.1", self.port, timeout=60) as client:
+            client.ehlo("client.test")
+            for number in range(self.session_messages):
+                name = f"{session}-{number}"
+                names = recipients(session, number)
+                client.sendmail("sender@client.test", [f"{to}@here.test" for to in names], f"Subject: {name}\n\n{body(name)}")
+                self.acknowledged.append((self.recorder.count(), name, names))
+
+    def run(self):
+        threads = [threading.Thread(target=self.session, args=(n,)) for n in range(self.load[1])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def stored(mail):
+    """(mailbox, subject) of each whole message in new/, and the files that are not whole."""
+    whole, partial = set(), []
+    for path in mail.glob("here.test/*/new/*"):
+        head, _, content = path.read_bytes().decode("latin-1").partition("\n\n")
+        subject = head.rpartition("Subject: ")[2]
+        if head and content == body(subject):
+            whole.add((path.parent.parent.name, subject))
+        else:
+            partial.append(path)
+    return whole, partial
+
+
+class Case:
+    """One file system under one load, with one way to sync."""
+
+    def __init__(self, options, work, system, load, sync):
+        self.options, self.work, self.system, self.load, self.sync = options, work, system, load, sync
+        self.name = f"{system[0]} {load[0]}{' --sync none' if sync == 'none' else ''}"
+        self.kind = system[0].partition("-")[0]
+
+    def record(self):
+        """Lets mail flow; the base image, the record of writes, and the acknowledged messages."""
+        base, disk, where = self.work / "base", self.work / "disk", self.work / "mounted"
+        with open(base, "wb") as file:
+            file.truncate(self.system[2] * MIB)
+        must(self.system[1], base)
+        where.mkdir(exist_ok=True)
+        recorder = Recorder(base, disk, self.work / "log")
+        try:
+            mounted = Mounted(disk, where, self.kind, self.system[4])
+            try:
+                acknowledged = self.serve(recorder, where)
+            finally:
+                mounted.end()
+        finally:
+            log = recorder.end()
+        return base, log, acknowledged
+
+    def serve(self, recorder, where):
+        (where / "mail").mkdir()
+        os.sync()
+        command = [self.options.binary, "--listen", "smtp://127.0.0.1:0", "--domain", "here.test", "--create", "--sync", self.sync, "--maildir", "mail/%d/%u", "--max-recipients", "100"]
+        server = subprocess.Popen(command, cwd=where, stderr=subprocess.PIPE)
+        try:
+            for line in server.stderr:
+                if b"listening on" in line:
+                    break
+            else:
+                raise RuntimeError("the server ended")
+            drain = threading.Thread(target=server.stderr.read, daemon=True)
+            drain.start()
+            load = Load(recorder, int(line.rsplit(b":", 1)[1]), self.load, self.options.messages)
+            load.run()
+            return load.acknowledged
+        finally:
+            server.send_signal(signal.SIGKILL)
+            server.wait()
+
+    def moments(self, acknowledged):
+        """The numbers of writes after which the power goes: spread over the flow, and right after the last 250."""
+        first, last = min(a[0] for a in acknowledged), max(a[0] for a in acknowledged)
+        count = self.options.cuts
+        return sorted({first + (last - first) * n // count for n in range(count)} | {last})
+
+    def cut(self, base, log, acknowledged):
+        """Lost and partial messages over all moments, and how many were looked at."""
+        lost, partial, looked = [], [], 0
+        rolling, done = bytearray(open(base, "rb").read()), 0
+        random_half = random.Random(self.options.seed)
+        for moment in self.moments(acknowledged):
+            flushed = max((n for n in range(done, moment) if log[n] is None), default=None)
+            after_flush = bytearray(rolling) if self.system[5] and flushed is not None else None
+            for entry in log[done:moment]:
+                apply(rolling, entry)
+            states = [("in order", rolling)]
+            if after_flush is not None:
+                for entry in log[done:flushed]:
+                    apply(after_flush, entry)
+                for entry in log[flushed:moment]:
+                    if random_half.random() < 0.5:
+                        apply(after_flush, entry)
+                states.append(("cache lost", after_flush))
+            done = moment
+            for how, image in states:
+                whole, broken = self.look(image)
+                due = [(to, name) for count, name, names in acknowledged if count <= moment for to in names]
+                looked += len(due)
+                lost += [(moment, how, *message) for message in due if message not in whole]
+                partial += [(moment, how, path.name) for path in broken]
+        return lost, partial, looked
+
+    def look(self, image):
+        path, where = self.work / "cut", self.work / "again"
+        path.write_bytes(image)
+        where.mkdir(exist_ok=True)
+        if self.system[3]:
+            run(self.system[3], path)
+        mounted = Mounted(path, where, self.kind, self.system[4])
+        try:
+            return stored(where / "mail")
+        finally:
+            mounted.end()
+
+    def run(self):
+        lost, partial, looked = self.cut(*self.record())
+        good = bool(lost) if self.sync == "none" else not lost and not partial
+        if self.options.must_lose and self.sync != "none":
+            good = bool(lost)
+        print(f"{'ok    ' if good else 'FAILED'} {self.name}: {len(lost)} lost, {len(partial)} partial of {looked} acknowledged copies looked for at {self.options.cuts + 1} moments", flush=True)
+        for what in (lost + partial)[:3] if not good else []:
+            print(f"       {what}")
+        return good
+
+
+def apply(image, entry):
+    if entry is not None:
+        offset, data = entry
+        image[offset : offset + len(data)] = data
+
+
+def impossible():
+    """Why this machine cannot run it."""
+    if os.geteuid() != 0:
+        return "not root"
+    if not os.path.exists("/dev/fuse"):
+        return "no /dev/fuse"
+    if run("losetup --find").returncode != 0:
+        return "no loop device"
+    return None
+
+
+def usable(system):
+    kinds = [line.split()[-1] for line in open("/proc/filesystems")]
+    if system[0].partition("-")[0] not in kinds:
+        return "not in this kernel"
+    tool = system[1].split()[0]
+    return None if shutil.which(tool) else f"{tool} is not installed"
+
+
+def main():
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary", type=os.path.abspath)
+    parser.add_argument("--quick", action="store_true", help="two loads, few moments")
+    parser.add_argument("--fs", action="append", help="only this file system")
+    parser.add_argument("--load", action="append", help="only this load")
+    parser.add_argument("--cuts", type=int)
+    parser.add_argument("--messages", type=int, help="of each session")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--must-lose", action="store_true", help="for a binary that is known to lose")
+    options = parser.parse_args()
+    options.cuts = options.cuts or (4 if options.quick else 20)
+    options.messages = options.messages or (10 if options.quick else 40)
+    if reason := impossible():
+        print(f"skip   powercut: {reason}")
+        return 77
+    good = True
+    with tempfile.TemporaryDirectory(prefix="powercut", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as work:
+        for system in FILE_SYSTEMS:
+            if options.fs and system[0] not in options.fs:
+                continue
+            if reason := usable(system):
+                print(f"skip   {system[0]}: {reason}", flush=True)
+                continue
+            for load in LOADS:
+                if (options.load and load[0] not in options.load) or (options.quick and load[0] in ("recipients", "first")):
+                    continue
+                good &= Case(options, pathlib.Path(work), system, load, "full").run()
+            good &= Case(options, pathlib.Path(work), system, LOADS[0], "none").run()
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
