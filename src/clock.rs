@@ -69,6 +69,11 @@ pub fn utc_digits() -> String {
         .to_string()
 }
 
+/// The present moment in seconds since 1970.
+pub fn seconds() -> u64 {
+    since_epoch().as_secs()
+}
+
 /// The time since 1970, in whole and parts of seconds; zero where the clock stands before it.
 fn since_epoch() -> Duration {
     SystemTime::now()

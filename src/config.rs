@@ -9,6 +9,7 @@ use crate::directory::DirectorySettings;
 use crate::failure::Failure;
 use crate::net::url::{BindTo, ListenUrl, Scheme};
 use crate::options::Key;
+use crate::relay;
 use crate::settings::{Settings, Value};
 use crate::smtp::body::BareNewline;
 use crate::smtp::policy::{Policy, Service};
@@ -35,6 +36,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Whether Received names the user.
     pub auth_header: bool,
+    /// Where mail for elsewhere goes.
+    pub relay: Option<relay::Config>,
     /// Connections at once.
     pub max_connections: usize,
     /// Connections of one address at once.
@@ -59,8 +62,10 @@ impl Config {
     /// As [`Self::new`].
     pub fn with_sockets(settings: &Settings, names: &[String]) -> Result<Self, Failure> {
         let hostname = hostname(settings)?;
+        let listen = listeners(settings, names)?;
         let config = Self {
-            listen: listeners(settings, names)?,
+            relay: relay::Config::new(settings, &listen)?,
+            listen,
             directory: DirectorySettings {
                 domains: domains(settings, &hostname)?,
                 pattern: pattern(settings)?,

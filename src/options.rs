@@ -38,6 +38,13 @@ pub enum Key {
     HashPassword,
     Healthcheck,
     Sendmail,
+    Relay,
+    RelayFrom,
+    RelayAuth,
+    TlsCa,
+    Queue,
+    Retry,
+    RetryFor,
     Verbose,
     Quiet,
     Help,
@@ -190,6 +197,14 @@ pub const OPTIONS: &[Opt] = &[
         .manual("Waits for the greeting, sends EHLO or LHLO and QUIT, to URL or to the first listener. Exits with 0, or with 1 and the reason."),
     flag(Key::Sendmail, "sendmail", "be sendmail(1); must come first")
         .manual("Reads a message from standard input and hands it to the local server, as it does when it is called by the name sendmail."),
+    opt(Key::Relay, "relay", "URL", "next hop for mail for elsewhere").takes(Takes::Many)
+        .manual("Where mail for elsewhere goes: smtp://HOST (STARTTLS where offered; ?tls=require or none), submission://[USER@]HOST, submissions://[USER@]HOST, lmtp://HOST, lmtp:/PATH, or mx: for each domain's own mail servers. With ?for=DOMAIN only that domain's mail, with ?for=.DOMAIN that of its subdomains; ?connections=N for connections at once (2)."),
+    opt(Key::RelayFrom, "relay-from", "CIDR|unix", "who may relay without a login").takes(Takes::Many),
+    opt(Key::RelayAuth, "relay-auth", "FILE", "HOST[:PORT] USER PASSWORD a line"),
+    opt(Key::TlsCa, "tls-ca", "FILE", "PEM roots for next hops (the system's)"),
+    opt(Key::Queue, "queue", "DIR", "where relayed mail waits").default("queue"),
+    opt(Key::Retry, "retry", "DURATION", "first wait of a next hop; it doubles").default("5m"),
+    opt(Key::RetryFor, "retry-for", "DURATION", "when relayed mail is returned").default("5d"),
     flag(Key::Verbose, "verbose", "log more").letter("v")
         .manual("Writes the dialogue of each connection, without content and secrets."),
     flag(Key::Quiet, "quiet", "log errors only").letter("q")

@@ -8,10 +8,11 @@ use crate::directory::Directory;
 use crate::net::stream::Socket;
 use crate::net::tls::Identity;
 use crate::net::url::Scheme;
+use crate::relay::Relay;
 use crate::smtp::policy::{Policy, Service};
 use rustls::ServerConfig;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 /// What all connections share.
@@ -28,6 +29,8 @@ pub struct ServerState {
     pub auth_header: bool,
     /// Set while more than four fifths of the connections are in use.
     pub stress: AtomicBool,
+    /// Where mail for elsewhere goes, where it may.
+    pub relay: OnceLock<Arc<Relay>>,
     /// Set once the server ends.
     pub stopping: AtomicBool,
 }
@@ -65,6 +68,7 @@ impl ServerState {
             timeout,
             auth_header,
             stress: AtomicBool::new(false),
+            relay: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
     }

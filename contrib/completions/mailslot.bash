@@ -24,7 +24,14 @@ _mailslot() {
         --chroot) COMPREPLY=($(compgen -d -- "$word")); return ;;
         --config) COMPREPLY=($(compgen -f -- "$word")); return ;;
         --healthcheck) COMPREPLY=(); return ;;
+        --relay) COMPREPLY=(); return ;;
+        --relay-from) COMPREPLY=(); return ;;
+        --relay-auth) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --tls-ca) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --queue) COMPREPLY=($(compgen -d -- "$word")); return ;;
+        --retry) COMPREPLY=(); return ;;
+        --retry-for) COMPREPLY=(); return ;;
     esac
-    COMPREPLY=($(compgen -W '-l --listen --hostname -d --domain -m --maildir --create -u --users -a --aliases --recipient-delimiter --quota --max-size --max-recipients --max-connections --max-per-client --max-errors --timeout --tls-cert --tls-key --require-tls --insecure-auth --auth-sender --auth-header --vrfy --expn --sync --bare-newline --run-as --chroot --config --check --hash-password --healthcheck --sendmail -v --verbose -q --quiet --help --version' -- "$word"))
+    COMPREPLY=($(compgen -W '-l --listen --hostname -d --domain -m --maildir --create -u --users -a --aliases --recipient-delimiter --quota --max-size --max-recipients --max-connections --max-per-client --max-errors --timeout --tls-cert --tls-key --require-tls --insecure-auth --auth-sender --auth-header --vrfy --expn --sync --bare-newline --run-as --chroot --config --check --hash-password --healthcheck --sendmail --relay --relay-from --relay-auth --tls-ca --queue --retry --retry-for -v --verbose -q --quiet --help --version' -- "$word"))
 }
 complete -F _mailslot mailslot

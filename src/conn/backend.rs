@@ -4,6 +4,7 @@ use crate::auth::{Account, Accounts};
 use crate::deliver::{Store, Target};
 use crate::directory::Directory;
 use crate::encoding::base64_encode;
+use crate::relay::Relay;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::Refusal;
 use crate::smtp::session::Backend;
@@ -16,6 +17,8 @@ pub struct ServerBackend<'a> {
     pub directory: &'a Directory,
     /// The disk.
     pub store: &'a Store,
+    /// Where mail for elsewhere goes, and whether this client may send it.
+    pub relay: Option<(&'a Relay, bool)>,
 }
 
 impl Accounts for ServerBackend<'_> {
@@ -32,7 +35,13 @@ impl Backend for ServerBackend<'_> {
         to: &ForwardPath,
         size: Option<u64>,
     ) -> Result<Self::Recipient, Refusal> {
-        let targets = self.directory.resolve(to)?;
+        let targets = match self.relay {
+            None => self.directory.resolve(to)?,
+            Some((relay, open)) => {
+                let onward = |address: &str| relay.target(address);
+                self.directory.resolve_onward(to, Some(&onward), open)?
+            }
+        };
         for target in &targets {
             self.store.quota_check(target, size.unwrap_or(0))?;
         }

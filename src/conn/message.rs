@@ -1,12 +1,16 @@
 //! A message on its way in: the decoder of its content, the spool behind that, and the limits, up to the outcome. It is
 //! fed octets by whoever has them: no socket here, and no dialogue.
 
-use crate::deliver::{Delivered, Form, Spool, Store, Target, Trace};
+use crate::clock;
+use crate::deliver::{Delivered, Form, Spool, Store, Target, Trace, refusal};
+use crate::queue::{Draft, Envelope, Recipient};
+use crate::relay::Relay;
 use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots};
 use crate::smtp::params::BodyType;
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Refusal, Reply};
 use crate::smtp::session::Session;
+use std::io;
 use std::sync::Arc;
 
 /// What stands for an accepted recipient: the mailboxes its mail goes to.
@@ -128,28 +132,87 @@ impl Message {
     }
 
     /// The end of the message: it is made durable, or refused for all.
-    pub fn finish(mut self, session: &Session<Mailboxes>) -> Outcome {
+    pub fn finish(mut self, session: &Session<Mailboxes>, relay: Option<&Relay>) -> Outcome {
         let each = session.policy().service == Service::Lmtp;
         let size = self.size();
-        if let Some(refused) = self.refused() {
+        let refuse = |reply: &Reply| {
             let count = if each { recipients(session).count() } else { 1 };
-            return Outcome {
+            Outcome {
                 id: None,
-                replies: vec![refused; count],
+                replies: vec![reply.clone(); count],
                 size,
-            };
+            }
+        };
+        if let Some(refused) = self.refused() {
+            return refuse(&refused);
         }
         if let Decoder::Chunks(chunks) = &mut self.decoder {
             self.spool.decode(|out| chunks.finish(out));
         }
-        let id = Some(self.spool.id().to_owned());
-        let replies = if each {
-            let counts: Vec<usize> = recipients(session).map(<[_]>::len).collect();
-            commit_each(self.spool, &counts)
-        } else {
-            vec![answer(self.spool.commit())]
+        let id = self.spool.id().to_owned();
+        let draft = match relay
+            .and_then(|relay| self.draft(session, relay))
+            .transpose()
+        {
+            Ok(draft) => draft,
+            Err(e) => {
+                log::error!("queue id={id}: {e}");
+                return refuse(&refusal(&e).reply);
+            }
         };
+        let (replies, onward) = if each {
+            let counts: Vec<usize> = recipients(session).map(<[_]>::len).collect();
+            let outcomes = self.spool.commit_each();
+            let targets = recipients(session).flatten();
+            let queued = targets.zip(&outcomes).find(|(target, outcome)| {
+                outcome.is_ok() && relay.is_some_and(|relay| relay.is_queue(target))
+            });
+            let queued = queued.and_then(|(_, outcome)| outcome.as_ref().ok().cloned());
+            (fold(outcomes, &counts), queued)
+        } else {
+            let outcome = self.spool.commit();
+            let queued = outcome.as_ref().ok().cloned();
+            (vec![answer(outcome)], queued)
+        };
+        if let (Some(draft), Some(delivered), Some(relay)) = (draft, onward, relay) {
+            draft.keep(delivered.name());
+            relay.add(delivered.id());
+        }
+        let id = Some(id);
         Outcome { id, replies, size }
+    }
+
+    /// The envelope of the recipients elsewhere, on the disk before the message is; nothing where there are none.
+    fn draft<'a>(
+        &self,
+        session: &Session<Mailboxes>,
+        relay: &'a Relay,
+    ) -> Option<io::Result<Draft<'a>>> {
+        let transaction = session.transaction()?;
+        let created = clock::seconds();
+        let onward = recipients(session)
+            .flatten()
+            .filter(|target| relay.is_queue(target));
+        let mut envelope = Envelope {
+            from: transaction.reverse_path.as_str().to_owned(),
+            created,
+            exact: transaction.params.body == Some(BodyType::Binary),
+            smtputf8: transaction.params.smtputf8,
+            requiretls: transaction.params.requiretls,
+            ..Envelope::default()
+        };
+        for target in onward {
+            let known = |to: &Recipient| to.address == target.address;
+            if !envelope.recipients.iter().any(known) {
+                envelope.recipients.push(Recipient {
+                    address: target.address.clone(),
+                    next: created,
+                    ..Recipient::default()
+                });
+            }
+        }
+        let id = self.spool.id();
+        (!envelope.recipients.is_empty()).then(|| relay.queue().draft(id, &envelope))
     }
 
     /// Why nobody gets it.
@@ -182,8 +245,8 @@ fn answer(outcome: Result<Delivered, Refusal>) -> Reply {
 }
 
 /// LMTP (RFC 2033 §4.2): a recipient with several mailboxes has the message where all of them have it.
-fn commit_each(spool: Spool, counts: &[usize]) -> Vec<Reply> {
-    let mut outcomes = spool.commit_each().into_iter().map(answer);
+fn fold(outcomes: Vec<Result<Delivered, Refusal>>, counts: &[usize]) -> Vec<Reply> {
+    let mut outcomes = outcomes.into_iter().map(answer);
     let mut replies = Vec::with_capacity(counts.len());
     for &count in counts {
         let own: Vec<Reply> = outcomes.by_ref().take(count).collect();

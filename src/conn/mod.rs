@@ -10,6 +10,7 @@ use self::message::{Mailboxes, Message, Origin, Outcome};
 use crate::maillog;
 use crate::net::listen::Peer;
 use crate::net::stream::Stream;
+use crate::relay::Relay;
 use crate::smtp::body::Decoded;
 use crate::smtp::line::{Lines, Split};
 use crate::smtp::reply::{self, Reply};
@@ -47,6 +48,8 @@ struct Conn<'a> {
     stream: Stream,
     session: Session<Mailboxes>,
     cipher: Option<String>,
+    /// Whether the client may send mail onward without a login.
+    may_relay: bool,
     begun: Instant,
     messages: u64,
 }
@@ -95,6 +98,10 @@ impl<'a> Conn<'a> {
             stream: Stream::new(Arc::clone(&live.socket)),
             session: Session::new(policy, Channel::Clear),
             cipher: None,
+            may_relay: state
+                .relay
+                .get()
+                .is_some_and(|relay| relay.is_open_to(peer)),
             begun: Instant::now(),
             messages: 0,
         };
@@ -149,6 +156,12 @@ impl<'a> Conn<'a> {
         }
     }
 
+    /// The relay, and whether this client may use it now.
+    fn relay(&self) -> Option<(&'a Relay, bool)> {
+        let open = self.may_relay || self.session.user().is_some();
+        self.state.relay.get().map(|relay| (relay.as_ref(), open))
+    }
+
     fn who(&self) -> String {
         maillog::who(self.client, &self.session, self.cipher.as_deref())
     }
@@ -200,6 +213,7 @@ impl<'a> Conn<'a> {
                     let mut backend = ServerBackend {
                         directory: &self.snapshot.directory,
                         store: &self.state.store,
+                        relay: self.relay(),
                     };
                     let behind = self.stream.input().len() > used;
                     let wrong = self.session.wrong_logins();
@@ -363,7 +377,7 @@ impl<'a> Conn<'a> {
     /// The end of a message: one reply, or on LMTP one for each recipient.
     #[inline(never)]
     fn conclude(&mut self, message: Message, begun: Instant) -> Next {
-        let outcome = message.finish(&self.session);
+        let outcome = message.finish(&self.session, self.state.relay.get().map(Arc::as_ref));
         if outcome.replies.iter().any(|reply| !reply.is_error()) {
             self.messages += 1;
         }

@@ -104,16 +104,15 @@ impl Spool {
 
     /// The receipt for a target, asked for after its last sync only: the one place where [`Delivered`] is made.
     fn receipt(&mut self, index: usize) -> Result<Delivered, Refusal> {
-        let id = self.id.clone();
+        let (id, name) = (self.id.clone(), self.name.clone());
         let shared = Arc::clone(&self.shared);
         let place = self.place(index)?;
         place.done = true;
         if let Some(dirs) = &place.dirs {
             shared.keep(&place.target, dirs);
         }
-        Ok(Delivered {
-            id: place.renamed.as_ref().map_or(id, |(own, _)| own.clone()),
-        })
+        let (id, name) = place.renamed.clone().unwrap_or((id, name));
+        Ok(Delivered { id, name })
     }
 
     /// The targets that are mailboxes of their own.

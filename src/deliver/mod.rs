@@ -351,12 +351,18 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
     id: String,
+    name: String,
 }
 
 impl Delivered {
     /// The unique part of the file name, that client, log and file can be matched by.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The file name in `new/`.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The acknowledgement (RFC 5321 §4.2.5): with it the server has taken responsibility.

@@ -8,6 +8,9 @@ use crate::smtp::reply::{self, Refusal};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// What stands for an address elsewhere, where mail can go on to it.
+pub type Onward<'a> = &'a dyn Fn(&str) -> Option<Target>;
+
 impl Directory {
     /// The mailboxes of a forward-path, each once and at least one. Aliases come first; what
     /// they lead to that nobody has is left out as long as somebody is there.
@@ -15,6 +18,20 @@ impl Directory {
     /// # Errors
     /// 550 where there is none, 551 where the way leads elsewhere, 451 where it cannot be told.
     pub fn resolve(&self, to: &ForwardPath) -> Result<Vec<Arc<Target>>, Refusal> {
+        self.resolve_onward(to, None, false)
+    }
+
+    /// The same where mail for elsewhere can go on: aliases may always lead there, and clients may address it where `open`
+    /// says so.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn resolve_onward(
+        &self,
+        to: &ForwardPath,
+        onward: Option<Onward<'_>>,
+        open: bool,
+    ) -> Result<Vec<Arc<Target>>, Refusal> {
         let (local, domain) = match to {
             ForwardPath::Postmaster => ("postmaster".to_owned(), 0),
             ForwardPath::Mailbox(mailbox) => {
@@ -22,12 +39,18 @@ impl Directory {
                     None => Some(0),
                     Some(name) => self.domains.find_name(name),
                 };
-                let domain = domain.ok_or(Refusal::client(reply::NO_RELAY))?;
+                let Some(domain) = domain else {
+                    let target = onward
+                        .filter(|_| open)
+                        .and_then(|onward| onward(mailbox.as_str()));
+                    let target = target.ok_or(Refusal::client(reply::NO_RELAY))?;
+                    return Ok(vec![Arc::new(target)]);
+                };
                 (mailbox.local().to_ascii_lowercase(), domain)
             }
         };
         let postmaster = local == "postmaster";
-        let targets = self.expand(local, domain, to)?;
+        let targets = self.expand(local, domain, to, onward)?;
         if targets.is_empty() && postmaster {
             return Ok(vec![Arc::new(self.first_mailbox(domain)?)]);
         }
@@ -43,6 +66,7 @@ impl Directory {
         local: String,
         domain: usize,
         original: &ForwardPath,
+        onward: Option<Onward<'_>>,
     ) -> Result<Vec<Arc<Target>>, Refusal> {
         let first = AliasKey {
             local,
@@ -73,9 +97,15 @@ impl Directory {
                     }
                 }
                 // The last target is pushed first, so that the first one comes first.
-                Lookup::Targets(targets, detail) => {
-                    for target in targets.iter().rev() {
-                        let next = self.follow(&node, target, detail)?;
+                Lookup::Targets(goals, detail) => {
+                    for goal in goals.iter().rev() {
+                        if let Some(target) = elsewhere(goal, onward) {
+                            let mut target = target?;
+                            target.original = Some(original.to_string());
+                            targets.push(Arc::new(target));
+                            continue;
+                        }
+                        let next = self.follow(&node, goal, detail)?;
                         if seen.insert(next.clone()) {
                             todo.push(next);
                         }
@@ -112,5 +142,15 @@ impl Directory {
             _ => local.clone(),
         };
         Ok(AliasKey { local, domain, own })
+    }
+}
+
+/// The target of an alias that leads elsewhere, or why there is none; nothing for a local one, or where no mail goes on.
+fn elsewhere(goal: &AliasTarget, onward: Option<Onward<'_>>) -> Option<Result<Target, Refusal>> {
+    match (goal, onward) {
+        (AliasTarget::Remote(address), Some(onward)) => {
+            Some(onward(address).ok_or(Refusal::client(reply::NO_RELAY)))
+        }
+        _ => None,
     }
 }

@@ -15,5 +15,6 @@ mod tests;
 mod users;
 mod vrfy;
 
+pub use self::expand::Onward;
 pub use self::lookup::{Directory, DirectorySettings};
 pub use self::names::domain_key;

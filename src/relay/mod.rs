@@ -1,6 +1,25 @@
 //! Mail onward: which next hop takes a recipient, when it is tried, and what the sender hears of it. Without `--relay`
 //! nothing of this exists.
+//!
+//! `config` reads the options, `logins` the passwords for hops; `route` has the table of hops, `schedule` the times.
+//! `sender` has the threads, and `connect`, `content` and `attempt` what they do with a message. `settle` is what follows
+//! from the outcomes, `report` the words of a report.
 
+mod attempt;
+mod config;
+mod connect;
+mod content;
+mod link;
+mod logins;
+mod report;
 mod route;
+mod schedule;
+mod sender;
+mod settle;
 
+pub use config::Config;
+pub use logins::Logins;
+pub use report::{Action, Report, Told};
 pub use route::{Kind, Route, Routes, TlsMode};
+pub use schedule::{Hop, Patience, Schedule};
+pub use sender::{Relay, Reporter, Settings};

@@ -2,15 +2,17 @@
 //! peace. What a connection says is `conn`'s.
 
 mod admission;
+mod reports;
 
 use self::admission::{Admission, ConnLimits};
 use crate::clock;
 use crate::config::Config;
-use crate::deliver::Store;
+use crate::deliver::{Store, Sync};
 use crate::failure::Failure;
 use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
 use crate::net::url::BindTo;
+use crate::relay::{self, Relay};
 use crate::state::{ServerState, load, reload};
 use crate::sys::inherited::Socket;
 use crate::sys::notify::Notify;
@@ -41,6 +43,8 @@ const TIDY: Duration = Duration::from_secs(10);
 pub struct Server {
     /// Sockets that were passed on, in the order of their numbers.
     inherited: Vec<Socket>,
+    /// Until the relay has it.
+    relay: Option<relay::Settings>,
     config: Arc<Config>,
     state: Arc<ServerState>,
 }
@@ -52,6 +56,9 @@ impl Server {
     /// The file, the line and what is wrong (78).
     pub fn new(config: Config, inherited: Vec<Socket>) -> Result<Self, Failure> {
         let snapshot = load(&config).map_err(Failure::File)?;
+        let relay = config.relay.as_ref();
+        let relay = relay.map(|relay| relay.load(&config.policy.hostname, &config.listen));
+        let relay = relay.transpose()?;
         let open = descriptors(config.max_connections);
         let store = Store::new(&config.policy.hostname, config.sync, open);
         let state = ServerState::new(
@@ -62,6 +69,7 @@ impl Server {
         );
         Ok(Self {
             inherited,
+            relay,
             config: Arc::new(config),
             state: Arc::new(state),
         })
@@ -83,6 +91,9 @@ impl Server {
         }
         if let Some(aliases) = directory.aliases() {
             text.push_str(&format!(", with {aliases} aliases"));
+        }
+        if let Some(relay) = &self.config.relay {
+            text.push_str(&relay.describe());
         }
         if let Some((chain, _)) = &self.config.tls {
             text.push_str(&format!(
@@ -143,6 +154,7 @@ impl Server {
         };
         // Without connections nothing is opened, and a server with nothing to do sleeps.
         let mut tidy: Option<Instant> = None;
+        let relay = self.start_relay()?;
         notify.ready();
         while !self.state.stopping.load(Ordering::SeqCst) {
             let pause = tidy.map(|at| at.saturating_duration_since(Instant::now()));
@@ -161,8 +173,30 @@ impl Server {
         }
         notify.stopping();
         drop(listeners);
+        if let Some(relay) = relay {
+            relay.stop();
+        }
         admission.limits.drain();
         Ok(())
+    }
+
+    /// Opens the queue and sends what is in it.
+    fn start_relay(&mut self) -> Result<Option<Arc<Relay>>, Failure> {
+        let (Some(settings), Some(config)) = (self.relay.take(), &self.config.relay) else {
+            return Ok(None);
+        };
+        let sync = self.config.sync == Sync::Full;
+        let relay = Arc::new(Relay::open(settings, &config.dir, sync)?);
+        relay.report_by(reports::reporter(
+            &self.state,
+            &relay,
+            &self.config.policy.hostname,
+        ));
+        let _ = self.state.relay.set(Arc::clone(&relay));
+        let running = Arc::clone(&relay);
+        let thread = std::thread::Builder::new().spawn(move || running.run());
+        thread.map_err(|e| Failure::System(format!("threads: {e}")))?;
+        Ok(Some(relay))
     }
 
     fn bind(&mut self) -> Result<Listeners, Failure> {

@@ -25,6 +25,7 @@ mod memory;
 mod operation;
 mod privileges;
 mod readme;
+mod relay;
 mod sendmail;
 mod server;
 mod supervisor;

@@ -173,7 +173,7 @@ impl Memory {
     }
 
     fn finish(&mut self) {
-        let outcome = self.message.take().unwrap().finish(&self.session);
+        let outcome = self.message.take().unwrap().finish(&self.session, None);
         let (replies, next) = self.session.finish(outcome.replies);
         for reply in &replies {
             reply.render(&mut self.output);
@@ -197,6 +197,7 @@ impl Memory {
                 let mut backend = ServerBackend {
                     directory: &self.directory,
                     store: &self.store,
+                    relay: None,
                 };
                 let step = self.session.line(line, input.len() > used, &mut backend);
                 if let Some(reply) = step.reply {

@@ -1,0 +1,194 @@
+//! One message and one hop: the transactions that it takes, and an outcome for each recipient.
+
+use std::sync::Arc;
+
+use super::connect::Trouble;
+use super::content::Prepared;
+use super::link::Link;
+use super::schedule::Hop;
+use super::sender::Relay;
+use super::settle::Settled;
+use crate::client::Delivery;
+use crate::clock;
+use crate::queue::{Envelope, Recipient};
+use crate::smtp::client::{Failure, Outcome, Stage, Verdict};
+
+/// Recipients of a transaction.
+const MAX_RECIPIENTS: usize = 100;
+/// Messages sent on one connection.
+const MAX_MESSAGES: usize = 100;
+
+/// The recipients of a message at one hop.
+struct Attempt {
+    /// Those without an outcome.
+    rest: Vec<Recipient>,
+    settled: Vec<Settled>,
+}
+
+impl Attempt {
+    /// Those that the next transaction takes.
+    fn batch(&mut self, link: &Link) -> Vec<Recipient> {
+        let most = link.connection.extensions().rcpt_max;
+        let most = most.unwrap_or(MAX_RECIPIENTS).min(MAX_RECIPIENTS);
+        self.rest.drain(..self.rest.len().min(most)).collect()
+    }
+
+    /// Takes the outcomes of a transaction in. The connection comes back where it can be used again.
+    fn take_in(&mut self, batch: Vec<Recipient>, sent: Delivery, link: Link) -> Option<Link> {
+        let dsn = link.connection.extensions().dsn;
+        for (to, outcome) in batch.into_iter().zip(sent.outcomes) {
+            if outcome.verdict == Verdict::NextTransaction {
+                self.rest.push(to);
+                continue;
+            }
+            let host = link.host.clone();
+            self.settled.push(Settled {
+                to,
+                outcome,
+                host,
+                dsn,
+            });
+        }
+        let Some(failure) = sent.failure else {
+            return Some(link);
+        };
+        self.all(&failure.outcome(), &link.host);
+        None
+    }
+
+    /// Gives all the rest the same outcome.
+    fn all(&mut self, outcome: &Outcome, host: &str) {
+        let settled = self.rest.drain(..).map(|to| Settled {
+            to,
+            outcome: outcome.clone(),
+            host: host.to_owned(),
+            dsn: false,
+        });
+        self.settled.extend(settled);
+    }
+}
+
+impl Relay {
+    /// Sends one message to the recipients that go by this hop; the connection comes back where it can be used again.
+    pub(super) fn send_message(
+        &self,
+        hop: &Hop,
+        id: &Arc<str>,
+        link: Option<Link>,
+        thread: usize,
+    ) -> Option<Link> {
+        let (envelope, mut content) = match self.open_message(id) {
+            Ok(opened) => opened,
+            // It is left as it is, and holds up nothing.
+            Err(e) => {
+                log::error!("queue id={id}: {e}");
+                return link;
+            }
+        };
+        let mut attempt = Attempt {
+            rest: self.recipients(&envelope, hop),
+            settled: Vec::new(),
+        };
+        let link = self.transactions(hop, &envelope, &mut content, &mut attempt, (link, thread));
+        let silent = attempt.settled.iter().find(|one| one.is_silence());
+        let silent = silent.map(|one| one.outcome.clone());
+        let next = self.settle(hop, id, &envelope, attempt.settled, &mut content);
+        if let Some(outcome) = silent {
+            self.put_off_overdue(hop, id, &outcome);
+        }
+        if let Some(next) = next {
+            self.put_off(hop, id, next);
+        }
+        link
+    }
+
+    fn open_message(&self, id: &str) -> std::io::Result<(Envelope, Prepared)> {
+        let envelope = self.queue.read(id)?;
+        let content = Prepared::open(self.queue.content(id)?, envelope.exact)?;
+        Ok((envelope, content))
+    }
+
+    fn recipients(&self, envelope: &Envelope, hop: &Hop) -> Vec<Recipient> {
+        let own = |to: &&Recipient| self.hop(&to.address).as_ref() == Some(hop);
+        envelope.recipients.iter().filter(own).cloned().collect()
+    }
+
+    /// Transaction after transaction, until every recipient has its outcome.
+    fn transactions(
+        &self,
+        hop: &Hop,
+        envelope: &Envelope,
+        content: &mut Prepared,
+        attempt: &mut Attempt,
+        (link, thread): (Option<Link>, usize),
+    ) -> Option<Link> {
+        let mut link = link.filter(|link| link.used < MAX_MESSAGES && link.connection.is_open());
+        while !attempt.rest.is_empty() {
+            let mut open = match link.take().map_or_else(|| self.connect(hop, thread), Ok) {
+                Ok(open) => open,
+                Err(trouble) => {
+                    attempt.all(&self.no_connection(hop, trouble), "");
+                    return None;
+                }
+            };
+            let batch = attempt.batch(&open);
+            let fresh = open.used == 0;
+            open.used += 1;
+            let sent = content.send(&mut open.connection, envelope, &batch);
+            // A connection that was kept may have been closed by the other side: a fresh one tells.
+            if !fresh && !self.is_stopping() && is_unused(sent.failure.as_ref()) {
+                attempt.rest.splice(0..0, batch);
+                continue;
+            }
+            link = attempt.take_in(batch, sent, open);
+        }
+        link
+    }
+
+    /// The outcome for all recipients; where the reason is the hop's, its other mail waits, too.
+    fn no_connection(&self, hop: &Hop, trouble: Trouble) -> Outcome {
+        match trouble {
+            Trouble::Never(outcome) => outcome,
+            Trouble::Later(failure) => {
+                self.hop_failed(hop, &failure);
+                failure.outcome()
+            }
+        }
+    }
+
+    /// A hop did not answer, and was tried for one message only: of the others that wait for it, those that waited too
+    /// long are given up, and the senders of those that are late hear of it.
+    fn put_off_overdue(&self, hop: &Hop, tried: &str, outcome: &Outcome) {
+        for id in self.overdue(hop) {
+            if id.as_ref() == tried || self.is_stopping() {
+                continue;
+            }
+            let Ok((envelope, mut content)) = self.open_message(&id) else {
+                continue;
+            };
+            let patience = &self.settings.patience;
+            if envelope.delayed && !patience.is_over(envelope.created, clock::seconds()) {
+                continue;
+            }
+            let mut attempt = Attempt {
+                rest: self.recipients(&envelope, hop),
+                settled: Vec::new(),
+            };
+            attempt.all(outcome, "");
+            self.forget(hop, &id);
+            if let Some(next) = self.settle(hop, &id, &envelope, attempt.settled, &mut content) {
+                self.put_off(hop, &id, next);
+            }
+        }
+    }
+}
+
+/// Whether a kept connection was of no use at all, so that nothing was said about the message.
+fn is_unused(failure: Option<&Failure>) -> bool {
+    match failure {
+        Some(Failure::Lost(stage, _) | Failure::Refused(stage, _)) => {
+            matches!(stage, Stage::Reset | Stage::Mail | Stage::Idle)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,137 @@
+//! From a route to an open connection: which hosts, which port, which login.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::link::Link;
+use super::route::{Kind, Route, TlsMode};
+use super::schedule::Hop;
+use super::sender::Relay;
+use crate::client::{self, Connection, nonce};
+use crate::net::dial::{self, Address, Unroutable};
+use crate::smtp::client::{Failure, Outcome, Settings, Stage, Status, TlsUse, Verdict};
+
+/// Where exchangers listen.
+const SMTP_PORT: u16 = 25;
+
+/// Why there is no connection.
+pub(super) enum Trouble {
+    /// The hop cannot be used now: all its mail waits.
+    Later(Failure),
+    /// This domain takes no mail.
+    Never(Outcome),
+}
+
+impl Relay {
+    /// Opens a connection to the first host of a hop that answers.
+    pub(super) fn connect(&self, hop: &Hop, thread: usize) -> Result<Link, Trouble> {
+        let gone = || Failure::Lost(Stage::Connect, "no such hop".to_owned());
+        let route = self
+            .route(hop.route)
+            .ok_or_else(|| Trouble::Later(gone()))?;
+        let hosts = self.hosts(route, &hop.domain)?;
+        let clear = route.tls == TlsMode::Offered && self.is_clear(hop);
+        let mut failure = gone();
+        for host in hosts {
+            if self.is_stopping() {
+                break;
+            }
+            let settings = self.client_settings(route, &host.host, clear);
+            let settings = settings.map_err(|e| Trouble::Later(Failure::Auth(e)))?;
+            match Connection::open(&host, settings, &self.settings.tls, None) {
+                Ok(connection) => {
+                    self.opened(hop, thread, connection.handle());
+                    let host = host.host;
+                    return Ok(Link {
+                        connection,
+                        host,
+                        used: 0,
+                    });
+                }
+                Err(e) => failure = e,
+            }
+        }
+        Err(Trouble::Later(failure))
+    }
+
+    fn client_settings(&self, route: &Route, host: &str, clear: bool) -> Result<Settings, String> {
+        let (lmtp, login) = match &route.kind {
+            Kind::Host {
+                lmtp, port, user, ..
+            } => {
+                let login = self.settings.logins.find(host, *port, user.as_deref());
+                if let (Some(user), None) = (user, login) {
+                    return Err(format!("no password for {user} at {host} in --relay-auth"));
+                }
+                (*lmtp, login.cloned())
+            }
+            Kind::Socket(_) => (true, None),
+            Kind::Mx | Kind::Atrn(_) => (false, None),
+        };
+        Ok(Settings {
+            lmtp,
+            hostname: self.settings.hostname.clone(),
+            tls: match route.tls {
+                TlsMode::Required => TlsUse::Required,
+                TlsMode::Offered if !clear => TlsUse::Offered,
+                _ => TlsUse::Never,
+            },
+            login,
+            nonce: nonce().map_err(|e| e.to_string())?,
+        })
+    }
+
+    /// The hosts of a route, the best first.
+    fn hosts(&self, route: &Route, domain: &str) -> Result<Vec<client::Hop>, Trouble> {
+        let at = |host: &str, addresses: Vec<Address>| client::Hop {
+            addresses,
+            host: host.to_owned(),
+            implicit_tls: route.tls == TlsMode::Implicit,
+            verify: route.verifies(),
+        };
+        let tcp = |addresses: Vec<IpAddr>, port| -> Vec<Address> {
+            addresses
+                .into_iter()
+                .map(|ip| Address::Tcp(SocketAddr::new(ip, port)))
+                .collect()
+        };
+        match &route.kind {
+            Kind::Socket(path) => Ok(vec![at("localhost", vec![Address::Unix(path.clone())])]),
+            Kind::Host { host, port, .. } => match self.resolver.addresses(host) {
+                Ok(found) => Ok(vec![at(host, tcp(found, *port))]),
+                Err(e) => Err(Trouble::Later(Failure::Lost(
+                    Stage::Connect,
+                    format!("{host}: {e}"),
+                ))),
+            },
+            Kind::Mx => {
+                let own = |_: &str, addresses: &[IpAddr]| {
+                    addresses.iter().any(|&ip| self.is_own(ip, SMTP_PORT))
+                };
+                let found = dial::exchangers(&self.resolver, domain, &own).map_err(unroutable)?;
+                let hosts = found
+                    .into_iter()
+                    .map(|mx| at(&mx.host, tcp(mx.addresses, SMTP_PORT)));
+                Ok(hosts.collect())
+            }
+            Kind::Atrn(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn is_own(&self, address: IpAddr, port: u16) -> bool {
+        self.settings.own.iter().any(|(ip, at)| {
+            *at == port && ip.map_or_else(|| dial::is_own(address), |ip| ip == address)
+        })
+    }
+}
+
+fn unroutable(why: Unroutable) -> Trouble {
+    let status = match &why {
+        Unroutable::NoSuchDomain => Status::new(5, 1, 2),
+        Unroutable::NullMx => Status::new(5, 1, 10),
+        Unroutable::Loop => Status::new(5, 4, 6),
+        Unroutable::Later(text) => {
+            return Trouble::Later(Failure::Lost(Stage::Connect, text.clone()));
+        }
+    };
+    Trouble::Never(Outcome::local(Verdict::Failed, status, why.to_string()))
+}

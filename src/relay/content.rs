@@ -1,0 +1,94 @@
+//! A message's content on its way to a hop: what must be known of it before it is sent, and which of its octets are.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+
+use crate::client::{Connection, Delivery};
+use crate::queue::{Envelope, Recipient};
+use crate::smtp::client::{self as core, Content, Rcpt, Scan};
+
+/// Octets that are read at once.
+const PIECE: usize = 32 * 1024;
+
+/// A content file, and what must be known of it before it is sent.
+pub(super) struct Prepared {
+    file: File,
+    /// Octets of this host's own delivery headers, which are not sent on.
+    skip: u64,
+    content: Content,
+}
+
+impl Prepared {
+    pub(super) fn open(mut file: File, exact: bool) -> io::Result<Self> {
+        let mut scan = Scan::new(exact);
+        let mut piece = vec![0; PIECE];
+        let mut skip = None;
+        loop {
+            let octets = match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(octets) => octets,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            let read = piece.get(..octets).unwrap_or_default();
+            let own = *skip.get_or_insert_with(|| own_headers(read));
+            let from = if skip == Some(own) && scan.is_new() {
+                own
+            } else {
+                0
+            };
+            scan.feed(read.get(from..).unwrap_or_default());
+        }
+        Ok(Self {
+            file,
+            skip: skip.unwrap_or(0) as u64,
+            content: scan.finish(),
+        })
+    }
+
+    pub(super) fn send(
+        &mut self,
+        connection: &mut Connection,
+        envelope: &Envelope,
+        batch: &[Recipient],
+    ) -> Delivery {
+        let rcpt = |to: &Recipient| Rcpt {
+            path: to.address.clone(),
+            notify: to.notify.clone(),
+            orcpt: to.orcpt.clone(),
+        };
+        let envelope = core::Envelope {
+            reverse_path: envelope.from.clone(),
+            recipients: batch.iter().map(rcpt).collect(),
+            content: self.content,
+            smtputf8: envelope.smtputf8 && self.content.utf8_header,
+            requiretls: envelope.requiretls,
+            ret: envelope.ret.clone(),
+            envid: envelope.envid.clone(),
+        };
+        // Where this fails the content is not as long as announced, and the transaction is never completed.
+        let _ = self.file.seek(SeekFrom::Start(self.skip));
+        connection.deliver(envelope, &mut self.file)
+    }
+
+    /// The first octets of the message.
+    pub(super) fn start(&mut self, most: usize) -> Vec<u8> {
+        let mut octets = Vec::new();
+        let read = self.file.seek(SeekFrom::Start(self.skip));
+        let _ = read.and_then(|_| (&self.file).take(most as u64).read_to_end(&mut octets));
+        octets
+    }
+}
+
+/// Octets of the headers that final delivery adds on top: they are this host's only (RFC 5321 §4.4).
+fn own_headers(start: &[u8]) -> usize {
+    let own: [&[u8]; 3] = [b"Return-Path:", b"Delivered-To:", b"X-Original-To:"];
+    let mut length = 0;
+    for line in start.split_inclusive(|&octet| octet == b'\n') {
+        if !own.iter().any(|name| line.starts_with(name)) {
+            break;
+        }
+        length += line.len();
+    }
+    length
+}

@@ -1,0 +1,117 @@
+//! Passwords for next hops: `HOST[:PORT] USER PASSWORD` a line, in a file that nobody else may read.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::failure::FileError;
+use crate::smtp::client::Credentials;
+
+/// Who to log in as, by host.
+#[derive(Clone, Debug, Default)]
+pub struct Logins(Vec<(String, Option<u16>, Credentials)>);
+
+impl Logins {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Others may read it, or a line is not of the form.
+    pub fn load(path: &Path) -> Result<Self, FileError> {
+        let meta = std::fs::metadata(path).map_err(|e| FileError::new(path, None, e))?;
+        if meta.mode() & 0o077 != 0 {
+            let why = "holds passwords, and others than its owner may use it; chmod 600";
+            return Err(FileError::new(path, None, why));
+        }
+        let text = Zeroizing::new(FileError::read(path)?);
+        let mut all = Self::default();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let row = parse(line);
+            all.0.push(row.ok_or_else(|| {
+                FileError::new(path, Some(number + 1), "expected HOST USER PASSWORD")
+            })?);
+        }
+        Ok(all)
+    }
+
+    /// Who to log in as at a host: the first line that has the host, its port where it names one, and the user where one
+    /// is asked for.
+    pub fn find(&self, host: &str, port: u16, user: Option<&str>) -> Option<&Credentials> {
+        let fits = |(known, at, login): &&(String, Option<u16>, Credentials)| {
+            known.eq_ignore_ascii_case(host)
+                && at.is_none_or(|at| at == port)
+                && user.is_none_or(|user| user == login.user)
+        };
+        self.0.iter().find(fits).map(|(.., login)| login)
+    }
+}
+
+/// The password is the rest of the line: it may have blanks.
+fn parse(line: &str) -> Option<(String, Option<u16>, Credentials)> {
+    let (place, rest) = line.split_once([' ', '\t'])?;
+    let (user, password) = rest.trim_start().split_once([' ', '\t'])?;
+    let password = password.trim_start();
+    let bracketed = place
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'));
+    let (host, port) = match bracketed {
+        Some((address, behind)) => (address, behind.strip_prefix(':')),
+        None => match place.split_once(':') {
+            Some((host, port)) if !port.contains(':') => (host, Some(port)),
+            _ => (place, None),
+        },
+    };
+    let port = match port {
+        Some(text) => Some(text.parse().ok()?),
+        None => None,
+    };
+    let login = Credentials {
+        user: user.to_owned(),
+        password: Zeroizing::new(password.to_owned()),
+    };
+    (!host.is_empty() && !password.is_empty()).then(|| (host.to_owned(), port, login))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn logins_by_host_port_and_user() {
+        let path = std::env::temp_dir().join(format!("mailslot-logins-{}", std::process::id()));
+        let text = "# hops\nmx.example me pass word\nMX.example:465 you  p2\n\n[::1]:587 six p3\n";
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert!(
+            Logins::load(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("chmod 600")
+        );
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let all = Logins::load(&path).unwrap();
+        let found = |host, port, user| {
+            all.find(host, port, user)
+                .map(|login| login.password.as_str())
+        };
+        assert_eq!(found("MX.Example", 25, None), Some("pass word"));
+        assert_eq!(found("mx.example", 465, Some("you")), Some("p2"));
+        assert_eq!(found("mx.example", 25, Some("you")), None);
+        assert_eq!(found("::1", 587, None), Some("p3"));
+        for wrong in ["mx.example me", "mx.example", ":1 a b", "mx:x a b"] {
+            std::fs::write(&path, format!("# x\n{wrong}\n")).unwrap();
+            let said = Logins::load(&path).unwrap_err().to_string();
+            assert!(said.contains(":2: expected"), "{said}");
+            assert!(!said.contains(" me"), "{said}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,296 @@
+//! When which message goes to which hop. No clock, file or thread: times come in as seconds since 1970. A hop that does
+//! not answer is tried for one message only, and all its mail waits with it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// No wait between two tries is longer, but for its jitter.
+const LONGEST: Duration = Duration::from_secs(2 * 60 * 60);
+/// The delay notice goes out after this time, or after half of all tries.
+const DELAY_NOTICE: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// A next hop: the number of its route and, where each domain has its own, the domain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hop {
+    /// The place in [`super::Routes`].
+    pub route: usize,
+    /// The domain in ASCII, or empty.
+    pub domain: Arc<str>,
+}
+
+/// How long to go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// The wait after the first try; it doubles with each.
+    pub retry: Duration,
+    /// When to give up.
+    pub retry_for: Duration,
+}
+
+impl Patience {
+    /// The wait after so many tries; `chance` from 0 to 255 makes up to a quarter of it.
+    pub fn wait(&self, tries: u32, chance: u8) -> u64 {
+        let doubled = 1_u64
+            .checked_shl(tries.saturating_sub(1).min(32))
+            .unwrap_or(u64::MAX);
+        let wait = self.retry.as_secs().saturating_mul(doubled);
+        let wait = wait.clamp(1, LONGEST.as_secs().max(self.retry.as_secs()));
+        wait + wait * u64::from(chance) / (4 * 256)
+    }
+
+    /// Whether a message of that time is given up.
+    pub const fn is_over(&self, created: u64, now: u64) -> bool {
+        now.saturating_sub(created) >= self.retry_for.as_secs()
+    }
+
+    /// Whether its sender is told by now that it is late.
+    pub fn is_late(&self, created: u64, now: u64) -> bool {
+        let half = self.retry_for.as_secs() / 2;
+        now.saturating_sub(created) >= half.min(DELAY_NOTICE.as_secs())
+    }
+}
+
+/// The mail of one hop.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Messages by the time of their next try.
+    waiting: BTreeSet<(u64, Arc<str>)>,
+    /// Connections there are.
+    running: usize,
+    /// Failures one after the other, and when to try again.
+    failures: u32,
+    until: u64,
+    /// Whether the next try goes without TLS: the last one failed in it.
+    clear: bool,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub struct Schedule(HashMap<Hop, Lane>);
+
+impl Schedule {
+    /// A message waits for a hop until `next`.
+    pub fn add(&mut self, hop: &Hop, id: &Arc<str>, next: u64) {
+        let lane = self.0.entry(hop.clone()).or_default();
+        lane.waiting.insert((next, Arc::clone(id)));
+    }
+
+    /// A message that is due now, for a connection that runs; it is taken out.
+    pub fn take(&mut self, hop: &Hop, now: u64) -> Option<Arc<str>> {
+        let lane = self.0.get_mut(hop)?;
+        if lane.until > now {
+            return None;
+        }
+        let (next, _) = lane.waiting.first()?;
+        if *next > now {
+            return None;
+        }
+        lane.waiting.pop_first().map(|(_, id)| id)
+    }
+
+    /// A hop that wants another connection, where `most` says how many it may have; it counts from now on.
+    pub fn start(&mut self, now: u64, most: impl Fn(&Hop) -> usize) -> Option<Hop> {
+        let wanting = self.0.iter_mut().find(|(hop, lane)| {
+            let due = lane.waiting.first().is_some_and(|(next, _)| *next <= now);
+            // A hop in trouble is tried by one connection.
+            let most = if lane.failures > 0 {
+                most(hop).min(1)
+            } else {
+                most(hop)
+            };
+            due && lane.until <= now && lane.running < most
+        });
+        let (hop, lane) = wanting?;
+        lane.running += 1;
+        Some(hop.clone())
+    }
+
+    /// A connection has ended. A hop without mail and trouble is forgotten.
+    pub fn end(&mut self, hop: &Hop) {
+        if let Some(lane) = self.0.get_mut(hop) {
+            lane.running = lane.running.saturating_sub(1);
+            if lane.running == 0 && lane.waiting.is_empty() {
+                self.0.remove(hop);
+            }
+        }
+    }
+
+    /// A hop did not answer: all its mail waits. Returns until when.
+    pub fn failed(
+        &mut self,
+        hop: &Hop,
+        now: u64,
+        patience: &Patience,
+        chance: u8,
+        tls: bool,
+    ) -> u64 {
+        let lane = self.0.entry(hop.clone()).or_default();
+        lane.failures = lane.failures.saturating_add(1);
+        lane.until = now.saturating_add(patience.wait(lane.failures, chance));
+        lane.clear = tls;
+        lane.until
+    }
+
+    /// A hop has answered.
+    pub fn answered(&mut self, hop: &Hop) {
+        if let Some(lane) = self.0.get_mut(hop) {
+            (lane.failures, lane.until) = (0, 0);
+        }
+    }
+
+    /// Whether the next try of a hop goes without TLS.
+    pub fn is_clear(&self, hop: &Hop) -> bool {
+        self.0.get(hop).is_some_and(|lane| lane.clear)
+    }
+
+    /// Messages that wait for a hop.
+    pub fn waiting(&self, hop: &Hop) -> Vec<Arc<str>> {
+        let lane = self.0.get(hop);
+        let ids = lane.into_iter().flat_map(|lane| lane.waiting.iter());
+        ids.map(|(_, id)| Arc::clone(id)).collect()
+    }
+
+    /// The message does not wait for this hop any more.
+    pub fn remove(&mut self, hop: &Hop, id: &str) {
+        if let Some(lane) = self.0.get_mut(hop) {
+            lane.waiting.retain(|(_, known)| known.as_ref() != id);
+        }
+    }
+
+    /// The hops that `wanted` says are tried at once, with all that waits for them. How many messages that are.
+    pub fn hurry(&mut self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
+        let mut count = 0;
+        for (hop, lane) in &mut self.0 {
+            let (hurried, rest): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut lane.waiting)
+                .into_iter()
+                .partition(|(_, id)| wanted(hop, id));
+            lane.waiting = rest;
+            if !hurried.is_empty() {
+                lane.until = 0;
+            }
+            count += hurried.len();
+            lane.waiting
+                .extend(hurried.into_iter().map(|(_, id)| (0, id)));
+        }
+        count
+    }
+
+    /// When something is due next that no running connection will take, where `most` says how many a hop may have.
+    pub fn next(&self, most: impl Fn(&Hop) -> usize) -> Option<u64> {
+        let lanes = self.0.iter().filter(|(hop, lane)| lane.running < most(hop));
+        let times = lanes.filter_map(|(_, lane)| {
+            let (next, _) = lane.waiting.first()?;
+            let idle = lane.failures == 0 || lane.running == 0;
+            idle.then(|| (*next).max(lane.until))
+        });
+        times.min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    fn hop(domain: &str) -> Hop {
+        Hop {
+            route: 0,
+            domain: domain.into(),
+        }
+    }
+
+    fn patience() -> Patience {
+        Patience {
+            retry: Duration::from_secs(300),
+            retry_for: Duration::from_secs(5 * 86_400),
+        }
+    }
+
+    #[test]
+    fn waits_double_up_to_two_hours() {
+        let wait = |tries, chance| patience().wait(tries, chance);
+        assert_eq!(
+            [1, 2, 3, 5, 6, 99].map(|n| wait(n, 0)),
+            [300, 600, 1_200, 4_800, 7_200, 7_200]
+        );
+        assert_eq!(wait(u32::MAX, 0), 7_200);
+        assert!((370..=375).contains(&wait(1, 255)));
+        assert!(patience().is_over(10, 432_010) && !patience().is_over(10, 432_009));
+        assert!(patience().is_late(10, 14_410) && !patience().is_late(10, 14_409));
+        let brief = Patience {
+            retry_for: Duration::from_secs(600),
+            ..patience()
+        };
+        assert!(brief.is_late(10, 310) && !brief.is_late(10, 309));
+    }
+
+    #[test]
+    fn messages_by_their_time() {
+        let mut all = Schedule::default();
+        let (a, b) = (hop("a"), hop("b"));
+        all.add(&a, &"late".into(), 20);
+        all.add(&a, &"soon".into(), 10);
+        assert_eq!((all.start(5, |_| 2), all.next(|_| 2)), (None, Some(10)));
+        assert_eq!(all.start(10, |_| 2), Some(a.clone()));
+        assert_eq!(all.take(&a, 10).as_deref(), Some("soon"));
+        assert_eq!(all.take(&a, 10), None);
+        assert_eq!(
+            all.next(|_| 1),
+            None,
+            "the connection that runs looks itself"
+        );
+        assert_eq!(all.next(|_| 2), Some(20));
+        assert_eq!(all.take(&a, 20).as_deref(), Some("late"));
+        all.end(&a);
+        assert!(all.0.is_empty());
+        assert_eq!(all.take(&b, 99), None);
+    }
+
+    #[test]
+    fn a_hop_in_trouble_is_tried_for_one_message() {
+        let mut all = Schedule::default();
+        let (a, b) = (hop("a"), hop("b"));
+        for id in ["1", "2", "3"] {
+            all.add(&a, &id.into(), 0);
+        }
+        assert_eq!(all.start(0, |_| 2), Some(a.clone()));
+        let first = all.take(&a, 0).unwrap();
+        assert_eq!(all.failed(&a, 0, &patience(), 0, true), 300);
+        all.add(&a, &first, 300);
+        assert_eq!(all.take(&a, 299), None);
+        all.end(&a);
+        assert_eq!((all.start(299, |_| 2), all.next(|_| 2)), (None, Some(300)));
+        // Others go on.
+        all.add(&b, &"4".into(), 0);
+        assert_eq!(all.start(0, |_| 2), Some(b.clone()));
+        let only_a = |hop: &Hop| if hop.domain.as_ref() == "a" { 2 } else { 0 };
+        assert_eq!(all.start(300, only_a), Some(a.clone()));
+        assert!(all.is_clear(&a));
+        let second = all.start(300, only_a);
+        assert_eq!(second, None, "one connection until it answers");
+        assert_eq!(all.failed(&a, 300, &patience(), 0, false), 900);
+        all.answered(&a);
+        assert!(all.take(&a, 301).is_some());
+        assert_eq!(
+            all.start(301, |hop| if *hop == a { 2 } else { 0 }),
+            Some(a.clone())
+        );
+        assert_eq!(all.waiting(&a).len(), 2);
+        all.remove(&a, "1");
+        assert_eq!(all.waiting(&a).len(), 1);
+    }
+
+    #[test]
+    fn hurried_mail_is_due_at_once() {
+        let mut all = Schedule::default();
+        let a = hop("a");
+        all.add(&a, &"1".into(), 500);
+        all.add(&a, &"2".into(), 500);
+        all.failed(&a, 0, &patience(), 0, false);
+        assert_eq!(all.hurry(|_, id| id == "9"), 0);
+        assert_eq!(all.hurry(|_, id| id == "2"), 1);
+        assert_eq!(all.take(&a, 0).as_deref(), Some("2"));
+        assert_eq!(all.take(&a, 0), None);
+    }
+}

@@ -1,0 +1,354 @@
+//! The threads that send: one that watches the schedule, and one for each connection to a hop.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::link::Link;
+use super::logins::Logins;
+use super::route::{Kind, Route, Routes};
+use super::schedule::{Hop, Patience, Schedule};
+use crate::client::Handle;
+use crate::clock;
+use crate::deliver::Target;
+use crate::failure::Failure as Fatal;
+use crate::net::client_tls::ClientTls;
+use crate::net::dns::{Resolver, to_alabel};
+use crate::net::listen::Peer;
+use crate::queue::Queue;
+use crate::smtp::client::Failure;
+use crate::values::Networks;
+
+/// How long a connection without work is kept.
+const IDLE: Duration = Duration::from_secs(5);
+/// Stack of a connection's thread, in octets: a TLS handshake goes deep.
+const STACK: usize = 256 * 1024;
+/// How long content that is on its way may take at a stop.
+const FAREWELL: Duration = Duration::from_secs(30);
+/// The longest sleep of the thread that watches.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// Gets a report to a reverse-path, into its mailbox or into the queue. An error means that it is to be tried again.
+pub type Reporter = Box<dyn Fn(&str, &[u8]) -> Result<(), String> + Send + Sync>;
+
+/// What relaying needs to know.
+pub struct Settings {
+    /// The next hops.
+    pub routes: Routes,
+    /// Clients that may send by them without a login.
+    pub from: Networks,
+    /// Passwords for them.
+    pub logins: Logins,
+    /// How often and how long.
+    pub patience: Patience,
+    /// Own name.
+    pub hostname: String,
+    /// TLS as a client.
+    pub tls: ClientTls,
+    /// Where this host listens for SMTP: an address, or none for all, and a port.
+    pub own: Vec<(Option<IpAddr>, u16)>,
+}
+
+/// The relay: its queue, its schedule and its threads.
+pub struct Relay {
+    pub(super) settings: Settings,
+    pub(super) queue: Queue,
+    pub(super) report: OnceLock<Reporter>,
+    pub(super) resolver: Resolver,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    schedule: Schedule,
+    stopping: bool,
+    /// Threads that send.
+    running: usize,
+    /// Open connections, by the number of their thread.
+    handles: HashMap<usize, Handle>,
+    threads: usize,
+}
+
+impl Relay {
+    /// Opens the queue; everything in it goes on.
+    ///
+    /// # Errors
+    /// The queue cannot be used.
+    pub fn open(settings: Settings, dir: &Path, sync: bool) -> Result<Self, Fatal> {
+        let relay = Self {
+            queue: Queue::open(dir, sync)?,
+            settings,
+            report: OnceLock::new(),
+            resolver: Resolver::system(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        let ids = relay.queue.ids();
+        let ids = ids.map_err(|e| Fatal::System(format!("--queue: {}: {e}", dir.display())))?;
+        for id in ids {
+            relay.add(&id);
+        }
+        Ok(relay)
+    }
+
+    /// The queue.
+    pub const fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Says how reports get to their readers; once, before [`Self::run`].
+    pub fn report_by(&self, reporter: Reporter) {
+        let _ = self.report.set(reporter);
+    }
+
+    /// The hop that takes an address, where there is one.
+    pub fn hop(&self, address: &str) -> Option<Hop> {
+        let (_, domain) = address.rsplit_once('@')?;
+        let route = self.settings.routes.find(domain)?;
+        let own = matches!(self.route(route)?.kind, Kind::Mx);
+        let domain = if own {
+            to_alabel(domain)?
+        } else {
+            String::new()
+        };
+        Some(Hop {
+            route,
+            domain: domain.into(),
+        })
+    }
+
+    /// Whether a client may send by it without a login.
+    pub fn is_open_to(&self, peer: &Peer) -> bool {
+        match peer {
+            Peer::Tcp(address) => self.settings.from.contains(address.ip()),
+            Peer::Unix(_) => self.settings.from.unix,
+        }
+    }
+
+    /// What stands for a recipient elsewhere: the queue, as a mailbox of the store.
+    pub fn target(&self, address: &str) -> Option<Target> {
+        self.hop(address)?;
+        Some(Target {
+            root: self.queue.dir().into(),
+            maildir: self.queue.dir().to_owned(),
+            may_create: false,
+            folder: None,
+            address: address.to_owned(),
+            original: None,
+            quota: None,
+        })
+    }
+
+    /// Whether a target is the queue.
+    pub fn is_queue(&self, target: &Target) -> bool {
+        target.maildir == self.queue.dir()
+    }
+
+    pub(super) fn route(&self, number: usize) -> Option<&Route> {
+        self.settings.routes.all().get(number)
+    }
+
+    /// A message is in the queue: its hops are told.
+    pub fn add(&self, id: &str) {
+        let envelope = match self.queue.read(id) {
+            Ok(envelope) => envelope,
+            Err(e) => return log::error!("queue id={id}: {e}"),
+        };
+        let id: Arc<str> = id.into();
+        let mut state = self.lock();
+        for to in &envelope.recipients {
+            match self.hop(&to.address) {
+                Some(hop) => state.schedule.add(&hop, &id, to.next),
+                None => log::error!("queue id={id}: no next hop for {:?}", to.address),
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Has mail tried now: that of an id, or of a domain. How many messages wait there.
+    pub fn hurry(&self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
+        let count = self.lock().schedule.hurry(wanted);
+        self.changed.notify_all();
+        count
+    }
+
+    /// Watches the schedule until [`Self::stop`].
+    pub fn run(self: &Arc<Self>) {
+        let mut state = self.lock();
+        while !state.stopping {
+            let now = clock::seconds();
+            if let Some(hop) = state.schedule.start(now, |hop| self.most(hop)) {
+                state.running += 1;
+                state.threads = state.threads.wrapping_add(1);
+                let thread = state.threads;
+                drop(state);
+                self.spawn(hop, thread);
+                state = self.lock();
+                continue;
+            }
+            let next = state.schedule.next(|hop| self.most(hop));
+            let wait = next.map_or(LONGEST_SLEEP, |next| {
+                Duration::from_secs(next.saturating_sub(now).max(1))
+            });
+            let waited = self.changed.wait_timeout(state, wait.min(LONGEST_SLEEP));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Connections that a hop may have; mail that is fetched has none.
+    fn most(&self, hop: &Hop) -> usize {
+        match self.route(hop.route) {
+            Some(route) if !matches!(route.kind, Kind::Atrn(_)) => route.connections,
+            _ => 0,
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, hop: Hop, thread: usize) {
+        let relay = Arc::clone(self);
+        let own = hop.clone();
+        let builder = std::thread::Builder::new().stack_size(STACK);
+        if let Err(e) = builder.spawn(move || relay.send(&own, thread)) {
+            log::warn!("no thread for a next hop: {e}");
+            let mut state = self.lock();
+            state.running -= 1;
+            state
+                .schedule
+                .failed(&hop, clock::seconds(), &self.settings.patience, 0, false);
+            state.schedule.end(&hop);
+        }
+    }
+
+    /// Ends every connection but those in the middle of a message, which have half a minute.
+    pub fn stop(&self) {
+        let deadline = Instant::now() + FAREWELL;
+        let mut state = self.lock();
+        state.stopping = true;
+        self.changed.notify_all();
+        state
+            .handles
+            .values()
+            .filter(|handle| !handle.is_sending())
+            .for_each(Handle::cut);
+        while state.running > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.handles.values().for_each(Handle::cut);
+                return;
+            }
+            let waited = self
+                .changed
+                .wait_timeout(state, left.min(Duration::from_secs(1)));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            // A thread that was connecting has a handle only now.
+            state
+                .handles
+                .values()
+                .filter(|handle| !handle.is_sending())
+                .for_each(Handle::cut);
+            if state.handles.is_empty() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One connection's thread: message after message, until none is due.
+    fn send(&self, hop: &Hop, thread: usize) {
+        let mut link = None;
+        while let Some(id) = self.next_message(hop, link.is_some()) {
+            link = self.send_message(hop, &id, link.take(), thread);
+            if link.is_none() {
+                self.lock().handles.remove(&thread);
+            }
+        }
+        if let Some(Link { connection, .. }) = link {
+            connection.quit();
+        }
+        let mut state = self.lock();
+        state.handles.remove(&thread);
+        state.running = state.running.saturating_sub(1);
+        state.schedule.end(hop);
+        self.changed.notify_all();
+    }
+
+    /// The next message that is due; with an open connection it is waited for a little.
+    fn next_message(&self, hop: &Hop, open: bool) -> Option<Arc<str>> {
+        let deadline = Instant::now() + IDLE;
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            if let Some(id) = state.schedule.take(hop, clock::seconds()) {
+                return Some(id);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !open || left.is_zero() {
+                return None;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A connection to a hop is open.
+    pub(super) fn opened(&self, hop: &Hop, thread: usize, handle: Handle) {
+        let mut state = self.lock();
+        state.handles.insert(thread, handle);
+        state.schedule.answered(hop);
+    }
+
+    /// A hop did not answer: all its mail waits.
+    pub(super) fn hop_failed(&self, hop: &Hop, failure: &Failure) {
+        let now = clock::seconds();
+        let tls = matches!(failure, Failure::Tls(_));
+        let patience = &self.settings.patience;
+        let until = self
+            .lock()
+            .schedule
+            .failed(hop, now, patience, chance(), tls);
+        let route = self.route(hop.route).map_or("", |route| &route.url);
+        let (domain, wait) = (&hop.domain, until.saturating_sub(now));
+        log::warn!(
+            "relay hop={route:?} domain={domain:?} wait={wait} why={:?}",
+            failure.to_string()
+        );
+    }
+
+    /// Whether the next try of a hop goes without TLS.
+    pub(super) fn is_clear(&self, hop: &Hop) -> bool {
+        self.lock().schedule.is_clear(hop)
+    }
+
+    /// A message is tried again at that time.
+    pub(super) fn put_off(&self, hop: &Hop, id: &Arc<str>, next: u64) {
+        self.lock().schedule.add(hop, id, next);
+        self.changed.notify_all();
+    }
+
+    /// The messages that wait for a hop.
+    pub(super) fn waiting(&self, hop: &Hop) -> Vec<Arc<str>> {
+        self.lock().schedule.waiting(hop)
+    }
+
+    /// A message does not wait for a hop any more.
+    pub(super) fn forget(&self, hop: &Hop, id: &str) {
+        self.lock().schedule.remove(hop, id);
+    }
+}
+
+/// A number from 0 to 255 that nobody else has: hops must not be tried in step.
+pub(super) fn chance() -> u8 {
+    RandomState::new().hash_one(0).to_le_bytes()[0]
+}

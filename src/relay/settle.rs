@@ -1,0 +1,226 @@
+//! What follows from the outcomes of a try: recipients that are settled leave the queue, the others wait, and the sender
+//! hears of those that failed or are late. A report is on its way before the recipient it is about is forgotten.
+
+use super::content::Prepared;
+use super::report::{Action, MAX_RETURNED, Report, Told, header_of};
+use super::schedule::Hop;
+use super::sender::{Relay, chance};
+use crate::clock;
+use crate::queue::{Envelope, Recipient};
+use crate::smtp::client::{Outcome, Status, Verdict};
+
+/// A recipient after a try.
+pub(super) struct Settled {
+    pub(super) to: Recipient,
+    pub(super) outcome: Outcome,
+    /// The host that was asked.
+    pub(super) host: String,
+    /// Whether that host reports itself.
+    pub(super) dsn: bool,
+}
+
+impl Settled {
+    /// Whether the hop did not answer at all.
+    pub(super) fn is_silence(&self) -> bool {
+        self.host.is_empty() && self.outcome.verdict == Verdict::Later
+    }
+}
+
+impl Relay {
+    /// Brings the queue up to date. Returns when the message is tried again at this hop, where it is.
+    pub(super) fn settle(
+        &self,
+        hop: &Hop,
+        id: &str,
+        envelope: &Envelope,
+        settled: Vec<Settled>,
+        content: &mut Prepared,
+    ) -> Option<u64> {
+        let now = clock::seconds();
+        let patience = &self.settings.patience;
+        let over = patience.is_over(envelope.created, now);
+        let mut settled = settled;
+        for one in &mut settled {
+            if over && one.outcome.verdict == Verdict::Later {
+                give_up(&mut one.outcome);
+            }
+            log(id, envelope, one);
+        }
+        let failed = |one: &&Settled| one.outcome.verdict == Verdict::Failed;
+        let relayed = |one: &&Settled| {
+            one.outcome.verdict == Verdict::Accepted && !one.dsn && asks(&one.to, "SUCCESS")
+        };
+        let told = self.tell(
+            id,
+            envelope,
+            Action::Failed,
+            settled.iter().filter(failed),
+            content,
+        );
+        if told {
+            self.tell(
+                id,
+                envelope,
+                Action::Relayed,
+                settled.iter().filter(relayed),
+                content,
+            );
+        }
+        let late = !envelope.delayed && patience.is_late(envelope.created, now);
+        let waits = |one: &&Settled| one.outcome.verdict == Verdict::Later;
+        let delayed = late
+            && self.tell(
+                id,
+                envelope,
+                Action::Delayed,
+                settled.iter().filter(waits),
+                content,
+            );
+        let changed = self.queue.change(id, |envelope| {
+            envelope.delayed |= delayed;
+            for one in &settled {
+                let keep = one.outcome.verdict == Verdict::Later
+                    || one.outcome.verdict == Verdict::Failed && !told;
+                let known = envelope
+                    .recipients
+                    .iter_mut()
+                    .find(|to| to.address == one.to.address);
+                let Some(to) = known else { continue };
+                to.tries = to.tries.saturating_add(1);
+                to.next = now.saturating_add(patience.wait(to.tries, chance()));
+                to.last = Some(spelled(&one.outcome));
+                if !keep {
+                    envelope
+                        .recipients
+                        .retain(|to| to.address != one.to.address);
+                }
+            }
+        });
+        match changed {
+            Ok(left) => {
+                let left = left?.recipients;
+                let own = left
+                    .iter()
+                    .filter(|to| self.hop(&to.address).as_ref() == Some(hop));
+                own.map(|to| to.next).min()
+            }
+            Err(e) => {
+                log::error!("queue id={id}: {e}");
+                Some(now.saturating_add(patience.wait(1, chance())))
+            }
+        }
+    }
+
+    /// Sends a report about some recipients to those who want one. False where it has to be tried again.
+    fn tell<'a>(
+        &self,
+        id: &str,
+        envelope: &Envelope,
+        action: Action,
+        about: impl Iterator<Item = &'a Settled>,
+        content: &mut Prepared,
+    ) -> bool {
+        let wanted = |one: &&Settled| match action {
+            Action::Failed => one.to.notify.is_none() || asks(&one.to, "FAILURE"),
+            Action::Delayed => one.to.notify.is_none() || asks(&one.to, "DELAY"),
+            Action::Relayed => true,
+        };
+        let recipients: Vec<Told> = about.filter(wanted).map(told).collect();
+        let Some(report) = self
+            .report
+            .get()
+            .filter(|_| !recipients.is_empty() && !envelope.from.is_empty())
+        else {
+            return true;
+        };
+        let start = content.start(MAX_RETURNED + 1);
+        let full = action == Action::Failed && envelope.ret.as_deref() == Some("FULL");
+        let whole = full && start.len() <= MAX_RETURNED;
+        let returned = if whole { &start[..] } else { header_of(&start) };
+        let text = Report {
+            action,
+            hostname: &self.settings.hostname,
+            to: &envelope.from,
+            id: &clock::unique(),
+            date: &clock::rfc5322_now(),
+            envid: envelope.envid.as_deref(),
+            message: id,
+            recipients: &recipients,
+            returned,
+            whole,
+        };
+        match report(&envelope.from, &text.content()) {
+            Ok(()) => true,
+            Err(why) => {
+                log::error!("report id={id} to={:?}: {why}", envelope.from);
+                false
+            }
+        }
+    }
+
+    /// A hop did not answer: what waits for it too long is given up, and who sent what is late hears of it.
+    pub(super) fn overdue(&self, hop: &Hop) -> Vec<std::sync::Arc<str>> {
+        let now = clock::seconds();
+        let created = |id: &str| {
+            id.split('.')
+                .next()
+                .and_then(|seconds| seconds.parse().ok())
+        };
+        let mut ids = self.waiting(hop);
+        ids.retain(|id| {
+            let created = created(id).unwrap_or(now);
+            self.settings.patience.is_late(created, now)
+        });
+        ids
+    }
+}
+
+fn told(one: &Settled) -> Told {
+    let remote = one.outcome.remote && !one.host.is_empty();
+    Told {
+        address: one.to.address.clone(),
+        orcpt: one.to.orcpt.clone(),
+        status: one.outcome.status,
+        text: one.outcome.text.clone(),
+        remote: remote.then(|| one.host.clone()),
+    }
+}
+
+fn give_up(outcome: &mut Outcome) {
+    outcome.verdict = Verdict::Failed;
+    outcome.status = Status::new(5, 4, 7);
+    if !outcome.remote {
+        outcome.text = format!("Given up after too many tries: {}", outcome.text);
+    }
+}
+
+/// Whether NOTIFY asks for this.
+fn asks(to: &Recipient, what: &str) -> bool {
+    let words = to.notify.as_deref().unwrap_or_default();
+    words.split(',').any(|word| word.eq_ignore_ascii_case(what))
+}
+
+/// The status and the words, where those do not have it themselves.
+fn spelled(outcome: &Outcome) -> String {
+    if outcome.remote {
+        outcome.text.clone()
+    } else {
+        format!("{} {}", outcome.status, outcome.text)
+    }
+}
+
+fn log(id: &str, envelope: &Envelope, one: &Settled) {
+    let outcome = match one.outcome.verdict {
+        Verdict::Accepted => "sent",
+        Verdict::Later | Verdict::NextTransaction => "later",
+        Verdict::Failed => "failed",
+    };
+    log::info!(
+        "relay id={id} from={:?} to={:?} host={:?} outcome={outcome} status={} reply={:?}",
+        envelope.from,
+        one.to.address,
+        one.host,
+        one.outcome.status,
+        one.outcome.text
+    );
+}

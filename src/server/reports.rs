@@ -1,0 +1,104 @@
+//! How a report gets to the sender of a message: into its Maildir, or into the queue again. A report goes out from `<>`, so
+//! that nobody is told of a report that fails.
+
+use std::sync::{Arc, Weak};
+
+use crate::clock;
+use crate::deliver::{Form, Target, Trace};
+use crate::queue::{Envelope, Recipient};
+use crate::relay::{Relay, Reporter};
+use crate::smtp::address::ForwardPath;
+use crate::smtp::cursor::Cursor;
+use crate::state::ServerState;
+
+/// The way for the reports of a relay.
+pub(super) fn reporter(state: &Arc<ServerState>, relay: &Arc<Relay>, hostname: &str) -> Reporter {
+    let (state, hostname) = (Arc::clone(state), hostname.to_owned());
+    // The relay owns this: it must not own the relay in turn.
+    let relay: Weak<Relay> = Arc::downgrade(relay);
+    Box::new(move |to, content| match relay.upgrade() {
+        Some(relay) => deliver(&state, &relay, &hostname, to, content),
+        None => Err("the server ends".to_owned()),
+    })
+}
+
+/// Delivers a report. Where nobody is there to read it, it is logged and dropped.
+fn deliver(
+    state: &ServerState,
+    relay: &Relay,
+    hostname: &str,
+    to: &str,
+    content: &[u8],
+) -> Result<(), String> {
+    let spelled = format!("<{to}>");
+    let mut cursor = Cursor::new(&spelled);
+    let Some(path) = ForwardPath::parse(&mut cursor) else {
+        return dropped(to, "no address");
+    };
+    let onward = |address: &str| relay.target(address);
+    let snapshot = state.snapshot();
+    let targets = match snapshot
+        .directory
+        .resolve_onward(&path, Some(&onward), true)
+    {
+        Ok(targets) => targets,
+        Err(refusal) if refusal.reply.code() >= 500 => return dropped(to, refusal.reply.text()),
+        Err(refusal) => return Err(refusal.reply.text().to_owned()),
+    };
+    let trace = Trace {
+        reverse_path: "",
+        helo: hostname,
+        peer: "[127.0.0.1]",
+        hostname,
+        protocol: "local",
+        recipient: None,
+        user: None,
+        submission: false,
+    };
+    commit(state, relay, &trace, targets, content)
+}
+
+fn commit(
+    state: &ServerState,
+    relay: &Relay,
+    trace: &Trace<'_>,
+    targets: Vec<Arc<Target>>,
+    content: &[u8],
+) -> Result<(), String> {
+    let created = clock::seconds();
+    let onward = targets.iter().filter(|target| relay.is_queue(target));
+    let recipients: Vec<Recipient> = onward
+        .map(|target| Recipient {
+            address: target.address.clone(),
+            next: created,
+            ..Recipient::default()
+        })
+        .collect();
+    let size = u64::try_from(content.len()).ok();
+    let mut spool = state.store.begin(trace, targets, Form::Text, size);
+    let draft = match recipients.is_empty() {
+        true => None,
+        false => {
+            let envelope = Envelope {
+                created,
+                recipients,
+                ..Envelope::default()
+            };
+            let draft = relay.queue().draft(spool.id(), &envelope);
+            Some(draft.map_err(|e| e.to_string())?)
+        }
+    };
+    spool.write(content);
+    let delivered = spool.commit();
+    let delivered = delivered.map_err(|refusal| refusal.reply.text().to_owned())?;
+    if let Some(draft) = draft {
+        draft.keep(delivered.name());
+        relay.add(delivered.id());
+    }
+    Ok(())
+}
+
+fn dropped(to: &str, why: &str) -> Result<(), String> {
+    log::warn!("report dropped to={to:?}: {why}");
+    Ok(())
+}
