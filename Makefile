@@ -11,9 +11,18 @@ run: build
 	$(BINARY) --create
 test:
 	cargo test --locked
-# Random sessions for FUZZ_SECONDS, from a seed that is printed.
+# Each target of fuzz/ for FUZZ_SECONDS, with cargo-fuzz (RUSTC_BOOTSTRAP, so that a stable compiler will do); without
+# cargo-fuzz, random sessions from a seed that is printed. FUZZ_TARGETS: only these.
+FUZZ_TARGETS ?= $(notdir $(wildcard fuzz/corpus/*))
 fuzz:
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --release --locked --test it fuzz -- --nocapture
+	@if cargo fuzz --version >/dev/null 2>&1; then \
+		for target in $(FUZZ_TARGETS); do \
+			echo "$$target"; \
+			RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$${FUZZ_SECONDS:-60} -timeout=10 -print_final_stats=1 || exit 1; \
+		done; \
+	else \
+		FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --release --locked --test it fuzz::sense -- --nocapture; \
+	fi
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings

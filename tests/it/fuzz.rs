@@ -4,52 +4,11 @@
 //! FUZZ_SECONDS from a seed that it prints.
 
 use crate::dialogues::{self, Line as Scripted, Script};
-use mailslot::auth::{Account, Accounts, MECHANISMS, Stored};
-use mailslot::smtp::address::{ForwardPath, ReversePath};
-use mailslot::smtp::body::{BareNewline, Decoded, Dots};
-use mailslot::smtp::line::{Lines, Split};
-use mailslot::smtp::policy::{Policy, Service};
-use mailslot::smtp::reply::{self, Refusal, Reply};
-use mailslot::smtp::session::{Backend, Channel, Next, Session};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-struct Anybody(Arc<Stored>);
-
-impl Accounts for Anybody {
-    fn account(&mut self, login: &str) -> Account {
-        Account::Known {
-            user: login.to_owned(),
-            stored: Arc::clone(&self.0),
-        }
-    }
-}
-
-impl Backend for Anybody {
-    type Recipient = ();
-    fn recipient(&mut self, to: &ForwardPath, _: Option<u64>) -> Result<(), Refusal> {
-        // What was parsed is spelled so that it parses again to the same.
-        let spelled = format!("<{to}>");
-        let again = ForwardPath::parse(&mut mailslot::smtp::cursor::Cursor::new(&spelled));
-        assert_eq!(again.as_ref(), Some(to), "{spelled}");
-        Ok(())
-    }
-    fn room(&mut self, _: u64) -> Result<(), Refusal> {
-        Ok(())
-    }
-    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
-        Ok(vec![name.to_owned()])
-    }
-    fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
-        Ok(vec![name.to_owned(); 3])
-    }
-    fn may_send_as(&mut self, _: &str, _: &ReversePath) -> bool {
-        true
-    }
-    fn nonce(&mut self) -> String {
-        "nonce".to_owned()
-    }
-}
+#[path = "../../fuzz/src/targets/mod.rs"]
+mod targets;
 
 struct Chance(u64);
 
@@ -81,69 +40,6 @@ fn input(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
         }
     }
     octets
-}
-
-fn well_formed(reply: &Reply) {
-    let mut out = Vec::new();
-    reply.render(&mut out);
-    assert!(out.ends_with(b"\r\n"));
-    for line in out.split(|&o| o == b'\n').filter(|line| !line.is_empty()) {
-        let text = std::str::from_utf8(line)
-            .unwrap()
-            .strip_suffix('\r')
-            .unwrap();
-        assert!(
-            line.len() < 512 && !text.contains(char::is_control),
-            "{text:?}"
-        );
-    }
-}
-
-/// One session over the input, in pieces of any size.
-fn run(octets: &[u8], policy: &Arc<Policy>, chance: &mut Chance) {
-    let mut host = Anybody(Arc::new(Stored::parse("{PLAIN}secret").unwrap()));
-    let mut session = Session::new(Arc::clone(policy), Channel::Clear);
-    let mut lines = Lines::new();
-    let (mut start, mut end) = (0, 0);
-    loop {
-        let limit = |start: &[u8]| session.line_limit(start);
-        match lines.take(&octets[start..end], limit) {
-            Split::Flood => return,
-            Split::More { used } => {
-                start += used;
-                if end == octets.len() {
-                    return;
-                }
-                end += 1 + chance.below(octets.len() - end);
-            }
-            Split::Line { line, used } => {
-                let step = session.line(line, end > start + used, &mut host);
-                start += used;
-                step.reply.iter().for_each(well_formed);
-                match step.next {
-                    Next::Close | Next::StartTls => return,
-                    Next::Command => {}
-                    Next::Skip { size, .. } | Next::Chunk { size, last: false } => {
-                        start = octets
-                            .len()
-                            .min(start.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)));
-                        end = end.max(start);
-                    }
-                    Next::Data | Next::Chunk { .. } => {
-                        let mut dots = Dots::new(policy.bare_newline);
-                        match dots.feed(&octets[start..], &mut Vec::new()) {
-                            Decoded::More => return,
-                            Decoded::End { used } => start += used,
-                        }
-                        end = end.max(start);
-                        let replies = session.transaction().map_or(1, |t| t.recipients.len());
-                        let _ = session.finish(vec![reply::LOCAL_ERROR; replies]);
-                        assert!(session.transaction().is_none());
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// A11: nothing that comes over the wire stops a session from being one.
@@ -179,30 +75,31 @@ fn sense_and_nonsense() {
     });
     println!("seed {seed}");
     let mut chance = Chance(seed);
-    let services = [Service::Smtp, Service::Submission, Service::Lmtp].map(|service| {
-        Arc::new(Policy {
-            hostname: "h".into(),
-            service,
-            starttls: true,
-            mechanisms: MECHANISMS.to_vec(),
-            require_tls: false,
-            insecure_auth: true,
-            auth_sender: true,
-            vrfy: true,
-            expn: true,
-            max_size: 1_000,
-            max_recipients: 3,
-            max_errors: 1_000,
-            bare_newline: BareNewline::Reject,
-        })
-    });
     let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     for count in 0.. {
         if end.map_or(count >= 10_000, |end| Instant::now() >= end) {
             println!("{count} sessions");
             return;
         }
-        let octets = input(&corpus, &mut chance);
-        run(&octets, &services[chance.below(3)], &mut chance);
+        let mut octets = input(&corpus, &mut chance);
+        octets.insert(0, u8::try_from(chance.below(256)).unwrap());
+        targets::run("session", &octets);
+    }
+}
+
+/// A11: what the fuzz targets once took an interest in, each as it is and cut at every eighth.
+#[test]
+fn corpora() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (name, target) in targets::TARGETS {
+        let mut seen = 0;
+        for entry in std::fs::read_dir(root.join(name)).unwrap() {
+            let octets = std::fs::read(entry.unwrap().path()).unwrap();
+            for eighths in 1..=8 {
+                target(&octets[..octets.len() * eighths / 8]);
+            }
+            seen += 1;
+        }
+        assert!(seen > 0, "no corpus of {name}");
     }
 }
