@@ -5,7 +5,7 @@
 
 use crate::load::{Load, Sample, measure};
 use crate::message::Template;
-use mailslot::deliver::Together;
+use mailslot::deliver::GroupSync;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
@@ -57,7 +57,7 @@ impl Way {
 /// Writes the messages of a load into the mailbox `u0` of `dir`, as many threads as it has sessions.
 pub(crate) fn run(dir: &Path, load: &Load, template: &Template, way: Way) -> io::Result<Sample> {
     let (tmp, new) = (dir.join("u0/tmp"), dir.join("u0/new"));
-    let (files, names) = (&Together::default(), &Together::default());
+    let (files, names) = (&GroupSync::default(), &GroupSync::default());
     let mut workers = Vec::new();
     for _ in 0..load.sessions {
         let (tmp, new, mut template) = (tmp.clone(), new.clone(), template.clone());

@@ -9,11 +9,40 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::disk::{self, errno};
-use super::maildir::Dirs;
-use super::spool::{Place, Source, Spool};
-use super::{Delivered, quota, refusal};
+use super::maildir::OpenMaildir;
+use super::quota;
+use super::refusal::refusal;
+use super::spool::{Delivery, Source, Spool};
 use crate::clock;
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Refusal, Reply};
+
+/// So many names are tried: a second one is taken only where clock, process id and count all repeat.
+const ATTEMPTS: u32 = 10;
+
+/// The receipt for a message that is in `new/` and durable. Only a commit makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    id: String,
+    name: String,
+}
+
+impl Delivered {
+    /// The unique part of the file name, that client, log and file can be matched by.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The file name in `new/`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The acknowledgement (RFC 5321 §4.2.5): with it the server has taken responsibility.
+    pub fn reply(&self) -> Reply {
+        let text = ["Message accepted for delivery as ", &self.id].concat();
+        reply::reply(250, reply::Enhanced(0, 0), "").with_text(text)
+    }
+}
 
 impl Spool {
     /// Delivers to all targets or to none (SMTP).
@@ -22,7 +51,11 @@ impl Spool {
     /// The first refusal: nothing is visible then, in any `new/` or `tmp/`.
     pub fn commit(mut self) -> Result<Delivered, Refusal> {
         self.seal()?;
-        if let Some(error) = self.places.iter().find_map(|place| place.refusal.clone()) {
+        if let Some(error) = self
+            .deliveries
+            .iter()
+            .find_map(|delivery| delivery.refusal.clone())
+        {
             return Err(error);
         }
         let targets = self.distinct();
@@ -49,9 +82,12 @@ impl Spool {
     /// synced when all have their names: on a file system with a journal the first sync then serves all.
     pub fn commit_each(mut self) -> Vec<Result<Delivered, Refusal>> {
         let sealed = self.seal();
-        let mut outcomes: Vec<Result<(), Refusal>> = Vec::with_capacity(self.places.len());
-        for index in 0..self.places.len() {
-            let twin = self.places.get(index).and_then(|place| place.twin);
+        let mut outcomes: Vec<Result<(), Refusal>> = Vec::with_capacity(self.deliveries.len());
+        for index in 0..self.deliveries.len() {
+            let twin = self
+                .deliveries
+                .get(index)
+                .and_then(|delivery| delivery.twin);
             let outcome = match twin.and_then(|twin| outcomes.get(twin)) {
                 Some(same) => same.clone(),
                 None => self
@@ -62,7 +98,10 @@ impl Spool {
         }
         let mut delivered: Vec<Result<Delivered, Refusal>> = Vec::with_capacity(outcomes.len());
         for (index, outcome) in outcomes.into_iter().enumerate() {
-            let twin = self.places.get(index).and_then(|place| place.twin);
+            let twin = self
+                .deliveries
+                .get(index)
+                .and_then(|delivery| delivery.twin);
             let outcome = match twin.and_then(|twin| delivered.get(twin)) {
                 Some(same) => same.clone(),
                 None => outcome
@@ -80,9 +119,9 @@ impl Spool {
     /// What was wrong with a target already, or else with the message.
     fn own_refusal(&self, index: usize, sealed: &Result<(), Refusal>) -> Result<(), Refusal> {
         match self
-            .places
+            .deliveries
             .get(index)
-            .and_then(|place| place.refusal.clone())
+            .and_then(|delivery| delivery.refusal.clone())
         {
             Some(error) if self.error.is_none() => Err(error),
             _ => sealed.clone(),
@@ -105,20 +144,20 @@ impl Spool {
     /// The receipt for a target, asked for after its last sync only: the one place where [`Delivered`] is made.
     fn receipt(&mut self, index: usize) -> Result<Delivered, Refusal> {
         let (id, name) = (self.id.clone(), self.name.clone());
-        let shared = Arc::clone(&self.shared);
-        let place = self.place(index)?;
-        place.done = true;
-        if let Some(dirs) = &place.dirs {
-            shared.keep(&place.target, dirs);
+        let shared = Arc::clone(&self.context);
+        let delivery = self.delivery(index)?;
+        delivery.done = true;
+        if let Some(dirs) = &delivery.dirs {
+            shared.keep(&delivery.target, dirs);
         }
-        let (id, name) = place.renamed.clone().unwrap_or((id, name));
+        let (id, name) = delivery.renamed.clone().unwrap_or((id, name));
         Ok(Delivered { id, name })
     }
 
     /// The targets that are mailboxes of their own.
     fn distinct(&self) -> Vec<usize> {
-        let own = |(index, place): (usize, &Place)| place.twin.is_none().then_some(index);
-        self.places.iter().enumerate().filter_map(own).collect()
+        let own = |(index, delivery): (usize, &Delivery)| delivery.twin.is_none().then_some(index);
+        self.deliveries.iter().enumerate().filter_map(own).collect()
     }
 
     /// Takes room in every target's quota.
@@ -137,12 +176,12 @@ impl Spool {
 
     /// Takes room in one target's quota; false where it's full.
     fn reserve(&mut self, index: usize) -> Result<bool, Refusal> {
-        let Some(quota) = self.place(index)?.target.counted_quota().cloned() else {
+        let Some(quota) = self.delivery(index)?.target.counted_quota().cloned() else {
             return Ok(true);
         };
         let dirs = self.dirs(index)?;
-        let taken = quota::reserve(self.shared.disk.as_ref(), &dirs, &quota, self.size);
-        self.place(index)?.reserved = taken == Some(true);
+        let taken = quota::reserve(self.context.disk.as_ref(), &dirs, &quota, self.size);
+        self.delivery(index)?.reserved = taken == Some(true);
         Ok(taken.is_some())
     }
 
@@ -162,7 +201,7 @@ impl Spool {
     /// Has the message appear in a target's `new/`, by a link, or by moving the copy there. False where there is no copy
     /// and only that can get there.
     fn appear(&mut self, index: usize) -> Result<bool, Refusal> {
-        if self.place(index)?.staged {
+        if self.delivery(index)?.staged {
             return self.publish(index).map(|()| true);
         }
         let dirs = self.dirs(index)?;
@@ -170,7 +209,7 @@ impl Spool {
             self.choose_name(index, attempt)?;
             match self.link(index, &dirs) {
                 Ok(()) => {
-                    self.place(index)?.published = true;
+                    self.delivery(index)?.published = true;
                     return Ok(true);
                 }
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => {}
@@ -185,14 +224,14 @@ impl Spool {
     }
 
     /// Gives the message's file its name in a target's `new/`.
-    fn link(&self, index: usize, dirs: &Dirs) -> io::Result<()> {
-        let (Some(source), Some(place)) = (&self.source, self.places.get(index)) else {
+    fn link(&self, index: usize, dirs: &OpenMaildir) -> io::Result<()> {
+        let (Some(source), Some(delivery)) = (&self.source, self.deliveries.get(index)) else {
             return Err(Errno::EBADF.into());
         };
         let (disk, new, name) = (
-            self.shared.disk.as_ref(),
+            self.context.disk.as_ref(),
             disk::fd(&dirs.new),
-            place.name(&self.name),
+            delivery.name(&self.name),
         );
         match &source.named {
             Some((tmp, own)) => disk.link((disk::fd(tmp), own), (new, name)),
@@ -203,26 +242,26 @@ impl Spool {
     /// The name in a target's `new/` survives a crash from here on.
     fn make_durable(&mut self, index: usize) -> Result<(), Refusal> {
         let dirs = self.dirs(index)?;
-        let synced = dirs.syncs.sync(|| self.shared.sync(&dirs.new));
+        let synced = dirs.syncs.sync(|| self.context.sync(&dirs.new));
         synced.map_err(|e| refusal(&e))
     }
 
     /// Copies the message into a target's `tmp/`, durably: another file system, one without hard links, or one link too many.
     fn stage_copy(&mut self, index: usize) -> Result<(), Refusal> {
-        if self.place(index)?.staged {
+        if self.delivery(index)?.staged {
             return Ok(());
         }
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.context);
         let tmp = self.dirs(index)?.tmp(shared.disk.as_ref(), shared.sync)?;
         for attempt in 0..ATTEMPTS {
             self.choose_name(index, attempt)?;
             let common = self.name.clone();
-            let place = self.place(index)?;
-            let to = match shared.disk.create(disk::fd(&tmp), place.name(&common)) {
+            let delivery = self.delivery(index)?;
+            let to = match shared.disk.create(disk::fd(&tmp), delivery.name(&common)) {
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => continue,
                 other => other.map_err(|e| refusal(&e))?,
             };
-            place.staged = true;
+            delivery.staged = true;
             let Some(Source { file, .. }) = &self.source else {
                 break;
             };
@@ -236,12 +275,12 @@ impl Spool {
 
     /// Moves a staged message from `tmp/` into `new/`, over nothing that is there.
     fn publish(&mut self, index: usize) -> Result<(), Refusal> {
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.context);
         let dirs = self.dirs(index)?;
         let tmp = dirs.tmp(shared.disk.as_ref(), shared.sync)?;
         let (tmp, new) = (disk::fd(&tmp), disk::fd(&dirs.new));
         let common = self.name.clone();
-        let staged = self.place(index)?.name(&common).to_owned();
+        let staged = self.delivery(index)?.name(&common).to_owned();
         for attempt in 0..ATTEMPTS {
             let renamed = (attempt > 0).then(|| self.another_name());
             let name = renamed.as_ref().map_or(staged.as_str(), |(_, name)| name);
@@ -249,11 +288,11 @@ impl Spool {
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => {}
                 Err(e) => return Err(refusal(&e)),
                 Ok(()) => {
-                    let place = self.place(index)?;
+                    let delivery = self.delivery(index)?;
                     if renamed.is_some() {
-                        place.renamed = renamed;
+                        delivery.renamed = renamed;
                     }
-                    (place.staged, place.published) = (false, true);
+                    (delivery.staged, delivery.published) = (false, true);
                     return Ok(());
                 }
             }
@@ -264,14 +303,14 @@ impl Spool {
     /// The message's own name at the first attempt, another one where that is taken (F27).
     fn choose_name(&mut self, index: usize, attempt: u32) -> Result<(), Refusal> {
         let renamed = (attempt > 0).then(|| self.another_name());
-        self.place(index)?.renamed = renamed;
+        self.delivery(index)?.renamed = renamed;
         Ok(())
     }
 
     /// An id and the file name that goes with it.
     fn another_name(&self) -> (String, String) {
         let id = clock::unique();
-        let name = self.shared.name(&id, self.size);
+        let name = self.context.name(&id, self.size);
         (id, name)
     }
 
@@ -285,7 +324,7 @@ impl Spool {
             && errno(e) == Some(Errno::ENOENT)
             && !std::path::Path::new("/proc/self/fd").exists()
         {
-            self.shared.give_up_unnamed();
+            self.context.give_up_unnamed();
         }
     }
 }
@@ -301,6 +340,3 @@ fn needs_copy(e: &io::Error) -> bool {
     ];
     errno(e).is_some_and(|errno| reasons.contains(&errno))
 }
-
-/// So many names are tried: a second one is taken only where clock, process id and count all repeat.
-const ATTEMPTS: u32 = 10;

@@ -13,7 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use nix::errno::Errno;
 
 use super::disk::{Disk, Identity, Real};
-use super::{Form, Quota, Store, Sync, Target, Trace};
+use super::quota::Quota;
+use super::store::Store;
+use super::target::{Form, Sync, Target};
+use super::trace::Trace;
 use crate::clock;
 
 /// A directory that is removed at the end.
@@ -180,8 +183,8 @@ fn attempt(script: &Script, users: &[&str], quota: Option<Quota>, each: bool, wa
     if warm {
         let before = script.calls.swap(usize::MAX / 2, Ordering::Relaxed);
         for target in &shared {
-            let dirs = store.shared.dirs(target).unwrap();
-            store.shared.keep(target, &dirs);
+            let dirs = store.context.dirs(target).unwrap();
+            store.context.keep(target, &dirs);
         }
         script.calls.store(before, Ordering::Relaxed);
     }

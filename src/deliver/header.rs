@@ -3,7 +3,10 @@
 //! and Message-ID appended (RFC 6409 §8). At most one field name is held back; everything else passes in runs.
 //! The block ends at the first empty line, or at the first line that can't be a field: what follows is not looked at.
 
-use super::Form;
+use super::target::Form;
+
+/// The longest field name looked at, in octets: RFC 5322 §2.1.1 has no longer lines.
+const NAME_MAX: usize = 998;
 
 /// The state of the pass.
 pub(super) struct Filter {
@@ -186,9 +189,6 @@ impl Filter {
             .is_some_and(|w| w.date.is_some() || w.message_id.is_some())
     }
 }
-
-/// The longest field name looked at, in octets: RFC 5322 §2.1.1 has no longer lines.
-const NAME_MAX: usize = 998;
 
 #[cfg(test)]
 mod tests {

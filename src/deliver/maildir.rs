@@ -11,12 +11,19 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 
 use super::disk::{self, Disk, Identity, errno};
-use super::together::Together;
-use super::{Sync, Target, refusal};
+use super::group_sync::GroupSync;
+use super::refusal::refusal;
+use super::target::{Sync, Target};
 use crate::smtp::reply::{self, Refusal};
 
+/// The age at which the Maildir page allows a file in `tmp/` to be removed.
+const TMP_AGE: Duration = Duration::from_secs(36 * 60 * 60);
+
+/// So many old files are removed in one go, that memory stays bounded and the caller's delay short.
+const SWEPT_AT_ONCE: usize = 1000;
+
 /// The open directories of the place where one recipient's message goes.
-pub(super) struct Dirs {
+pub(super) struct OpenMaildir {
     /// The Maildir itself, also where the message goes to one of its folders: `maildirsize` lives here.
     pub(super) base: OwnedFd,
     /// `new/` of the inbox or folder. The unnamed file of a message is made here too: it is the same file system.
@@ -30,10 +37,10 @@ pub(super) struct Dirs {
     /// Whether it is among those that are kept open.
     pub(super) kept: AtomicBool,
     /// The syncs of `new`, one for all sessions that want one.
-    pub(super) syncs: Together,
+    pub(super) syncs: GroupSync,
 }
 
-impl Dirs {
+impl OpenMaildir {
     /// `tmp/`, made where it is missing. Only messages with a named file or a copy need it.
     pub(super) fn tmp(&self, disk: &dyn Disk, sync: Sync) -> Result<OwnedFd, Refusal> {
         let inbox = disk.open_in(disk::fd(&self.new), "..".as_ref(), false);
@@ -52,7 +59,7 @@ impl Dirs {
 ///
 /// # Errors
 /// 451 4.2.1 where the mail root is missing, 451 4.2.0 where the Maildir is or can't be used, else by [`refusal`].
-pub(super) fn open(disk: &dyn Disk, sync: Sync, target: &Target) -> Result<Dirs, Refusal> {
+pub(super) fn open(disk: &dyn Disk, sync: Sync, target: &Target) -> Result<OpenMaildir, Refusal> {
     let base = match disk.open(&target.maildir) {
         Err(e) if errno(&e) == Some(Errno::ENOENT) => make(disk, sync, target)?,
         other => other.map_err(|e| refusal(&e))?,
@@ -80,14 +87,14 @@ pub(super) fn open(disk: &dyn Disk, sync: Sync, target: &Target) -> Result<Dirs,
     }
     let identity = disk.identity_of(disk::fd(&new)).map_err(|e| refusal(&e))?;
     let as_asked = folder.is_some() == target.folder.is_some();
-    Ok(Dirs {
+    Ok(OpenMaildir {
         base,
         new,
         identity,
         path,
         as_asked,
         kept: AtomicBool::new(false),
-        syncs: Together::default(),
+        syncs: GroupSync::default(),
     })
 }
 
@@ -195,12 +202,6 @@ fn is_old(tmp: &OwnedFd, name: &OsStr, now: SystemTime) -> bool {
     now.duration_since(SystemTime::UNIX_EPOCH)
         .is_ok_and(|now| now.saturating_sub(changed) > TMP_AGE)
 }
-
-/// The age at which the Maildir page allows a file in `tmp/` to be removed.
-const TMP_AGE: Duration = Duration::from_secs(36 * 60 * 60);
-
-/// So many old files are removed in one go, that memory stays bounded and the caller's delay short.
-const SWEPT_AT_ONCE: usize = 1000;
 
 #[cfg(test)]
 mod tests {

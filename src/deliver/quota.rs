@@ -16,8 +16,20 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::disk::{self, Disk, errno};
-use super::maildir::Dirs;
+use super::maildir::OpenMaildir;
 use crate::clock;
+
+/// The file, in the Maildir itself.
+const NAME: &str = "maildirsize";
+
+/// The folder that isn't counted.
+pub(super) const TRASH: &str = ".Trash";
+
+/// A longer file is made anew.
+const LONGEST: u64 = 5120;
+
+/// At this age a file that says "full" is doubted.
+const STALE: Duration = Duration::from_secs(15 * 60);
 
 /// How much a mailbox may hold. Zero and `None` both mean: any amount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +80,7 @@ impl Quota {
 }
 
 /// Whether a message of `octets` fits. What is read wrong counts as room.
-pub(super) fn fits(disk: &dyn Disk, dirs: &Dirs, quota: &Quota, octets: u64) -> bool {
+pub(super) fn fits(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, octets: u64) -> bool {
     if quota.definition().is_empty() {
         return true;
     }
@@ -80,7 +92,12 @@ pub(super) fn fits(disk: &dyn Disk, dirs: &Dirs, quota: &Quota, octets: u64) -> 
 
 /// Takes room for a message of `octets`. `Some(true)`: taken, to be given back by [`release`] if the message fails.
 /// `Some(false)`: not written down, for trouble with the file or for want of a quota. `None`: full.
-pub(super) fn reserve(disk: &dyn Disk, dirs: &Dirs, quota: &Quota, octets: u64) -> Option<bool> {
+pub(super) fn reserve(
+    disk: &dyn Disk,
+    dirs: &OpenMaildir,
+    quota: &Quota,
+    octets: u64,
+) -> Option<bool> {
     if quota.definition().is_empty() {
         return Some(false);
     }
@@ -104,14 +121,14 @@ pub(super) fn reserve(disk: &dyn Disk, dirs: &Dirs, quota: &Quota, octets: u64) 
 }
 
 /// Gives room back.
-pub(super) fn release(disk: &dyn Disk, dirs: &Dirs, octets: u64) {
+pub(super) fn release(disk: &dyn Disk, dirs: &OpenMaildir, octets: u64) {
     if let Err(e) = append(disk, dirs, -signed(octets), -1) {
         log::warn!("quota not given back: maildirsize: {e}");
     }
 }
 
 /// Whether the file, with the line just appended, is over the quota.
-fn overrun(dirs: &Dirs, disk: &dyn Disk, quota: &Quota) -> bool {
+fn overrun(dirs: &OpenMaildir, disk: &dyn Disk, quota: &Quota) -> bool {
     load(disk, disk::fd(&dirs.base))
         .is_ok_and(|file| file.is_some_and(|file| !quota.holds(file.used)))
 }
@@ -132,7 +149,7 @@ struct File {
 }
 
 /// The check with its rules of when to count anew.
-fn enough(disk: &dyn Disk, dirs: &Dirs, quota: &Quota, octets: u64) -> io::Result<bool> {
+fn enough(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, octets: u64) -> io::Result<bool> {
     let fits = |used: Used| {
         let bytes = used.bytes.saturating_add(signed(octets));
         quota.holds(Used {
@@ -189,13 +206,13 @@ fn parse(text: &str, age: Duration) -> Option<File> {
 }
 
 /// Adds a line, in one write so that lines of several processes don't mix.
-fn append(disk: &dyn Disk, dirs: &Dirs, bytes: i64, messages: i64) -> io::Result<()> {
+fn append(disk: &dyn Disk, dirs: &OpenMaildir, bytes: i64, messages: i64) -> io::Result<()> {
     let file = disk.existing(disk::fd(&dirs.base), NAME, true)?;
     disk::write_all(disk, &file, format!("{bytes} {messages}\n").as_bytes())
 }
 
 /// Counts the whole Maildir, writes the file anew and returns the sums.
-fn recount(disk: &dyn Disk, dirs: &Dirs, quota: &Quota) -> io::Result<Used> {
+fn recount(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota) -> io::Result<Used> {
     let base = disk::fd(&dirs.base);
     let mut used = Used::default();
     count(disk, base, &mut used)?;
@@ -265,25 +282,14 @@ fn signed(octets: u64) -> i64 {
     i64::try_from(octets).unwrap_or(i64::MAX)
 }
 
-/// The file, in the Maildir itself.
-const NAME: &str = "maildirsize";
-
-/// The folder that isn't counted.
-pub(super) const TRASH: &str = ".Trash";
-
-/// A longer file is made anew.
-const LONGEST: u64 = 5120;
-
-/// At this age a file that says "full" is doubted.
-const STALE: Duration = Duration::from_secs(15 * 60);
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::super::disk::Real;
     use super::super::faults::{Scratch, target};
+    use super::super::maildir;
+    use super::super::target::Sync;
     use super::*;
-    use crate::deliver::{Sync, maildir};
     use std::fs;
     use std::path::PathBuf;
     use std::time::SystemTime;
@@ -293,7 +299,7 @@ mod tests {
         messages: Some(3),
     };
 
-    fn mailbox(scratch: &Scratch) -> (Dirs, PathBuf) {
+    fn mailbox(scratch: &Scratch) -> (OpenMaildir, PathBuf) {
         let target = target(scratch, "q");
         let dirs = maildir::open(&Real, Sync::None, &target).unwrap();
         (dirs, target.maildir.join(NAME))

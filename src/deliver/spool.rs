@@ -11,20 +11,39 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
+use super::context::Context;
 use super::disk::{self, Identity, errno};
 use super::header::Filter;
-use super::maildir::Dirs;
-use super::{Form, Shared, Target, Trace, quota, refusal};
+use super::maildir::OpenMaildir;
+use super::quota;
+use super::refusal::refusal;
+use super::target::{Form, Target};
+use super::trace::Trace;
 use crate::clock;
 use crate::smtp::reply::{self, Refusal};
 
+/// Octets gathered before a write. One read of the driver may come on top of them.
+const BUFFER: usize = 32 * 1024;
+
+/// Octets of the buffer where the client did not say how large the message is: most are smaller.
+const SMALL: usize = 8 * 1024;
+
+/// Octets that the trace headers may take of it.
+const HEADERS: usize = 1024;
+
+/// More Received fields than this are a loop: RFC 5321 §6.3.
+const RECEIVED_MAX: usize = 100;
+
+/// So many targets of a message hold their directories (two descriptors each) from their first use to the end of it.
+const KEPT_OPEN: usize = 64;
+
 /// One message between the first octet and the verdict.
 pub struct Spool {
-    pub(super) shared: Arc<Shared>,
+    pub(super) context: Arc<Context>,
     pub(super) id: String,
     /// The file name that goes with the id, once the size is known.
     pub(super) name: String,
-    pub(super) places: Vec<Place>,
+    pub(super) deliveries: Vec<Delivery>,
     /// The message's file, from the first target whose directories could be opened.
     pub(super) source: Option<Source>,
     /// The first thing that went wrong with the file or the message itself.
@@ -36,11 +55,11 @@ pub struct Spool {
 }
 
 /// One target and how far its delivery is. What is not `done` is undone when the spool is dropped.
-pub(super) struct Place {
+pub(super) struct Delivery {
     pub(super) target: Arc<Target>,
     /// An earlier target that is the same mailbox, and whose copy and outcome this one shares.
     pub(super) twin: Option<usize>,
-    pub(super) dirs: Option<Arc<Dirs>>,
+    pub(super) dirs: Option<Arc<OpenMaildir>>,
     pub(super) refusal: Option<Refusal>,
     /// Id and file name here, where the message's own were taken.
     pub(super) renamed: Option<(String, String)>,
@@ -62,7 +81,7 @@ pub(super) struct Source {
 impl Spool {
     /// Opens the file and prepares the trace headers.
     pub(super) fn begin(
-        shared: Arc<Shared>,
+        context: Arc<Context>,
         trace: &Trace<'_>,
         targets: Vec<Arc<Target>>,
         form: Form,
@@ -70,8 +89,8 @@ impl Spool {
     ) -> Self {
         let id = clock::unique();
         let date = clock::rfc5322_now();
-        let places = places(targets);
-        let mut firsts = places
+        let deliveries = deliveries(targets);
+        let mut firsts = deliveries
             .iter()
             .filter(|p| p.twin.is_none())
             .map(|p| p.target.as_ref());
@@ -83,10 +102,10 @@ impl Spool {
             .submission
             .then(|| (date, format!("<{id}@{}>", trace.hostname)));
         let mut spool = Self {
-            shared,
+            context,
             id,
             name: String::new(),
-            places,
+            deliveries,
             source: None,
             error: None,
             size: buffer.len() as u64,
@@ -153,23 +172,23 @@ impl Spool {
         if let Some(error) = self.error.clone() {
             return Err(error);
         }
-        self.name = self.shared.name(&self.id, self.size);
+        self.name = self.context.name(&self.id, self.size);
         let source = self.source.as_ref().ok_or_else(|| self.unopened())?;
         // Not tried again where it fails: the second call would say that all is well (F03).
-        self.shared.sync(&source.file).map_err(|e| refusal(&e))
+        self.context.sync(&source.file).map_err(|e| refusal(&e))
     }
 
     /// Opens a file in the first target whose directories can be opened.
     fn open(&mut self) {
-        for index in 0..self.places.len() {
+        for index in 0..self.deliveries.len() {
             match self.dirs(index).and_then(|dirs| self.create(&dirs)) {
                 Ok(source) => {
                     self.source = Some(source);
                     return;
                 }
                 Err(e) => {
-                    if let Some(place) = self.places.get_mut(index) {
-                        place.refusal = Some(e);
+                    if let Some(delivery) = self.deliveries.get_mut(index) {
+                        delivery.refusal = Some(e);
                     }
                 }
             }
@@ -177,10 +196,10 @@ impl Spool {
     }
 
     /// Makes the file, without a name where that's possible.
-    fn create(&self, dirs: &Dirs) -> Result<Source, Refusal> {
-        let disk = self.shared.disk.as_ref();
+    fn create(&self, dirs: &OpenMaildir) -> Result<Source, Refusal> {
+        let disk = self.context.disk.as_ref();
         let home = dirs.identity;
-        if !self.shared.named_only.load(Ordering::Relaxed) {
+        if !self.context.named_only.load(Ordering::Relaxed) {
             match disk.unnamed(disk::fd(&dirs.new)) {
                 Ok(file) => {
                     return Ok(Source {
@@ -198,9 +217,9 @@ impl Spool {
                 Err(e) => return Err(refusal(&e)),
             }
         }
-        let tmp = dirs.tmp(disk, self.shared.sync)?;
+        let tmp = dirs.tmp(disk, self.context.sync)?;
         // The size isn't known yet, so this is not the name it will have in new/.
-        let name = format!("{}.{}", self.id, self.shared.host);
+        let name = format!("{}.{}", self.id, self.context.host);
         let file = disk
             .create(disk::fd(&tmp), &name)
             .map_err(|e| refusal(&e))?;
@@ -213,33 +232,36 @@ impl Spool {
 
     /// A place's open directories. The first targets hold theirs; more would eat the descriptors of all sessions, and
     /// have theirs looked up again, most often among those that are kept open.
-    pub(super) fn dirs(&mut self, index: usize) -> Result<Arc<Dirs>, Refusal> {
-        let place = self
-            .places
+    pub(super) fn dirs(&mut self, index: usize) -> Result<Arc<OpenMaildir>, Refusal> {
+        let delivery = self
+            .deliveries
             .get_mut(index)
             .ok_or_else(|| Refusal::local(reply::LOCAL_ERROR))?;
-        if let Some(dirs) = &place.dirs {
+        if let Some(dirs) = &delivery.dirs {
             return Ok(Arc::clone(dirs));
         }
-        let dirs = self.shared.dirs(&place.target)?;
+        let dirs = self.context.dirs(&delivery.target)?;
         if index < KEPT_OPEN {
-            place.dirs = Some(Arc::clone(&dirs));
+            delivery.dirs = Some(Arc::clone(&dirs));
         } else {
-            self.shared.keep(&place.target, &dirs);
+            self.context.keep(&delivery.target, &dirs);
         }
         Ok(dirs)
     }
 
     /// A place by its index.
-    pub(super) fn place(&mut self, index: usize) -> Result<&mut Place, Refusal> {
-        self.places
+    pub(super) fn delivery(&mut self, index: usize) -> Result<&mut Delivery, Refusal> {
+        self.deliveries
             .get_mut(index)
             .ok_or_else(|| Refusal::local(reply::LOCAL_ERROR))
     }
 
     /// Why there is no file.
     fn unopened(&self) -> Refusal {
-        let first = self.places.iter().find_map(|place| place.refusal.clone());
+        let first = self
+            .deliveries
+            .iter()
+            .find_map(|delivery| delivery.refusal.clone());
         first.unwrap_or_else(|| Refusal::local(reply::LOCAL_ERROR))
     }
 
@@ -255,7 +277,7 @@ impl Spool {
     fn write_out(&mut self, octets: &[u8]) {
         let Some(source) = &self.source else { return };
         if self.error.is_none()
-            && let Err(e) = disk::write_all(self.shared.disk.as_ref(), &source.file, octets)
+            && let Err(e) = disk::write_all(self.context.disk.as_ref(), &source.file, octets)
         {
             self.fail(refusal(&e));
         }
@@ -275,30 +297,31 @@ impl Spool {
             ..
         }) = self.source.take()
         {
-            let _ = self.shared.disk.unlink(disk::fd(&tmp), OsStr::new(&name));
+            let _ = self.context.disk.unlink(disk::fd(&tmp), OsStr::new(&name));
         }
     }
 
     /// Takes back everything that was begun for a place: names in `new/` and `tmp/`, room in the quota.
     pub(super) fn undo(&mut self, index: usize) {
-        let Some(place) = self
-            .places
+        let Some(delivery) = self
+            .deliveries
             .get(index)
             .filter(|p| !p.done && (p.published || p.staged || p.reserved))
         else {
             return;
         };
-        let (published, staged, reserved) = (place.published, place.staged, place.reserved);
-        let name = place.name(&self.name).to_owned();
+        let (published, staged, reserved) =
+            (delivery.published, delivery.staged, delivery.reserved);
+        let name = delivery.name(&self.name).to_owned();
         if let Ok(dirs) = self.dirs(index) {
-            let disk = self.shared.disk.as_ref();
-            if staged && let Ok(tmp) = dirs.tmp(disk, self.shared.sync) {
+            let disk = self.context.disk.as_ref();
+            if staged && let Ok(tmp) = dirs.tmp(disk, self.context.sync) {
                 let _ = disk.unlink(disk::fd(&tmp), OsStr::new(&name));
             }
             if published {
                 // A reader may have it in cur/ by now: then it stays there, and the client's next try is a duplicate.
                 let _ = disk.unlink(disk::fd(&dirs.new), OsStr::new(&name));
-                let _ = self.shared.sync(&dirs.new);
+                let _ = self.context.sync(&dirs.new);
             }
             if reserved {
                 quota::release(disk, &dirs, self.size);
@@ -307,25 +330,25 @@ impl Spool {
             log::error!(
                 "undo failed id={} maildir={:?}",
                 self.id,
-                self.places.get(index).map(|p| &p.target.maildir)
+                self.deliveries.get(index).map(|p| &p.target.maildir)
             );
         }
-        if let Some(place) = self.places.get_mut(index) {
-            (place.published, place.staged, place.reserved) = (false, false, false);
+        if let Some(delivery) = self.deliveries.get_mut(index) {
+            (delivery.published, delivery.staged, delivery.reserved) = (false, false, false);
         }
     }
 }
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        for index in 0..self.places.len() {
+        for index in 0..self.deliveries.len() {
             self.undo(index);
         }
         self.drop_source();
     }
 }
 
-impl Place {
+impl Delivery {
     /// A target for which nothing was done yet.
     fn new(target: Arc<Target>, twin: Option<usize>) -> Self {
         Self {
@@ -348,10 +371,10 @@ impl Place {
 }
 
 /// The targets, of which those that are the same mailbox know of each other.
-fn places(targets: Vec<Arc<Target>>) -> Vec<Place> {
+fn deliveries(targets: Vec<Arc<Target>>) -> Vec<Delivery> {
     let twins = twins(&targets);
-    let place = |(target, twin)| Place::new(target, twin);
-    targets.into_iter().zip(twins).map(place).collect()
+    let delivery = |(target, twin)| Delivery::new(target, twin);
+    targets.into_iter().zip(twins).map(delivery).collect()
 }
 
 /// For each target the first one that is the same mailbox, where that is another one.
@@ -368,18 +391,3 @@ fn twins(targets: &[Arc<Target>]) -> Vec<Option<usize>> {
     }
     all
 }
-
-/// Octets gathered before a write. One read of the driver may come on top of them.
-const BUFFER: usize = 32 * 1024;
-
-/// Octets of the buffer where the client did not say how large the message is: most are smaller.
-const SMALL: usize = 8 * 1024;
-
-/// Octets that the trace headers may take of it.
-const HEADERS: usize = 1024;
-
-/// More Received fields than this are a loop: RFC 5321 §6.3.
-const RECEIVED_MAX: usize = 100;
-
-/// So many targets of a message hold their directories (two descriptors each) from their first use to the end of it.
-const KEPT_OPEN: usize = 64;

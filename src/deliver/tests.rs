@@ -7,15 +7,26 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+use nix::errno::Errno;
+
+use super::commit::Delivered;
 use super::faults::{Scratch, Script, files, target, trace};
-use super::*;
+use super::quota::Quota;
+use super::refusal::refusal;
+use super::spool::Spool;
+use super::store::{SWEEP_EVERY, Store};
+use super::target::{Form, Sync, Target};
+use crate::smtp::reply::{self, Refusal};
 
 fn store() -> Store {
     Store::new("mx:1", Sync::Full, OPEN)
 }
 
-/// As many descriptors as the handles of these tests may take.
+/// As many descriptors as the dirs of these tests may take.
 const OPEN: usize = 1_000;
 
 /// A spool of the usual message at a store.
@@ -237,7 +248,7 @@ fn taken_names() {
                 target
                     .maildir
                     .join("new")
-                    .join(store.shared.name(spool.id(), spool.size))
+                    .join(store.context.name(spool.id(), spool.size))
             })
             .collect();
         for (target, taken) in targets.iter().zip(&taken) {
@@ -334,8 +345,8 @@ fn room_and_sweep() {
         .set_modified(old)
         .unwrap();
     store
-        .shared
-        .handles
+        .context
+        .dirs
         .close_idle(Instant::now() + 2 * SWEEP_EVERY);
     begin(&store, std::slice::from_ref(&target))
         .commit()
@@ -396,5 +407,5 @@ fn kept_directories_are_few() {
     assert!(open.is_err() || matches!(open, Ok(2..=64)), "{open:?}");
     assert!(store.close_idle(), "lately used");
     let later = Instant::now() + Duration::from_secs(11);
-    assert!(!store.shared.handles.close_idle(later));
+    assert!(!store.context.dirs.close_idle(later));
 }

@@ -1,7 +1,13 @@
 //! The trace headers that stand before a delivered message (RFC 5321 §4.4): Return-Path, Delivered-To, X-Original-To
 //! and Received. What the network said is cleaned here: none of it can end a line or close a comment.
 
-use super::{Form, Target};
+use super::target::{Form, Target};
+
+/// The longest path shown, in characters; a command line allows more, a header line of 998 octets doesn't.
+const PATH_MAX: usize = 900;
+
+/// The longest host name shown, in characters: RFC 5321 §4.5.3.1.2.
+const NAME_MAX: usize = 255;
 
 /// What is known of a message's way here when its first octet arrives.
 #[derive(Clone, Copy, Debug)]
@@ -109,12 +115,6 @@ fn push_plain(header: &mut String, text: &str, most: usize, plain: impl Fn(char)
     let shown = text.chars().take(most);
     header.extend(shown.map(|c| if plain(c) { c } else { '?' }));
 }
-
-/// The longest path shown, in characters; a command line allows more, a header line of 998 octets doesn't.
-const PATH_MAX: usize = 900;
-
-/// The longest host name shown, in characters: RFC 5321 §4.5.3.1.2.
-const NAME_MAX: usize = 255;
 
 #[cfg(test)]
 mod tests {

@@ -30,7 +30,7 @@ const EDGES: &[(&str, &str)] = &[
 /// What is pure, and the words of what it must not do.
 const PURE: &[&str] = &["auth", "encoding", "options", "smtp", "values"];
 /// Folders that are being rearranged.
-const MOVING: &[&str] = &["auth/", "deliver/", "directory/", "smtp/"];
+const MOVING: &[&str] = &["auth/", "directory/", "smtp/"];
 const IMPURE: &[&str] = &[
     "std::fs",
     "std::net::Tcp",

@@ -14,11 +14,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 
 use super::disk::errno;
-use super::lock;
+use super::lock::lock;
 
 /// The syncs of one directory.
 #[derive(Default)]
-pub struct Together {
+pub struct GroupSync {
     state: Mutex<State>,
     over: Condvar,
 }
@@ -33,7 +33,7 @@ struct State {
     failed: Option<(u64, Errno)>,
 }
 
-impl Together {
+impl GroupSync {
     /// Calls `sync`, or waits for a call by somebody else that begins after this one.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Together {
 
 /// A sync under way: it ends for those who wait also where it panics.
 struct Turn<'a> {
-    syncs: &'a Together,
+    syncs: &'a GroupSync,
     failed: Option<Errno>,
 }
 
@@ -102,7 +102,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, mpsc};
 
-    fn waiting(syncs: &Together, count: usize) {
+    fn waiting(syncs: &GroupSync, count: usize) {
         while lock(&syncs.state).waiting != count {
             std::thread::yield_now();
         }
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn one_more_sync_serves_all_who_wait() {
         for fault in [None, Some(Errno::EIO)] {
-            let syncs = Arc::new(Together::default());
+            let syncs = Arc::new(GroupSync::default());
             let calls = Arc::new(AtomicUsize::new(0));
             let (open, gate) = mpsc::channel::<()>();
             let first = {
@@ -153,7 +153,7 @@ mod tests {
     /// Whoever returns was served by a sync that began after the call, and nobody waits for ever.
     #[test]
     fn a_sync_serves_only_those_before_it() {
-        let syncs = Together::default();
+        let syncs = GroupSync::default();
         let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_panic_keeps_nobody_waiting() {
-        let syncs = Together::default();
+        let syncs = GroupSync::default();
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             syncs.sync(|| std::panic::resume_unwind(Box::new(())))
         }));

@@ -15,23 +15,36 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
-use super::maildir::Dirs;
-use super::{Target, lock};
+use super::lock::lock;
+use super::maildir::OpenMaildir;
+use super::target::Target;
+
+/// So many parts.
+const SHARDS: usize = 16;
+
+/// Descriptors of a kept mailbox.
+pub(super) const DESCRIPTORS: usize = 2;
+
+/// Directories that were not used for so long are closed.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// So long directories stay open at the most, so that their `tmp/` is swept again.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Open directories by the path of the inbox or folder.
-pub(super) struct Handles {
+pub(super) struct DirCache {
     shards: [Mutex<HashMap<OsString, Kept>>; SHARDS],
     /// So many are kept in each part.
     most: usize,
 }
 
 struct Kept {
-    dirs: Arc<Dirs>,
+    dirs: Arc<OpenMaildir>,
     opened: Instant,
     used: Instant,
 }
 
-impl Handles {
+impl DirCache {
     /// Keeps up to about `most` mailboxes open, each of which is [`DESCRIPTORS`] descriptors.
     pub(super) fn new(most: usize) -> Self {
         Self {
@@ -41,7 +54,7 @@ impl Handles {
     }
 
     /// The directories of a target, where they are open and still what their path leads to.
-    pub(super) fn get(&self, disk: &dyn Disk, target: &Target) -> Option<Arc<Dirs>> {
+    pub(super) fn get(&self, disk: &dyn Disk, target: &Target) -> Option<Arc<OpenMaildir>> {
         let key = key(target);
         let dirs = {
             let mut shard = self.shard(&key);
@@ -57,7 +70,7 @@ impl Handles {
     }
 
     /// Keeps directories that were just opened, in the place of those that were not used for longest.
-    pub(super) fn keep(&self, target: &Target, dirs: &Arc<Dirs>) {
+    pub(super) fn keep(&self, target: &Target, dirs: &Arc<OpenMaildir>) {
         if self.most == 0 {
             return;
         }
@@ -111,15 +124,3 @@ fn key(target: &Target) -> Cow<'_, OsStr> {
         Some(folder) => Cow::Owned(target.maildir.join(folder).into_os_string()),
     }
 }
-
-/// So many parts.
-const SHARDS: usize = 16;
-
-/// Descriptors of a kept mailbox.
-pub(super) const DESCRIPTORS: usize = 2;
-
-/// Directories that were not used for so long are closed.
-const IDLE: Duration = Duration::from_secs(10);
-
-/// So long directories stay open at the most, so that their `tmp/` is swept again.
-const LONGEST: Duration = Duration::from_secs(60 * 60);

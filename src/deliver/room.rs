@@ -1,0 +1,82 @@
+//! The room on the disk: `statvfs`, remembered for a moment so that MAIL costs no system call.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
+
+use super::lock::lock;
+use super::refusal::refusal;
+use crate::smtp::reply::{self, Refusal};
+
+/// For so long the room on the disk counts as known.
+const KNOWN: Duration = Duration::from_secs(1);
+
+/// The room on the disk as last seen. It is good for a second where a message needs less than half of it.
+#[derive(Default)]
+pub(super) struct Room {
+    last: Mutex<Option<Seen>>,
+}
+
+struct Seen {
+    at: Instant,
+    /// Octets.
+    free: u64,
+}
+
+impl Room {
+    /// Whether the file system of `path` (or of its nearest existing parent) has room for so many octets and one more
+    /// file. `path` must be the same at all calls.
+    ///
+    /// # Errors
+    /// 452 4.3.1 where it has not, else by [`refusal`].
+    pub(super) fn check(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
+        let enough = |seen: &Seen| seen.at.elapsed() < KNOWN && octets < seen.free / 2;
+        if lock(&self.last).as_ref().is_some_and(enough) {
+            return Ok(());
+        }
+        let free = free(path)?;
+        let at = Instant::now();
+        *lock(&self.last) = Some(Seen { at, free });
+        if octets > free || free == 0 {
+            return Err(Refusal::local(reply::DISK_FULL));
+        }
+        Ok(())
+    }
+}
+
+/// The octets that are free on the file system of `path` or of its nearest existing parent; none where not one more
+/// file can be made.
+fn free(path: &Path) -> Result<u64, Refusal> {
+    let mut path = path;
+    let found = loop {
+        match statvfs(if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        }) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => match path.parent() {
+                Some(parent) => path = parent,
+                None => return Err(refusal(&Errno::ENOENT.into())),
+            },
+            other => break other.map_err(|e| refusal(&e.into()))?,
+        }
+    };
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the widths differ between systems"
+    )]
+    let (blocks, size, files, left) = (
+        u64::from(found.blocks_available()),
+        u64::from(found.fragment_size()),
+        u64::from(found.files()),
+        u64::from(found.files_available()),
+    );
+    // Some file systems don't count inodes and say zero of zero.
+    if files > 0 && left == 0 {
+        return Ok(0);
+    }
+    Ok(blocks.saturating_mul(size))
+}

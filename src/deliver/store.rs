@@ -1,0 +1,142 @@
+//! Delivery for the whole server: where spools begin, and the housekeeping between messages.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::context::Context;
+use super::dir_cache::{self, DirCache};
+use super::disk::{self, Disk};
+use super::lock::lock;
+use super::maildir;
+use super::quota;
+use super::room::Room;
+use super::spool::Spool;
+use super::target::{Form, Sync, Target};
+use super::trace::Trace;
+use crate::smtp::reply::{self, Refusal};
+
+/// A Maildir's `tmp/` is looked through this often.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// So many Maildirs are remembered as swept; past it all are forgotten, which costs a few early sweeps.
+const SWEPT_MAX: usize = 10_000;
+
+/// Delivery for the whole server, shared by its threads. No lock of all threads is taken on the way of a message.
+pub struct Store {
+    pub(super) context: Arc<Context>,
+    /// When each Maildir was last swept.
+    swept: Mutex<HashMap<PathBuf, Instant>>,
+    room: Room,
+}
+
+impl Store {
+    /// A store whose file names carry `hostname`, and which keeps up to about `open` descriptors of Maildirs.
+    pub fn new(hostname: &str, sync: Sync, open: usize) -> Self {
+        Self::with_disk(hostname, sync, open, Box::new(disk::Real))
+    }
+
+    /// The same over another disk, for fault tests.
+    pub(super) fn with_disk(hostname: &str, sync: Sync, open: usize, disk: Box<dyn Disk>) -> Self {
+        let host = maildir::escape_host(hostname);
+        let context = Context {
+            disk,
+            host,
+            sync,
+            named_only: AtomicBool::new(false),
+            dirs: DirCache::new(open / dir_cache::DESCRIPTORS),
+            opened: Mutex::default(),
+            any_opened: AtomicBool::new(false),
+        };
+        Self {
+            context: Arc::new(context),
+            swept: Mutex::default(),
+            room: Room::default(),
+        }
+    }
+
+    /// Opens a file for one message; `size` is what MAIL declared, in octets. A target named twice gets one copy.
+    /// What goes wrong here comes out at commit.
+    pub fn begin(
+        &self,
+        trace: &Trace<'_>,
+        targets: Vec<Arc<Target>>,
+        form: Form,
+        size: Option<u64>,
+    ) -> Spool {
+        Spool::begin(Arc::clone(&self.context), trace, targets, form, size)
+    }
+
+    /// Closes directories that were not used for a while. Whether any is still open.
+    pub fn close_idle(&self) -> bool {
+        self.context.dirs.close_idle(Instant::now())
+    }
+
+    /// Whether the file system of `path` (or of its nearest existing parent) has room for so many octets and one more
+    /// file. `path` must be the same at all calls.
+    ///
+    /// # Errors
+    /// 452 4.3.1 where it has not, else by [`refusal`](super::refusal()).
+    pub fn room(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
+        self.room.check(path, octets)
+    }
+
+    /// Whether [`Self::sweep`] has something to look at.
+    pub fn sweep_due(&self) -> bool {
+        self.context.any_opened.load(Ordering::Relaxed)
+    }
+
+    /// Removes files older than 36 hours from the `tmp/` of Maildirs that were opened since the last call, each at most
+    /// hourly. Meant for after the reply, so that no client waits for it.
+    pub fn sweep(&self) {
+        self.context.any_opened.store(false, Ordering::Relaxed);
+        let opened = std::mem::take(&mut *lock(&self.context.opened));
+        for maildir in opened {
+            if self.claim(&maildir) {
+                maildir::sweep(self.context.disk.as_ref(), &maildir, SystemTime::now());
+            }
+        }
+    }
+
+    /// Whether a Maildir was not swept within the hour; now it counts as swept.
+    fn claim(&self, maildir: &Path) -> bool {
+        let now = Instant::now();
+        let mut swept = lock(&self.swept);
+        if swept
+            .get(maildir)
+            .is_some_and(|&last| now.duration_since(last) < SWEEP_EVERY)
+        {
+            return false;
+        }
+        if swept.len() >= SWEPT_MAX {
+            swept.clear();
+        }
+        swept.insert(maildir.to_owned(), now);
+        true
+    }
+
+    /// Whether a message of `octets` (zero where the client didn't say) fits into a target's quota now.
+    ///
+    /// # Errors
+    /// 552 5.2.2 where it doesn't. A Maildir that can't be looked at is left for the delivery to judge.
+    pub fn quota_check(&self, target: &Target, octets: u64) -> Result<(), Refusal> {
+        let Some(quota) = target.counted_quota() else {
+            return Ok(());
+        };
+        let disk = self.context.disk.as_ref();
+        let full = || Err(Refusal::policy(reply::MAILBOX_FULL));
+        if !target.maildir.is_dir() {
+            return if quota.bytes.is_some_and(|limit| limit > 0 && octets > limit) {
+                full()
+            } else {
+                Ok(())
+            };
+        }
+        match self.context.dirs(target) {
+            Ok(dirs) if !quota::fits(disk, &dirs, quota, octets) => full(),
+            _ => Ok(()),
+        }
+    }
+}
