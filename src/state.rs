@@ -98,7 +98,7 @@ impl ServerState {
     }
 }
 
-/// What the server must know of a connection to end it in peace.
+/// What the server must know of a connection to shut it down gracefully.
 #[derive(Debug)]
 pub struct Live {
     /// The socket.
@@ -118,7 +118,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
         && end < clock::utc_digits()
     {
         // Served all the same (F40): an old certificate is better than none to most clients.
-        log::warn!("the certificate has run out: {end}Z");
+        log::warn!("certificate expired at {end}Z");
     }
     let mut listeners = Vec::with_capacity(config.listen.len());
     for url in &config.listen {
@@ -144,13 +144,13 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     })
 }
 
-/// SIGHUP: a broken file leaves what is in force, and says why (F39, F44).
+/// SIGHUP: a broken file keeps the previous ones, and the log says why (F39, F44).
 pub(crate) fn reload(config: &Config, state: &ServerState) {
     match load(config) {
         Ok(snapshot) => {
             state.renew(Arc::new(snapshot));
-            log::info!("files read again");
+            log::info!("reloaded");
         }
-        Err(reason) => log::error!("not read again, the old ones stay in force: {reason}"),
+        Err(reason) => log::error!("reload failed, keeping the previous files: {reason}"),
     }
 }

@@ -90,7 +90,7 @@ impl ShaCrypt {
         }
         if hash.len() != family.encoded() || !hash.bytes().all(|c| ALPHABET.contains(&c)) {
             return Err(format!(
-                "the hash behind {} is {} characters of ./0-9A-Za-z",
+                "the hash after {} is {} characters of ./0-9A-Za-z",
                 family.prefix(),
                 family.encoded()
             ));

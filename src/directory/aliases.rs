@@ -80,7 +80,7 @@ impl Aliases {
         };
         match before {
             Some(before) => Err(format!(
-                "'{name}' is there twice, first in line {}",
+                "'{name}' is listed twice, first in line {}",
                 before.line
             )),
             None => Ok(()),
@@ -240,7 +240,7 @@ fn parse_target(target: &str, domains: &Domains) -> Result<AliasTarget, String> 
     };
     let mut cursor = Cursor::new(&path);
     let parsed = ForwardPath::parse(&mut cursor).filter(|_| cursor.rest().is_empty());
-    match parsed.ok_or_else(|| format!("'{target}' is no address"))? {
+    match parsed.ok_or_else(|| format!("'{target}' is not an address"))? {
         ForwardPath::Postmaster => Ok(AliasTarget::Local("postmaster".to_owned(), None)),
         ForwardPath::Mailbox(mailbox) => {
             let local = mailbox.local().to_ascii_lowercase();
@@ -303,12 +303,12 @@ mod tests {
             ),
             (
                 "a: b\nA : c\n",
-                "aliases:2: 'A' is there twice, first in line 1",
+                "aliases:2: 'A' is listed twice, first in line 1",
             ),
             ("a:\n", "aliases:1: an alias needs a target"),
             (": b\n", "aliases:1: an alias needs a name"),
             ("a@x.org: b\n", "aliases:1: 'x.org' is not delivered here"),
-            ("a: b..c\n", "aliases:1: 'b..c' is no address"),
+            ("a: b..c\n", "aliases:1: 'b..c' is not an address"),
             ("a: b\nb: c, d\nc: a\n", "aliases:"),
         ] {
             let error = load(text).unwrap_err();

@@ -282,7 +282,7 @@ fn broken_files() {
     };
     let twice = load(scratch.file("twice", "joe\n\nJOE\n"));
     assert!(
-        twice.ends_with("twice:3: user 'JOE' is there twice"),
+        twice.ends_with("twice:3: user 'JOE' is listed twice"),
         "{twice}"
     );
     let path = scratch.0.join("latin1");

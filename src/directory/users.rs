@@ -57,7 +57,7 @@ impl Users {
             entry.check().map_err(fault)?;
             let start = u32::try_from(start).map_err(|_| fault("the file is too long".into()))?;
             if lines.insert(entry.key().into_boxed_str(), start).is_some() {
-                return Err(fault(format!("user '{}' is there twice", entry.user)));
+                return Err(fault(format!("user '{}' is listed twice", entry.user)));
             }
             first.get_or_insert(start);
             if let Some(stored) = entry.stored().map_err(fault)? {
@@ -133,7 +133,10 @@ impl<'a> Entry<'a> {
         let password = field();
         let (_uid, _gid, gecos, home, _shell) = (field(), field(), field(), field(), field());
         if !safe(local) || domain.is_some_and(|domain| !safe(domain)) {
-            return Err(format!("'{}' is no user name", user.escape_debug()));
+            return Err(format!(
+                "'{}' is not a valid user name",
+                user.escape_debug()
+            ));
         }
         Ok(Self {
             user,
@@ -212,7 +215,7 @@ impl<'a> Entry<'a> {
             // A rule for one folder is the IMAP server's.
             return Ok(None);
         };
-        let wrong = || format!("userdb_quota_rule={rule}: say *:storage=SIZE, for example");
+        let wrong = || format!("userdb_quota_rule={rule}: expected *:storage=SIZE, for example");
         let mut quota = Quota {
             bytes: None,
             messages: None,

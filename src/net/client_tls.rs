@@ -60,7 +60,7 @@ impl Roots {
             }
         }
         Err(format!(
-            "no root certificates to verify others with; mount the host's bundle at one of {}, or say --tls-ca FILE",
+            "no root certificates to verify next hops with; mount the host's bundle at one of {}, or use --tls-ca FILE",
             looked.join(", ")
         ))
     }

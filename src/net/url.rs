@@ -160,7 +160,7 @@ fn unix_socket(text: &str) -> Result<BindTo, String> {
             }
             Some(("user", name)) if !name.is_empty() => user = Some(name.to_owned()),
             Some(("group", name)) if !name.is_empty() => group = Some(name.to_owned()),
-            _ => return Err("?mode=, ?user= or ?group= behind the path".to_owned()),
+            _ => return Err("?mode=, ?user= or ?group= after the path".to_owned()),
         }
     }
     Ok(BindTo::Unix {

@@ -276,7 +276,7 @@ impl Routes {
                 if taken.contains(&domain) {
                     return Err(match domain {
                         "" => format!("'{route}': two URLs without ?for= take all other domains"),
-                        _ => format!("'{route}': {domain} goes elsewhere already"),
+                        _ => format!("'{route}': {domain} has another URL already"),
                     });
                 }
                 taken.push(domain);

@@ -119,8 +119,8 @@ impl Server {
         lines.concat()
     }
 
-    /// Binds, serves and ends; SIGTERM or SIGINT ends it in peace, a second one at once, and
-    /// SIGHUP has the files read again.
+    /// Binds, serves and ends; SIGTERM or SIGINT shuts it down gracefully, a second one at
+    /// once, and SIGHUP reloads the files.
     ///
     /// # Errors
     /// An address that cannot be bound (71).
@@ -224,7 +224,7 @@ impl Server {
         if !snapshot.directory.creates() {
             if !root.is_dir() {
                 log::warn!(
-                    "{} is no directory: mail is answered 451 until it is",
+                    "{} is not a directory: mail is answered 451 until it is",
                     root.display()
                 );
             }

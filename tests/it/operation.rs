@@ -41,7 +41,7 @@ fn files_are_read_again() {
     std::fs::write(server.dir.join("users"), "bob\n").unwrap();
     std::fs::write(server.dir.join("aliases"), "list: bob\n").unwrap();
     server.signal(Signal::SIGHUP);
-    server.logged("files read again");
+    server.logged("reloaded");
     assert_eq!(
         (rcpt(&server, "alice"), rcpt(&server, "bob")),
         ("550".into(), "250".into())
@@ -52,7 +52,7 @@ fn files_are_read_again() {
     std::fs::write(server.dir.join("aliases"), "list: list2\nlist2: list\n").unwrap();
     std::fs::write(server.dir.join("users"), "carol\n").unwrap();
     server.signal(Signal::SIGHUP);
-    server.logged("not read again, the old ones stay in force: aliases:");
+    server.logged("reload failed, keeping the previous files: aliases:");
     assert_eq!(
         (rcpt(&server, "carol"), rcpt(&server, "list")),
         ("550".into(), "250".into())

@@ -127,7 +127,7 @@ impl Server {
 
     /// Waits for the end of a reload.
     pub fn reloaded(&self) {
-        self.logged("files read again");
+        self.logged("reloaded");
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
