@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use mailslot::cmd::{hash_password, healthcheck, sendmail};
+use mailslot::cmd::{hash_password, healthcheck, queue_list, sendmail};
 use mailslot::config::Config;
 use mailslot::failure::Failure;
 use mailslot::options::{Key, help};
@@ -39,6 +39,12 @@ fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
     }
     if settings.flag(Key::HashPassword) {
         return hash_password::hash().map(|()| ExitCode::SUCCESS);
+    }
+    if settings.flag(Key::QueueList) {
+        return queue_list::run(&settings);
+    }
+    if let Some(what) = settings.one(Key::QueueRun) {
+        return queue_list::hurry(&settings, &what);
     }
     if let Some(url) = settings.one(Key::Healthcheck) {
         return healthcheck::run(&settings, &url);

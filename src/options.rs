@@ -45,6 +45,8 @@ pub enum Key {
     Queue,
     Retry,
     RetryFor,
+    QueueList,
+    QueueRun,
     Verbose,
     Quiet,
     Help,
@@ -205,6 +207,8 @@ pub const OPTIONS: &[Opt] = &[
     opt(Key::Queue, "queue", "DIR", "where relayed mail waits").default("queue"),
     opt(Key::Retry, "retry", "DURATION", "first wait of a next hop; it doubles").default("5m"),
     opt(Key::RetryFor, "retry-for", "DURATION", "when relayed mail is returned").default("5d"),
+    flag(Key::QueueList, "queue-list", "list the mail that waits in --queue"),
+    opt(Key::QueueRun, "queue-run", "ID|DOMAIN", "have it tried now (all of it)").takes(Takes::Maybe),
     flag(Key::Verbose, "verbose", "log more").letter("v")
         .manual("Writes the dialogue of each connection, without content and secrets."),
     flag(Key::Quiet, "quiet", "log errors only").letter("q")

@@ -39,6 +39,8 @@ complete -c mailslot -l tls-ca -r -F -d 'PEM roots for next hops (the system\'s)
 complete -c mailslot -l queue -x -a '(__fish_complete_directories)' -d 'where relayed mail waits'
 complete -c mailslot -l retry -x -d 'first wait of a next hop; it doubles'
 complete -c mailslot -l retry-for -x -d 'when relayed mail is returned'
+complete -c mailslot -l queue-list -d 'list the mail that waits in --queue'
+complete -c mailslot -l queue-run -d 'have it tried now (all of it)'
 complete -c mailslot -s v -l verbose -d 'log more'
 complete -c mailslot -s q -l quiet -d 'log errors only'
 complete -c mailslot -l help -d 'print this page'

@@ -3,4 +3,5 @@
 pub mod hash_password;
 pub mod healthcheck;
 mod hop;
+pub mod queue_list;
 pub mod sendmail;

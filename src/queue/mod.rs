@@ -6,4 +6,4 @@ mod envelope;
 mod store;
 
 pub use envelope::{Envelope, Recipient};
-pub use store::{Draft, Queue, ids, read};
+pub use store::{Draft, Queue, ids, read, sizes};

@@ -248,6 +248,22 @@ pub fn ids(dir: &Path) -> io::Result<Vec<String>> {
     Ok(ids)
 }
 
+/// The sizes of the contents on disk, by id.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn sizes(dir: &Path) -> io::Result<HashMap<String, u64>> {
+    let mut sizes = HashMap::new();
+    for entry in std::fs::read_dir(dir.join(CONTENTS))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if let (Some(id), Ok(meta)) = (name.to_str().and_then(id_of), entry.metadata()) {
+            sizes.insert(id.to_owned(), meta.len());
+        }
+    }
+    Ok(sizes)
+}
+
 /// Reads an envelope, also where another process has the queue.
 ///
 /// # Errors

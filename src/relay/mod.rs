@@ -9,6 +9,7 @@ mod attempt;
 mod config;
 mod connect;
 mod content;
+pub mod control;
 mod link;
 mod logins;
 mod report;

@@ -192,6 +192,8 @@ impl Server {
             &relay,
             &self.config.policy.hostname,
         ));
+        let control = relay::control::serve(&relay);
+        control.map_err(|e| Failure::System(format!("--queue: control socket: {e}")))?;
         let _ = self.state.relay.set(Arc::clone(&relay));
         let running = Arc::clone(&relay);
         let thread = std::thread::Builder::new().spawn(move || running.run());

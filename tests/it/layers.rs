@@ -11,7 +11,7 @@ const EDGES: &[(&str, &str)] = &[
     ("auth", "encoding"),
     ("client", "encoding net smtp"),
     ("clock", "encoding"),
-    ("cmd", "auth client clock encoding failure net options settings smtp"),
+    ("cmd", "auth client clock encoding failure net options queue relay settings smtp"),
     ("config", "deliver directory failure net options relay settings smtp sys values"),
     ("conn", "auth clock deliver directory encoding maillog net queue relay smtp state"),
     ("deliver", "clock encoding smtp"),

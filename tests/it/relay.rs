@@ -57,16 +57,11 @@ fn end(args: &[&str]) -> Server {
 }
 
 fn front(relay: &[&str], args: &[&str]) -> Server {
-    let mut all = vec![
-        "-d",
-        "a.test",
-        "--create",
-        "--aliases",
-        "aliases",
-        "--retry",
-        "1s",
-    ];
+    let mut all = vec!["-d", "a.test", "--create", "--aliases", "aliases"];
     all.extend(["--relay-from", "127.0.0.0/8"]);
+    if !args.contains(&"--retry") {
+        all.extend(["--retry", "1s"]);
+    }
     all.extend(relay.iter().flat_map(|url| ["--relay", url]));
     all.extend(args);
     let aliases = "away: bob@b.test\nboth: alice, bob@b.test\n";
@@ -451,4 +446,73 @@ fn a_silent_hop_holds_up_nothing() {
         begun.elapsed()
     );
     assert_eq!(queued(&a), 1);
+}
+
+#[test]
+fn the_queue_is_listed_and_hurried() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("smtp://{}", gone.local_addr().unwrap());
+    drop(gone);
+    let mut a = front(&[&url], &["--retry", "1h"]);
+    let queue = a.dir.join("queue").display().to_string();
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mailslot"));
+        let output = command
+            .args(args)
+            .env("MAILSLOT_QUEUE", &queue)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    assert_eq!(
+        run(&["--queue-list"]),
+        (Some(0), "the queue is empty\n".into())
+    );
+    let reply = send(&a, "alice@a.test", &["bob@b.test", "c@d.test"], "x")[3].clone();
+    let id = reply.trim_end().rsplit(' ').next().unwrap().to_owned();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let page = loop {
+        let (code, page) = run(&["--queue-list"]);
+        assert_eq!(code, Some(0));
+        if !page.contains("not tried yet") {
+            break page;
+        }
+        assert!(Instant::now() < deadline, "{page}");
+    };
+    for part in [
+        &id,
+        "<alice@a.test>",
+        "<bob@b.test> next try in ",
+        "m: 4.4.1 connect to ",
+        "1 in the queue",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    assert_eq!(run(&["--sendmail", "-bp"]).1, page);
+    let b = Server::launch(&Setup {
+        listen: vec![url],
+        args: ["-d", "b.test", "-d", "d.test", "--create"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..Setup::default()
+    })
+    .unwrap();
+    assert_eq!(
+        run(&["--queue-run", "other.test"]),
+        (Some(0), "nothing waits\n".into())
+    );
+    assert_eq!(
+        run(&[&format!("--queue-run={id}")]),
+        (Some(0), "1 message is tried now\n".into())
+    );
+    wait_for(&b, "b.test/bob", 1);
+    wait_for(&b, "d.test/c", 1);
+    a.kill();
+    let (code, said) = run(&["--queue-run"]);
+    assert_eq!(
+        (code, said.contains("no server")),
+        (Some(75), true),
+        "{said}"
+    );
 }

@@ -9,10 +9,11 @@ mod person;
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::hop::hop;
+use super::queue_list;
 use crate::client::{Connection, nonce};
 use crate::clock;
 use crate::net::client_tls::ClientTls;
@@ -62,7 +63,7 @@ pub fn run(name: &str, args: &[OsString]) -> ExitCode {
                 println!("newaliases: nothing to do: the server reads the aliases file itself");
                 Ok(())
             }
-            ("mailq", _) | (_, Mode::List) => Err(("there is no queue".to_owned(), UNAVAILABLE)),
+            ("mailq", _) | (_, Mode::List) => mailq(),
             (_, Mode::Smtp) => speak(),
             (_, Mode::Send) => send(options),
         });
@@ -73,6 +74,18 @@ pub fn run(name: &str, args: &[OsString]) -> ExitCode {
             ExitCode::from(status)
         }
     }
+}
+
+/// `mailq`, `-bp`: the queue that the server's own variable names.
+fn mailq() -> Result<(), Refusal> {
+    let named = std::env::var_os("MAILSLOT_QUEUE").filter(|dir| !dir.is_empty());
+    let dir = named.map_or_else(|| PathBuf::from("queue"), PathBuf::from);
+    let page = queue_list::list(&dir);
+    print!(
+        "{}",
+        page.map_err(|e| (format!("{}: {e}", dir.display()), UNAVAILABLE))?
+    );
+    Ok(())
 }
 
 /// Where the local server is.

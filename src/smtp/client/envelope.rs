@@ -2,7 +2,8 @@
 //! RCPT are spelled, and it is decided whether a server can take the message at all.
 
 use super::extensions::Extensions;
-use super::outcome::{Outcome, Status, Verdict};
+use super::outcome::{Outcome, Verdict};
+use super::status::Status;
 
 /// One recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod envelope;
 mod extensions;
 mod outcome;
 mod reply;
+mod status;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -16,5 +17,6 @@ mod transaction;
 pub use dialogue::{Channel, Client, Credentials, Settings, TlsUse, Want};
 pub use envelope::{Content, Envelope, Rcpt, Scan};
 pub use extensions::Extensions;
-pub use outcome::{Failure, Outcome, Stage, Status, Verdict};
+pub use outcome::{Failure, Outcome, Stage, Verdict};
 pub use reply::{RemoteReply, Replies};
+pub use status::Status;

@@ -1,6 +1,6 @@
 //! Replies as a client reads them (RFC 5321 §4.2): lines become replies, within bounds that no server can exceed.
 
-use super::outcome::Status;
+use super::status::Status;
 
 /// Octets of a reply line. RFC 5321 §4.5.3.1.5 allows 512; some servers send more.
 const MAX_LINE: usize = 2_048;

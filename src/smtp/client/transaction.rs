@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 use super::encode::Encoder;
 use super::envelope::Envelope;
 use super::extensions::Extensions;
-use super::outcome::{Failure, Outcome, Stage, Status, Verdict};
+use super::outcome::{Failure, Outcome, Stage, Verdict};
 use super::reply::RemoteReply;
+use super::status::Status;
 
 /// Commands whose replies are waited for at once: their replies fit into any socket's buffers (RFC 2920 §3.1).
 const WINDOW: usize = 100;

@@ -1,0 +1,139 @@
+//! `--queue-list` and `--queue-run`: what waits in the queue, read from its files beside a running server, and a word to
+//! that server. Mail is taken out of the queue by hand: `rm` both files of an id.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::clock;
+use crate::failure::Failure;
+use crate::options::Key;
+use crate::queue::{self, Envelope};
+use crate::relay::control;
+use crate::settings::{Settings, Value};
+
+/// Prints the messages of the queue.
+///
+/// # Errors
+/// The queue cannot be read.
+pub fn run(settings: &Settings) -> Result<ExitCode, Failure> {
+    let dir = dir(settings);
+    let page = list(&dir).map_err(|e| Failure::System(format!("{}: {e}", dir.display())))?;
+    print!("{page}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has mail tried now.
+///
+/// # Errors
+/// No server has the queue.
+pub fn hurry(settings: &Settings, what: &Value) -> Result<ExitCode, Failure> {
+    let dir = dir(settings);
+    let asked = control::ask(&dir, &what.text);
+    let count = asked.map_err(|e| Failure::Busy(format!("{}: no server: {e}", dir.display())))?;
+    match count {
+        0 => println!("nothing waits"),
+        1 => println!("1 message is tried now"),
+        count => println!("{count} messages are tried now"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn dir(settings: &Settings) -> PathBuf {
+    let named = settings.one(Key::Queue);
+    named.map_or_else(|| PathBuf::from("queue"), |value| PathBuf::from(value.text))
+}
+
+/// The page of `--queue-list` and of `mailq`.
+///
+/// # Errors
+/// The folder cannot be read. One that is not there is an empty queue.
+pub fn list(dir: &Path) -> io::Result<String> {
+    let ids = match queue::ids(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    let sizes = queue::sizes(dir).unwrap_or_default();
+    let now = clock::seconds();
+    let mut page = String::new();
+    let mut count = 0_usize;
+    for id in ids {
+        match queue::read(dir, &id) {
+            Ok(envelope) => message(&mut page, &id, &envelope, sizes.get(&id).copied(), now),
+            // It went while this was read.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => {
+                let _ = writeln!(page, "{id}: {e}");
+            }
+        }
+        count += 1;
+    }
+    match count {
+        0 => page.push_str("the queue is empty\n"),
+        count => {
+            let _ = writeln!(page, "{count} in the queue");
+        }
+    }
+    Ok(page)
+}
+
+fn message(page: &mut String, id: &str, envelope: &Envelope, size: Option<u64>, now: u64) {
+    let size = size.map_or_else(|| "?".to_owned(), |size| size.to_string());
+    let age = span(now.saturating_sub(envelope.created));
+    let _ = writeln!(page, "{id} {age} {size} <{}>", envelope.from);
+    for to in &envelope.recipients {
+        let next = match to.next.saturating_sub(now) {
+            0 => "now".to_owned(),
+            wait => format!("in {}", span(wait)),
+        };
+        let last = to.last.as_deref().unwrap_or("not tried yet");
+        let _ = writeln!(page, "    <{}> next try {next}: {last}", to.address);
+    }
+}
+
+/// Seconds as a person says them.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7_199 => format!("{}m", seconds / 60),
+        7_200..=172_799 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn what_waits_is_listed() {
+        let dir = std::env::temp_dir().join(format!("mailslot-list-{}", std::process::id()));
+        assert_eq!(list(&dir).unwrap(), "the queue is empty\n");
+        for name in ["envelope", "new"] {
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        let text = "mailslot-envelope 1\nfrom a@b\ncreated 7\nto 9 1 c@d\nlast 450 4.2.0 no\n";
+        std::fs::write(dir.join("envelope/7.M1P1Q1"), text).unwrap();
+        std::fs::write(dir.join("new/7.M1P1Q1.h,S=3"), "abc").unwrap();
+        std::fs::write(dir.join("envelope/8.M1P1Q1"), "junk").unwrap();
+        let page = list(&dir).unwrap();
+        assert!(
+            page.contains("7.M1P1Q1 ") && page.contains(" 3 <a@b>\n"),
+            "{page}"
+        );
+        assert!(
+            page.contains("<c@d> next try now: 450 4.2.0 no\n"),
+            "{page}"
+        );
+        assert!(
+            page.contains("8.M1P1Q1: ") && page.ends_with("2 in the queue\n"),
+            "{page}"
+        );
+        std::fs::remove_dir_all(&dir).unwrap();
+        for (seconds, text) in [(7, "7s"), (600, "10m"), (7_200, "2h"), (200_000, "2d")] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}
