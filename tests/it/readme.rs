@@ -1,5 +1,6 @@
 //! Every command block of the README: run here, or listed with the reason why not.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -32,7 +33,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "needs Postfix; tests/interop has it",
     ),
 ];
-const HERE: &[&str] = &["printf 'Subject: hello", "listen smtp://\n", "openssl req"];
+const HERE: &[&str] = &[
+    "printf 'Subject: hello",
+    "listen smtp://\n",
+    "openssl req",
+    "relay submissions://",
+];
 
 fn blocks() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
@@ -101,7 +107,7 @@ fn the_first_mail_arrives() {
 fn the_configuration_of_a_small_host_is_usable() {
     let server = Server::start(&["--create"]);
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    let text = block(HERE[1])
+    let text = (block(HERE[1]) + &block(HERE[3]))
         .replace(
             "/etc/letsencrypt/live/mx.example.org/fullchain.pem",
             &data.join("cert.pem").display().to_string(),
@@ -110,9 +116,13 @@ fn the_configuration_of_a_small_host_is_usable() {
             "/etc/letsencrypt/live/mx.example.org/privkey.pem",
             &data.join("key.pem").display().to_string(),
         )
-        .replace("/etc/mailslot", "mailslot");
+        .replace("/etc/mailslot", "mailslot")
+        .replace("/srv/mail/.queue", "queue");
     std::fs::write(server.dir.join("mailslot.conf"), text).unwrap();
     std::fs::write(server.dir.join("mailslot.users"), "alice:{PLAIN}secret\n").unwrap();
+    let login = server.dir.join("mailslot.relay");
+    std::fs::write(&login, "smtp.example.net me secret\n").unwrap();
+    std::fs::set_permissions(&login, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(server.dir.join("mailslot.aliases"), "info: alice\n").unwrap();
     assert_eq!(
         run("mailslot --config mailslot.conf --check", &server.dir),
