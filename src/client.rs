@@ -12,7 +12,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use crate::encoding::base64_encode;
 use crate::net::client_tls::ClientTls;
 use crate::net::dial::{self, Address};
-use crate::net::stream::{Socket, Stream};
+use crate::net::socket::Socket;
+use crate::net::stream::Stream;
 use crate::smtp::client::{Channel, Client, Envelope, Extensions, Failure, Outcome, Settings};
 use crate::smtp::client::{Stage, Want};
 
@@ -176,7 +177,7 @@ impl Connection {
         self.core.quit();
         self.drive();
         if let Some(stream) = self.stream.take() {
-            stream.close(self.deadline(Stage::Quit.limit()));
+            stream.close(false, self.deadline(Stage::Quit.limit()));
         }
     }
 

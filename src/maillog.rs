@@ -3,7 +3,7 @@
 //! forge a line or a field (A15). Passwords never come near. A line is one `write`; where a pipe takes it, the reader
 //! that it wakes costs more than the line.
 
-use crate::net::listen::Peer;
+use crate::smtp::reply::Reply;
 use crate::smtp::session::Session;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -30,32 +30,6 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// The client as log lines name it: its address, or the process at the other end.
-pub fn client(peer: &Peer) -> String {
-    match peer {
-        Peer::Tcp(address) => literal(address.ip()),
-        Peer::Unix(None) => "unix".to_owned(),
-        Peer::Unix(Some(who)) => format!("unix:pid={},uid={},gid={}", who.pid, who.uid, who.gid),
-    }
-}
-
-/// The client as the Received field names it (RFC 5321 §4.4).
-pub fn trace_name(peer: &Peer) -> String {
-    match peer {
-        Peer::Tcp(address) => literal(address.ip()),
-        Peer::Unix(_) => "unix".to_owned(),
-    }
-}
-
-/// An address literal (RFC 5321 §4.1.3).
-fn literal(ip: std::net::IpAddr) -> String {
-    if ip.is_ipv6() {
-        format!("[IPv6:{ip}]")
-    } else {
-        format!("[{ip}]")
-    }
-}
-
 /// What all lines of a connection say: client, helo, TLS, user.
 pub fn who<R>(client: &str, session: &Session<R>, cipher: Option<&str>) -> String {
     let mut text = format!("client=\"{client}\"");
@@ -72,12 +46,28 @@ pub fn who<R>(client: &str, session: &Session<R>, cipher: Option<&str>) -> Strin
 }
 
 /// A connection is over.
-pub fn connection(who: &str, messages: u64, end: &str, took: Duration) {
+pub fn connection(who: &str, messages: usize, end: &str, took: Duration) {
     log::info!(
         "connection {who} messages={messages} end={} seconds={:.3}",
         Quoted(end),
         took.as_secs_f64()
     );
+}
+
+/// A newcomer was answered 421 at once.
+pub fn turned_away(client: &str, reply: &Reply) {
+    log::info!(
+        "connection client=\"{client}\" messages=0 end={} seconds=0.000",
+        Quoted(&one_line(reply))
+    );
+}
+
+/// A reply with its codes, on one line.
+pub fn one_line(reply: &Reply) -> String {
+    let mut octets = Vec::new();
+    reply.render(&mut octets);
+    let text = String::from_utf8_lossy(&octets);
+    text.trim_end().replace("\r\n", " / ")
 }
 
 /// A message was answered: each recipient with its status.

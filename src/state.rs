@@ -5,7 +5,6 @@ use crate::clock;
 use crate::config::Config;
 use crate::deliver::Store;
 use crate::directory::Directory;
-use crate::net::stream::Socket;
 use crate::net::tls::Identity;
 use crate::net::url::Scheme;
 use crate::relay::Relay;
@@ -88,23 +87,19 @@ impl ServerState {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The wait for a client, a tenth of it under stress.
+    /// The wait for a client now.
     pub(crate) fn wait(&self) -> Duration {
+        self.patience(self.timeout)
+    }
+
+    /// A wait as it is now: a tenth of it under stress.
+    pub(crate) fn patience(&self, wait: Duration) -> Duration {
         if self.stress.load(Ordering::Relaxed) {
-            self.timeout / 10
+            wait / 10
         } else {
-            self.timeout
+            wait
         }
     }
-}
-
-/// What the server must know of a connection to shut it down gracefully.
-#[derive(Debug)]
-pub struct Live {
-    /// The socket.
-    pub socket: Arc<Socket>,
-    /// Set while a message comes in: it may finish.
-    pub busy: AtomicBool,
 }
 
 /// Reads users, aliases, certificate and key: all of them or nothing.

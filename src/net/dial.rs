@@ -16,7 +16,7 @@ use nix::sys::socket::{connect as connect_socket, setsockopt, socket as new_sock
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::dns::{Error, Mx, Resolver, to_alabel};
-use super::stream::Socket;
+use super::socket::Socket;
 
 /// Exchangers of a domain that are looked at.
 const MAX_EXCHANGERS: usize = 20;

@@ -2,7 +2,7 @@
 //! says, and never waits for a client. How a listener is named is in the sibling `url`.
 
 use super::names;
-use super::stream::Socket;
+use super::socket::Socket;
 use super::url::{BindTo, ListenUrl};
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::errno::Errno;

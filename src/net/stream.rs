@@ -14,13 +14,9 @@
 //! new connections once), two `futex` to hand it to a thread and to wait for the next, `setsockopt` for the read
 //! timeout, `sendto` for greeting, EHLO and QUIT, `recvfrom` for the latter two, and `close`.
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
+use super::socket::Socket;
 use rustls::{Connection, ProtocolVersion};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsRawFd as _, RawFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,103 +28,11 @@ const SMALL: usize = 4 * 1024;
 const MEDIUM: usize = 8 * 1024;
 const LARGE: usize = 64 * 1024;
 
+/// Octets that are read and dropped before a close.
+pub const UNREAD: usize = 1024 * 1024;
+
 /// Octets of the output buffer to begin with: the reply to EHLO fits.
 const REPLIES: usize = 320;
-
-/// A connected socket.
-#[derive(Debug)]
-pub enum Socket {
-    /// TCP
-    Tcp(TcpStream),
-    /// A Unix socket
-    Unix(UnixStream),
-}
-
-impl Socket {
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => Read::read(&mut &*socket, buffer),
-            Self::Unix(socket) => Read::read(&mut &*socket, buffer),
-        }
-    }
-
-    /// Writes what the system takes at once.
-    ///
-    /// # Errors
-    /// `WouldBlock` where it takes nothing, else what the socket says.
-    pub fn write_now(&self, octets: &[u8]) -> io::Result<usize> {
-        Ok(send(self.descriptor(), octets, MsgFlags::MSG_DONTWAIT)?)
-    }
-
-    fn write(&self, octets: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => Write::write(&mut &*socket, octets),
-            Self::Unix(socket) => Write::write(&mut &*socket, octets),
-        }
-    }
-
-    fn descriptor(&self) -> RawFd {
-        match self {
-            Self::Tcp(socket) => socket.as_raw_fd(),
-            Self::Unix(socket) => socket.as_raw_fd(),
-        }
-    }
-
-    fn set_read_timeout(&self, wait: Duration) -> io::Result<()> {
-        match self {
-            Self::Tcp(socket) => socket.set_read_timeout(Some(wait)),
-            Self::Unix(socket) => socket.set_read_timeout(Some(wait)),
-        }
-    }
-
-    fn set_write_timeout(&self, wait: Duration) -> io::Result<()> {
-        match self {
-            Self::Tcp(socket) => socket.set_write_timeout(Some(wait)),
-            Self::Unix(socket) => socket.set_write_timeout(Some(wait)),
-        }
-    }
-
-    /// A second handle of the same socket.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
-            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
-        }
-    }
-
-    /// Whether the connection is open and nothing waits to be read.
-    pub fn is_quiet(&self) -> bool {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        recv(self.descriptor(), &mut [0], flags) == Err(Errno::EAGAIN)
-    }
-
-    /// Ends one or both directions; a socket that is gone already is no news.
-    pub fn shutdown(&self, how: Shutdown) {
-        let _ = match self {
-            Self::Tcp(socket) => socket.shutdown(how),
-            Self::Unix(socket) => socket.shutdown(how),
-        };
-    }
-}
-
-impl Read for &Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Socket::read(self, buffer)
-    }
-}
-
-impl Write for &Socket {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        Socket::write(self, octets)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A socket and its buffers.
 pub struct Stream {
@@ -305,14 +209,22 @@ impl Stream {
         Some(format!("{:?}:{suite:?}", tls.protocol_version()?))
     }
 
-    /// Sends what is left and says good-bye in TLS; the connection ends with the last owner of the socket. A client
-    /// that is gone already is no news.
-    pub fn close(mut self, deadline: Instant) {
-        if self.flush(deadline).is_ok()
-            && let Some(tls) = &mut self.tls
-        {
+    /// Sends what is left and says good-bye in TLS; the connection ends with the last owner of the socket. Where input
+    /// may be unread, or more is `expected`, it is dropped until `deadline`. A client that is gone already is no news.
+    pub fn close(mut self, expected: bool, deadline: Instant) {
+        if self.flush(deadline).is_err() {
+            return;
+        }
+        if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
             let _ = send_records(tls, &mut self.wire);
+        }
+        let socket = &self.wire.socket;
+        if expected
+            || !self.input().is_empty()
+            || socket.drop_input(1).is_ok_and(|octets| octets > 0)
+        {
+            socket.drain(UNREAD, deadline);
         }
     }
 }

@@ -1,22 +1,27 @@
-//! Who may come in: the limits, the places they are counted by, and stress.
+//! Who may come in: the limits, the slots that connections are counted by, and stress.
 
+use super::linger::Linger;
 use crate::config::Config;
 use crate::conn;
-use crate::net::listen::{Accepted, Peer};
+use crate::conn::client::Client;
+use crate::conn::live::Live;
+use crate::maillog;
+use crate::net::listen::Accepted;
 use crate::net::pool::Pool;
-use crate::net::stream::Socket;
-use crate::smtp::reply;
-use crate::state::{Live, ServerState};
+use crate::smtp::reply::{self, Reply};
+use crate::state::ServerState;
 use std::collections::HashMap;
-use std::net::{IpAddr, Shutdown};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, Ipv6Addr, Shutdown};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a message may still take at a shutdown.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long connections then have to say 421.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Connections under way.
+/// Connections under way, and how many there may be.
 pub(super) struct ConnLimits {
     inside: Mutex<Inside>,
     left: Condvar,
@@ -27,16 +32,28 @@ pub(super) struct ConnLimits {
 
 #[derive(Default)]
 struct Inside {
-    live: HashMap<u64, Arc<Live>>,
+    live: HashMap<usize, Arc<Live>>,
     clients: HashMap<IpAddr, usize>,
-    number: u64,
+    number: usize,
 }
 
-/// A place among them; it is given up also where the connection panics.
+impl Inside {
+    /// One connection less of a client.
+    fn forget(&mut self, client: IpAddr) {
+        if let Some(count) = self.clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&client);
+            }
+        }
+    }
+}
+
+/// A place among the connections; it is given up also where the connection panics.
 struct Slot {
     limits: Arc<ConnLimits>,
-    number: u64,
-    ip: Option<IpAddr>,
+    number: usize,
+    client: Option<IpAddr>,
 }
 
 impl ConnLimits {
@@ -55,24 +72,16 @@ impl ConnLimits {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place, unless the client has too many or there is none left. A Unix socket has no
-    /// address to count by; its mode says who may use it.
-    fn enter(self: &Arc<Self>, live: &Arc<Live>, ip: Option<IpAddr>) -> Result<Slot, reply::Reply> {
+    /// A slot, unless there is none left.
+    fn enter(self: &Arc<Self>, live: &Arc<Live>) -> Result<Slot, Reply> {
         let mut inside = self.lock();
-        if let Some(ip) = ip {
-            let count = inside.clients.entry(ip).or_default();
-            if *count >= self.max_per_client {
-                return Err(reply::TOO_MUCH);
-            }
-            *count += 1;
-        }
-        inside.number += 1;
+        inside.number = inside.number.wrapping_add(1);
         let number = inside.number;
         inside.live.insert(number, Arc::clone(live));
         let slot = Slot {
             limits: Arc::clone(self),
             number,
-            ip,
+            client: None,
         };
         let count = inside.live.len();
         drop(inside);
@@ -83,7 +92,7 @@ impl ConnLimits {
         Ok(slot)
     }
 
-    /// Whether nobody is inside.
+    /// Whether there are no connections.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().live.is_empty()
     }
@@ -94,23 +103,72 @@ impl ConnLimits {
         self.state.stress.store(stress, Ordering::Relaxed);
     }
 
-    /// Idle connections hear 421 now; one within a message may finish it (F41, F42).
-    pub(super) fn drain(&self) {
-        let deadline = Instant::now() + GRACE;
-        let mut inside = self.lock();
+    /// Ends waits that have lasted long enough: those below the floor of a message, and under stress those that began
+    /// before it. Whether any wait may have to be ended soon.
+    pub(super) fn expire(&self) -> bool {
+        let stress = self.state.stress.load(Ordering::Relaxed);
+        let (now, patience) = (Instant::now(), stress.then(|| self.state.wait()));
+        let inside = self.lock();
         for live in inside.live.values() {
-            if !live.busy.load(Ordering::SeqCst) {
-                live.socket.shutdown(Shutdown::Read);
-            }
+            live.expire(now, patience);
         }
-        while !inside.live.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let woken = self.left.wait_timeout(inside, left);
-            inside = woken.unwrap_or_else(PoisonError::into_inner).0;
+        stress || inside.live.values().any(|live| live.is_busy())
+    }
+
+    /// Idle connections hear 421 now; one with a message may finish it (F41, F42).
+    pub(super) fn drain(&self) {
+        let inside = self.lock();
+        for live in inside.live.values().filter(|live| !live.is_busy()) {
+            live.socket.shutdown(Shutdown::Read);
         }
+        let inside = self.wait_empty(inside, GRACE);
+        for live in inside.live.values() {
+            live.set_busy(false);
+            live.socket.shutdown(Shutdown::Read);
+        }
+        drop(self.wait_empty(inside, LAST_WORDS));
+    }
+
+    fn wait_empty<'a>(
+        &self,
+        inside: MutexGuard<'a, Inside>,
+        time: Duration,
+    ) -> MutexGuard<'a, Inside> {
+        let occupied = |inside: &mut Inside| !inside.live.is_empty();
+        let waited = self.left.wait_timeout_while(inside, time, occupied);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Slot {
+    /// Counts the connection for a client, and no longer for the one before. A Unix socket has no address to count by;
+    /// its mode says who may use it.
+    fn claim(&mut self, client: Option<IpAddr>) -> Result<(), Reply> {
+        let client = client.map(counted);
+        let mut inside = self.limits.lock();
+        if let Some(before) = self.client.take() {
+            inside.forget(before);
+        }
+        let Some(client) = client else { return Ok(()) };
+        let count = inside.clients.entry(client).or_default();
+        if *count >= self.limits.max_per_client {
+            return Err(reply::TOO_MUCH);
+        }
+        *count += 1;
+        drop(inside);
+        self.client = Some(client);
+        Ok(())
+    }
+}
+
+/// What counts as one client: an IPv4 address, or the network of an IPv6 address that one subscriber has to himself.
+fn counted(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -118,13 +176,8 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut inside = self.limits.lock();
         inside.live.remove(&self.number);
-        if let Some(ip) = self.ip
-            && let Some(count) = inside.clients.get_mut(&ip)
-        {
-            *count -= 1;
-            if *count == 0 {
-                inside.clients.remove(&ip);
-            }
+        if let Some(client) = self.client {
+            inside.forget(client);
         }
         let count = inside.live.len();
         drop(inside);
@@ -141,41 +194,66 @@ pub(super) struct Admission {
     pub(super) limits: Arc<ConnLimits>,
     pub(super) pool: Pool,
     pub(super) state: Arc<ServerState>,
+    pub(super) linger: Arc<Linger>,
 }
 
 impl Admission {
     pub(super) fn admit(&self, listener: usize, accepted: Accepted) {
-        let live = Arc::new(Live {
-            socket: Arc::new(accepted.socket),
-            busy: AtomicBool::new(false),
-        });
+        let live = Arc::new(Live::new(accepted.socket));
+        let client = Client::new(&accepted.peer);
         if accepted.overflow {
-            return turn_away(&live.socket, &reply::UNAVAILABLE);
+            // The descriptor is the spare one, and needed back at once.
+            send(&live, &client, &reply::UNAVAILABLE);
+            let _ = live.socket.drop_input(64 * 1024);
+            return;
         }
-        let ip = match accepted.peer {
-            Peer::Tcp(address) => Some(address.ip()),
-            Peer::Unix(_) => None,
-        };
-        let slot = match self.limits.enter(&live, ip) {
+        let slot = self.limits.enter(&live).and_then(|mut slot| {
+            slot.claim(client.address())?;
+            Ok(slot)
+        });
+        let slot = match slot {
             Ok(slot) => slot,
-            Err(refused) => return turn_away(&live.socket, &refused),
+            Err(refused) => return self.turn_away(&live, &client, &refused),
         };
-        let (state, own) = (Arc::clone(&self.state), Arc::clone(&live));
+        let (state, own, newcomer) = (Arc::clone(&self.state), Arc::clone(&live), client.clone());
         let job = move || {
             let _slot = slot;
-            conn::serve(&state, &own, &accepted.peer, listener);
+            conn::serve(&state, &own, newcomer, listener);
         };
         if self.pool.run(job).is_err() {
-            turn_away(&live.socket, &reply::UNAVAILABLE);
+            self.turn_away(&live, &client, &reply::UNAVAILABLE);
         }
+    }
+
+    fn turn_away(&self, live: &Live, client: &Client, reply: &Reply) {
+        send(live, client, reply);
+        self.linger.add(Arc::clone(&live.socket));
     }
 }
 
-/// One write, no worker, no wait. What the client has sent
-/// already is not read, which on some systems costs it the reply; reading could block.
-fn turn_away(socket: &Socket, reply: &reply::Reply) {
+/// One write, no worker, no wait.
+fn send(live: &Live, client: &Client, reply: &Reply) {
     let mut octets = Vec::new();
     reply.render(&mut octets);
-    let _ = socket.write_now(&octets);
-    socket.shutdown(Shutdown::Write);
+    let _ = live.socket.write_now(&octets);
+    live.socket.shutdown(Shutdown::Write);
+    maillog::turned_away(client.log_name(), reply);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_network_is_one_client() {
+        let same = |a: &str, b: &str| {
+            let parse = |text: &str| text.parse().map(counted);
+            parse(a) == parse(b)
+        };
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("::ffff:192.0.2.2", "::ffff:192.0.2.1"));
+    }
 }

@@ -2,9 +2,11 @@
 //! peace. What a connection says is `conn`'s.
 
 mod admission;
+mod linger;
 mod reports;
 
 use self::admission::{Admission, ConnLimits};
+use self::linger::Linger;
 use crate::clock;
 use crate::config::Config;
 use crate::deliver::{Store, Sync};
@@ -36,6 +38,8 @@ const OPEN: usize = 1_024;
 const EACH: usize = 3;
 /// Descriptors of everything else: listeners, files being read, the log.
 const OTHERS: usize = 64;
+/// How often waits are looked at while one may have to be ended soon.
+const TICK: Duration = Duration::from_secs(1);
 /// How often a server that has connections looks for what it may close.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -151,25 +155,20 @@ impl Server {
             limits: Arc::new(ConnLimits::new(&self.config, &self.state)),
             pool: Pool::new(self.config.max_connections, STACK, KEEP),
             state: Arc::clone(&self.state),
+            linger: Linger::start().map_err(|e| system(format!("threads: {e}")))?,
         };
-        // Without connections nothing is opened, and a server with nothing to do sleeps.
-        let mut tidy: Option<Instant> = None;
+        let mut upkeep = Upkeep::default();
         let relay = self.start_relay()?;
         notify.ready();
         while !self.state.stopping.load(Ordering::SeqCst) {
-            let pause = tidy.map(|at| at.saturating_duration_since(Instant::now()));
-            let pause = pause.into_iter().chain(notify.interval()).min();
+            let pause = upkeep.pause().into_iter().chain(notify.interval()).min();
             listeners
                 .wait(pause, &mut |listener, accepted| {
                     admission.admit(listener, accepted)
                 })
                 .map_err(|e| system(format!("poll: {e}")))?;
             notify.watchdog();
-            let now = Instant::now();
-            if tidy.is_none_or(|at| at <= now) {
-                let open = tidy.is_none() || self.state.store.close_idle();
-                tidy = (open || !admission.limits.is_empty()).then(|| now + TIDY);
-            }
+            upkeep.run(&self.state, &admission.limits);
         }
         notify.stopping();
         drop(listeners);
@@ -253,6 +252,43 @@ impl Server {
             }
         };
         std::thread::Builder::new().spawn(wait).map(|_| ())
+    }
+}
+
+/// What is done now and then while there are connections. Without any a server sleeps.
+#[derive(Default)]
+struct Upkeep {
+    due: Option<Instant>,
+}
+
+impl Upkeep {
+    /// How long nothing is due; for ever where there is nothing to do.
+    fn pause(&self) -> Option<Duration> {
+        let left = |due: Instant| due.saturating_duration_since(Instant::now());
+        self.due.map(left)
+    }
+
+    /// Ends waits that are over and closes directories that were not used, once that is due.
+    fn run(&mut self, state: &ServerState, limits: &ConnLimits) {
+        let now = Instant::now();
+        let stress = state.stress.load(Ordering::Relaxed);
+        let due = match self.due {
+            Some(due) if stress => due.min(now + TICK),
+            Some(due) => due,
+            // Nothing was open and nobody was there before.
+            None => return self.due = Some(now + if stress { TICK } else { TIDY }),
+        };
+        self.due = Some(due);
+        if now < due {
+            return;
+        }
+        let soon = limits.expire();
+        let open = state.store.close_idle();
+        self.due = match (soon, open || !limits.is_empty()) {
+            (true, _) => Some(now + TICK),
+            (false, true) => Some(now + TIDY),
+            (false, false) => None,
+        };
     }
 }
 

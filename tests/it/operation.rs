@@ -226,7 +226,7 @@ fn out_of_descriptors() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// A10: with more than four fifths of the connections in use, a newcomer's wait is a tenth.
+/// A10: with more than four fifths of the connections in use the wait is a tenth, also one that had begun.
 #[test]
 fn pressed_for_room() {
     let server = Server::start(&["--max-connections", "5", "--timeout", "30s"]);
@@ -237,9 +237,51 @@ fn pressed_for_room() {
     let mut last = server.client();
     assert!(last.reply().starts_with("220"));
     // The client itself gives up after 20 seconds.
-    assert!(last.reply().starts_with("421 4.4.2"));
-    others[0].send(b"NOOP\r\n");
-    assert!(others[0].reply().starts_with("250"));
+    for client in others.iter_mut().chain([&mut last]) {
+        assert!(client.reply().starts_with("421 4.4.2"));
+        assert_eq!(client.reply(), "");
+    }
+}
+
+fn start_message(client: &mut crate::server::Client) {
+    client.send(b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\n");
+    (0..4).for_each(|_| drop(client.reply()));
+}
+
+/// F41, F42: at a shutdown idle clients hear 421, and a message may finish from its 354 or its first chunk on.
+#[test]
+fn a_message_that_has_begun_may_finish() {
+    let mut server = Server::start(&["--create"]);
+    let (mut idle, mut data, mut chunks, mut between) = (
+        server.client(),
+        server.client(),
+        server.client(),
+        server.client(),
+    );
+    for client in [&mut data, &mut chunks, &mut between] {
+        start_message(client);
+    }
+    start_message(&mut idle);
+    data.send(b"DATA\r\n");
+    assert!(data.reply().starts_with("354"));
+    chunks.send(b"BDAT 2\r\nabBDAT 2\r\n");
+    assert!(chunks.reply().starts_with("250"));
+    between.send(b"BDAT 2\r\nab");
+    assert!(between.reply().starts_with("250"));
+    let status = std::thread::scope(|scope| {
+        let stopped = scope.spawn(|| server.stop());
+        assert!(idle.reply().starts_with("421 4.3.2"), "idle");
+        data.send(b"x\r\n.\r\n");
+        chunks.send(b"abBDAT 0 LAST\r\n");
+        assert!(chunks.reply().starts_with("250"));
+        between.send(b"BDAT 1 LAST\r\nc");
+        for client in [&mut data, &mut chunks, &mut between] {
+            assert!(client.reply().starts_with("250 2.0.0 Message accepted"));
+            assert!(client.reply().starts_with("421 4.3.2"));
+        }
+        stopped.join().unwrap()
+    });
+    assert_eq!((status, server.stored().len()), (Some(0), 3));
 }
 
 /// Local time in Received: the zone is found by the system's zone files, without the C library.

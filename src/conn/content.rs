@@ -1,0 +1,189 @@
+//! Content on its way from the stream to a message: DATA to its lone dot, chunks of BDAT, and octets that are dropped.
+
+use super::driver::{Conn, Ended, Incoming, LINGER, Stop};
+use super::floor::Floor;
+use super::message::{Message, Origin, Outcome};
+use crate::maillog;
+use crate::smtp::body::Decoded;
+use crate::smtp::reply::Reply;
+use crate::smtp::session::Next;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Conn<'_> {
+    /// A message begins, or goes on with another chunk. One that has begun may finish at a shutdown; none begins then.
+    pub(super) fn begin_content(&mut self) -> Result<(), Stop> {
+        if self.floor.is_none() {
+            self.live.set_busy(true);
+            if self.state.stopping.load(Ordering::SeqCst) {
+                self.live.set_busy(false);
+                return Err(Stop::Shutdown);
+            }
+            self.floor = Some(Floor::default());
+        }
+        Ok(())
+    }
+
+    /// The message is over, or was given up.
+    pub(super) fn end_content(&mut self) {
+        if self.floor.take().is_some() {
+            self.chunked = None;
+            self.live.set_busy(false);
+        }
+    }
+
+    /// DATA to its lone dot.
+    #[inline(never)]
+    pub(super) fn data(&mut self) -> Result<Option<Ended>, Stop> {
+        let begun = Instant::now();
+        // The client gets its message ready while the file is opened.
+        if self.stream.input().is_empty() {
+            self.stream.flush(begun + self.state.wait())?;
+        }
+        let mut message = Message::data(&self.session, &self.state.store, self.origin());
+        let refused = self.body(|input| match message.feed(input)? {
+            Decoded::More => Ok((input.len(), false)),
+            Decoded::End { used } => Ok((used, true)),
+        })?;
+        Ok(match refused {
+            Some(refused) => Some(self.close(refused)),
+            None => self.conclude(Incoming { message, begun }),
+        })
+    }
+
+    /// One chunk of BDAT.
+    #[inline(never)]
+    pub(super) fn chunk(&mut self, size: u64, last: bool) -> Result<Option<Ended>, Stop> {
+        let mut incoming = self.chunked.take().unwrap_or_else(|| Incoming {
+            message: Message::chunked(&self.session, &self.state.store, self.origin()),
+            begun: Instant::now(),
+        });
+        let refused = self.octets(size, |octets| incoming.message.feed(octets).map(|_| ()))?;
+        if let Some(refused) = refused {
+            return Ok(Some(self.close(refused)));
+        }
+        if last {
+            return Ok(self.conclude(incoming));
+        }
+        self.chunked = Some(incoming);
+        let step = self.session.chunk_received();
+        self.say(step.reply.as_ref());
+        Ok(None)
+    }
+
+    /// The octets of a chunk that is refused, and then the refusal.
+    pub(super) fn skip(&mut self, size: u64, refusal: &Reply) -> Result<Option<Ended>, Stop> {
+        let within = self.floor.is_some();
+        if !within {
+            self.floor = Some(Floor::default());
+        }
+        self.octets(size, |_| Ok(()))?;
+        if !within {
+            self.floor = None;
+        }
+        self.say(Some(refusal));
+        Ok(None)
+    }
+
+    fn close(&mut self, last: Reply) -> Ended {
+        self.say(Some(&last));
+        Ended::Close(last)
+    }
+
+    /// Reads and hands on exactly `size` octets.
+    fn octets(
+        &mut self,
+        size: u64,
+        mut take: impl FnMut(&[u8]) -> Result<(), Reply>,
+    ) -> Result<Option<Reply>, Stop> {
+        let mut left = size;
+        if left == 0 {
+            return Ok(None);
+        }
+        self.body(|input| {
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            let part = input.get(..most).unwrap_or(input);
+            take(part)?;
+            left -= part.len() as u64;
+            Ok((part.len(), left == 0))
+        })
+    }
+
+    /// Feeds input to `take` until it says that the content is over, or refuses it.
+    fn body(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> Result<(usize, bool), Reply>,
+    ) -> Result<Option<Reply>, Stop> {
+        let mut large = false;
+        let outcome = loop {
+            match take(self.stream.input()) {
+                Err(refused) => break Some(refused),
+                Ok((used, over)) => {
+                    self.stream.consume(used);
+                    if let Some(floor) = &mut self.floor {
+                        floor.came(used as u64);
+                    }
+                    if over {
+                        break None;
+                    }
+                }
+            }
+            // What came with its command needs no larger buffer.
+            if !large {
+                self.stream.body_mode(true);
+                large = true;
+            }
+            self.wait(Instant::now())?;
+        };
+        if large {
+            self.stream.body_mode(false);
+        }
+        Ok(outcome)
+    }
+
+    /// The end of a message: one reply, or on LMTP one for each recipient.
+    #[inline(never)]
+    fn conclude(&mut self, incoming: Incoming) -> Option<Ended> {
+        let outcome = incoming
+            .message
+            .finish(&self.session, self.state.relay.get().map(Arc::as_ref));
+        if outcome.replies.iter().any(|reply| !reply.is_error()) {
+            self.messages += 1;
+        }
+        self.log_message(&outcome, incoming.begun);
+        let (replies, next) = self.session.finish(outcome.replies);
+        for reply in &replies {
+            self.say(Some(reply));
+        }
+        self.end_content();
+        self.sweep();
+        let last = replies.into_iter().next_back();
+        last.filter(|_| next == Next::Close).map(Ended::Close)
+    }
+
+    /// Housekeeping, behind the reply: no client waits for it.
+    fn sweep(&mut self) {
+        if self.state.store.sweep_due() {
+            // Where the client is gone, the next read will say so.
+            let _ = self.stream.flush(Instant::now() + LINGER);
+            self.state.store.sweep();
+        }
+    }
+
+    fn log_message(&self, outcome: &Outcome, begun: Instant) {
+        if log::log_enabled!(log::Level::Info) {
+            let statuses: Vec<u16> = outcome.replies.iter().map(Reply::code).collect();
+            let id = outcome.id.as_deref().unwrap_or("none");
+            let (who, took) = (self.who(), begun.elapsed());
+            maillog::message(id, &who, &self.session, &statuses, outcome.size, took);
+        }
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            peer: self.client.trace_name(),
+            auth_header: self.state.auth_header,
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The driver of one connection: lines to the session, replies to the stream, waits and their ends. Content is
+//! `content`'s.
+
+use super::backend::ServerBackend;
+use super::client::Client;
+use super::floor::Floor;
+use super::live::Live;
+use super::message::{Mailboxes, Message};
+use crate::maillog;
+use crate::net::stream::{Stream, UNREAD};
+use crate::relay::Relay;
+use crate::smtp::line::{Lines, Split};
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::session::{Channel, Next, Session, Step};
+use crate::state::{ServerState, Snapshot};
+use rustls::{ServerConfig, ServerConnection};
+use std::borrow::Cow;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// The wait for a TLS handshake, whatever the timeout is.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// Octets of a handshake's stack; the tests, in an unoptimized build, get by with a third of it.
+const HANDSHAKE_STACK: usize = 192 * 1024;
+/// A wrong login is answered this much later: enough to make guessing slow, and too little to
+/// hold a thread.
+const WRONG_LOGIN_PAUSE: Duration = Duration::from_millis(200);
+/// How long the rest of the input is read and dropped before a close.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+pub(super) struct Conn<'a> {
+    pub(super) state: &'a ServerState,
+    pub(super) live: &'a Live,
+    pub(super) client: Client,
+    listener: usize,
+    snapshot: Arc<Snapshot>,
+    generation: usize,
+    pub(super) stream: Stream,
+    pub(super) session: Session<Mailboxes>,
+    cipher: Option<String>,
+    begun: Instant,
+    pub(super) messages: usize,
+    /// The message that comes in chunks, between two of them.
+    pub(super) chunked: Option<Incoming>,
+    /// What content must bring, from its first octet to its last.
+    pub(super) floor: Option<Floor>,
+}
+
+/// A message and when it began.
+pub(super) struct Incoming {
+    pub(super) message: Message,
+    pub(super) begun: Instant,
+}
+
+/// How a stretch of dialogue ended.
+pub(super) enum Ended {
+    /// With a reply that was the last.
+    Close(Reply),
+    StartTls,
+}
+
+/// Why a connection ended before its dialogue did.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The client was silent, too slow, or did not read.
+    TimedOut,
+    /// The server ends.
+    Shutdown,
+    /// The client closed the connection.
+    Gone,
+    /// The connection broke.
+    Broken(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::TimedOut => Self::TimedOut,
+            _ => Self::Broken(error),
+        }
+    }
+}
+
+/// Serves one client of listener number `listener` to its end.
+pub fn serve(state: &ServerState, live: &Live, client: Client, listener: usize) {
+    if let Some(conn) = Conn::open(state, live, client, listener) {
+        conn.serve();
+    }
+}
+
+impl<'a> Conn<'a> {
+    /// Up to the greeting; the handshake first where TLS is implicit.
+    fn open(
+        state: &'a ServerState,
+        live: &'a Live,
+        client: Client,
+        listener: usize,
+    ) -> Option<Self> {
+        let generation = state.generation.load(Ordering::SeqCst);
+        let snapshot = state.snapshot();
+        let rules = snapshot.listeners.get(listener)?;
+        let (policy, implicit) = (Arc::clone(&rules.policy), rules.implicit);
+        let mut conn = Self {
+            state,
+            live,
+            client,
+            listener,
+            snapshot,
+            generation,
+            stream: Stream::new(Arc::clone(&live.socket)),
+            session: Session::new(policy, Channel::Clear),
+            cipher: None,
+            begun: Instant::now(),
+            messages: 0,
+            chunked: None,
+            floor: None,
+        };
+        if implicit {
+            conn = conn.secure()?;
+        }
+        conn.session.greeting().render(conn.stream.output());
+        Some(conn)
+    }
+
+    fn serve(mut self) {
+        let (end, unread) = loop {
+            match self.run() {
+                // A client that says QUIT has nothing more to send.
+                Ok(Ended::Close(last)) => break (maillog::one_line(&last).into(), last.is_error()),
+                Ok(Ended::StartTls) => match self.secure() {
+                    Some(secured) => self = secured,
+                    None => return,
+                },
+                Err(stop) => {
+                    let unread = !matches!(stop, Stop::Gone | Stop::Broken(_));
+                    break (self.final_reply(&stop), unread);
+                }
+            }
+        };
+        if log::log_enabled!(log::Level::Info) {
+            maillog::connection(&self.who(), self.messages, &end, self.begun.elapsed());
+        }
+        self.stream.close(unread, Instant::now() + LINGER);
+    }
+
+    /// The handshake. It consumes the clear stream, so that nothing that came before it can be
+    /// taken for something that came in TLS; a failed one is logged, and that was it.
+    #[inline(never)]
+    fn secure(self) -> Option<Self> {
+        let who = self.who();
+        let config = self.snapshot.listeners.get(self.listener)?.tls.clone()?;
+        let begun = Instant::now();
+        self.live.begin_wait(begun, None);
+        let secured = handshake(self.stream, config, begun + self.state.patience(HANDSHAKE));
+        self.live.end_wait();
+        match secured {
+            Ok(stream) => {
+                let mut session = self.session;
+                session.tls_started(stream.exporter());
+                Some(Self {
+                    cipher: stream.cipher(),
+                    stream,
+                    session,
+                    ..self
+                })
+            }
+            Err(error) => {
+                let end = format!("TLS handshake: {error}");
+                maillog::connection(&who, self.messages, &end, self.begun.elapsed());
+                self.live.socket.drain(UNREAD, Instant::now() + LINGER);
+                None
+            }
+        }
+    }
+
+    /// The relay, and whether this client may use it now.
+    fn relay(&self) -> Option<(&'a Relay, bool)> {
+        let relay = self.state.relay.get()?;
+        let open = self.session.user().is_some() || relay.is_open_to(self.client.peer());
+        Some((relay.as_ref(), open))
+    }
+
+    pub(super) fn who(&self) -> String {
+        maillog::who(
+            self.client.log_name(),
+            &self.session,
+            self.cipher.as_deref(),
+        )
+    }
+
+    /// Commands and messages, to the end of the connection or of the clear part of it.
+    fn run(&mut self) -> Result<Ended, Stop> {
+        let mut lines = Lines::new();
+        loop {
+            let step = self.command(&mut lines)?;
+            if matches!(step.next, Next::Data | Next::Chunk { .. }) {
+                self.begin_content()?;
+            } else if self.session.transaction().is_none() {
+                self.end_content();
+            }
+            self.say(step.reply.as_ref());
+            let ended = match step.next {
+                Next::Command => None,
+                Next::Data => self.data()?,
+                Next::Chunk { size, last } => self.chunk(size, last)?,
+                Next::Skip { size, reply } => self.skip(size, &reply)?,
+                Next::Close => Some(Ended::Close(step.reply.unwrap_or(reply::BYE))),
+                Next::StartTls => Some(Ended::StartTls),
+            };
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+        }
+    }
+
+    pub(super) fn say(&mut self, reply: Option<&Reply>) {
+        if let Some(reply) = reply {
+            reply.render(self.stream.output());
+        }
+    }
+
+    /// The next line's step. The deadline is over the whole line and not each octet.
+    fn command(&mut self, lines: &mut Lines) -> Result<Step, Stop> {
+        let since = Instant::now();
+        loop {
+            if self.generation != self.state.generation.load(Ordering::Relaxed) {
+                self.renew();
+            }
+            let session = &self.session;
+            match lines.take(self.stream.input(), |start| session.line_limit(start)) {
+                Split::Line { line, used } => {
+                    let mut backend = ServerBackend {
+                        directory: &self.snapshot.directory,
+                        store: &self.state.store,
+                        relay: self.relay(),
+                    };
+                    let behind = self.stream.input().len() > used;
+                    let wrong = self.session.wrong_logins();
+                    let step = self.session.line(line, behind, &mut backend);
+                    self.stream.consume(used);
+                    if self.session.wrong_logins() > wrong {
+                        maillog::wrong_login(self.client.log_name());
+                        std::thread::sleep(WRONG_LOGIN_PAUSE);
+                    }
+                    return Ok(step);
+                }
+                Split::More { used } => self.stream.consume(used),
+                Split::Flood => {
+                    return Ok(Step {
+                        reply: Some(reply::TOO_MUCH),
+                        next: Next::Close,
+                    });
+                }
+            }
+            self.wait(since)?;
+        }
+    }
+
+    /// Takes what was read anew, unless a transaction is under way.
+    fn renew(&mut self) {
+        if self.session.transaction().is_some() {
+            return;
+        }
+        self.generation = self.state.generation.load(Ordering::SeqCst);
+        self.snapshot = self.state.snapshot();
+        if let Some(rules) = self.snapshot.listeners.get(self.listener) {
+            self.session.renew(Arc::clone(&rules.policy));
+        }
+    }
+
+    /// More input; the client has been waited for since `since`.
+    pub(super) fn wait(&mut self, since: Instant) -> Result<(), Stop> {
+        if self.state.stopping.load(Ordering::SeqCst) && !self.live.is_busy() {
+            return Err(Stop::Shutdown);
+        }
+        let patience = self.floor.as_ref().map(Floor::patience);
+        if patience.is_some_and(|left| left.is_zero()) {
+            return Err(Stop::TimedOut);
+        }
+        let begun = Instant::now();
+        self.live.begin_wait(since, patience);
+        let filled = self.stream.fill(since + self.state.wait());
+        self.live.end_wait();
+        if let Some(floor) = &mut self.floor {
+            floor.waited(begun.elapsed());
+        }
+        match filled {
+            Ok(octets) if octets > 0 => Ok(()),
+            _ if self.live.expired() => Err(Stop::TimedOut),
+            _ if self.state.stopping.load(Ordering::SeqCst) => Err(Stop::Shutdown),
+            Ok(_) => Err(Stop::Gone),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The final reply to a client that is not served on, and the reason for the log.
+    fn final_reply(&mut self, stop: &Stop) -> Cow<'static, str> {
+        let reply = match stop {
+            Stop::TimedOut => reply::TIMED_OUT,
+            Stop::Shutdown => reply::UNAVAILABLE,
+            Stop::Gone => return "client closed the connection".into(),
+            Stop::Broken(error) => return error.to_string().into(),
+        };
+        reply.render(self.stream.output());
+        maillog::one_line(&reply).into()
+    }
+}
+
+/// A handshake goes deeper into the stack than all that follows, and pages that were touched once stay
+/// in memory for as long as the connection idles: so it has a thread of its own, whose stack goes
+/// to the next handshake. The size differs from that of connections, which so never get it.
+fn handshake(stream: Stream, config: Arc<ServerConfig>, deadline: Instant) -> io::Result<Stream> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(HANDSHAKE_STACK);
+        let thread = builder.spawn_scoped(scope, || {
+            let tls = ServerConnection::new(config).map_err(io::Error::other)?;
+            stream.upgrade(tls.into(), deadline)
+        })?;
+        let ended = thread.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the handshake ended in a panic")))
+    })
+}

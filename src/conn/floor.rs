@@ -1,0 +1,108 @@
+//! The least that a message must bring: 100 octets a second over any minute, silence included. It is told how long the
+//! client was waited for, so that a slow disk of our own costs the client nothing. No clock here.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Octets in any [`WINDOW`].
+const FLOOR: u64 = 6_000;
+const WINDOW: Duration = Duration::from_secs(60);
+/// Arrivals that are this close together are counted as one, which bounds what is remembered.
+const GRAIN: Duration = Duration::from_secs(1);
+
+/// The octets of the last minute of waiting.
+#[derive(Debug, Default)]
+pub(super) struct Floor {
+    /// How long the client was waited for since the message began.
+    waited: Duration,
+    /// When octets came and how many, no more of them than make up the floor.
+    arrivals: VecDeque<(Duration, u64)>,
+    sum: u64,
+}
+
+impl Floor {
+    /// How long the client may be waited for now; zero where it is too slow.
+    pub(super) fn patience(&self) -> Duration {
+        let since = match self.arrivals.front() {
+            Some((arrived, _)) if self.sum >= FLOOR => *arrived,
+            _ => Duration::ZERO,
+        };
+        (since + WINDOW).saturating_sub(self.waited)
+    }
+
+    /// The client was waited for.
+    pub(super) fn waited(&mut self, time: Duration) {
+        self.waited += time;
+    }
+
+    /// Octets of content came.
+    pub(super) fn came(&mut self, octets: u64) {
+        if octets == 0 {
+            return;
+        }
+        self.sum += octets;
+        match self.arrivals.back_mut() {
+            Some((arrived, count)) if self.waited.saturating_sub(*arrived) < GRAIN => {
+                *count += octets;
+            }
+            _ => self.arrivals.push_back((self.waited, octets)),
+        }
+        while let Some((_, oldest)) = self.arrivals.front()
+            && self.sum - oldest >= FLOOR
+        {
+            self.sum -= oldest;
+            self.arrivals.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits and arrivals in turn; how many seconds it went on.
+    fn lasts(steps: impl IntoIterator<Item = (u64, u64)>) -> u64 {
+        let mut floor = Floor::default();
+        let mut total = 0;
+        for (seconds, octets) in steps {
+            let left = floor.patience().as_secs();
+            if left < seconds {
+                return total + left;
+            }
+            floor.waited(Duration::from_secs(seconds));
+            floor.came(octets);
+            total += seconds;
+        }
+        u64::MAX
+    }
+
+    #[test]
+    fn the_floor_holds_over_any_minute() {
+        let forever = |seconds, octets| std::iter::repeat_n((seconds, octets), 1_000);
+        // Fast enough, in pieces of any size.
+        for (seconds, octets) in [(1, 101), (10, 1_010), (59, 6_000), (0, 1), (1, 65_536)] {
+            assert_eq!(
+                lasts(forever(seconds, octets)),
+                u64::MAX,
+                "{seconds} {octets}"
+            );
+        }
+        // Silence, a trickle, one octet in fifteen seconds, much before each minute of nothing.
+        assert_eq!(lasts([(61, 1)]), 60);
+        assert_eq!(lasts(forever(1, 90)), 60);
+        assert_eq!(lasts(forever(15, 1)), 60);
+        assert_eq!(lasts([(1, 6_000_000), (61, 1)]), 61);
+        assert_eq!(lasts([(1, 6_000_000), (59, 5_000), (2, 5_000)]), 61);
+        assert_eq!(lasts([(50, 6_000), (50, 5_999), (11, 6_000)]), 110);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut floor = Floor::default();
+        for octets in std::iter::repeat_n(1, 100_000) {
+            floor.came(octets);
+            floor.waited(Duration::from_millis(5));
+        }
+        assert!(floor.arrivals.len() <= 61, "{}", floor.arrivals.len());
+    }
+}

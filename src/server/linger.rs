@@ -1,0 +1,88 @@
+//! Newcomers that were turned away: their input is read and dropped for a moment, so that the reset of a close with
+//! unread input does not cost them the reply. One thread does it for all of them, and the accept loop never waits.
+
+use crate::net::socket::Socket;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Sockets that are kept at once; the oldest makes room for the next one.
+pub(super) const KEPT: usize = 64;
+/// How long a socket is kept.
+const TIME: Duration = Duration::from_secs(1);
+/// Octets that are read of one socket.
+const OCTETS: usize = 1024 * 1024;
+/// The pause between two looks at the sockets.
+const PAUSE: Duration = Duration::from_millis(20);
+
+struct Lingering {
+    socket: Arc<Socket>,
+    until: Instant,
+    left: usize,
+}
+
+/// The sockets that wait to be closed.
+#[derive(Default)]
+pub(super) struct Linger {
+    kept: Mutex<VecDeque<Lingering>>,
+    added: Condvar,
+}
+
+impl Linger {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// What the system says where it gives no thread.
+    pub(super) fn start() -> std::io::Result<Arc<Self>> {
+        let linger = Arc::new(Self::default());
+        let own = Arc::clone(&linger);
+        let builder = std::thread::Builder::new().stack_size(64 * 1024);
+        builder.spawn(move || own.run()).map(|_| linger)
+    }
+
+    /// Nothing panics under the lock, so that a poisoned one is still sound.
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Lingering>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a socket whose writing side is shut already.
+    pub(super) fn add(&self, socket: Arc<Socket>) {
+        let mut kept = self.lock();
+        if kept.len() >= KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(Lingering {
+            socket,
+            until: Instant::now() + TIME,
+            left: OCTETS,
+        });
+        self.added.notify_one();
+    }
+
+    fn run(&self) {
+        loop {
+            let mut kept = self.lock();
+            while kept.is_empty() {
+                kept = self
+                    .added
+                    .wait(kept)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            let now = Instant::now();
+            kept.retain_mut(|one| now < one.until && one.drain());
+            drop(kept);
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Lingering {
+    /// Drops what came; false where nothing more is to be expected.
+    fn drain(&mut self) -> bool {
+        match self.socket.drop_input(self.left) {
+            Ok(octets) => self.left -= octets.min(self.left),
+            Err(_) => return false,
+        }
+        self.left > 0
+    }
+}
