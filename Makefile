@@ -32,6 +32,7 @@ doc:
 # Postfix, Dovecot and clients against the binary; what is not installed is said and skipped.
 interop: build
 	python3 tests/interop/interop.py $(BINARY)
+	python3 tests/interop/relay.py $(BINARY)
 # A thousand kills under load, a message of 1 GiB, idle memory: minutes, and not part of the tests.
 endurance: build
 	python3 tests/interop/endurance.py $(BINARY)
