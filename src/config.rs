@@ -148,6 +148,10 @@ fn policy(settings: &Settings, hostname: String) -> Result<Policy, Failure> {
         max_recipients: count(settings, Key::MaxRecipients)?,
         max_errors: u32::try_from(count(settings, Key::MaxErrors)?).unwrap_or(u32::MAX),
         bare_newline: choice(settings, Key::BareNewline, bare_newline)?,
+        bare_address: settings.flag(Key::BareAddress),
+        dsn: false,
+        etrn: false,
+        atrn: false,
     })
 }
 

@@ -31,6 +31,7 @@ pub enum Key {
     Expn,
     Sync,
     BareNewline,
+    BareAddress,
     RunAs,
     Chroot,
     Config,
@@ -185,6 +186,8 @@ pub const OPTIONS: &[Opt] = &[
         .manual("Whether files and directories are synced. With none a 250 promises nothing after a power cut."),
     opt(Key::BareNewline, "bare-newline", "reject|normalize", "a bare CR or LF in a message").default("reject")
         .manual("What becomes of a message with a bare CR or LF: reject answers 550 5.6.0; normalize takes it for a line end of the content. It is never the end of a message."),
+    flag(Key::BareAddress, "bare-address", "take addresses without angle brackets")
+        .manual("Takes MAIL FROM:user@host and RCPT TO:user@host without angle brackets, as printers, cameras and old scripts send them."),
     opt(Key::RunAs, "run-as", "USER[:GROUP]", "change to this user after the start")
         .manual("The user, and the group if it is not the user's own, by name or number. After the listeners are bound and the files read, the ids, groups and capabilities are given up for good. Later reloads read the files as this user."),
     opt(Key::Chroot, "chroot", "DIR", "change the root directory after the start")

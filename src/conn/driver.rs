@@ -12,10 +12,12 @@ use crate::relay::Relay;
 use crate::smtp::line::{Lines, Split};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
+use crate::smtp::xclient::Attributes;
 use crate::state::{ServerState, Snapshot};
 use rustls::{ServerConfig, ServerConnection};
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -208,11 +210,25 @@ impl<'a> Conn<'a> {
                 Next::Skip { size, reply } => self.skip(size, &reply)?,
                 Next::Close => Some(Ended::Close(step.reply.unwrap_or(reply::BYE))),
                 Next::StartTls => Some(Ended::StartTls),
+                Next::Xclient(attributes) => self.hand_over(&attributes),
+                // Nobody turns a connection yet: ATRN is not offered.
+                Next::Turn(_) => Some(Ended::Close(reply::TURNING)),
             };
             if let Some(ended) = ended {
                 return Ok(ended);
             }
         }
+    }
+
+    /// XCLIENT: the connection is the client's that a trusted proxy names.
+    fn hand_over(&mut self, attributes: &Attributes) -> Option<Ended> {
+        if let Some(address) = attributes.address {
+            let source = SocketAddr::new(address, attributes.port.unwrap_or(0));
+            self.client = Client::remote(source, attributes.name.as_deref());
+        }
+        let greeting = self.session.xclient_done(attributes);
+        self.say(Some(&greeting));
+        None
     }
 
     pub(super) fn say(&mut self, reply: Option<&Reply>) {
@@ -249,7 +265,7 @@ impl<'a> Conn<'a> {
                 Split::More { used } => self.stream.consume(used),
                 Split::Flood => {
                     return Ok(Step {
-                        reply: Some(reply::TOO_MUCH),
+                        reply: Some(reply::ENDLESS_LINE),
                         next: Next::Close,
                     });
                 }

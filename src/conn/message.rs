@@ -119,7 +119,10 @@ impl Message {
             }
         };
         if self.size() > self.limit.saturating_mul(2) {
-            return Err(reply::TOO_MUCH);
+            return Err(match self.decoder {
+                Decoder::Dots(_) => reply::FAR_TOO_LARGE,
+                Decoder::Chunks(_) => reply::CHUNK_FAR_TOO_LARGE,
+            });
         }
         Ok(fed)
     }
@@ -190,23 +193,29 @@ impl Message {
     ) -> Option<io::Result<Draft<'a>>> {
         let transaction = session.transaction()?;
         let created = clock::seconds();
-        let onward = recipients(session)
-            .flatten()
-            .filter(|target| relay.is_queue(target));
         let mut envelope = Envelope {
             from: transaction.reverse_path.as_str().to_owned(),
             created,
             exact: transaction.params.body == Some(BodyType::Binary),
             smtputf8: transaction.params.smtputf8,
             requiretls: transaction.params.requiretls,
+            ret: transaction.params.ret.map(|ret| ret.as_str().to_owned()),
+            envid: transaction.params.envid.clone(),
             ..Envelope::default()
         };
-        for target in onward {
+        let params = transaction.recipient_params.iter();
+        let onward = recipients(session)
+            .zip(params)
+            .flat_map(|(targets, params)| targets.iter().map(move |target| (target, params)))
+            .filter(|(target, _)| relay.is_queue(target));
+        for (target, params) in onward {
             let known = |to: &Recipient| to.address == target.address;
             if !envelope.recipients.iter().any(known) {
                 envelope.recipients.push(Recipient {
                     address: target.address.clone(),
                     next: created,
+                    notify: params.notify.map(|notify| notify.to_string()),
+                    orcpt: params.orcpt.clone(),
                     ..Recipient::default()
                 });
             }

@@ -87,7 +87,7 @@ impl ConnLimits {
         drop(inside);
         self.update_stress(count);
         if count > self.max {
-            return Err(reply::UNAVAILABLE);
+            return Err(reply::SERVER_FULL);
         }
         Ok(slot)
     }
@@ -152,7 +152,7 @@ impl Slot {
         let Some(client) = client else { return Ok(()) };
         let count = inside.clients.entry(client).or_default();
         if *count >= self.limits.max_per_client {
-            return Err(reply::TOO_MUCH);
+            return Err(reply::TOO_MANY_FROM_CLIENT);
         }
         *count += 1;
         drop(inside);
@@ -203,7 +203,7 @@ impl Admission {
         let client = Client::new(&accepted.peer);
         if accepted.overflow {
             // The descriptor is the spare one, and needed back at once.
-            send(&live, &client, &reply::UNAVAILABLE);
+            send(&live, &client, &reply::SERVER_FULL);
             let _ = live.socket.drop_input(64 * 1024);
             return;
         }
@@ -221,7 +221,7 @@ impl Admission {
             conn::serve(&state, &own, newcomer, listener);
         };
         if self.pool.run(job).is_err() {
-            self.turn_away(&live, &client, &reply::UNAVAILABLE);
+            self.turn_away(&live, &client, &reply::SERVER_FULL);
         }
     }
 

@@ -5,12 +5,13 @@ use super::cursor::Cursor;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Octets of a local part (RFC 5321 §4.5.3.1.1).
-const MAX_LOCAL: usize = 64;
+/// Octets of a local part: RFC 5321 §4.5.3.1 asks to take more than the 64 of §4.5.3.1.1, and
+/// forwarders send them.
+const MAX_LOCAL: usize = 255;
 /// Octets of a domain (RFC 5321 §4.5.3.1.2).
 const MAX_DOMAIN: usize = 255;
-/// Octets of a path between its angle brackets (RFC 5321 §4.5.3.1.3 less the two).
-const MAX_PATH: usize = 254;
+/// Characters of a label (RFC 1035 §2.3.4); a U-label of so many may have more octets.
+const MAX_LABEL: usize = 63;
 
 /// Where a message comes from: `<>` or a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,14 @@ impl ReversePath {
         path(cursor).map(Self::Mailbox)
     }
 
+    /// The same, and an address without angle brackets, too.
+    pub fn parse_bare(cursor: &mut Cursor<'_>) -> Option<Self> {
+        if cursor.rest().starts_with('<') {
+            return Self::parse(cursor);
+        }
+        mailbox(cursor).map(Self::Mailbox)
+    }
+
     /// The path without angle brackets; empty for the null path.
     pub fn as_str(&self) -> &str {
         match self {
@@ -66,11 +75,23 @@ impl ReversePath {
 impl ForwardPath {
     /// Takes a path off the cursor; `None` where it is malformed.
     pub fn parse(cursor: &mut Cursor<'_>) -> Option<Self> {
-        let mailbox = path(cursor)?;
-        if mailbox.as_str().eq_ignore_ascii_case("postmaster") {
-            return Some(Self::Postmaster);
+        path(cursor).map(Self::new)
+    }
+
+    /// The same, and an address without angle brackets, too.
+    pub fn parse_bare(cursor: &mut Cursor<'_>) -> Option<Self> {
+        if cursor.rest().starts_with('<') {
+            return Self::parse(cursor);
         }
-        Some(Self::Mailbox(mailbox))
+        mailbox(cursor).map(Self::new)
+    }
+
+    fn new(mailbox: Mailbox) -> Self {
+        if mailbox.as_str().eq_ignore_ascii_case("postmaster") {
+            Self::Postmaster
+        } else {
+            Self::Mailbox(mailbox)
+        }
     }
 
     /// The path without angle brackets.
@@ -156,13 +177,11 @@ fn path(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
     if !cursor.tag("<") {
         return None;
     }
-    let before = cursor.rest().len();
     if cursor.rest().starts_with('@') {
         source_route(cursor)?;
     }
     let mailbox = mailbox(cursor)?;
-    let length = before - cursor.rest().len();
-    (cursor.tag(">") && length <= MAX_PATH).then_some(mailbox)
+    cursor.tag(">").then_some(mailbox)
 }
 
 fn source_route(cursor: &mut Cursor<'_>) -> Option<()> {
@@ -171,6 +190,7 @@ fn source_route(cursor: &mut Cursor<'_>) -> Option<()> {
             return None;
         }
         domain(cursor)?;
+        cursor.tag(".");
         if cursor.tag(":") {
             return Some(());
         }
@@ -185,15 +205,20 @@ fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
     let quoted = if cursor.rest().starts_with('"') {
         Some(quoted_string(cursor)?)
     } else {
-        dot_string(cursor)?;
+        dots_and_atoms(cursor)?;
         None
     };
     let local = quoted.as_deref().unwrap_or_else(|| start.until(cursor));
     if local.len() > MAX_LOCAL {
         return None;
     }
+    let mut end = *cursor;
     let domain = if cursor.tag("@") {
-        Some(domain(cursor)?)
+        let domain = domain(cursor)?;
+        end = *cursor;
+        // The root's dot is no part of the name (RFC 5321 §2.3.5).
+        cursor.tag(".");
+        Some(domain)
     } else {
         None
     };
@@ -201,16 +226,17 @@ fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
         Some(local) => Mailbox::spell(local, domain),
         // As it came is as it is spelled.
         None => Mailbox {
-            spelled: start.until(cursor).to_owned(),
+            spelled: start.until(&end).to_owned(),
             local: local.len(),
             unquoted: None,
         },
     })
 }
 
-fn dot_string(cursor: &mut Cursor<'_>) -> Option<()> {
+/// A Dot-string, with dots wherever they stand: senders do have such addresses.
+fn dots_and_atoms(cursor: &mut Cursor<'_>) -> Option<()> {
     let text = cursor.run(|c| is_atext(c) || c == '.');
-    text.split('.').all(|atom| !atom.is_empty()).then_some(())
+    (!text.is_empty()).then_some(())
 }
 
 /// `DQUOTE *QcontentSMTP DQUOTE`: printable octets, a backslash before any of them.
@@ -221,21 +247,34 @@ fn quoted_string(cursor: &mut Cursor<'_>) -> Option<String> {
         match cursor.character()? {
             '"' => return Some(text),
             '\\' => text.push(cursor.character().filter(|c| (' '..='~').contains(c))?),
-            c if c.is_control() => return None,
-            c => text.push(c),
+            c if (' '..='~').contains(&c) || is_utf8(c) => text.push(c),
+            _ => return None,
         }
     }
+}
+
+/// A whole text that is a domain, without the one dot that may be behind it.
+pub(crate) fn whole_domain(text: &str) -> Option<&str> {
+    let mut cursor = Cursor::new(text.strip_suffix('.').unwrap_or(text));
+    domain(&mut cursor).filter(|_| cursor.rest().is_empty())
 }
 
 fn domain<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
     if cursor.rest().starts_with('[') {
         return literal(cursor);
     }
+    let mut behind = *cursor;
     let text =
-        cursor.run(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || is_utf8(c));
-    let label =
-        |l: &str| !l.is_empty() && l.len() <= 63 && !l.starts_with('-') && !l.ends_with('-');
-    (text.len() <= MAX_DOMAIN && text.split('.').all(label)).then_some(text)
+        behind.run(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || is_utf8(c));
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let label = |label: &str| {
+        let length = label.chars().count();
+        (1..=MAX_LABEL).contains(&length) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if text.len() > MAX_DOMAIN || !text.split('.').all(label) {
+        return None;
+    }
+    cursor.tag(text).then_some(text)
 }
 
 /// An address literal (RFC 5321 §4.1.3), brackets included; IPv4, IPv6, or a tag with printable content.
@@ -267,11 +306,12 @@ fn is_atext(c: char) -> bool {
         || is_utf8(c)
 }
 
-/// Non-ASCII text. C1 controls and characters without a shape only deceive.
+/// Non-ASCII text. C1 controls and characters without a shape only deceive; U+FFFD stands for
+/// octets that are not UTF-8.
 fn is_utf8(c: char) -> bool {
     !c.is_ascii()
         && !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fffd}')
 }
 
 #[cfg(test)]
@@ -298,6 +338,11 @@ mod tests {
             ("<a@[127.0.0.1]>", "a@[127.0.0.1]"),
             ("<a@[IPv6:::1]>", "a@[IPv6:::1]"),
             ("<a/b%c!d@e_f>", "a/b%c!d@e_f"),
+            ("<user..name@b>", "user..name@b"),
+            ("<.user.@b.>", ".user.@b"),
+            (r#"<"user..name"@b.>"#, r#""user..name"@b"#),
+            (r#"<"\a\ b"@c>"#, r#""a b"@c"#),
+            ("<@x.:a@b.>", "a@b"),
             ("<jos\u{e9}@ex\u{e4}mple.org>", "jos\u{e9}@ex\u{e4}mple.org"),
         ] {
             assert_eq!(forward(wire).as_deref(), Some(spelled), "{wire}");
@@ -317,9 +362,6 @@ mod tests {
             "<a@b>>",
             "<a@>",
             "<@b>",
-            "<.a@b>",
-            "<a..b@c>",
-            "<a.@b>",
             "<a b@c>",
             "<a@b@c>",
             "<@,@:a@b>",
@@ -332,11 +374,31 @@ mod tests {
             "<\"a\"b@c>",
             "<a@b\u{1}>",
             "<a\u{200b}@b>",
-            "<a@b.>",
+            "<\"a\u{202e}\"@b>",
+            "<a\u{fffd}@b>",
+            "<a@b..>",
+            "<a@.>",
+            "<a@.b>",
+            "<>@b>",
         ] {
             assert_eq!(forward(wire), None, "{wire}");
         }
-        assert!(forward(&format!("<{}@b>", "x".repeat(64))).is_some());
-        assert!(forward(&format!("<{}@b>", "x".repeat(65))).is_none());
+        assert!(forward(&format!("<{}@b>", "x".repeat(255))).is_some());
+        assert!(forward(&format!("<{}@b>", "x".repeat(256))).is_none());
+        let label = "\u{4e2d}".repeat(30);
+        assert!(forward(&format!("<a@{label}.example>")).is_some());
+        assert!(forward(&format!("<a@{}>", "x".repeat(64))).is_none());
+    }
+
+    /// Printers leave the angle brackets out.
+    #[test]
+    fn bare_addresses() {
+        for (text, rest) in [("a@b", ""), ("a@b. SIZE=1", " SIZE=1"), ("\"a b\"@c", "")] {
+            let mut cursor = Cursor::new(text);
+            assert!(ReversePath::parse_bare(&mut cursor).is_some(), "{text}");
+            assert_eq!(cursor.rest(), rest);
+            assert!(ReversePath::parse(&mut Cursor::new(text)).is_none());
+        }
+        assert!(ReversePath::parse_bare(&mut Cursor::new("")).is_none());
     }
 }

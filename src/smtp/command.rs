@@ -1,7 +1,8 @@
 //! The one table of commands, and the step from a line to a command of it. HELP is made from
 //! the table; what a command does is the session's.
 
-use super::cursor::Cursor;
+use std::borrow::Cow;
+
 use super::reply::{self, Reply};
 
 /// A verb of the table.
@@ -24,7 +25,8 @@ pub enum Verb {
     StartTls,
     Auth,
     Xclient,
-    WrongProtocol,
+    Etrn,
+    Atrn,
     Unimplemented,
 }
 
@@ -69,6 +71,10 @@ pub struct Row {
     pub in_clear: bool,
     /// Whether submission wants a login before it.
     pub login: bool,
+    /// Whether it wants a greeting of the client before it.
+    pub greeted: bool,
+    /// Its keyword in EHLO, where it has one: parameters of it are the session's.
+    pub keyword: Option<&'static str>,
 }
 
 /// The plainest row: a command everywhere that counts as no noise and wants TLS where that is
@@ -83,6 +89,8 @@ const fn row(name: &'static str, verb: Verb, argument: Argument, syntax: &'stati
         protocol: Protocol::Any,
         in_clear: false,
         login: false,
+        greeted: false,
+        keyword: None,
     }
 }
 
@@ -102,6 +110,18 @@ impl Row {
             ..self
         }
     }
+    const fn greeted(self) -> Self {
+        Self {
+            greeted: true,
+            ..self
+        }
+    }
+    const fn keyword(self, keyword: &'static str) -> Self {
+        Self {
+            keyword: Some(keyword),
+            ..self
+        }
+    }
     const fn login(self) -> Self {
         Self {
             login: true,
@@ -114,13 +134,12 @@ const fn unimplemented(name: &'static str) -> Row {
     row(name, Verb::Unimplemented, Argument::Optional, "")
 }
 
-const fn wrong_protocol(name: &'static str) -> Row {
-    row(name, Verb::WrongProtocol, Argument::Optional, "").in_clear()
-}
-
 use Argument::{None as Nothing, Optional, Required};
 
-const MAIL: &str = "MAIL FROM:<path> [SIZE=n] [BODY=7BIT|8BITMIME|BINARYMIME] [SMTPUTF8] [REQUIRETLS] [AUTH=mailbox]";
+const MAIL: &str = "MAIL FROM:<path> [SIZE=n] [BODY=7BIT|8BITMIME|BINARYMIME] [SMTPUTF8] \
+                    [REQUIRETLS] [AUTH=mailbox] [RET=FULL|HDRS] [ENVID=id]";
+const RCPT: &str = "RCPT TO:<path> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]";
+const XCLIENT: &str = "XCLIENT [NAME=|ADDR=|PORT=|PROTO=|HELO=|LOGIN=|DESTADDR=|DESTPORT=]...";
 
 /// The table.
 #[rustfmt::skip]
@@ -128,37 +147,59 @@ pub const COMMANDS: &[Row] = &[
     row("EHLO", Verb::Ehlo, Required, "EHLO name").noise().in_clear().only(Protocol::Smtp),
     row("HELO", Verb::Helo, Required, "HELO name").noise().in_clear().only(Protocol::Smtp),
     row("LHLO", Verb::Lhlo, Required, "LHLO name").noise().in_clear().only(Protocol::Lmtp),
-    row("MAIL", Verb::Mail, Required, MAIL).login(),
-    row("RCPT", Verb::Rcpt, Required, "RCPT TO:<path>"),
+    row("MAIL", Verb::Mail, Required, MAIL).greeted().login(),
+    row("RCPT", Verb::Rcpt, Required, RCPT),
     row("DATA", Verb::Data, Nothing, "DATA"),
-    row("BDAT", Verb::Bdat, Optional, "BDAT size [LAST]"),
+    row("BDAT", Verb::Bdat, Optional, "BDAT size [LAST]").keyword("CHUNKING"),
     row("RSET", Verb::Rset, Nothing, "RSET").noise().in_clear(),
     row("NOOP", Verb::Noop, Optional, "NOOP [text]").noise().in_clear(),
     row("QUIT", Verb::Quit, Nothing, "QUIT").in_clear(),
-    row("HELP", Verb::Help, Optional, "HELP [command]").noise().in_clear(),
+    row("HELP", Verb::Help, Optional, "HELP [command]").noise().in_clear().keyword("HELP"),
     row("VRFY", Verb::Vrfy, Required, "VRFY name [SMTPUTF8]").noise().login(),
     row("EXPN", Verb::Expn, Required, "EXPN name [SMTPUTF8]").noise().login(),
-    row("STARTTLS", Verb::StartTls, Optional, "STARTTLS").in_clear(),
-    row("AUTH", Verb::Auth, Optional, "AUTH mechanism [initial-response]"),
-    row("XCLIENT", Verb::Xclient, Optional, ""),
+    row("STARTTLS", Verb::StartTls, Optional, "STARTTLS").in_clear().greeted().keyword("STARTTLS"),
+    row("AUTH", Verb::Auth, Optional, "AUTH mechanism [initial-response]").greeted().keyword("AUTH"),
+    row("ETRN", Verb::Etrn, Required, "ETRN [@]domain | ETRN #name").greeted().keyword("ETRN"),
+    row("ATRN", Verb::Atrn, Optional, "ATRN [domain[,domain]...]").greeted().keyword("ATRN"),
+    row("XCLIENT", Verb::Xclient, Required, XCLIENT).keyword("XCLIENT"),
     unimplemented("SEND"), unimplemented("SOML"), unimplemented("SAML"), unimplemented("TURN"),
-    unimplemented("ATRN"), unimplemented("ETRN"), unimplemented("ONEX"), unimplemented("VERB"),
-    wrong_protocol("GET"), wrong_protocol("POST"), wrong_protocol("CONNECT"),
+    unimplemented("ONEX"), unimplemented("VERB"),
 ];
 
-/// Finds the row of a line and the cursor behind its verb, trailing white space taken off.
-///
-/// # Errors
-/// 500 where the verb is unknown or the line is no text.
-pub fn parse(line: &[u8]) -> Result<(&'static Row, Cursor<'_>), Reply> {
-    let text = std::str::from_utf8(line).map_err(|_| reply::BAD_LINE)?;
-    let mut cursor = Cursor::new(text.trim_end_matches([' ', '\t']));
-    let verb = cursor.word();
-    cursor.spaces();
-    let row = COMMANDS
-        .iter()
-        .find(|row| row.name.eq_ignore_ascii_case(verb));
-    row.map(|row| (row, cursor)).ok_or(reply::UNKNOWN_COMMAND)
+/// A line with a command of the table.
+#[derive(Debug)]
+pub struct Command<'a> {
+    /// The row of its verb.
+    pub row: &'static Row,
+    /// What follows the verb, without the white space around it.
+    pub argument: &'a [u8],
+}
+
+impl<'a> Command<'a> {
+    /// Finds the row of a line.
+    ///
+    /// # Errors
+    /// 500 where the verb is unknown.
+    pub fn parse(line: &'a [u8]) -> Result<Self, Reply> {
+        let line = line.trim_ascii_end();
+        let end = line.iter().position(|o| matches!(o, b' ' | b'\t'));
+        let (verb, argument) = line
+            .split_at_checked(end.unwrap_or(line.len()))
+            .unwrap_or((line, b""));
+        let mut rows = COMMANDS.iter();
+        let row = rows.find(|row| row.name.as_bytes().eq_ignore_ascii_case(verb));
+        row.map(|row| Self {
+            row,
+            argument: argument.trim_ascii_start(),
+        })
+        .ok_or(reply::UNKNOWN_COMMAND)
+    }
+
+    /// The argument as text. U+FFFD stands for octets that are not UTF-8; no parser of an address
+    /// takes it.
+    pub fn text(&self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.argument)
+    }
 }
 
 #[cfg(test)]
@@ -175,7 +216,7 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(
-                parse(line.as_bytes()).ok().map(|(row, _)| row.verb),
+                Command::parse(line.as_bytes()).ok().map(|c| c.row.verb),
                 verb,
                 "{line}"
             );

@@ -56,6 +56,11 @@ impl<'a> Cursor<'a> {
         !self.run(|c| c == ' ' || c == '\t').is_empty()
     }
 
+    /// Whether a word ends here: a space, a tab or the end is next.
+    pub fn at_word_end(&self) -> bool {
+        self.rest.is_empty() || self.rest.starts_with([' ', '\t'])
+    }
+
     /// Takes one word: all up to a space, tab or the end; maybe empty.
     pub fn word(&mut self) -> &'a str {
         self.run(|c| c != ' ' && c != '\t')

@@ -5,6 +5,9 @@
 /// Octets of one overlong line after which the client is hung up on.
 const FLOOD: usize = 1024 * 1024;
 
+/// The methods of HTTP that reach a mail port.
+const HTTP_METHODS: [&[u8]; 3] = [b"GET", b"POST", b"CONNECT"];
+
 /// A line as the session gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
@@ -14,6 +17,10 @@ pub enum Line<'a> {
     TooLong(usize),
     /// It held a bare CR, a bare LF or a NUL.
     Malformed,
+    /// The start of an HTTP request; the rest of it is left out.
+    Http,
+    /// The start of a TLS handshake.
+    Tls,
 }
 
 /// What a look at the buffer gave.
@@ -56,6 +63,11 @@ impl Lines {
     /// not consumed.
     pub fn take<'a>(&mut self, buffer: &'a [u8], limit: impl Fn(&[u8]) -> usize) -> Split<'a> {
         if self.skipped == 0 {
+            // Known by the first octets: such a client may never send the end of a line.
+            if let Some(line) = wrong_protocol(buffer) {
+                let used = buffer.len();
+                return Split::Line { line, used };
+            }
             self.limit = limit(buffer);
         }
         let limit = self.limit;
@@ -80,6 +92,22 @@ impl Lines {
                 Split::More { used }
             }
         }
+    }
+}
+
+/// What a line that is no SMTP begins with: an HTTP method and a space or the end of the line, a
+/// record of a TLS handshake (RFC 8446 §5.1), or the hello of SSLv2 that offers TLS (RFC 5246 §E.2).
+fn wrong_protocol(start: &[u8]) -> Option<Line<'static>> {
+    let http = HTTP_METHODS.iter().any(|method| {
+        let Some((word, rest)) = start.split_at_checked(method.len()) else {
+            return false;
+        };
+        word.eq_ignore_ascii_case(method) && matches!(rest, [b' ' | b'\t' | b'\r', ..])
+    });
+    match start {
+        [0x16, 0x03, ..] | [0x80..=0xff, _, 0x01, 0x03, ..] => Some(Line::Tls),
+        _ if http => Some(Line::Http),
+        _ => None,
     }
 }
 
@@ -137,6 +165,42 @@ mod tests {
                 used: 6
             }
         );
+    }
+
+    /// Other protocols are known before their line ends, and only at the start of a line.
+    #[test]
+    fn other_protocols_are_known_by_their_first_octets() {
+        for (start, line) in [
+            (&b"\x16\x03\x01\x02\x00\x01"[..], Some(Line::Tls)),
+            (b"\x16\x03", Some(Line::Tls)),
+            (b"\x80\x2e\x01\x03\x01", Some(Line::Tls)),
+            (b"GET /", Some(Line::Http)),
+            (b"connect a:25 HTTP/1.1\r\n", Some(Line::Http)),
+            (b"POST\r\n", Some(Line::Http)),
+            (b"\x16", None),
+            (b"GET", None),
+            (b"GETTING", None),
+            (b"\xc3\x9c\x01\x04", None),
+        ] {
+            let split = Lines::new().take(start, |_| 512);
+            let used = start.len();
+            let expected = line.map(|line| Split::Line { line, used });
+            assert_eq!(
+                expected.unwrap_or(Split::More { used: 0 }),
+                split,
+                "{start:?}"
+            );
+        }
+        let mut lines = Lines::new();
+        assert_eq!(lines.take(&[b'x'; 600], |_| 512), Split::More { used: 600 });
+        let rest = lines.take(b"GET /\r\n", |_| 512);
+        assert!(matches!(
+            rest,
+            Split::Line {
+                line: Line::TooLong(512),
+                ..
+            }
+        ));
     }
 
     #[test]

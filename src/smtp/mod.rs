@@ -11,3 +11,4 @@ pub mod params;
 pub mod policy;
 pub mod reply;
 pub mod session;
+pub mod xclient;

@@ -35,6 +35,14 @@ pub struct Policy {
     pub vrfy: bool,
     /// Whether EXPN is answered truthfully.
     pub expn: bool,
+    /// Whether paths without angle brackets are taken.
+    pub bare_address: bool,
+    /// Whether delivery status notifications are offered (RFC 3461).
+    pub dsn: bool,
+    /// Whether ETRN is offered (RFC 1985).
+    pub etrn: bool,
+    /// Whether ATRN is offered (RFC 2645).
+    pub atrn: bool,
     /// Octets of a message (RFC 1870 §3).
     pub max_size: u64,
     /// Recipients of a message (RFC 5321 §4.5.3.1.8).

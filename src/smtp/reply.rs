@@ -196,80 +196,156 @@ table! {
     LOGGED_IN = reply(235, Enhanced(7, 0), "Authentication succeeded");
     /// RSET, NOOP (RFC 5321 §4.1.1.5, §4.1.1.9).
     OK = reply(250, Enhanced(0, 0), "OK");
-    /// VRFY and EXPN that tell (RFC 5321 §3.5); the text is a name a line.
-    LISTED = reply(250, Enhanced(1, 5), "");
+    /// BDAT without LAST (RFC 3030 §2).
+    CHUNK_RECEIVED = reply(250, Enhanced(0, 0), "Chunk received");
+    /// ETRN (RFC 1985 §5.3).
+    QUEUE_STARTED = reply(250, Enhanced(0, 0), "Queue processing started");
+    /// ATRN: the client becomes the server (RFC 2645 §5.2).
+    TURNING = reply(250, Enhanced(0, 0), "OK, now reversing the connection");
     /// MAIL (RFC 5321 §3.3).
     SENDER_OK = reply(250, Enhanced(1, 0), "Sender OK");
+    /// VRFY and EXPN that tell (RFC 5321 §3.5); the text is a name a line.
+    LISTED = reply(250, Enhanced(1, 5), "");
     /// RCPT (RFC 5321 §3.3).
     RECIPIENT_OK = reply(250, Enhanced(1, 5), "Recipient OK");
+    /// ETRN with an empty queue (RFC 1985 §5.3).
+    NOTHING_QUEUED = reply(251, Enhanced(0, 0), "No messages waiting");
+    /// RCPT of a recipient whose mail goes on (RFC 5321 §3.4).
+    FORWARDED = reply(251, Enhanced(1, 5), "User not local; will forward");
     /// VRFY that tells nothing (RFC 5321 §3.5.3, §7.3).
-    CANNOT_VRFY = reply(252, Enhanced(5, 0), "Cannot VRFY, but will take a message and try");
+    CANNOT_VRFY = reply(252, Enhanced(5, 0), "Cannot VRFY user, but will accept message and attempt delivery");
     /// A challenge of AUTH, in base64 (RFC 4954 §4).
     CHALLENGE = plain(334, "");
     /// DATA (RFC 5321 §4.1.1.4).
     START_DATA = plain(354, "End data with <CR><LF>.<CR><LF>");
-    /// Shutdown, or the server is full (RFC 5321 §3.8).
-    UNAVAILABLE = reply(421, Enhanced(3, 2), "Service not available, try later");
-    /// A silent client (RFC 5321 §4.5.3.2.7).
-    TIMED_OUT = reply(421, Enhanced(4, 2), "Timed out");
-    /// Too many errors, too much noise, too many connections of one client.
-    TOO_MUCH = reply(421, Enhanced(7, 0), "Too much of this, closing");
-    /// The Maildir cannot be used as it is.
-    MAILBOX_UNUSABLE = reply(451, Enhanced(2, 0), "Mailbox cannot be used now");
-    /// The mail root is not there: a volume that is not mounted.
-    MAILBOX_AWAY = reply(451, Enhanced(2, 1), "Mailbox is not there now");
+    /// A shutdown (RFC 5321 §3.8).
+    UNAVAILABLE = reply(421, Enhanced(3, 2), "Server is shutting down");
+    /// No connection or thread is left (RFC 5321 §3.8).
+    SERVER_FULL = reply(421, Enhanced(3, 2), "Too many connections, try again later");
+    /// A client that is silent or too slow (RFC 5321 §4.5.3.2.7).
+    TIMED_OUT = reply(421, Enhanced(4, 2), "Timed out waiting for the client");
+    /// `--max-per-client` (RFC 5321 §7.8).
+    TOO_MANY_FROM_CLIENT = reply(421, Enhanced(7, 0), "Too many connections from your address");
+    /// `--max-errors` (RFC 5321 §7.8).
+    TOO_MANY_ERRORS = reply(421, Enhanced(7, 0), "Too many errors");
+    /// NOOP and the like without end (RFC 5321 §7.8).
+    TOO_MUCH_NOISE = reply(421, Enhanced(7, 0), "Too many commands without a message");
+    /// A command line past 1 MiB (RFC 5321 §4.5.3.1.4, §7.8).
+    ENDLESS_LINE = reply(421, Enhanced(7, 0), "Endless line");
+    /// DATA past twice `--max-size` (RFC 5321 §4.5.3.1.7).
+    FAR_TOO_LARGE = reply(421, Enhanced(7, 0), "Message far too large");
+    /// BDAT past twice `--max-size` (RFC 3030 §2).
+    CHUNK_FAR_TOO_LARGE = reply(421, Enhanced(7, 0), "Chunks far too large");
+    /// The third wrong AUTH (RFC 4954 §4).
+    TOO_MANY_WRONG_LOGINS = reply(421, Enhanced(7, 0), "Too many failed logins");
+    /// GET, POST, CONNECT (RFC 5321 §7.8).
+    HTTP = reply(421, Enhanced(7, 0), "This is not an HTTP server");
+    /// A TLS hello on a listener in the clear (RFC 8314 §3.3).
+    UNEXPECTED_TLS = reply(421, Enhanced(7, 0), "TLS not expected here, use STARTTLS");
+    /// ATRN of a domain that is not the user's (RFC 2645 §5.2.1).
+    ATRN_REFUSED = reply(450, Enhanced(7, 0), "ATRN request refused");
+    /// `--max-rate` (RFC 5321 §7.8).
+    RATE_LIMITED = reply(450, Enhanced(7, 1), "Too many messages, try again later");
+    /// The Maildir cannot be used as it is (RFC 5321 §4.2.2).
+    MAILBOX_UNUSABLE = reply(451, Enhanced(2, 0), "Mailbox not usable now, try again later");
+    /// The mail root is not there, as a volume that is not mounted (RFC 5321 §4.2.2).
+    MAILBOX_AWAY = reply(451, Enhanced(2, 1), "Mailbox not available now, try again later");
     /// Other local trouble (RFC 5321 §4.2.2).
-    LOCAL_ERROR = reply(451, Enhanced(3, 0), "Local error, try later");
+    LOCAL_ERROR = reply(451, Enhanced(3, 0), "Local error, try again later");
+    /// `--greylist` (RFC 6647 §2.1).
+    GREYLISTED = reply(451, Enhanced(7, 1), "Greylisted, try again later");
     /// Some mailboxes of several are full (RFC 5321 §4.2.2).
-    SOME_FULL = reply(452, Enhanced(2, 2), "Some mailboxes are full, try later");
+    SOME_FULL = reply(452, Enhanced(2, 2), "Some mailboxes are full, try again later");
     /// The disk is full (RFC 1870 §6.1).
-    DISK_FULL = reply(452, Enhanced(3, 1), "Insufficient storage, try later");
+    DISK_FULL = reply(452, Enhanced(3, 1), "Insufficient storage, try again later");
     /// RFC 5321 §4.5.3.1.10.
     TOO_MANY_RECIPIENTS = reply(452, Enhanced(5, 3), "Too many recipients");
+    /// ATRN with nothing queued (RFC 2645 §5.2).
+    NOTHING_WAITING = reply(453, Enhanced(0, 0), "You have no mail");
     /// The accounts cannot be asked now (RFC 4954 §6).
     AUTH_AWAY = reply(454, Enhanced(7, 0), "Temporary authentication failure");
+    /// AUTH after wrong logins over several connections (RFC 4954 §6).
+    TOO_MUCH_GUESSING = reply(454, Enhanced(7, 0), "Too many failed logins from your address, try again later");
+    /// ETRN during a shutdown (RFC 1985 §5.3).
+    CANNOT_START_QUEUE = reply(458, Enhanced(3, 0), "Unable to process the queue now");
+    /// ETRN of a stranger (RFC 1985 §5.3).
+    ETRN_REFUSED = reply(459, Enhanced(7, 0), "Not allowed to process the queue");
     /// RFC 5321 §4.2.2.
     UNKNOWN_COMMAND = reply(500, Enhanced(5, 1), "Command not recognized");
-    /// A line too long, or with a bare CR, LF or NUL (RFC 5321 §2.3.8, §4.5.3.1.4).
-    BAD_LINE = reply(500, Enhanced(5, 2), "Line too long or malformed");
+    /// A command line over 2,048 octets (RFC 5321 §4.5.3.1.4).
+    LINE_TOO_LONG = reply(500, Enhanced(5, 2), "Line too long");
+    /// RFC 5321 §2.3.8.
+    MALFORMED_LINE = reply(500, Enhanced(5, 2), "Bare CR, bare LF or NUL in the line");
     /// A line of AUTH over 12,288 octets (RFC 4954 §4).
     AUTH_LINE_TOO_LONG = reply(500, Enhanced(5, 6), "Authentication exchange line too long");
-    /// RFC 5321 §4.3.2.
+    /// RFC 5321 §4.1.2.
     BAD_RECIPIENT_SYNTAX = reply(501, Enhanced(1, 3), "Bad recipient address syntax");
-    /// RFC 5321 §4.3.2.
+    /// RFC 5321 §4.1.2.
     BAD_SENDER_SYNTAX = reply(501, Enhanced(1, 7), "Bad sender address syntax");
-    /// A response of AUTH that is no base64, or not what the mechanism asks for (RFC 4954 §4).
+    /// A response of AUTH that is not base64, or not what the mechanism asks for (RFC 4954 §4).
     BAD_RESPONSE = reply(501, Enhanced(5, 2), "Cannot decode response");
-    /// RFC 5321 §4.3.2.
-    BAD_ARGUMENT = reply(501, Enhanced(5, 4), "Bad or missing argument");
-    /// `*` in AUTH, or an initial response where the server speaks first (RFC 4954 §4).
+    /// RFC 5321 §4.2.2.
+    BAD_ARGUMENT = reply(501, Enhanced(5, 4), "Syntax error in argument");
+    /// BDAT without a size that can be read (RFC 3030 §2).
+    BAD_CHUNK_SIZE = reply(501, Enhanced(5, 4), "Cannot read the chunk size");
+    /// RFC 5321 §4.1.1.
+    MISSING_ARGUMENT = reply(501, Enhanced(5, 4), "Argument required");
+    /// RFC 5321 §4.1.1.
+    UNEXPECTED_ARGUMENT = reply(501, Enhanced(5, 4), "No argument allowed");
+    /// `*` in AUTH (RFC 4954 §4).
     AUTH_CANCELLED = reply(501, Enhanced(7, 0), "Authentication cancelled");
-    /// A command known, but not offered (RFC 5321 §4.2.4).
-    NOT_OFFERED = reply(502, Enhanced(5, 1), "Command not offered");
+    /// An initial response where none can be (RFC 4954 §4).
+    NO_INITIAL_RESPONSE = reply(501, Enhanced(7, 0), "The server speaks first in this mechanism");
+    /// RFC 5321 §4.2.4.
+    NOT_OFFERED = reply(502, Enhanced(5, 1), "Command not implemented");
+    /// STARTTLS without a certificate (RFC 5321 §4.2.4).
+    NO_CERTIFICATE = reply(502, Enhanced(5, 1), "TLS not available");
+    /// AUTH where nobody can log in (RFC 5321 §4.2.4).
+    NO_ACCOUNTS = reply(502, Enhanced(5, 1), "Authentication not available");
+    /// EXPN that tells nothing (RFC 5321 §7.3).
+    NO_EXPN = reply(502, Enhanced(5, 1), "EXPN is disabled");
     /// RFC 5321 §4.1.4.
-    BAD_SEQUENCE = reply(503, Enhanced(5, 1), "Bad sequence of commands");
-    /// HELP on something unknown.
+    GREET_FIRST = reply(503, Enhanced(5, 1), "Send EHLO or HELO first");
+    /// RFC 2033 §4.1.
+    LHLO_FIRST = reply(503, Enhanced(5, 1), "Send LHLO first");
+    /// RFC 5321 §4.1.4.
+    NESTED_MAIL = reply(503, Enhanced(5, 1), "Sender already specified");
+    /// RFC 5321 §4.1.4.
+    MAIL_FIRST = reply(503, Enhanced(5, 1), "Send MAIL first");
+    /// DATA or BDAT without a recipient (RFC 5321 §4.1.4, RFC 2033 §4.2).
+    RCPT_FIRST = reply(503, Enhanced(5, 1), "Send RCPT first");
+    /// RFC 3030 §2.
+    IN_CHUNKS = reply(503, Enhanced(5, 1), "Only BDAT, RSET or QUIT between chunks");
+    /// RFC 3030 §3.
+    BDAT_REQUIRED = reply(503, Enhanced(5, 1), "A BINARYMIME message needs BDAT");
+    /// STARTTLS in TLS (RFC 3207 §4.2).
+    TLS_ACTIVE = reply(503, Enhanced(5, 1), "TLS already active");
+    /// AUTH, STARTTLS and the like after MAIL (RFC 4954 §4).
+    IN_TRANSACTION = reply(503, Enhanced(5, 1), "Not allowed during a mail transaction");
+    /// A second AUTH (RFC 4954 §4).
+    ALREADY_LOGGED_IN = reply(503, Enhanced(5, 1), "Already authenticated");
+    /// HELP on something unknown (RFC 5321 §4.1.1.8).
     NO_SUCH_TOPIC = reply(504, Enhanced(5, 4), "No help on that");
     /// RFC 4954 §4.
     NO_SUCH_MECHANISM = reply(504, Enhanced(5, 4), "Authentication mechanism not offered");
     /// In the clear where TLS is wanted (RFC 3207 §4).
     NEEDS_TLS = reply(530, Enhanced(7, 0), "Must issue a STARTTLS command first");
-    /// On submission, before a login (RFC 6409 §4.3, RFC 4954 §6).
+    /// On submission, and for ATRN, before a login (RFC 6409 §4.3, RFC 4954 §6).
     NEEDS_LOGIN = reply(530, Enhanced(7, 0), "Authentication required");
     /// Wrong, for whatever reason (RFC 4954 §6).
     WRONG_CREDENTIALS = reply(535, Enhanced(7, 8), "Authentication credentials invalid");
     /// AUTH in the clear (RFC 4954 §6).
     AUTH_NEEDS_TLS = reply(538, Enhanced(7, 11), "Encryption required for authentication");
-    /// RFC 5321 §3.6.1: unknown mailbox.
+    /// An unknown mailbox (RFC 5321 §3.3, §3.5).
     NO_SUCH_USER = reply(550, Enhanced(1, 1), "No such user here");
-    /// A bare CR or LF in a message.
+    /// RFC 5321 §2.3.8.
     BARE_NEWLINE = reply(550, Enhanced(6, 0), "Bare CR or LF in message");
-    /// No relay; XCLIENT of a client that is not trusted.
-    NO_RELAY = reply(550, Enhanced(7, 1), "Not delivered here, relaying denied");
+    /// XCLIENT of a client that is not trusted (RFC 5321 §7.9).
+    NOT_TRUSTED = reply(550, Enhanced(7, 0), "XCLIENT not permitted");
+    /// A domain that is not delivered here (RFC 5321 §3.6.2, §7.9).
+    NO_RELAY = reply(550, Enhanced(7, 1), "Relay access denied");
     /// A reverse-path that is not the user's (RFC 6409 §6.1).
-    NOT_YOURS = reply(550, Enhanced(7, 1), "Not your address");
-    /// XCLIENT of a client that is not trusted.
-    NOT_TRUSTED = reply(550, Enhanced(7, 0), "Not authorized");
+    NOT_YOURS = reply(550, Enhanced(7, 1), "Sender address not owned by user");
     /// An alias leads to another host (RFC 5321 §3.4); the text names the path.
     NOT_LOCAL = reply(551, Enhanced(1, 6), "User not local");
     /// A quota is full (RFC 3463 §3.3).
@@ -277,17 +353,17 @@ table! {
     /// RFC 1870 §6.1, §6.3.
     TOO_LARGE = reply(552, Enhanced(3, 4), "Message too large");
     /// VRFY or EXPN of a name that several have (RFC 5321 §3.5.3).
-    AMBIGUOUS = reply(553, Enhanced(1, 4), "Several users have that name");
+    AMBIGUOUS = reply(553, Enhanced(1, 4), "User ambiguous");
     /// RFC 6531 §3.5.
     NEEDS_SMTPUTF8 = reply(553, Enhanced(6, 7), "Non-ASCII address needs SMTPUTF8");
     /// VRFY or EXPN whose answer is not ASCII, without SMTPUTF8 (RFC 6531 §3.7.4.2).
     NEEDS_SMTPUTF8_REPLY = reply(553, Enhanced(6, 8), "Non-ASCII reply needs SMTPUTF8");
-    /// A mail loop (RFC 5321 §6.3).
+    /// RFC 5321 §6.3.
     LOOP = reply(554, Enhanced(4, 6), "Too many Received fields, mail loop");
-    /// DATA with no accepted recipient (RFC 5321 §3.3).
+    /// DATA or BDAT where no RCPT was accepted (RFC 5321 §3.3).
     NO_RECIPIENTS = reply(554, Enhanced(5, 1), "No valid recipients");
-    /// Plaintext behind STARTTLS: it is never executed (RFC 3207 §4.2).
-    PLAINTEXT_BEHIND = reply(554, Enhanced(7, 0), "Input behind STARTTLS, closing");
+    /// It came in the clear and is never executed (RFC 3207 §4.2).
+    INPUT_AFTER_STARTTLS = reply(554, Enhanced(7, 0), "Unexpected input after STARTTLS");
     /// RFC 5321 §4.1.1.11.
     UNKNOWN_PARAMETER = reply(555, Enhanced(5, 4), "Parameter not recognized");
 }
@@ -307,7 +383,16 @@ mod tests {
             let class = format!(" {}.", row.code() / 100);
             assert_eq!(text.contains(&class), row.code() / 100 != 3, "{text}");
         }
-        assert!(ALL.is_sorted_by_key(Reply::code));
+        assert!(ALL.is_sorted_by_key(|row| (row.code(), row.enhanced())));
+    }
+
+    /// A reader of a log or of a client's screen can tell each cause from the others.
+    #[test]
+    fn every_cause_has_its_own_text() {
+        for (at, row) in ALL.iter().enumerate() {
+            let twin = ALL.iter().skip(at + 1).find(|other| *other == row);
+            assert!(twin.is_none() || row.text().is_empty(), "{row:?}");
+        }
     }
 
     #[test]

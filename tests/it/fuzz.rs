@@ -65,6 +65,15 @@ fn sense_and_nonsense() {
         "AUTH SCRAM-SHA-256 biwsbj11c2VyLHI9cg==",
         "AUTH CRAM-MD5",
         "VRFY x SMTPUTF8",
+        "EHLO M\u{fc}ller PC",
+        "MAIL FROM:<..a..@b.> RET=FULL ENVID=x+2By SIZE=99999999999999999999",
+        "MAIL FROM:a@b",
+        "RCPT TO:<a@b> NOTIFY=SUCCESS,DELAY ORCPT=utf-8;\\x{E9}@x",
+        "XCLIENT ADDR=IPV6:::1 HELO=a+20b LOGIN=x PROTO=ESMTP NAME=[UNAVAILABLE]",
+        "ETRN @a.b",
+        "ETRN #1",
+        "ATRN a.b, c.d",
+        "GET / HTTP/1.1",
     ];
     corpus.extend(seeds.map(|seed| format!("{seed}\r\n").into_bytes()));
     let seconds = std::env::var("FUZZ_SECONDS")

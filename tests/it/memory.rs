@@ -234,7 +234,12 @@ impl Memory {
                 Mode::Chunk { left: size, last }
             }
             Next::Skip { size, reply } => Mode::Skip { left: size, reply },
-            Next::StartTls | Next::Close => {
+            Next::Xclient(attributes) => {
+                let greeting = self.session.xclient_done(&attributes);
+                greeting.render(&mut self.output);
+                Mode::Lines
+            }
+            Next::StartTls | Next::Turn(_) | Next::Close => {
                 self.closed = true;
                 Mode::Lines
             }

@@ -68,6 +68,7 @@ fn well_formed(reply: &Reply) {
 fn run(octets: &[u8], policy: &Arc<Policy>, step: usize) {
     let mut host = Anybody(Arc::new(Stored::parse("{PLAIN}secret").unwrap()));
     let mut session = Session::new(Arc::clone(policy), Channel::Clear);
+    session.trust(step.is_multiple_of(2));
     let mut lines = Lines::new();
     let (mut start, mut end) = (0, 0);
     loop {
@@ -86,7 +87,8 @@ fn run(octets: &[u8], policy: &Arc<Policy>, step: usize) {
                 start += used;
                 step.reply.iter().for_each(well_formed);
                 match step.next {
-                    Next::Close | Next::StartTls => return,
+                    Next::Close | Next::StartTls | Next::Turn(_) => return,
+                    Next::Xclient(attributes) => well_formed(&session.xclient_done(&attributes)),
                     Next::Command => {}
                     Next::Skip { size, .. } | Next::Chunk { size, last: false } => {
                         start = octets
@@ -129,6 +131,10 @@ pub fn session(octets: &[u8]) {
         max_recipients: 3,
         max_errors: 1_000,
         bare_newline: BareNewline::Reject,
+        bare_address: true,
+        dsn: true,
+        etrn: true,
+        atrn: true,
     };
     run(input, &Arc::new(policy), 1 + pick / services.len());
 }

@@ -4,10 +4,10 @@ use super::first;
 use mailslot::encoding;
 use mailslot::smtp::address::{ForwardPath, ReversePath};
 use mailslot::smtp::body::{BareNewline, Chunks, Decoded, Dots};
-use mailslot::smtp::command;
+use mailslot::smtp::command::Command;
 use mailslot::smtp::cursor::Cursor;
 use mailslot::smtp::line::{Lines, Split};
-use mailslot::smtp::params::MailParams;
+use mailslot::smtp::params::{MailParams, RcptParams};
 
 /// A line as the splitter told it.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,8 +47,10 @@ pub fn commands(octets: &[u8]) {
     let (step, input) = first(octets);
     assert_eq!(lines(input, step + 1), lines(input, input.len().max(1)));
     for line in input.split(|&octet| octet == b'\n') {
-        if let Ok((_, mut cursor)) = command::parse(line) {
-            let _ = MailParams::parse(&mut cursor);
+        if let Ok(command) = Command::parse(line) {
+            let text = command.text();
+            let _ = MailParams::parse(&mut Cursor::new(&text));
+            let _ = RcptParams::parse(&mut Cursor::new(&text));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::smtp::reply::{self, Reply};
 
 use super::backend::Backend;
 use super::state::{Channel, Login, Phase, Session};
-use super::step::{Step, hang_up, say};
+use super::step::{Step, close, say};
 
 /// The wrong login that is answered 421.
 const MAX_WRONG_LOGINS: u32 = 3;
@@ -32,14 +32,14 @@ impl<R> Session<R> {
         mut cursor: Cursor<'_>,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Result<Step, Reply> {
-        if self.policy.mechanisms.is_empty() {
-            return Err(reply::NOT_OFFERED);
-        }
         if cursor.rest().is_empty() {
-            return Err(reply::BAD_ARGUMENT);
+            return Err(reply::MISSING_ARGUMENT);
         }
-        if !matches!(self.phase, Phase::Greeted) || self.user().is_some() {
-            return Err(reply::BAD_SEQUENCE);
+        if self.transaction().is_some() {
+            return Err(reply::IN_TRANSACTION);
+        }
+        if self.user().is_some() {
+            return Err(reply::ALREADY_LOGGED_IN);
         }
         if self.channel == Channel::Clear && !self.policy.insecure_auth {
             return Err(reply::AUTH_NEEDS_TLS);
@@ -50,7 +50,7 @@ impl<R> Session<R> {
         cursor.spaces();
         let initial = match cursor.rest() {
             "" => None,
-            _ if mechanism.server_first() => return Err(reply::AUTH_CANCELLED),
+            _ if mechanism.server_first() => return Err(reply::NO_INITIAL_RESPONSE),
             "=" => Some(Vec::new()),
             coded => Some(base64_decode(coded.as_bytes()).ok_or(reply::BAD_RESPONSE)?),
         };
@@ -76,7 +76,8 @@ impl<R> Session<R> {
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
         let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Greeted) else {
-            return say(reply::BAD_SEQUENCE);
+            // Lines come here within an exchange only.
+            return say(reply::UNKNOWN_COMMAND);
         };
         if line == b"*" {
             return say(reply::AUTH_CANCELLED);
@@ -115,7 +116,7 @@ impl<R> Session<R> {
             Progress::Failed => {
                 self.wrong_logins += 1;
                 if self.wrong_logins >= MAX_WRONG_LOGINS {
-                    return hang_up(reply::TOO_MUCH);
+                    return close(reply::TOO_MANY_WRONG_LOGINS);
                 }
                 say(reply::WRONG_CREDENTIALS)
             }

@@ -3,7 +3,9 @@
 
 use crate::auth::Accounts;
 use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::reply::Refusal;
+use crate::smtp::reply::{self, Refusal, Reply};
+
+use super::turn::QueueNode;
 
 /// What the session must ask.
 pub trait Backend: Accounts {
@@ -35,6 +37,19 @@ pub trait Backend: Accounts {
     fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal>;
     /// Whether `user` may send as `from`.
     fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool;
+    /// Has mail that waits tried now, for `user` or for a client that has not logged in; the
+    /// answer to ETRN. Nobody is allowed to by default.
+    fn etrn(&mut self, _node: QueueNode<'_>, _user: Option<&str>) -> Reply {
+        reply::ETRN_REFUSED
+    }
+    /// Whether the mail that waits for these domains, or for all of the user's where none is
+    /// named, can be handed over now. Nothing waits by default.
+    ///
+    /// # Errors
+    /// The refusal to answer ATRN with.
+    fn atrn(&mut self, _user: &str, _domains: &[&str]) -> Result<(), Refusal> {
+        Err(Refusal::policy(reply::NOTHING_WAITING))
+    }
     /// Fresh, unpredictable, printable text for challenges.
     fn nonce(&mut self) -> String;
 }

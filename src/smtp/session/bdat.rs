@@ -4,47 +4,52 @@ use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::{self, Reply};
 
 use super::state::{Phase, Session};
-use super::step::{Next, Step, hang_up, say, skip};
+use super::step::{Next, Step, close, say, skip};
 
 impl<R> Session<R> {
     /// RFC 3030 §2: the octets announced are consumed whatever the answer. Without a readable
     /// size the stream is lost, and the connection with it.
-    pub(super) fn bdat(&mut self, mut cursor: Cursor<'_>, not_permitted: Option<Reply>) -> Step {
-        let digits = cursor.word();
-        cursor.spaces();
-        let size = digits
-            .bytes()
-            .all(|o| o.is_ascii_digit())
-            .then(|| digits.parse::<u64>().ok())
-            .flatten();
-        let last = cursor.tag("LAST");
-        let (Some(size), true) = (size, cursor.rest().is_empty()) else {
-            return hang_up(reply::BAD_ARGUMENT);
+    pub(super) fn bdat(&mut self, argument: &str, not_permitted: Option<Reply>) -> Step {
+        let Some((size, last)) = chunk(argument) else {
+            return close(reply::BAD_CHUNK_SIZE);
         };
-        let limit = self.policy.max_size;
-        let so_far = if let Phase::Chunks { octets, .. } = &self.phase {
-            *octets
-        } else {
-            0
+        let so_far = match &self.phase {
+            Phase::Chunks { octets, .. } => *octets,
+            _ => 0,
         };
         let total = so_far.saturating_add(size);
-        if total > limit.saturating_mul(2) {
-            return hang_up(reply::TOO_MUCH);
+        if total > self.policy.max_size.saturating_mul(2) {
+            return close(reply::CHUNK_FAR_TOO_LARGE);
         }
-        if let Some(refused) = not_permitted {
-            return skip(size, refused);
+        if size == 0
+            && !last
+            && let Some(last) = self.noise()
+        {
+            return last;
         }
-        let refused = match &self.phase {
-            Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => {
-                return skip(size, reply::BAD_SEQUENCE);
-            }
-            Phase::Mail(transaction) => match self.ready(transaction) {
-                Err(refused) => return skip(size, refused),
-                Ok(()) => None,
-            },
+        match not_permitted.or_else(|| self.no_message_yet()) {
+            Some(refused) => skip(size, refused),
+            None => self.take_chunk(size, last, total),
+        }
+    }
+
+    /// Why there can be no content now.
+    fn no_message_yet(&self) -> Option<Reply> {
+        match &self.phase {
+            Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => Some(reply::MAIL_FIRST),
+            Phase::Mail(transaction) => self.ready(transaction).err(),
+            Phase::Chunks { .. } => None,
+        }
+    }
+
+    /// A chunk of a transaction: its content, or the refusal that an earlier one or its size got.
+    fn take_chunk(&mut self, size: u64, last: bool, total: u64) -> Step {
+        let earlier = match &self.phase {
             Phase::Chunks { refused, .. } => refused.clone(),
+            _ => None,
         };
-        let refused = refused.or_else(|| (total > limit).then_some(reply::TOO_LARGE));
+        let too_large = total > self.policy.max_size;
+        let refused = earlier.or_else(|| too_large.then_some(reply::TOO_LARGE));
         self.phase = match std::mem::replace(&mut self.phase, Phase::Greeted) {
             Phase::Mail(transaction) | Phase::Chunks { transaction, .. }
                 if !(last && refused.is_some()) =>
@@ -68,6 +73,18 @@ impl<R> Session<R> {
 
     /// A chunk that was not the last is in.
     pub fn chunk_received(&mut self) -> Step {
-        say(reply::OK.with_text("Chunk received"))
+        say(reply::CHUNK_RECEIVED)
     }
+}
+
+/// `size [LAST]`.
+fn chunk(argument: &str) -> Option<(u64, bool)> {
+    let mut cursor = Cursor::new(argument);
+    let digits = cursor.word();
+    cursor.spaces();
+    let last = cursor.tag("LAST");
+    // The parser of numbers takes a sign, too.
+    let good = digits.bytes().all(|o| o.is_ascii_digit()) && cursor.rest().is_empty();
+    let size = good.then(|| digits.parse().ok())?;
+    Some((size?, last))
 }

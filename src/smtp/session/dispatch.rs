@@ -1,18 +1,19 @@
 //! The way of a line through the session: the checks that hold for all commands, the command's
 //! own function, and the count of errors.
 
-use crate::smtp::command::{self, Argument, Protocol, Row, Verb};
+use crate::smtp::command::{Argument, Command, Row, Verb};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::line::Line;
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 
 use super::backend::Backend;
+use super::offers::Offer;
 use super::state::{Channel, MAX_AUTH_LINE, Phase, Session};
-use super::step::{Next, Step, hang_up, say};
+use super::step::{Next, Step, close, say};
 use super::vrfy::look_up;
 
-/// Noise commands since the last accepted message, above which the client is hung up on.
+/// Noise commands since the last accepted message; one more ends the connection.
 const MAX_NOISE: u32 = 100;
 
 impl<R> Session<R> {
@@ -27,15 +28,17 @@ impl<R> Session<R> {
         let step = match line {
             Line::TooLong(MAX_AUTH_LINE) => self.long_auth_line(),
             Line::Malformed if exchange => self.response(b"\0", backend),
-            Line::TooLong(_) | Line::Malformed => say(reply::BAD_LINE),
+            Line::TooLong(_) => say(reply::LINE_TOO_LONG),
+            Line::Malformed => say(reply::MALFORMED_LINE),
+            Line::Http => close(reply::HTTP),
+            Line::Tls => close(reply::UNEXPECTED_TLS),
             Line::Ok(line) if exchange => self.response(line, backend),
-            Line::Ok([0x16, 0x03, ..]) => hang_up(reply::TOO_MUCH),
-            Line::Ok(line) => match command::parse(line) {
+            Line::Ok(line) => match Command::parse(line) {
                 // An MTA in front has no better way to learn of a recipient than to ask.
-                Ok((row, cursor)) if row.verb == Verb::Rcpt && self.is_lmtp() => {
-                    return self.gate(row, cursor, behind, backend);
+                Ok(command) if command.row.verb == Verb::Rcpt && self.is_lmtp() => {
+                    return self.gate(&command, behind, backend);
                 }
-                Ok((row, cursor)) => self.gate(row, cursor, behind, backend),
+                Ok(command) => self.gate(&command, behind, backend),
                 Err(refused) => say(refused),
             },
         };
@@ -70,103 +73,130 @@ impl<R> Session<R> {
         };
         self.errors += u32::from(error);
         if error && self.errors > self.policy.max_errors {
-            return hang_up(reply::TOO_MUCH);
+            return close(reply::TOO_MANY_ERRORS);
         }
         step
     }
 
-    /// What holds for all commands, before any of them, in this order: noise, the protocol,
-    /// TLS, login, argument.
+    /// Counts a command that moves no mail; the reply to close with where that was too many.
+    pub(super) fn noise(&mut self) -> Option<Step> {
+        self.noise += 1;
+        (self.noise > MAX_NOISE).then(|| close(reply::TOO_MUCH_NOISE))
+    }
+
+    /// What holds for all commands, before any of them.
     fn gate(
         &mut self,
-        row: &Row,
-        cursor: Cursor<'_>,
+        command: &Command<'_>,
         behind: bool,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
-        if row.noise {
-            self.noise += 1;
-            if self.noise > MAX_NOISE {
-                return hang_up(reply::TOO_MUCH);
-            }
-        }
-        if let Some(refused) = self
-            .not_permitted(row)
-            .or_else(|| self.argument(row, &cursor))
+        let row = command.row;
+        if row.noise
+            && let Some(last) = self.noise()
         {
+            return last;
+        }
+        let text = command.text();
+        if let Some(refused) = self.refusal(row, text.is_empty()) {
             // What BDAT announced comes all the same.
             return match row.verb {
-                Verb::Bdat => self.bdat(cursor, Some(refused)),
+                Verb::Bdat => self.bdat(&text, Some(refused)),
                 _ => say(refused),
             };
         }
         match row.verb {
-            Verb::StartTls => self.starttls(&cursor, behind),
-            verb => self.dispatch(verb, cursor, backend),
+            Verb::Ehlo | Verb::Lhlo => self.hello(command.argument, true),
+            Verb::Helo => self.hello(command.argument, false),
+            Verb::StartTls => self.starttls(&text, behind),
+            verb => self.dispatch(verb, &text, backend),
         }
         .unwrap_or_else(say)
     }
 
-    fn not_permitted(&self, row: &Row) -> Option<Reply> {
-        let lmtp = self.is_lmtp();
-        let elsewhere = match row.protocol {
-            Protocol::Any => false,
-            Protocol::Smtp => lmtp,
-            Protocol::Lmtp => !lmtp,
-        };
-        if elsewhere {
+    /// The refusals that need no more than the table, in this order: the protocol, TLS, login,
+    /// argument, greeting, and whether the command can be had at all.
+    fn refusal(&self, row: &Row, empty: bool) -> Option<Reply> {
+        let offer = self.offers(row);
+        if offer == Offer::Never(reply::UNKNOWN_COMMAND) {
             return Some(reply::UNKNOWN_COMMAND);
         }
         if self.policy.require_tls && self.channel == Channel::Clear && !row.in_clear {
             return Some(reply::NEEDS_TLS);
         }
         let submission = self.policy.service == Service::Submission;
-        (submission && row.login && self.user().is_none()).then_some(reply::NEEDS_LOGIN)
+        if submission && row.login && self.user().is_none() {
+            return Some(reply::NEEDS_LOGIN);
+        }
+        if row.argument == Argument::None && !empty {
+            return Some(reply::UNEXPECTED_ARGUMENT);
+        }
+        let greet = row.greeted && matches!(self.phase, Phase::Fresh);
+        if row.argument == Argument::Required && empty && !greet {
+            return Some(self.missing_argument(row.verb));
+        }
+        if greet {
+            return Some(self.greet_first());
+        }
+        match offer {
+            Offer::Never(refused) => Some(refused),
+            Offer::Now | Offer::NotNow => None,
+        }
     }
 
-    fn argument(&self, row: &Row, cursor: &Cursor<'_>) -> Option<Reply> {
-        let empty = cursor.rest().is_empty();
-        match (row.argument, row.verb) {
-            (Argument::None, _) if !empty => Some(reply::BAD_ARGUMENT),
-            (Argument::Required, verb) if empty => Some(match verb {
-                Verb::Mail if matches!(self.phase, Phase::Greeted) => reply::BAD_SENDER_SYNTAX,
-                Verb::Rcpt if matches!(self.phase, Phase::Mail(_)) => reply::BAD_RECIPIENT_SYNTAX,
-                Verb::Mail | Verb::Rcpt => reply::BAD_SEQUENCE,
-                _ => reply::BAD_ARGUMENT,
-            }),
-            _ => None,
+    fn missing_argument(&self, verb: Verb) -> Reply {
+        match (verb, &self.phase) {
+            (Verb::Mail, Phase::Mail(_) | Phase::Chunks { .. }) => reply::NESTED_MAIL,
+            (Verb::Mail, _) => reply::BAD_SENDER_SYNTAX,
+            (Verb::Rcpt, Phase::Mail(_)) => reply::BAD_RECIPIENT_SYNTAX,
+            (Verb::Rcpt, Phase::Chunks { .. }) => reply::IN_CHUNKS,
+            (Verb::Rcpt, _) => reply::MAIL_FIRST,
+            _ => reply::MISSING_ARGUMENT,
+        }
+    }
+
+    /// The 503 before a greeting (RFC 5321 §4.1.4).
+    fn greet_first(&self) -> Reply {
+        if self.is_lmtp() {
+            reply::LHLO_FIRST
+        } else {
+            reply::GREET_FIRST
         }
     }
 
     fn dispatch(
         &mut self,
         verb: Verb,
-        cursor: Cursor<'_>,
+        text: &str,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Result<Step, Reply> {
         match verb {
-            Verb::Ehlo | Verb::Lhlo => self.hello(&cursor, true),
-            Verb::Helo => self.hello(&cursor, false),
-            Verb::Mail => self.mail(cursor, backend),
-            Verb::Rcpt => self.rcpt(cursor, backend),
+            Verb::Mail => self.mail(Cursor::new(text), backend),
+            Verb::Rcpt => self.rcpt(Cursor::new(text), backend),
             Verb::Data => self.data(),
-            Verb::Bdat => Ok(self.bdat(cursor, None)),
-            Verb::Rset => {
-                if self.transaction().is_some() {
-                    self.phase = Phase::Greeted;
-                }
-                Ok(say(reply::OK))
-            }
+            Verb::Bdat => Ok(self.bdat(text, None)),
+            Verb::Rset => Ok(self.reset()),
             Verb::Noop => Ok(say(reply::OK)),
-            Verb::Quit => Ok(hang_up(reply::BYE)),
-            Verb::Help => self.help(cursor.rest()).map(say),
+            Verb::Quit => Ok(close(reply::BYE)),
+            Verb::Help => self.help(text).map(say),
             Verb::Vrfy if !self.policy.vrfy => Ok(say(reply::CANNOT_VRFY)),
-            Verb::Vrfy => look_up(cursor.rest(), |name| backend.vrfy(name)),
-            Verb::Expn if self.policy.expn => look_up(cursor.rest(), |name| backend.expn(name)),
-            Verb::Auth => self.auth(cursor, backend),
-            Verb::Expn | Verb::StartTls | Verb::Unimplemented => Err(reply::NOT_OFFERED),
-            Verb::Xclient => Err(reply::NOT_TRUSTED),
-            Verb::WrongProtocol => Ok(hang_up(reply::TOO_MUCH)),
+            Verb::Vrfy => look_up(text, |name| backend.vrfy(name)),
+            Verb::Expn => look_up(text, |name| backend.expn(name)),
+            Verb::Auth => self.auth(Cursor::new(text), backend),
+            Verb::Xclient => self.xclient(text),
+            Verb::Etrn => self.etrn(text, backend),
+            Verb::Atrn => self.atrn(text, backend),
+            // The gate answers these before.
+            Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::StartTls | Verb::Unimplemented => {
+                Err(reply::NOT_OFFERED)
+            }
         }
+    }
+
+    fn reset(&mut self) -> Step {
+        if self.transaction().is_some() {
+            self.phase = Phase::Greeted;
+        }
+        say(reply::OK)
     }
 }

@@ -1,51 +1,57 @@
-//! The greetings of the client, EHLO, HELO and LHLO, and what the server offers in its answer.
+//! The client's greetings, EHLO, HELO and LHLO. A name is taken as it comes: devices send their
+//! model with blanks, Windows hosts their name in its own code page (RFC 5321 §4.1.1.1, §4.1.4;
+//! RFC 2033 §4.1).
 
-use crate::smtp::cursor::Cursor;
+use std::fmt::Write as _;
+
 use crate::smtp::reply::{self, Reply};
 
-use super::state::{Channel, Phase, Session};
+use super::state::{Phase, Session};
 use super::step::{Step, say};
 
+/// Characters of a client's name that are kept.
+const MAX_NAME: usize = 255;
+
 impl<R> Session<R> {
-    /// RFC 5321 §4.1.1.1, §4.1.4; RFC 2033 §4.1.
-    pub(super) fn hello(&mut self, cursor: &Cursor<'_>, extended: bool) -> Result<Step, Reply> {
-        let name = cursor.rest();
-        if name.chars().any(char::is_control) || name.contains([' ', '\t']) || !name.is_ascii() {
+    pub(super) fn hello(&mut self, name: &[u8], extended: bool) -> Result<Step, Reply> {
+        if name.iter().any(u8::is_ascii_control) {
             return Err(reply::BAD_ARGUMENT);
         }
 
-        self.helo = Some(name.chars().take(255).collect());
+        let name = printable(name);
+        let mut text = format!("{} Hello {name}", self.policy.hostname);
+        self.helo = Some(name);
         self.extended = extended;
         self.phase = Phase::Greeted;
-        let mut text = format!("{} Hello {name}", self.policy.hostname);
         if extended {
-            self.keywords(&mut text);
+            text.push('\n');
+            text.push_str(&self.keywords());
         }
         Ok(say(reply::plain(250, "").with_text(text)))
     }
 
-    /// What EHLO and LHLO offer: all that works now and nothing else (RFC 5321 §2.2.1).
-    fn keywords(&self, text: &mut String) {
-        text.push_str(
-            "\nPIPELINING\n8BITMIME\nBINARYMIME\nCHUNKING\nSMTPUTF8\nENHANCEDSTATUSCODES",
-        );
-        if self.offers_starttls() {
-            text.push_str("\nSTARTTLS");
-        }
-        if matches!(self.channel, Channel::Tls { .. }) {
-            text.push_str("\nREQUIRETLS");
-        }
-        let mechanisms = self.mechanisms();
-        if !mechanisms.is_empty() {
-            text.push_str("\nAUTH");
-            for mechanism in mechanisms {
-                text.push(' ');
-                text.push_str(mechanism.name());
+    /// Forgets the greeting and all that came after it.
+    pub(super) fn forget(&mut self) {
+        self.phase = Phase::Fresh;
+        self.helo = None;
+        self.extended = false;
+    }
+}
+
+/// The name as text: octets that are not UTF-8, and C1 controls, as `\\xHH`.
+fn printable(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() {
+                let _ = write!(text, "\\x{:02X}", u32::from(c));
+            } else {
+                text.push(c);
             }
         }
-        text.push_str(&format!(
-            "\nSIZE {}\nLIMITS RCPTMAX={}\nHELP",
-            self.policy.max_size, self.policy.max_recipients
-        ));
+        for octet in chunk.invalid() {
+            let _ = write!(text, "\\x{octet:02X}");
+        }
     }
+    text.chars().take(MAX_NAME).collect()
 }

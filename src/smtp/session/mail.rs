@@ -2,7 +2,7 @@
 
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
-use crate::smtp::params::{BodyType, MailParams, no_parameters};
+use crate::smtp::params::{BodyType, MailParams, RcptParams};
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 
@@ -18,14 +18,21 @@ impl<R> Session<R> {
         mut cursor: Cursor<'_>,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Result<Step, Reply> {
-        if !matches!(self.phase, Phase::Greeted) {
-            return Err(reply::BAD_SEQUENCE);
+        if self.transaction().is_some() {
+            return Err(reply::NESTED_MAIL);
         }
         if !cursor.tag("FROM:") {
             return Err(reply::BAD_SENDER_SYNTAX);
         }
         cursor.spaces();
-        let reverse_path = ReversePath::parse(&mut cursor).ok_or(reply::BAD_SENDER_SYNTAX)?;
+        let parse = if self.policy.bare_address {
+            ReversePath::parse_bare
+        } else {
+            ReversePath::parse
+        };
+        let reverse_path = parse(&mut cursor)
+            .filter(|_| cursor.at_word_end())
+            .ok_or(reply::BAD_SENDER_SYNTAX)?;
         let params = MailParams::parse(&mut cursor)?;
         if params.size.is_some_and(|size| size > self.policy.max_size) {
             return Err(reply::TOO_LARGE);
@@ -49,6 +56,7 @@ impl<R> Session<R> {
             reverse_path,
             params,
             recipients: Vec::new(),
+            recipient_params: Vec::new(),
             tried: false,
         });
         Ok(say(reply::SENDER_OK))
@@ -60,17 +68,27 @@ impl<R> Session<R> {
         mut cursor: Cursor<'_>,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Result<Step, Reply> {
-        let Phase::Mail(transaction) = &mut self.phase else {
-            return Err(reply::BAD_SEQUENCE);
+        let transaction = match &mut self.phase {
+            Phase::Mail(transaction) => transaction,
+            Phase::Chunks { .. } => return Err(reply::IN_CHUNKS),
+            Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => return Err(reply::MAIL_FIRST),
         };
         transaction.tried = true;
         if !cursor.tag("TO:") {
             return Err(reply::BAD_RECIPIENT_SYNTAX);
         }
         cursor.spaces();
-        let to = ForwardPath::parse(&mut cursor).ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
-        no_parameters(&mut cursor)?;
-        if !transaction.params.smtputf8 && !to.is_ascii() {
+        let parse = if self.policy.bare_address {
+            ForwardPath::parse_bare
+        } else {
+            ForwardPath::parse
+        };
+        let to = parse(&mut cursor)
+            .filter(|_| cursor.at_word_end())
+            .ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
+        let params = RcptParams::parse(&mut cursor)?;
+        let ascii = to.is_ascii() && params.orcpt.as_deref().is_none_or(str::is_ascii);
+        if !transaction.params.smtputf8 && !ascii {
             return Err(reply::NEEDS_SMTPUTF8);
         }
         if transaction.recipients.len() >= self.policy.max_recipients {
@@ -82,17 +100,20 @@ impl<R> Session<R> {
             .map_err(|refusal| refusal.reply)?;
 
         transaction.recipients.push((to, recipient));
+        transaction.recipient_params.push(params);
         Ok(say(reply::RECIPIENT_OK))
     }
 
     /// RFC 5321 §4.1.1.4.
     pub(super) fn data(&self) -> Result<Step, Reply> {
-        let Phase::Mail(transaction) = &self.phase else {
-            return Err(reply::BAD_SEQUENCE);
+        let transaction = match &self.phase {
+            Phase::Mail(transaction) => transaction,
+            Phase::Chunks { .. } => return Err(reply::IN_CHUNKS),
+            Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => return Err(reply::MAIL_FIRST),
         };
         self.ready(transaction)?;
         if transaction.params.body == Some(BodyType::Binary) {
-            return Err(reply::BAD_SEQUENCE);
+            return Err(reply::BDAT_REQUIRED);
         }
         Ok(Step {
             reply: Some(reply::START_DATA),
@@ -106,7 +127,7 @@ impl<R> Session<R> {
         match (transaction.recipients.is_empty(), transaction.tried) {
             (false, _) => Ok(()),
             (true, true) if !lmtp => Err(reply::NO_RECIPIENTS),
-            (true, _) => Err(reply::BAD_SEQUENCE),
+            (true, _) => Err(reply::RCPT_FIRST),
         }
     }
 }

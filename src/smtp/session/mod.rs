@@ -2,7 +2,8 @@
 //! It reads no socket, writes no file and knows no clock; questions go through [`Backend`].
 //!
 //! `state` is what a session knows, `dispatch` the way of a line through it, and `hello`, `mail`,
-//! `bdat`, `auth`, `starttls`, `vrfy` and `help` are the commands.
+//! `bdat`, `auth`, `starttls`, `vrfy`, `help`, `xclient` and `turn` are the commands. `offers`
+//! says which of them can be had.
 
 mod auth;
 mod backend;
@@ -11,15 +12,19 @@ mod dispatch;
 mod hello;
 mod help;
 mod mail;
+mod offers;
 mod starttls;
 mod state;
 mod step;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod turn;
 mod vrfy;
+mod xclient;
 
 pub use backend::Backend;
 pub use state::{Channel, Session};
 pub use step::{Next, Step};
 pub use transaction::Transaction;
+pub use turn::QueueNode;

@@ -64,6 +64,8 @@ pub struct Session<R> {
     pub(super) errors: u32,
     pub(super) noise: u32,
     pub(super) wrong_logins: u32,
+    /// Whether XCLIENT may name another client.
+    pub(super) trusted: bool,
 }
 
 impl<R> Session<R> {
@@ -79,12 +81,18 @@ impl<R> Session<R> {
             errors: 0,
             noise: 0,
             wrong_logins: 0,
+            trusted: false,
         }
     }
 
     /// The rules as they are now: they change where certificates or accounts were read again.
     pub fn renew(&mut self, policy: Arc<Policy>) {
         self.policy = policy;
+    }
+
+    /// Whether the client may use XCLIENT.
+    pub const fn trust(&mut self, trusted: bool) {
+        self.trusted = trusted;
     }
 
     /// The rules.

@@ -1,6 +1,7 @@
 //! What a session answers to one line: the reply, and what the driver does next.
 
 use crate::smtp::reply::Reply;
+use crate::smtp::xclient::Attributes;
 
 /// What to say and do.
 #[must_use]
@@ -35,7 +36,13 @@ pub enum Next {
         /// The answer behind them.
         reply: Reply,
     },
-    /// Hang up.
+    /// A handover to the client that XCLIENT names: the connection becomes that client's, and
+    /// [`super::Session::xclient_done`] gives the reply.
+    Xclient(Box<Attributes>),
+    /// The roles turn (RFC 2645): the mail that waits for these domains is sent over this very
+    /// connection; none named is all of the user's.
+    Turn(Vec<String>),
+    /// The end of the connection.
     Close,
 }
 
@@ -46,7 +53,7 @@ pub(super) const fn say(reply: Reply) -> Step {
     }
 }
 
-pub(super) const fn hang_up(reply: Reply) -> Step {
+pub(super) const fn close(reply: Reply) -> Step {
     Step {
         reply: Some(reply),
         next: Next::Close,

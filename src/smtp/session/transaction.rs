@@ -1,7 +1,7 @@
 //! What a mail transaction has gathered between MAIL and the end of its message.
 
 use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::params::MailParams;
+use crate::smtp::params::{MailParams, RcptParams};
 
 /// A mail transaction: it is owned by the phase it belongs to.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub struct Transaction<R> {
     pub params: MailParams,
     /// Accepted recipients in the order of RCPT.
     pub recipients: Vec<(ForwardPath, R)>,
+    /// What RCPT said of each accepted recipient, in the same order.
+    pub recipient_params: Vec<RcptParams>,
     /// Whether a RCPT was tried, accepted or not.
     pub(super) tried: bool,
 }

@@ -1,0 +1,36 @@
+//! XCLIENT on the session's side: when it may be used, and what is forgotten after it.
+
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::xclient::Attributes;
+
+use super::state::{Login, Phase, Session};
+use super::step::{Next, Step};
+
+impl<R> Session<R> {
+    pub(super) fn xclient(&self, argument: &str) -> Result<Step, Reply> {
+        if self.transaction().is_some() {
+            return Err(reply::IN_TRANSACTION);
+        }
+        let attributes = Attributes::parse(argument).ok_or(reply::BAD_ARGUMENT)?;
+        Ok(Step {
+            reply: None,
+            next: Next::Xclient(Box::new(attributes)),
+        })
+    }
+
+    /// The connection is the real client's now: all that was said is forgotten, what XCLIENT says
+    /// of greeting and login counts, and the fresh greeting is the reply.
+    pub fn xclient_done(&mut self, attributes: &Attributes) -> Reply {
+        self.forget();
+        self.login = match &attributes.login {
+            Some(user) => Login::User(user.clone()),
+            None => Login::Nobody,
+        };
+        if let Some(helo) = &attributes.helo {
+            self.helo = Some(helo.clone());
+            self.extended = attributes.extended;
+            self.phase = Phase::Greeted;
+        }
+        self.greeting()
+    }
+}

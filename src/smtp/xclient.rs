@@ -1,0 +1,140 @@
+//! The attributes of XCLIENT, as Postfix's XCLIENT_README describes them: what a proxy in front
+//! says of the client behind it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::encoding::xtext_decode;
+
+/// Octets of a name.
+const MAX_NAME: usize = 255;
+
+/// What XCLIENT said. An attribute that was not given, `[UNAVAILABLE]` or `[TEMPUNAVAIL]` is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// The client's host name.
+    pub name: Option<String>,
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// The client's port.
+    pub port: Option<u16>,
+    /// Whether the client speaks ESMTP.
+    pub extended: bool,
+    /// What the client called itself in HELO or EHLO.
+    pub helo: Option<String>,
+    /// Who the client logged in as at the proxy.
+    pub login: Option<String>,
+    /// The address that the client connected to.
+    pub local_address: Option<IpAddr>,
+    /// The port that the client connected to.
+    pub local_port: Option<u16>,
+}
+
+impl Attributes {
+    /// Reads `NAME=value` words with values in xtext (RFC 3461 §4); the last of two counts. `None`
+    /// where a word is malformed or unknown, or there is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut attributes = Self::default();
+        let mut words = text.split_ascii_whitespace().peekable();
+        words.peek()?;
+        for word in words {
+            let (name, value) = word.split_once('=')?;
+            let value = xtext_decode(value).filter(|value| !value.is_empty())?;
+            attributes.set(name, &value)?;
+        }
+        Some(attributes)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Option<()> {
+        let unavailable = ["[UNAVAILABLE]", "[TEMPUNAVAIL]"];
+        let none = unavailable.iter().any(|u| u.eq_ignore_ascii_case(value));
+        let value = (!none).then_some(value);
+        match name.to_ascii_uppercase().as_str() {
+            "NAME" => self.name = optional(value, short)?,
+            "ADDR" => self.address = optional(value, address)?,
+            "PORT" => self.port = optional(value, port)?,
+            "PROTO" => self.extended = optional(value, extended)?.unwrap_or(false),
+            "HELO" => self.helo = optional(value, short)?,
+            "LOGIN" => self.login = optional(value, short)?,
+            "DESTADDR" => self.local_address = optional(value, address)?,
+            "DESTPORT" => self.local_port = optional(value, port)?,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// None where there is no value; the outer one where it is malformed.
+fn optional<T>(value: Option<&str>, parse: fn(&str) -> Option<T>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(value) => parse(value).map(Some),
+    }
+}
+
+fn short(value: &str) -> Option<String> {
+    (value.len() <= MAX_NAME).then(|| value.to_owned())
+}
+
+fn address(value: &str) -> Option<IpAddr> {
+    match value.split_at_checked("IPV6:".len()) {
+        Some((tag, rest)) if tag.eq_ignore_ascii_case("IPV6:") => {
+            let address: Ipv6Addr = rest.parse().ok()?;
+            Some(IpAddr::V6(address).to_canonical())
+        }
+        _ => value.parse().ok().map(|address: Ipv4Addr| address.into()),
+    }
+}
+
+fn port(value: &str) -> Option<u16> {
+    let digits = value.bytes().all(|o| o.is_ascii_digit());
+    digits.then(|| value.parse().ok())?
+}
+
+fn extended(value: &str) -> Option<bool> {
+    if value.eq_ignore_ascii_case("ESMTP") {
+        return Some(true);
+    }
+    value.eq_ignore_ascii_case("SMTP").then_some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes() {
+        let text = "name=spike.example ADDR=168.100.189.2 PORT=4711 PROTO=ESMTP HELO=a+20b \
+                    LOGIN=alice DESTADDR=ipv6:2001:db8::1 DESTPORT=25";
+        assert_eq!(
+            Attributes::parse(text),
+            Some(Attributes {
+                name: Some("spike.example".into()),
+                address: Some(Ipv4Addr::new(168, 100, 189, 2).into()),
+                port: Some(4711),
+                extended: true,
+                helo: Some("a b".into()),
+                login: Some("alice".into()),
+                local_address: "2001:db8::1".parse().ok(),
+                local_port: Some(25),
+            })
+        );
+        let nothing = "NAME=[UNAVAILABLE] ADDR=[TEMPUNAVAIL] LOGIN=[unavailable] PROTO=SMTP";
+        assert_eq!(Attributes::parse(nothing), Some(Attributes::default()));
+        for bad in [
+            "",
+            "NAME",
+            "NAME=",
+            "FOO=bar",
+            "ADDR=host.example",
+            "ADDR=2001:db8::1",
+            "ADDR=IPV6:1.2.3.4",
+            "PORT=65536",
+            "PORT=+1",
+            "PROTO=QMTP",
+            "HELO=a+0D+0Ab",
+            "HELO=a+2",
+        ] {
+            assert_eq!(Attributes::parse(bad), None, "{bad}");
+        }
+    }
+}
