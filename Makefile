@@ -1,4 +1,4 @@
-.PHONY: all build run test fuzz lint interop endurance faults powercut bench doc clean install uninstall
+.PHONY: all build run test fuzz lint interop endurance faults powercut soak bench doc clean install uninstall
 PREFIX ?= /usr/local
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -39,6 +39,9 @@ endurance: build
 # System calls that fail under the running server, and limits that it runs into. ARGS=--quick: two errnos.
 faults: build
 	python3 tests/faults/faults.py $(BINARY) $(ARGS)
+# More than a server should have to bear. SECONDS=60: two minutes; SECONDS=600 by hand.
+soak: build
+	python3 tests/soak/soak.py $(BINARY) $(or $(SECONDS),60)
 # The power goes at many moments on real file systems (root, loop devices, /dev/fuse). ARGS=--quick: a minute and a half.
 powercut: build
 	python3 tests/powercut/powercut.py $(BINARY) $(ARGS) || [ $$? = 77 ]
