@@ -16,6 +16,7 @@ mod conformance;
 mod contrib;
 mod dialogues;
 mod docs;
+mod ends;
 mod fuzz;
 mod healthcheck;
 mod index;

@@ -107,8 +107,7 @@ impl Server {
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        let input = BufReader::new(socket.try_clone().unwrap());
-        Client { socket, input }
+        Client::new(socket)
     }
 
     /// Waits until the log says so.
@@ -214,6 +213,11 @@ pub struct Client {
 }
 
 impl Client {
+    pub fn new(socket: TcpStream) -> Self {
+        let input = BufReader::new(socket.try_clone().unwrap());
+        Self { socket, input }
+    }
+
     pub fn send(&mut self, octets: &[u8]) {
         self.socket.write_all(octets).unwrap();
     }

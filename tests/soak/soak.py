@@ -148,6 +148,7 @@ def server(*args, files=()):
 
 
 def idle():
+    """F47."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(10_000, hard - 500)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -174,7 +175,7 @@ PHASES = {
 
 
 def slow():
-    """Every place is taken by clients who send an octet now and then, in each phase on a server of its own."""
+    """F48: every place is taken by clients who send an octet now and then, in each phase on a server of its own."""
     run_all([lambda phase=phase: slow_in(phase) for phase in PHASES])
 
 
