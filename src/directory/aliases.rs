@@ -308,7 +308,7 @@ mod tests {
             ("a:\n", "aliases:1: an alias needs a target"),
             (": b\n", "aliases:1: an alias needs a name"),
             ("a@x.org: b\n", "aliases:1: 'x.org' is not delivered here"),
-            ("a: b c@d\n", "aliases:1: 'b..c' is not an address"),
+            ("a: b c@d\n", "aliases:1: 'b c@d' is not an address"),
             ("a: b\nb: c, d\nc: a\n", "aliases:"),
         ] {
             let error = load(text).unwrap_err();
