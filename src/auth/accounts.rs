@@ -11,7 +11,7 @@ pub trait Accounts {
     fn account(&mut self, login: &str) -> Account;
 
     /// What unknown users are given in place of an account. The default costs and looks as a password hashed by
-    /// [`password::hash_password`] does.
+    /// [`hash_password`](super::password::hash_password) does.
     fn decoy(&self) -> Decoy {
         Decoy::default()
     }

@@ -86,7 +86,7 @@ pub struct Report<'a> {
     pub message: &'a str,
     /// The recipients.
     pub recipients: &'a [Told],
-    /// The message, or its header, as it is stored; cut to [`MAX_RETURNED`].
+    /// The message, or its header, as it is stored; cut to `MAX_RETURNED`.
     pub returned: &'a [u8],
     /// Whether that is all of the message.
     pub whole: bool,
@@ -224,7 +224,7 @@ fn folded(text: &str) -> String {
     lines
 }
 
-/// The header section of a message, to its empty line, cut to [`MAX_RETURNED`].
+/// The header section of a message, to its empty line, cut to `MAX_RETURNED`.
 pub(super) fn header_of(content: &[u8]) -> &[u8] {
     let end = content
         .windows(2)
