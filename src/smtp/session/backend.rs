@@ -5,7 +5,7 @@ use crate::auth::Accounts;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::{self, Refusal, Reply};
 
-use super::turn::QueueNode;
+use super::queue_node::QueueNode;
 
 /// What the session must ask.
 pub trait Backend: Accounts {

@@ -13,6 +13,7 @@ mod hello;
 mod help;
 mod mail;
 mod offers;
+mod queue_node;
 mod starttls;
 mod state;
 mod step;
@@ -24,7 +25,7 @@ mod vrfy;
 mod xclient;
 
 pub use backend::Backend;
+pub use queue_node::QueueNode;
 pub use state::{Channel, Session};
 pub use step::{Next, Step};
 pub use transaction::Transaction;
-pub use turn::QueueNode;
