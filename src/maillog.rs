@@ -1,10 +1,12 @@
-//! The log lines: one for each connection, one for each message, one for each wrong login. They
-//! are `key=value`; what came from the network is quoted, escaped and cut, so that no client can
-//! forge a line or a field (A15). Passwords never come near. A line is one `write`; where a pipe takes it, the reader
-//! that it wakes costs more than the line.
+//! The log lines: one for each connection, each message, each refusal and each wrong login, and the dialogue under `-v`.
+//! They are `key=value`; what came from the network is quoted, escaped and cut, so that no client can forge a line or a
+//! field (A15). Passwords never come near. How lines get to stderr is `log_queue`'s.
 
+use crate::smtp::command::{self, Row, Verb};
+use crate::smtp::line::Line;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::Session;
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ impl fmt::Display for Quoted<'_> {
         for c in self.0.chars().take(SHOWN) {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
-                '\u{2028}' | '\u{2029}' => write!(f, "{}", c.escape_unicode())?,
+                c if is_hidden(c) => write!(f, "{}", c.escape_unicode())?,
                 // Only what has no shape of its own: a name in any script stays readable.
                 c if c.is_control() => write!(f, "{}", c.escape_default())?,
                 c => f.write_char(c)?,
@@ -28,6 +30,138 @@ impl fmt::Display for Quoted<'_> {
         }
         f.write_char('"')
     }
+}
+
+/// Characters that are no control characters and still change how a line looks: line ends, zero-width and bidirectional
+/// ones (UAX #9), tags.
+const fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// What a line from the client is, for the log: a response of AUTH is never shown, and a line that is no command may be
+/// one.
+#[derive(Clone, Copy)]
+pub struct Command<'a> {
+    line: &'a [u8],
+    row: Option<&'static Row>,
+    response: bool,
+    /// The other protocol that a client speaks.
+    foreign: Option<&'static str>,
+}
+
+impl<'a> Command<'a> {
+    /// A line; `response` says whether a challenge of AUTH came before it.
+    pub fn new(line: Line<'a>, response: bool) -> Self {
+        let (line, foreign): (&[u8], _) = match line {
+            Line::Ok(line) => (line, None),
+            Line::Http => (b"", Some("HTTP")),
+            Line::Tls => (b"", Some("TLS")),
+            Line::TooLong(_) | Line::Malformed => (b"", None),
+        };
+        let row = command::Command::parse(line)
+            .ok()
+            .map(|command| command.row);
+        let row = row.filter(|_| !response);
+        Self {
+            line,
+            row,
+            response,
+            foreign,
+        }
+    }
+
+    /// The verb; `?` where it is unknown.
+    fn verb(&self) -> &'static str {
+        match self.row {
+            _ if self.response => "AUTH",
+            Some(row) => row.name,
+            None => self.foreign.unwrap_or("?"),
+        }
+    }
+
+    /// The path of MAIL or RCPT as it came.
+    fn address(&self) -> Option<Cow<'a, str>> {
+        let row = self.row?;
+        if !matches!(row.verb, Verb::Mail | Verb::Rcpt) {
+            return None;
+        }
+        let colon = self.line.iter().position(|&o| o == b':')?;
+        let path = self.line.get(colon + 1..)?.trim_ascii_start();
+        let end = match path.strip_prefix(b"<") {
+            Some(rest) => return Some(String::from_utf8_lossy(within(rest))),
+            None => path.iter().position(|&o| o == b' '),
+        };
+        Some(String::from_utf8_lossy(
+            path.get(..end.unwrap_or(path.len()))?,
+        ))
+    }
+
+    /// The whole line, without what may be a password.
+    fn shown(&self) -> String {
+        match self.row {
+            Some(row) if row.verb == Verb::Auth => {
+                let argument = self
+                    .line
+                    .get(row.name.len()..)
+                    .unwrap_or_default()
+                    .trim_ascii();
+                format!("AUTH <{} octets>", argument.len())
+            }
+            Some(_) => String::from_utf8_lossy(self.line).into_owned(),
+            None => format!("<{} octets>", self.line.len()),
+        }
+    }
+}
+
+/// What comes before the `>` that ends a path; one in quotes does not.
+fn within(path: &[u8]) -> &[u8] {
+    let (mut quoted, mut escaped) = (false, false);
+    let end = path.iter().position(|&o| match (o, quoted, escaped) {
+        (_, _, true) => {
+            escaped = false;
+            false
+        }
+        (b'\\', true, _) => {
+            escaped = true;
+            false
+        }
+        (b'"', ..) => {
+            quoted = !quoted;
+            false
+        }
+        (b'>', false, _) => true,
+        _ => false,
+    });
+    path.get(..end.unwrap_or(path.len())).unwrap_or_default()
+}
+
+/// A command was answered 4xx or 5xx.
+pub fn refused(who: &str, command: &Command<'_>, reply: &Reply) {
+    let mut text = format!("refused {who} verb={}", command.verb());
+    if let Some(address) = command.address() {
+        let _ = write!(text, " address={}", Quoted(&address));
+    }
+    log::info!("{text} reply={}", Quoted(&one_line(reply)));
+}
+
+/// A line of the dialogue from the client.
+pub fn heard(client: &str, command: &Command<'_>) {
+    log::debug!(
+        "dialogue client=\"{client}\" C: {}",
+        Quoted(&command.shown())
+    );
+}
+
+/// A reply of the dialogue.
+pub fn said(client: &str, reply: &Reply) {
+    log::debug!(
+        "dialogue client=\"{client}\" S: {}",
+        Quoted(&one_line(reply))
+    );
 }
 
 /// What all lines of a connection say: client, helo, TLS, user.
@@ -45,10 +179,14 @@ pub fn who<R>(client: &str, session: &Session<R>, cipher: Option<&str>) -> Strin
     text
 }
 
-/// A connection is over.
-pub fn connection(who: &str, messages: usize, end: &str, took: Duration) {
+/// A connection is over; `more` refusals of it have no line of their own.
+pub fn connection(who: &str, messages: usize, more: usize, end: &str, took: Duration) {
+    let more = match more {
+        0 => String::new(),
+        more => format!(" refused_more={more}"),
+    };
     log::info!(
-        "connection {who} messages={messages} end={} seconds={:.3}",
+        "connection {who} messages={messages}{more} end={} seconds={:.3}",
         Quoted(end),
         took.as_secs_f64()
     );
@@ -75,7 +213,7 @@ pub fn message<R>(
     id: &str,
     who: &str,
     session: &Session<R>,
-    statuses: &[u16],
+    replies: &[Reply],
     size: u64,
     took: Duration,
 ) {
@@ -83,10 +221,15 @@ pub fn message<R>(
         return;
     };
     let mut to = String::new();
-    let last = statuses.last().copied().unwrap_or_default();
     for (at, (path, _)) in transaction.recipients.iter().enumerate() {
-        let status = statuses.get(at).copied().unwrap_or(last);
-        let _ = write!(to, " to={} status={status}", Quoted(path.as_str()));
+        let _ = write!(to, " to={}", Quoted(path.as_str()));
+        let Some(reply) = replies.get(at).or_else(|| replies.last()) else {
+            continue;
+        };
+        let _ = write!(to, " status={}", reply.code());
+        if reply.is_error() {
+            let _ = write!(to, " reply={}", Quoted(&one_line(reply)));
+        }
     }
     log::info!(
         "message id={id} {who} from={} size={size} seconds={:.3}{to}",
@@ -114,9 +257,56 @@ mod tests {
             ("a\r\nb\u{1b}[0m", r#""a\r\nb\u{1b}[0m""#),
             ("\u{85}\u{2028}%s%n", r#""\u{85}\u{2028}%s%n""#),
             ("jos\u{e9}", "\"jos\u{e9}\""),
+            (
+                "a\u{202e}b\u{200b}\u{feff}c\u{e0041}",
+                r#""a\u{202e}b\u{200b}\u{feff}c\u{e0041}""#,
+            ),
         ] {
             assert_eq!(Quoted(raw).to_string(), shown);
         }
         assert_eq!(Quoted(&"x".repeat(70_000)).to_string().len(), SHOWN + 2);
+    }
+
+    #[test]
+    fn commands_are_named_without_what_may_be_a_password() {
+        for (line, response, verb, address, shown) in [
+            (
+                "RCPT TO:<a@b> X=1",
+                false,
+                "RCPT",
+                Some("a@b"),
+                "RCPT TO:<a@b> X=1",
+            ),
+            (
+                "mail from: <\"a>b\"@c>",
+                false,
+                "MAIL",
+                Some("\"a>b\"@c"),
+                "mail from: <\"a>b\"@c>",
+            ),
+            (
+                "RCPT TO:a@b X=1",
+                false,
+                "RCPT",
+                Some("a@b"),
+                "RCPT TO:a@b X=1",
+            ),
+            ("VRFY <a>", false, "VRFY", None, "VRFY <a>"),
+            (
+                "auth PLAIN AGEAYg==",
+                false,
+                "AUTH",
+                None,
+                "AUTH <14 octets>",
+            ),
+            ("NOOP", true, "AUTH", None, "<4 octets>"),
+            ("c2VjcmV0", false, "?", None, "<8 octets>"),
+        ] {
+            let command = Command::new(Line::Ok(line.as_bytes()), response);
+            assert_eq!(command.verb(), verb, "{line}");
+            assert_eq!(command.address().as_deref(), address, "{line}");
+            assert_eq!(command.shown(), shown, "{line}");
+        }
+        assert_eq!(Command::new(Line::Malformed, false).verb(), "?");
     }
 }

@@ -7,18 +7,26 @@ use std::process::ExitCode;
 use mailslot::cmd::{hash_password, healthcheck, queue_list, sendmail};
 use mailslot::config::Config;
 use mailslot::failure::Failure;
+use mailslot::log_queue;
 use mailslot::options::{Key, help};
-use mailslot::server::Server;
+use mailslot::server::{self, Server};
 use mailslot::settings::Settings;
 use mailslot::sys::{inherited, privileges};
 
 fn main() -> ExitCode {
+    // Before anything else: one that comes while the files are read must not end the process.
+    let blocked = server::block_reload();
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some((name, args)) = sendmail::called_as(&args) {
         return sendmail::run(name, args);
     }
     privileges::set_umask();
-    match run(args.get(1..).unwrap_or_default()) {
+    if let Err(e) = blocked {
+        eprintln!("mailslot: signals: {e}");
+    }
+    let ended = run(args.get(1..).unwrap_or_default());
+    log_queue::flush();
+    match ended {
         Ok(status) => status,
         Err(failure) => {
             eprintln!("mailslot: {failure}");
@@ -57,7 +65,8 @@ fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
         (false, true) => "debug",
         (false, false) => "info",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    server::block_signals().map_err(|e| Failure::System(format!("signals: {e}")))?;
+    log_queue::init(level).map_err(|e| Failure::System(format!("log: {e}")))?;
     let (names, sockets) = inherited::take()?;
     let config = Config::with_sockets(&settings, &names)?;
     let server = Server::new(config, sockets)?;

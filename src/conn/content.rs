@@ -173,10 +173,16 @@ impl Conn<'_> {
 
     fn log_message(&self, outcome: &Outcome, begun: Instant) {
         if log::log_enabled!(log::Level::Info) {
-            let statuses: Vec<u16> = outcome.replies.iter().map(Reply::code).collect();
             let id = outcome.id.as_deref().unwrap_or("none");
             let (who, took) = (self.who(), begun.elapsed());
-            maillog::message(id, &who, &self.session, &statuses, outcome.size, took);
+            maillog::message(
+                id,
+                &who,
+                &self.session,
+                &outcome.replies,
+                outcome.size,
+                took,
+            );
         }
     }
 

@@ -29,6 +29,10 @@ const HANDSHAKE_STACK: usize = 192 * 1024;
 /// A wrong login is answered this much later: enough to make guessing slow, and too little to
 /// hold a thread.
 const WRONG_LOGIN_PAUSE: Duration = Duration::from_millis(200);
+/// Refusals of a connection that have a line in the log; more are counted.
+const REFUSALS: usize = 10;
+/// The code of a challenge (RFC 4954 §4).
+const CHALLENGE: u16 = 334;
 /// How long the rest of the input is read and dropped before a close.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
@@ -44,6 +48,10 @@ pub(super) struct Conn<'a> {
     cipher: Option<String>,
     begun: Instant,
     pub(super) messages: usize,
+    /// Refusals so far.
+    refusals: usize,
+    /// Whether a challenge of AUTH awaits its response.
+    challenged: bool,
     /// The message that comes in chunks, between two of them.
     pub(super) chunked: Option<Incoming>,
     /// What content must bring, from its first octet to its last.
@@ -116,13 +124,16 @@ impl<'a> Conn<'a> {
             cipher: None,
             begun: Instant::now(),
             messages: 0,
+            refusals: 0,
+            challenged: false,
             chunked: None,
             floor: None,
         };
         if implicit {
             conn = conn.secure()?;
         }
-        conn.session.greeting().render(conn.stream.output());
+        let greeting = conn.session.greeting();
+        conn.say(Some(&greeting));
         Some(conn)
     }
 
@@ -142,7 +153,8 @@ impl<'a> Conn<'a> {
             }
         };
         if log::log_enabled!(log::Level::Info) {
-            maillog::connection(&self.who(), self.messages, &end, self.begun.elapsed());
+            let more = self.refusals.saturating_sub(REFUSALS);
+            maillog::connection(&self.who(), self.messages, more, &end, self.begun.elapsed());
         }
         self.stream.close(unread, Instant::now() + LINGER);
     }
@@ -170,7 +182,7 @@ impl<'a> Conn<'a> {
             }
             Err(error) => {
                 let end = format!("TLS handshake: {error}");
-                maillog::connection(&who, self.messages, &end, self.begun.elapsed());
+                maillog::connection(&who, self.messages, 0, &end, self.begun.elapsed());
                 self.live.socket.drain(UNREAD, Instant::now() + LINGER);
                 None
             }
@@ -233,6 +245,9 @@ impl<'a> Conn<'a> {
 
     pub(super) fn say(&mut self, reply: Option<&Reply>) {
         if let Some(reply) = reply {
+            if log::log_enabled!(log::Level::Debug) {
+                maillog::said(self.client.log_name(), reply);
+            }
             reply.render(self.stream.output());
         }
     }
@@ -254,7 +269,19 @@ impl<'a> Conn<'a> {
                     };
                     let behind = self.stream.input().len() > used;
                     let wrong = self.session.wrong_logins();
+                    let challenged = std::mem::take(&mut self.challenged);
+                    let command = maillog::Command::new(line, challenged);
+                    if log::log_enabled!(log::Level::Debug) {
+                        maillog::heard(self.client.log_name(), &command);
+                    }
                     let step = self.session.line(line, behind, &mut backend);
+                    self.challenged = step.reply.as_ref().is_some_and(|r| r.code() == CHALLENGE);
+                    if let Some(refusal) = step.refusal() {
+                        self.refusals += 1;
+                        if self.refusals <= REFUSALS {
+                            maillog::refused(&self.who(), &command, refusal);
+                        }
+                    }
                     self.stream.consume(used);
                     if self.session.wrong_logins() > wrong {
                         maillog::wrong_login(self.client.log_name());
@@ -319,7 +346,7 @@ impl<'a> Conn<'a> {
             Stop::Gone => return "client closed the connection".into(),
             Stop::Broken(error) => return error.to_string().into(),
         };
-        reply.render(self.stream.output());
+        self.say(Some(&reply));
         maillog::one_line(&reply).into()
     }
 }

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::deliver::{Store, Sync};
 use crate::failure::Failure;
+use crate::log_queue;
 use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
 use crate::net::url::BindTo;
@@ -130,13 +131,6 @@ impl Server {
     /// An address that cannot be bound (71).
     pub fn run(mut self) -> Result<(), Failure> {
         let system = Failure::System;
-        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-        // SIGXFSZ is blocked and never waited for: a write past the limit is then EFBIG (F71).
-        let mut blocked = signals;
-        blocked.add(Signal::SIGXFSZ);
-        blocked
-            .thread_block()
-            .map_err(|e| system(format!("signals: {e}")))?;
         let notify = Arc::new(Notify::from_env());
         // The time zone is read at the first use: now, with a deep stack and all files in reach.
         let _ = clock::rfc5322_now();
@@ -149,7 +143,7 @@ impl Server {
         let waker = listeners
             .waker()
             .map_err(|e| system(format!("poll: {e}")))?;
-        self.watch(signals, waker, Arc::clone(&notify))
+        self.watch(waker, Arc::clone(&notify))
             .map_err(|e| system(format!("threads: {e}")))?;
         let admission = Admission {
             limits: Arc::new(ConnLimits::new(&self.config, &self.state)),
@@ -235,8 +229,9 @@ impl Server {
     }
 
     /// Waits for signals in a thread: nothing runs in a handler (A18).
-    fn watch(&self, signals: SigSet, waker: Waker, notify: Arc<Notify>) -> io::Result<()> {
+    fn watch(&self, waker: Waker, notify: Arc<Notify>) -> io::Result<()> {
         let (state, config) = (Arc::clone(&self.state), Arc::clone(&self.config));
+        let signals = signals();
         let wait = move || {
             loop {
                 match signals.wait() {
@@ -245,14 +240,42 @@ impl Server {
                         reload(&config, &state);
                         notify.ready();
                     }
-                    Ok(_) if state.stopping.swap(true, Ordering::SeqCst) => std::process::exit(0),
-                    Ok(_) if waker.wake().is_err() => std::process::exit(0),
+                    Ok(_) if state.stopping.swap(true, Ordering::SeqCst) => exit(),
+                    Ok(_) if waker.wake().is_err() => exit(),
                     Ok(_) | Err(_) => {}
                 }
             }
         };
         std::thread::Builder::new().spawn(wait).map(|_| ())
     }
+}
+
+fn signals() -> SigSet {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
+}
+
+/// Blocks SIGHUP, which else would end a process that is still starting. It is served once the server runs.
+///
+/// # Errors
+/// What the system says.
+pub fn block_reload() -> io::Result<()> {
+    Ok(SigSet::from_iter([Signal::SIGHUP]).thread_block()?)
+}
+
+/// Blocks all signals that a server waits for, and SIGXFSZ, which is never waited for: a write past the limit is then
+/// EFBIG (F71). To be called before the first thread is started.
+///
+/// # Errors
+/// What the system says.
+pub fn block_signals() -> io::Result<()> {
+    let mut blocked = signals();
+    blocked.add(Signal::SIGXFSZ);
+    Ok(blocked.thread_block()?)
+}
+
+fn exit() -> ! {
+    log_queue::flush();
+    std::process::exit(0)
 }
 
 /// What is done now and then while there are connections. Without any a server sleeps.

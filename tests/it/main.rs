@@ -22,6 +22,7 @@ mod healthcheck;
 mod index;
 mod json;
 mod layers;
+mod log;
 mod memory;
 mod operation;
 mod privileges;

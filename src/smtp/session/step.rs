@@ -13,6 +13,16 @@ pub struct Step {
     pub next: Next,
 }
 
+impl Step {
+    /// The 4xx or 5xx that the command is answered with, at once or after the octets to skip.
+    pub fn refusal(&self) -> Option<&Reply> {
+        match (&self.reply, &self.next) {
+            (_, Next::Skip { reply, .. }) => Some(reply),
+            (reply, _) => reply.as_ref().filter(|reply| reply.is_error()),
+        }
+    }
+}
+
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {

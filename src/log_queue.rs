@@ -1,0 +1,185 @@
+//! Log lines on their way to stderr. They wait in a bounded queue for one thread that writes them, so that a reader
+//! which does not read holds up no mail: then lines are dropped, and counted. Under systemd a line begins with its
+//! priority, `<6>`, and has no timestamp.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use env_logger::{Builder, Env, Target};
+use log::Level;
+
+/// Octets that wait at most.
+const ROOM: usize = 256 * 1024;
+/// Lines that come this close together leave in one write.
+const GATHER: Duration = Duration::from_millis(2);
+/// How long the end of the process waits for its last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    dropped: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Vec<u8>,
+    /// Lines that were dropped and not told of yet.
+    dropped: usize,
+    /// Set while lines are being written.
+    writing: bool,
+}
+
+/// Starts logging at `level`, unless RUST_LOG says otherwise.
+///
+/// # Errors
+/// What the system says where it gives no thread or descriptor.
+pub fn init(level: &str) -> io::Result<()> {
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_journal(&stderr, &stream));
+    let queue = Arc::new(Queue::default());
+    let own = Arc::clone(&queue);
+    let mut builder = Builder::from_env(Env::default().default_filter_or(level));
+    if journal {
+        builder
+            .format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
+    }
+    builder.target(Target::Pipe(Box::new(Lines(Arc::clone(&queue)))));
+    std::thread::Builder::new()
+        .stack_size(128 * 1024)
+        .spawn(move || own.run(&stderr))?;
+    builder.init();
+    // The usual message of a panic goes to stderr, and waits for its reader.
+    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    let _ = QUEUE.set(queue);
+    Ok(())
+}
+
+/// Waits until the lines so far are written, for a second at most.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        let waiting = |state: &mut State| state.writing || !state.lines.is_empty();
+        let _ = queue
+            .changed
+            .wait_timeout_while(queue.lock(), LAST_LINES, waiting);
+    }
+}
+
+/// Lines that were dropped so far.
+pub fn dropped() -> usize {
+    let queue = QUEUE.get();
+    queue.map_or(0, |queue| queue.dropped.load(Ordering::Relaxed))
+}
+
+/// Whether JOURNAL_STREAM, `DEVICE:INODE`, means this file (systemd.exec(5)).
+fn is_journal(stderr: &File, stream: &str) -> bool {
+    let Some((device, inode)) = stream.split_once(':') else {
+        return false;
+    };
+    let meta = stderr.metadata();
+    meta.is_ok_and(|meta| device.parse() == Ok(meta.dev()) && inode.parse() == Ok(meta.ino()))
+}
+
+/// A priority of syslog (sd-daemon(3)).
+const fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// Where the logger puts its lines, each in one piece.
+struct Lines(Arc<Queue>);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.add(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Queue {
+    /// Nothing panics under the lock, so that a poisoned one is still sound.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.lines.len().saturating_add(line.len()) > ROOM {
+            state.dropped += 1;
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let first = state.lines.is_empty();
+        state.lines.extend_from_slice(line);
+        drop(state);
+        if first {
+            self.changed.notify_all();
+        }
+    }
+
+    fn run(&self, mut stderr: &File) {
+        loop {
+            let idle = |state: &mut State| state.lines.is_empty();
+            drop(
+                self.changed
+                    .wait_while(self.lock(), idle)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+            std::thread::sleep(GATHER);
+            let mut state = self.lock();
+            let lines = std::mem::take(&mut state.lines);
+            let dropped = std::mem::take(&mut state.dropped);
+            state.writing = true;
+            drop(state);
+            // There is nobody to tell where stderr is gone.
+            let _ = stderr.write_all(&lines);
+            if dropped > 0 {
+                log::warn!("{dropped} log lines were dropped, their reader did not keep up");
+            }
+            self.lock().writing = false;
+            self.changed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn a_queue_that_nobody_empties_is_bounded() {
+        let queue = Queue::default();
+        let line = [b'x'; 1_000];
+        (0..1_000).for_each(|_| queue.add(&line));
+        let kept = queue.lock().lines.len();
+        assert!(kept <= ROOM && kept > ROOM - 1_000, "{kept}");
+        assert_eq!(queue.dropped.load(Ordering::Relaxed), 1_000 - kept / 1_000);
+    }
+
+    #[test]
+    fn a_stream_is_the_journal_by_device_and_inode() {
+        let file = File::open("/dev/null").unwrap();
+        let meta = file.metadata().unwrap();
+        let stream = |device, inode| is_journal(&file, &format!("{device}:{inode}"));
+        assert!(stream(meta.dev(), meta.ino()));
+        assert!(!stream(meta.dev(), meta.ino() + 1) && !stream(meta.dev() + 1, meta.ino()));
+        assert!(!is_journal(&file, "") && !is_journal(&file, "x:y"));
+    }
+}

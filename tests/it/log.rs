@@ -1,0 +1,135 @@
+//! What the operator sees: refusals, ends, the dialogue, and a log that nobody reads.
+
+use crate::server::Server;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// One line a refusal with the whole reply, the eleventh and later counted, and the reason of the end.
+#[test]
+fn refusals_and_ends() {
+    let server = Server::start(&["--create", "--max-errors", "12"]);
+    let mut client = server.client();
+    client.reply();
+    client.send(b"EHLO c\r\nc2VjcmV0\r\nMAIL FROM:<a@x>\r\nRCPT TO:<eve@elsewhere.example>\r\n");
+    (0..5).for_each(|_| drop(client.reply()));
+    server.logged(r#"verb=? reply="500 5.5.1 "#);
+    server.logged(r#"helo="c" verb=RCPT address="eve@elsewhere.example" reply="550 5.7.1 "#);
+    for _ in 0..11 {
+        client.send(b"RCPT TO:<eve@elsewhere.example>\r\n");
+        client.reply();
+    }
+    server.logged(r#"messages=0 refused_more=3 end="421 4.7.0 "#);
+    let mut client = server.client();
+    client.reply();
+    client.send(b"GET / HTTP/1.1\r\n\r\n");
+    assert!(client.reply().starts_with("421 4.7.0"));
+    server.logged(r#"verb=HTTP reply="421 4.7.0 "#);
+    let mut client = server.client();
+    client.send(
+        b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\nDATA\r\nbare\n\r\n.\r\nQUIT\r\n",
+    );
+    while !client.reply().is_empty() {}
+    server.logged(r#"to="a@localhost" status=550 reply="550 5.6.0 "#);
+    server.logged(r#"end="221 2.0.0 Bye""#);
+}
+
+/// `-v` shows the dialogue, and neither content nor what may be a password.
+#[test]
+fn the_dialogue() {
+    let users = ("users".to_owned(), "bob:{PLAIN}secret\n".to_owned());
+    let setup = crate::server::Setup {
+        args: ["-v", "--users", "users", "--insecure-auth"]
+            .map(str::to_owned)
+            .to_vec(),
+        files: vec![users],
+        ..Default::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let mut client = server.client();
+    client.reply();
+    for line in [
+        "EHLO c\r\n",
+        "AUTH PLAIN AGJvYgBzZWNyZXQ=\r\n",
+        "MAIL FROM:<>\r\n",
+        "RCPT TO:<bob@localhost>\r\n",
+        "DATA\r\n",
+        "unseen\r\n.\r\n",
+        "AGJvYgBzZWNyZXQ=\r\n",
+        "QUIT\r\n",
+    ] {
+        client.send(line.as_bytes());
+        client.reply();
+    }
+    server.logged(r#"S: "221 2.0.0 Bye""#);
+    for words in [
+        r#"C: "AUTH <22 octets>""#,
+        r#"C: "<16 octets>""#,
+        r#"C: "DATA""#,
+        r#"S: "235 2.7.0"#,
+    ] {
+        server.logged(words);
+    }
+    assert!(!server.log().contains("unseen") && !server.log().contains("AGJv"));
+}
+
+/// F59: a log that nobody reads holds up no mail, and no end.
+#[test]
+fn a_log_that_nobody_reads() {
+    let dir = std::env::temp_dir().join(format!("mailslot-unread-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_mailslot"))
+        .args([
+            "--create",
+            "--listen",
+            "smtp://127.0.0.1:0",
+            "--domain",
+            "localhost",
+        ])
+        .args(["--sync", "none", "--max-errors", "1000000"])
+        .current_dir(&dir)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening on") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0);
+    }
+    let socket = TcpStream::connect(line.trim().rsplit("//").next().unwrap()).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut input = BufReader::new(&socket);
+    let mut reply = |start: &str| {
+        let mut line = String::new();
+        while !line.starts_with(start) {
+            line.clear();
+            assert_ne!(input.read_line(&mut line).unwrap(), 0);
+        }
+    };
+    (&socket).write_all(b"HELO c\r\n").unwrap();
+    reply("250 ");
+    // More than the pipe and the queue hold.
+    let mail = format!(
+        "MAIL FROM:<{}@x>\r\nRCPT TO:<a@localhost>\r\nDATA\r\n",
+        "f".repeat(60)
+    );
+    for _ in 0..1_500 {
+        (&socket).write_all(mail.as_bytes()).unwrap();
+        reply("354");
+        (&socket).write_all(b"x\r\n.\r\n").unwrap();
+        reply("250 2.0.0");
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let reading = std::thread::spawn(move || {
+        let mut rest = String::new();
+        log.read_to_string(&mut rest).unwrap();
+        rest
+    });
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(reading.join().unwrap().contains(" log lines were dropped"));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
