@@ -21,9 +21,9 @@ pub(crate) enum Way {
     Std,
     /// An unnamed file (O_TMPFILE), linked into new.
     Unnamed,
-    /// The plain way, but one sync of new serves all threads that wait for one.
+    /// The plain way, but one sync of new serves all threads that wait for one: mailslot's.
     Shared,
-    /// An unnamed file, and shared syncs of new: mailslot's.
+    /// An unnamed file, and shared syncs of new.
     UnnamedShared,
     /// The same with shared syncs of the whole file system in the place of one sync a file. It waits for what other
     /// programs have written, too.
@@ -43,8 +43,8 @@ impl Way {
         match self {
             Self::Std => "std: fsync, rename, fsync of new",
             Self::Unnamed => "O_TMPFILE, fsync, linkat, fsync of new",
-            Self::Shared => "fsync, rename, shared fsync of new",
-            Self::UnnamedShared => "O_TMPFILE, fsync, linkat, shared fsync of new (mailslot)",
+            Self::Shared => "fsync, rename, shared fsync of new (mailslot)",
+            Self::UnnamedShared => "O_TMPFILE, fsync, linkat, shared fsync of new",
             Self::Syncfs => "O_TMPFILE, shared syncfs, linkat, shared fsync of new",
         }
     }
@@ -71,16 +71,17 @@ pub(crate) fn run(dir: &Path, load: &Load, template: &Template, way: Way) -> io:
             };
             file.write_all(template.stored(number))?;
             match way {
-                Way::Syncfs => files.sync(|| Ok(syncfs(&file)?))?,
+                Way::Syncfs => files.sync(files.ticket(), || Ok(syncfs(&file)?))?,
                 _ => file.sync_all()?,
             }
+            let ticket = names.ticket();
             match way.unnamed() {
                 true => link(&file, &directory, &name)?,
                 false => fs::rename(&path, new.join(&name))?,
             }
             match way {
                 Way::Std | Way::Unnamed => directory.sync_all(),
-                _ => names.sync(|| directory.sync_all()),
+                _ => names.sync(ticket, || directory.sync_all()),
             }
         });
     }

@@ -1,7 +1,7 @@
 //! Answers the session's questions, out of the directory and the disk.
 
 use crate::auth::{Account, Accounts};
-use crate::deliver::{Store, Target};
+use crate::deliver::{Group, Store};
 use crate::directory::Directory;
 use crate::encoding::base64_encode;
 use crate::relay::Relay;
@@ -9,7 +9,6 @@ use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::Refusal;
 use crate::smtp::session::Backend;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use std::sync::Arc;
 
 /// The directory and the disk as a session asks them.
 pub struct ServerBackend<'a> {
@@ -28,7 +27,7 @@ impl Accounts for ServerBackend<'_> {
 }
 
 impl Backend for ServerBackend<'_> {
-    type Recipient = Vec<Arc<Target>>;
+    type Recipient = Group;
 
     fn recipient(
         &mut self,
@@ -45,7 +44,7 @@ impl Backend for ServerBackend<'_> {
         for target in &targets {
             self.store.quota_check(target, size.unwrap_or(0))?;
         }
-        Ok(targets)
+        Ok(targets.into())
     }
 
     fn room(&mut self, octets: u64) -> Result<(), Refusal> {

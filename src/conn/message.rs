@@ -2,7 +2,7 @@
 //! fed octets by whoever has them: no socket here, and no dialogue.
 
 use crate::clock;
-use crate::deliver::{Delivered, Form, Spool, Store, Target, Trace, refusal};
+use crate::deliver::{Delivered, Form, Group, Spool, Store, Target, Trace, refusal};
 use crate::queue::{Draft, Envelope, Recipient};
 use crate::relay::Relay;
 use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots};
@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 
 /// What stands for an accepted recipient: the mailboxes its mail goes to.
-pub type Mailboxes = Vec<Arc<Target>>;
+pub type Mailboxes = Group;
 
 /// A message between its DATA or first BDAT and its outcome.
 pub struct Message {
@@ -89,10 +89,15 @@ impl Message {
             user: session.user().filter(|_| origin.auth_header),
             submission: policy.service == Service::Submission,
         };
-        let targets = recipients(session).flatten().cloned().collect();
+        let groups = transaction.map_or_else(Vec::new, |t| {
+            t.recipients
+                .iter()
+                .map(|(_, group)| Arc::clone(group))
+                .collect()
+        });
         let size = transaction.and_then(|t| t.params.size);
         Self {
-            spool: store.begin(&trace, targets, form, size),
+            spool: store.begin(&trace, groups, form, size),
             decoder,
             bare_newline: policy.bare_newline,
             limit: policy.max_size,
@@ -164,14 +169,13 @@ impl Message {
             }
         };
         let (replies, onward) = if each {
-            let counts: Vec<usize> = recipients(session).map(<[_]>::len).collect();
             let outcomes = self.spool.commit_each();
-            let targets = recipients(session).flatten();
-            let queued = targets.zip(&outcomes).find(|(target, outcome)| {
-                outcome.is_ok() && relay.is_some_and(|relay| relay.is_queue(target))
-            });
+            let onward = |target: &Arc<Target>| relay.is_some_and(|relay| relay.is_queue(target));
+            let queued = recipients(session)
+                .zip(&outcomes)
+                .find(|(group, outcome)| outcome.is_ok() && group.iter().any(onward));
             let queued = queued.and_then(|(_, outcome)| outcome.as_ref().ok().cloned());
-            (fold(outcomes, &counts), queued)
+            (outcomes.into_iter().map(answer).collect(), queued)
         } else {
             let outcome = self.spool.commit();
             let queued = outcome.as_ref().ok().cloned();
@@ -243,7 +247,7 @@ impl Message {
 /// The mailboxes of each recipient.
 fn recipients(session: &Session<Mailboxes>) -> impl Iterator<Item = &[Arc<Target>]> {
     let transaction = session.transaction().into_iter();
-    transaction.flat_map(|t| t.recipients.iter().map(|(_, targets)| targets.as_slice()))
+    transaction.flat_map(|t| t.recipients.iter().map(|(_, group)| group.as_ref()))
 }
 
 fn answer(outcome: Result<Delivered, Refusal>) -> Reply {
@@ -251,17 +255,4 @@ fn answer(outcome: Result<Delivered, Refusal>) -> Reply {
         Ok(delivered) => delivered.reply(),
         Err(refusal) => refusal.reply,
     }
-}
-
-/// LMTP (RFC 2033 §4.2): a recipient with several mailboxes has the message where all of them have it.
-fn fold(outcomes: Vec<Result<Delivered, Refusal>>, counts: &[usize]) -> Vec<Reply> {
-    let mut outcomes = outcomes.into_iter().map(answer);
-    let mut replies = Vec::with_capacity(counts.len());
-    for &count in counts {
-        let own: Vec<Reply> = outcomes.by_ref().take(count).collect();
-        let worst = own.iter().find(|reply| reply.is_error());
-        let reply = worst.or_else(|| own.first()).cloned();
-        replies.push(reply.unwrap_or(reply::LOCAL_ERROR));
-    }
-    replies
 }

@@ -1,8 +1,9 @@
-//! The verdict on a message: from a sealed file to a name in every target's `new/`. A review of durability is a
-//! review of this file. The order is always: file synced, quota taken, every directory open and in its place, copies
-//! made where a link does not do, links made, directories synced, receipt.
+//! The verdict on a message: from whole files to a name in every mailbox's `new/`. A review of durability is a
+//! review of this file. The order is always: files synced, quota taken, every directory open and in its place, copies
+//! made where a link does not do, names made, directories synced, receipt.
 //! Whatever is left half done when one of these fails is undone by the spool's drop.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -10,9 +11,8 @@ use nix::errno::Errno;
 
 use super::disk::{self, errno};
 use super::maildir::OpenMaildir;
-use super::quota;
-use super::refusal::refusal;
-use super::spool::{Delivery, Source, Spool};
+use super::refusal::Trouble;
+use super::spool::Spool;
 use crate::clock;
 use crate::smtp::reply::{self, Refusal, Reply};
 
@@ -44,264 +44,385 @@ impl Delivered {
     }
 }
 
+/// How a message gets into a mailbox; the number is that of the source.
+enum Way {
+    /// The file itself is moved.
+    Move(usize),
+    Link(usize),
+    /// The copy in `tmp/` is moved.
+    Copy,
+}
+
 impl Spool {
-    /// Delivers to all targets or to none (SMTP).
+    /// Delivers to all mailboxes or to none (SMTP).
     ///
     /// # Errors
-    /// The first refusal: nothing is visible then, in any `new/` or `tmp/`.
+    /// A refusal: nothing is visible then, in any `new/` or `tmp/`. It is a 5xx only where it is that of everybody.
     pub fn commit(mut self) -> Result<Delivered, Refusal> {
         self.seal()?;
-        if let Some(error) = self
-            .deliveries
-            .iter()
-            .find_map(|delivery| delivery.refusal.clone())
-        {
-            return Err(error);
+        let all: Vec<usize> = (0..self.deliveries.len()).collect();
+        self.appear_all(&all)?;
+        for &index in &all {
+            let synced = self.make_durable(index);
+            synced.map_err(|refusal| softened(refusal, all.len()))?;
         }
-        let targets = self.distinct();
-        self.reserve_all(&targets)?;
-        self.prepare(&targets)?;
-        for (at, &index) in targets.iter().enumerate() {
-            if !self.appear(index)? {
-                // It takes a copy after all. Those behind it may too, and theirs are made before any more is visible.
-                let rest = targets.get(at..).unwrap_or_default();
-                rest.iter().try_for_each(|&index| self.stage_copy(index))?;
-                self.publish(index)?;
-            }
-        }
-        for &index in &targets {
-            self.make_durable(index)?;
-        }
-        let receipts = targets.iter().map(|&index| self.receipt(index));
+        let receipts = all.iter().map(|&index| self.receipt(index));
         receipts
             .reduce(|first, next| next.and(first))
             .unwrap_or_else(|| Err(Refusal::local(reply::LOCAL_ERROR)))
     }
 
-    /// Delivers to each target by itself (LMTP, RFC 2033 §4.2), in order, all from one file. The directories are
-    /// synced when all have their names: on a file system with a journal the first sync then serves all.
+    /// Delivers to each recipient by itself (LMTP, RFC 2033 §4.2), in order: to all mailboxes of its group or to none. The
+    /// directories are synced when all have their names: on a file system with a journal the first sync then serves all.
     pub fn commit_each(mut self) -> Vec<Result<Delivered, Refusal>> {
-        let sealed = self.seal();
-        let mut outcomes: Vec<Result<(), Refusal>> = Vec::with_capacity(self.deliveries.len());
-        for index in 0..self.deliveries.len() {
-            let twin = self
-                .deliveries
-                .get(index)
-                .and_then(|delivery| delivery.twin);
-            let outcome = match twin.and_then(|twin| outcomes.get(twin)) {
-                Some(same) => same.clone(),
-                None => self
-                    .own_refusal(index, &sealed)
-                    .and_then(|()| self.appear_alone(index)),
-            };
-            outcomes.push(outcome);
+        if let Err(refusal) = self.seal() {
+            return vec![Err(refusal); self.recipients.len()];
         }
-        let mut delivered: Vec<Result<Delivered, Refusal>> = Vec::with_capacity(outcomes.len());
-        for (index, outcome) in outcomes.into_iter().enumerate() {
-            let twin = self
-                .deliveries
-                .get(index)
-                .and_then(|delivery| delivery.twin);
-            let outcome = match twin.and_then(|twin| delivered.get(twin)) {
-                Some(same) => same.clone(),
-                None => outcome
-                    .and_then(|()| self.make_durable(index))
-                    .and_then(|()| self.receipt(index)),
-            };
-            if outcome.is_err() && twin.is_none() {
+        let groups = std::mem::take(&mut self.members);
+        let mut outcomes: Vec<Result<(), Refusal>> = Vec::with_capacity(groups.len());
+        for members in &groups {
+            let new: Vec<usize> = members
+                .iter()
+                .copied()
+                .filter(|&index| !self.deliveries.get(index).is_some_and(|d| d.published))
+                .collect();
+            let outcome = self.appear_all(&new);
+            if outcome.is_err() {
+                new.iter().for_each(|&index| self.undo(index));
+            }
+            outcomes.push(outcome.map_err(|refusal| softened(refusal, members.len())));
+        }
+        for index in 0..self.deliveries.len() {
+            if self.deliveries.get(index).is_some_and(|d| d.published)
+                && let Err(refusal) = self.make_durable(index)
+                && let Some(delivery) = self.deliveries.get_mut(index)
+            {
+                delivery.refusal = Some(refusal);
+            }
+        }
+        let delivered = groups.iter().zip(outcomes);
+        let delivered: Vec<_> = delivered
+            .map(|(members, outcome)| outcome.and_then(|()| self.durable(members)))
+            .collect();
+        self.settle(&groups, &delivered)
+    }
+
+    /// Whether every mailbox of a group has the message durably.
+    fn durable(&self, members: &[usize]) -> Result<(), Refusal> {
+        let refused = |&index: &usize| self.deliveries.get(index)?.refusal.clone();
+        match members.iter().find_map(refused) {
+            Some(refusal) => Err(softened(refusal, members.len())),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back what belongs to refused groups only, and makes the receipts of the others.
+    fn settle(
+        &mut self,
+        groups: &[Vec<usize>],
+        outcomes: &[Result<(), Refusal>],
+    ) -> Vec<Result<Delivered, Refusal>> {
+        let accepted = groups.iter().zip(outcomes).filter(|(_, o)| o.is_ok());
+        let wanted: HashSet<usize> = accepted.flat_map(|(group, _)| group).copied().collect();
+        for index in 0..self.deliveries.len() {
+            if !wanted.contains(&index) {
                 self.undo(index);
             }
-            delivered.push(outcome);
         }
-        delivered
+        let mut receipts: Vec<Result<Delivered, Refusal>> = Vec::with_capacity(groups.len());
+        for (members, outcome) in groups.iter().zip(outcomes) {
+            let each = members.iter().map(|&index| self.receipt(index));
+            receipts.push(outcome.clone().and_then(|()| {
+                each.reduce(|first, next| next.and(first))
+                    .unwrap_or_else(|| Err(Refusal::local(reply::LOCAL_ERROR)))
+            }));
+        }
+        let lost = || Err(Refusal::local(reply::LOCAL_ERROR));
+        let of = |&group: &usize| receipts.get(group).cloned().unwrap_or_else(lost);
+        self.recipients.iter().map(of).collect()
     }
 
-    /// What was wrong with a target already, or else with the message.
-    fn own_refusal(&self, index: usize, sealed: &Result<(), Refusal>) -> Result<(), Refusal> {
-        match self
-            .deliveries
-            .get(index)
-            .and_then(|delivery| delivery.refusal.clone())
-        {
-            Some(error) if self.error.is_none() => Err(error),
-            _ => sealed.clone(),
+    /// Has the message appear in all of these mailboxes, or fails; then the caller takes back what was begun.
+    fn appear_all(&mut self, members: &[usize]) -> Result<(), Refusal> {
+        let count = members.len();
+        self.unrefused(members)?;
+        self.reserve_all(members)?;
+        for &index in members {
+            self.prepare(index)
+                .map_err(|trouble| softened(self.log(&trouble), count))?;
         }
-    }
-
-    /// One target of several, with its own quota and outcome.
-    fn appear_alone(&mut self, index: usize) -> Result<(), Refusal> {
-        if !self.reserve(index)? {
-            return Err(Refusal::policy(reply::MAILBOX_FULL));
-        }
-        self.prepare(&[index])?;
-        if !self.appear(index)? {
-            self.stage_copy(index)?;
-            self.publish(index)?;
+        for (at, &index) in members.iter().enumerate() {
+            let rest = members.get(at..).unwrap_or_default();
+            self.appear(index, rest)
+                .map_err(|trouble| softened(self.log(&trouble), count))?;
         }
         Ok(())
     }
 
-    /// The receipt for a target, asked for after its last sync only: the one place where [`Delivered`] is made.
+    /// The receipt for a mailbox, asked for after its last sync only: the one place where [`Delivered`] is made.
     fn receipt(&mut self, index: usize) -> Result<Delivered, Refusal> {
         let (id, name) = (self.id.clone(), self.name.clone());
-        let shared = Arc::clone(&self.context);
-        let delivery = self.delivery(index)?;
+        let context = Arc::clone(&self.context);
+        let delivery = self.delivery(index).map_err(|trouble| trouble.refusal())?;
         delivery.done = true;
         if let Some(dirs) = &delivery.dirs {
-            shared.keep(&delivery.target, dirs);
+            context.keep(&delivery.target, dirs);
         }
         let (id, name) = delivery.renamed.clone().unwrap_or((id, name));
         Ok(Delivered { id, name })
     }
 
-    /// The targets that are mailboxes of their own.
-    fn distinct(&self) -> Vec<usize> {
-        let own = |(index, delivery): (usize, &Delivery)| delivery.twin.is_none().then_some(index);
-        self.deliveries.iter().enumerate().filter_map(own).collect()
+    /// What is wrong already with any of these mailboxes, or with the disks they are on.
+    fn unrefused(&self, members: &[usize]) -> Result<(), Refusal> {
+        let refused = |&index: &usize| self.deliveries.get(index)?.refusal.clone();
+        let refusals: Vec<Refusal> = members.iter().filter_map(refused).collect();
+        let all = refusals.len() == members.len();
+        let same = |r: &&Refusal| r.reply.code() >= 500;
+        match refusals.first() {
+            None => Ok(()),
+            Some(first) if all && refusals.iter().filter(same).count() == members.len() => {
+                Err(first.clone())
+            }
+            Some(first) => {
+                let later = refusals.iter().find(|r| r.reply.code() < 500);
+                Err(softened(later.unwrap_or(first).clone(), usize::MAX))
+            }
+        }
     }
 
-    /// Takes room in every target's quota.
-    fn reserve_all(&mut self, targets: &[usize]) -> Result<(), Refusal> {
+    /// Takes room in every mailbox's quota.
+    fn reserve_all(&mut self, members: &[usize]) -> Result<(), Refusal> {
         let mut full = 0;
-        for &index in targets {
-            full += usize::from(!self.reserve(index)?);
+        for &index in members {
+            let room = self.reserve(index);
+            let room = room.map_err(|trouble| softened(self.log(&trouble), members.len()))?;
+            full += usize::from(!room);
         }
         match full {
             0 => Ok(()),
-            _ if full == targets.len() => Err(Refusal::policy(reply::MAILBOX_FULL)),
+            _ if full == members.len() => Err(Refusal::policy(reply::MAILBOX_FULL)),
             // A 5xx would bounce the message for those who have room; at the next try RCPT says who hasn't.
             _ => Err(Refusal::policy(reply::SOME_FULL)),
         }
     }
 
-    /// Takes room in one target's quota; false where it's full.
-    fn reserve(&mut self, index: usize) -> Result<bool, Refusal> {
-        let Some(quota) = self.delivery(index)?.target.counted_quota().cloned() else {
+    /// Takes room in one mailbox's quota; false where it's full.
+    fn reserve(&mut self, index: usize) -> Result<bool, Trouble> {
+        let target = Arc::clone(&self.delivery(index)?.target);
+        if target.counted_quota().is_none() {
             return Ok(true);
-        };
+        }
         let dirs = self.dirs(index)?;
-        let taken = quota::reserve(self.context.disk.as_ref(), &dirs, &quota, self.size);
+        let context = Arc::clone(&self.context);
+        let taken = context
+            .ledger
+            .reserve(context.disk.as_ref(), &dirs, &target, self.size);
         self.delivery(index)?.reserved = taken == Some(true);
         Ok(taken.is_some())
     }
 
-    /// Everything that can be done before the message is visible anywhere: the directories of every target are open and
-    /// where their paths lead, and where only a copy can get, it is made and synced.
-    fn prepare(&mut self, targets: &[usize]) -> Result<(), Refusal> {
-        for &index in targets {
-            let there = self.dirs(index)?.identity.device;
-            let source = self.source.as_ref();
-            if source.is_some_and(|source| source.home.device != there) {
-                self.stage_copy(index)?;
+    /// Everything that can be done before the message is visible anywhere: the directories are open and still where
+    /// their paths lead, and where only a copy can get, it is made and synced.
+    fn prepare(&mut self, index: usize) -> Result<(), Trouble> {
+        let dirs = self.dirs(index)?;
+        if !dirs.in_place(self.context.disk.as_ref()) {
+            let target = Arc::clone(&self.delivery(index)?.target);
+            self.context.dirs.forget(&target);
+            return Err(Trouble::away(&dirs.path));
+        }
+        match self.way(index, &dirs)? {
+            Way::Copy => self.stage_copy(index),
+            Way::Move(_) | Way::Link(_) => Ok(()),
+        }
+    }
+
+    /// How the message can get into a mailbox.
+    fn way(&self, index: usize, dirs: &OpenMaildir) -> Result<Way, Trouble> {
+        let delivery = self.deliveries.get(index);
+        if delivery.is_none_or(|delivery| delivery.staged) {
+            return Ok(Way::Copy);
+        }
+        let owner = delivery.and_then(|delivery| delivery.target.owner);
+        let here = |s: &super::source::Source| s.dirs.identity.device == dirs.identity.device;
+        let found = self.sources.iter().enumerate().find(|(_, s)| here(s));
+        let Some((number, source)) = found else {
+            return Ok(Way::Copy);
+        };
+        if let Err(refusal) = &source.file {
+            return Err(Trouble::Rule {
+                path: dirs.path.clone(),
+                refusal: refusal.clone(),
+            });
+        }
+        Ok(match source.owner == owner {
+            true if self.deliveries.len() == 1 && source.home == index => Way::Move(number),
+            true => Way::Link(number),
+            false => Way::Copy,
+        })
+    }
+
+    /// Has the message appear in a mailbox's `new/`. Where it takes a copy after all, the `rest` may take one too, and
+    /// theirs are made before any more is visible.
+    fn appear(&mut self, index: usize, rest: &[usize]) -> Result<(), Trouble> {
+        let dirs = self.dirs(index)?;
+        let ticket = dirs.syncs.ticket();
+        self.delivery(index)?.syncs = Some((Arc::clone(&dirs.syncs), ticket));
+        let number = match self.way(index, &dirs)? {
+            Way::Copy => return self.publish(index),
+            Way::Move(number) => return self.publish_source(index, number),
+            Way::Link(number) => number,
+        };
+        for attempt in 0..ATTEMPTS {
+            self.choose_name(index, attempt)?;
+            match self.link(index, number, &dirs) {
+                Ok(()) => return self.set_published(index),
+                Err(e) if errno(&e) == Some(Errno::EEXIST) => {}
+                Err(e) if needs_copy(&e) => {
+                    rest.iter().try_for_each(|&index| self.stage_copy(index))?;
+                    return self.publish(index);
+                }
+                Err(e) => return Err(Trouble::at("link", &dirs.path)(e)),
             }
         }
+        Err(Trouble::at("link", &dirs.path)(Errno::EEXIST.into()))
+    }
+
+    /// Gives the message's file its name in a mailbox's `new/`.
+    fn link(&self, index: usize, number: usize, dirs: &OpenMaildir) -> io::Result<()> {
+        let (Some(source), Some(delivery)) = (self.sources.get(number), self.deliveries.get(index))
+        else {
+            return Err(Errno::EBADF.into());
+        };
+        let from = (disk::fd(&source.dirs.tmp), source.name.as_str());
+        let to = (disk::fd(&dirs.new), delivery.name(&self.name));
+        let link = || self.context.disk.link(from, to);
+        self.within_quota(index, link)
+    }
+
+    /// Makes a message visible; its room in the quota is no longer only reserved then.
+    fn within_quota(&self, index: usize, make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self.deliveries.get(index) {
+            Some(delivery) if delivery.reserved => {
+                let maildir = &delivery.target.maildir;
+                self.context.ledger.publish(maildir, self.size, make)
+            }
+            _ => make(),
+        }
+    }
+
+    fn set_published(&mut self, index: usize) -> Result<(), Trouble> {
+        let delivery = self.delivery(index)?;
+        (delivery.staged, delivery.published) = (false, true);
         Ok(())
     }
 
-    /// Has the message appear in a target's `new/`, by a link, or by moving the copy there. False where there is no copy
-    /// and only that can get there.
-    fn appear(&mut self, index: usize) -> Result<bool, Refusal> {
-        if self.delivery(index)?.staged {
-            return self.publish(index).map(|()| true);
-        }
-        let dirs = self.dirs(index)?;
-        for attempt in 0..ATTEMPTS {
-            self.choose_name(index, attempt)?;
-            match self.link(index, &dirs) {
-                Ok(()) => {
-                    self.delivery(index)?.published = true;
-                    return Ok(true);
-                }
-                Err(e) if errno(&e) == Some(Errno::EEXIST) => {}
-                Err(e) if needs_copy(&e) => {
-                    self.note_missing_proc(&e);
-                    return Ok(false);
-                }
-                Err(e) => return Err(refusal(&e)),
-            }
-        }
-        Err(refusal(&Errno::EEXIST.into()))
-    }
-
-    /// Gives the message's file its name in a target's `new/`.
-    fn link(&self, index: usize, dirs: &OpenMaildir) -> io::Result<()> {
-        let (Some(source), Some(delivery)) = (&self.source, self.deliveries.get(index)) else {
-            return Err(Errno::EBADF.into());
-        };
-        let (disk, new, name) = (
-            self.context.disk.as_ref(),
-            disk::fd(&dirs.new),
-            delivery.name(&self.name),
-        );
-        match &source.named {
-            Some((tmp, own)) => disk.link((disk::fd(tmp), own), (new, name)),
-            None => disk.link_unnamed(&source.file, new, name),
-        }
-    }
-
-    /// The name in a target's `new/` survives a crash from here on.
+    /// The name in a mailbox's `new/` survives a crash from here on.
     fn make_durable(&mut self, index: usize) -> Result<(), Refusal> {
-        let dirs = self.dirs(index)?;
-        let synced = dirs.syncs.sync(|| self.context.sync(&dirs.new));
-        synced.map_err(|e| refusal(&e))
+        let synced = self.sync_new(index);
+        synced.map_err(|trouble| self.log(&trouble))
     }
 
-    /// Copies the message into a target's `tmp/`, durably: another file system, one without hard links, or one link too many.
-    fn stage_copy(&mut self, index: usize) -> Result<(), Refusal> {
+    fn sync_new(&mut self, index: usize) -> Result<(), Trouble> {
+        let dirs = self.dirs(index)?;
+        let begun = self.delivery(index)?.syncs.clone();
+        let (syncs, ticket) = begun.ok_or_else(|| Trouble::away(&dirs.path))?;
+        let context = &self.context;
+        let sync = || {
+            context
+                .syncs
+                .directory(context.disk.as_ref(), disk::fd(&dirs.new))
+        };
+        let synced = syncs.sync(ticket, sync);
+        synced.map_err(Trouble::at("fsync", &dirs.path))
+    }
+
+    /// Copies the message into a mailbox's `tmp/`, durably: another file system or owner, a file system without hard
+    /// links, or one link too many.
+    fn stage_copy(&mut self, index: usize) -> Result<(), Trouble> {
         if self.delivery(index)?.staged {
             return Ok(());
         }
-        let shared = Arc::clone(&self.context);
-        let tmp = self.dirs(index)?.tmp(shared.disk.as_ref(), shared.sync)?;
+        let context = Arc::clone(&self.context);
+        let dirs = self.dirs(index)?;
         for attempt in 0..ATTEMPTS {
             self.choose_name(index, attempt)?;
             let common = self.name.clone();
             let delivery = self.delivery(index)?;
-            let to = match shared.disk.create(disk::fd(&tmp), delivery.name(&common)) {
+            let name = delivery.name(&common).to_owned();
+            let path = dirs.tmp_path(&name);
+            let to = match context.disk.create(disk::fd(&dirs.tmp), &name) {
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => continue,
-                other => other.map_err(|e| refusal(&e))?,
+                other => other.map_err(Trouble::at("open", &path))?,
             };
             delivery.staged = true;
-            let Some(Source { file, .. }) = &self.source else {
-                break;
-            };
-            let copied = disk::copy(shared.disk.as_ref(), file, &to);
-            return copied
-                .and_then(|()| shared.sync(&to))
-                .map_err(|e| refusal(&e));
+            let from = self.any_source()?;
+            let copied = disk::copy(context.disk.as_ref(), from, &to);
+            copied.map_err(Trouble::at("copy", &path))?;
+            let synced = context.syncs.file(context.disk.as_ref(), disk::fd(&to));
+            return synced.map_err(Trouble::at("fsync", &path));
         }
-        Err(refusal(&Errno::EEXIST.into()))
+        Err(Trouble::at("open", &dirs.path)(Errno::EEXIST.into()))
     }
 
-    /// Moves a staged message from `tmp/` into `new/`, over nothing that is there.
-    fn publish(&mut self, index: usize) -> Result<(), Refusal> {
-        let shared = Arc::clone(&self.context);
-        let dirs = self.dirs(index)?;
-        let tmp = dirs.tmp(shared.disk.as_ref(), shared.sync)?;
-        let (tmp, new) = (disk::fd(&tmp), disk::fd(&dirs.new));
+    /// A file that holds the whole message.
+    fn any_source(&self) -> Result<&std::fs::File, Trouble> {
+        let found = self.sources.iter().find_map(|s| s.file.as_ref().ok());
+        found.ok_or_else(|| {
+            let failed = self.sources.iter().find_map(|s| s.file.as_ref().err());
+            let opened = self.deliveries.iter().find_map(|d| d.refusal.as_ref());
+            let refusal = failed.or(opened).cloned();
+            Trouble::Rule {
+                path: Default::default(),
+                refusal: refusal.unwrap_or(Refusal::local(reply::LOCAL_ERROR)),
+            }
+        })
+    }
+
+    /// Moves a staged copy from `tmp/` into `new/`, over nothing that is there.
+    fn publish(&mut self, index: usize) -> Result<(), Trouble> {
         let common = self.name.clone();
-        let staged = self.delivery(index)?.name(&common).to_owned();
+        let name = self.delivery(index)?.name(&common).to_owned();
+        if let Some(renamed) = self.move_in(index, &name, name.clone())? {
+            self.delivery(index)?.renamed = Some(renamed);
+        }
+        self.set_published(index)
+    }
+
+    /// Moves the message's own file from `tmp/` into `new/`.
+    fn publish_source(&mut self, index: usize, number: usize) -> Result<(), Trouble> {
+        let name = self.sources.get(number).map(|source| source.name.clone());
+        let renamed = self.move_in(index, &name.unwrap_or_default(), self.name.clone())?;
+        if let Some(source) = self.sources.get_mut(number) {
+            source.named = false;
+        }
+        self.delivery(index)?.renamed = renamed;
+        self.set_published(index)
+    }
+
+    /// Moves a file from `tmp/` into `new/`; gives the id and name that it has there where `name` was taken (F27).
+    fn move_in(
+        &mut self,
+        index: usize,
+        from: &str,
+        name: String,
+    ) -> Result<Option<(String, String)>, Trouble> {
+        let dirs = self.dirs(index)?;
+        let (tmp, new) = (disk::fd(&dirs.tmp), disk::fd(&dirs.new));
         for attempt in 0..ATTEMPTS {
             let renamed = (attempt > 0).then(|| self.another_name());
-            let name = renamed.as_ref().map_or(staged.as_str(), |(_, name)| name);
-            match shared.disk.rename((tmp, &staged), (new, name)) {
+            let name = renamed.as_ref().map_or(&name, |(_, name)| name);
+            let rename = || self.context.disk.rename((tmp, from), (new, name));
+            match self.within_quota(index, rename) {
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => {}
-                Err(e) => return Err(refusal(&e)),
-                Ok(()) => {
-                    let delivery = self.delivery(index)?;
-                    if renamed.is_some() {
-                        delivery.renamed = renamed;
-                    }
-                    (delivery.staged, delivery.published) = (false, true);
-                    return Ok(());
-                }
+                Err(e) => return Err(Trouble::at("rename", &dirs.path)(e)),
+                Ok(()) => return Ok(renamed),
             }
         }
-        Err(refusal(&Errno::EEXIST.into()))
+        Err(Trouble::at("rename", &dirs.path)(Errno::EEXIST.into()))
     }
 
     /// The message's own name at the first attempt, another one where that is taken (F27).
-    fn choose_name(&mut self, index: usize, attempt: u32) -> Result<(), Refusal> {
+    fn choose_name(&mut self, index: usize, attempt: u32) -> Result<(), Trouble> {
         let renamed = (attempt > 0).then(|| self.another_name());
         self.delivery(index)?.renamed = renamed;
         Ok(())
@@ -313,30 +434,17 @@ impl Spool {
         let name = self.context.name(&id, self.size);
         (id, name)
     }
+}
 
-    /// An unnamed file that finds no way to its name means that /proc is missing; the next messages need not try.
-    fn note_missing_proc(&self, e: &io::Error) {
-        let unnamed = self
-            .source
-            .as_ref()
-            .is_some_and(|source| source.named.is_none());
-        if unnamed
-            && errno(e) == Some(Errno::ENOENT)
-            && !std::path::Path::new("/proc/self/fd").exists()
-        {
-            self.context.give_up_unnamed();
-        }
+/// What one mailbox of several means for all of them: a 5xx would bounce the message for the others.
+fn softened(refusal: Refusal, count: usize) -> Refusal {
+    match refusal.reply.code() {
+        500.. if count > 1 => Refusal::policy(reply::SOME_FULL),
+        _ => refusal,
     }
 }
 
-/// Whether a link can't be made here but a copy may: another file system (EXDEV), one without links, a missing /proc.
+/// Whether a link can't be made here but a copy may: another file system (EXDEV), one without links, one link too many.
 fn needs_copy(e: &io::Error) -> bool {
-    let reasons = [
-        Errno::EXDEV,
-        Errno::EPERM,
-        Errno::EOPNOTSUPP,
-        Errno::EMLINK,
-        Errno::ENOENT,
-    ];
-    errno(e).is_some_and(|errno| reasons.contains(&errno))
+    errno(e).is_some_and(|errno| errno == Errno::EXDEV || disk::no_links(errno))
 }

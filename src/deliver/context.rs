@@ -1,6 +1,5 @@
 //! What all messages on their way share: the disk, the server's part of file names, the directories that are kept open.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,9 +8,11 @@ use super::dir_cache::DirCache;
 use super::disk::Disk;
 use super::lock::lock;
 use super::maildir::{self, OpenMaildir};
-use super::target::{Sync, Target};
+use super::quota::Ledger;
+use super::refusal::Trouble;
+use super::syncs::Syncs;
+use super::target::Target;
 use crate::encoding::push_decimal;
-use crate::smtp::reply::Refusal;
 
 /// So many Maildirs wait for a sweep at the most; others are swept when they are opened again.
 const SWEPT_AT_ONCE: usize = 1_000;
@@ -21,10 +22,9 @@ pub(super) struct Context {
     pub(super) disk: Box<dyn Disk>,
     /// The host part of file names, escaped.
     pub(super) host: String,
-    pub(super) sync: Sync,
-    /// Whether unnamed files can't be used: cleared for good at the first sign that /proc is missing.
-    pub(super) named_only: AtomicBool,
+    pub(super) syncs: Syncs,
     pub(super) dirs: DirCache,
+    pub(super) ledger: Ledger,
     /// Maildirs that were opened anew: their `tmp/` may want a sweep.
     pub(super) opened: Mutex<Vec<PathBuf>>,
     /// Whether there are any, so that most messages lock nothing to learn that there are none.
@@ -33,11 +33,11 @@ pub(super) struct Context {
 
 impl Context {
     /// The open directories of a target: kept ones, or else they are opened.
-    pub(super) fn dirs(&self, target: &Target) -> Result<Arc<OpenMaildir>, Refusal> {
+    pub(super) fn dirs(&self, target: &Target) -> Result<Arc<OpenMaildir>, Trouble> {
         let disk = self.disk.as_ref();
         match self.dirs.get(disk, target) {
             Some(kept) => Ok(kept),
-            None => maildir::open(disk, self.sync, target).map(Arc::new),
+            None => maildir::open(disk, &self.syncs, target).map(Arc::new),
         }
     }
 
@@ -55,14 +55,6 @@ impl Context {
         }
     }
 
-    /// Syncs, where that's wanted.
-    pub(super) fn sync(&self, file: &impl std::os::fd::AsFd) -> io::Result<()> {
-        match self.sync {
-            Sync::Full => self.disk.sync(file.as_fd()),
-            Sync::None => Ok(()),
-        }
-    }
-
     /// A Maildir file name (cr.yp.to/proto/maildir.html) with the size that Maildir++ reads from it.
     pub(super) fn name(&self, id: &str, size: u64) -> String {
         let mut name = String::with_capacity(id.len() + self.host.len() + 24);
@@ -71,12 +63,5 @@ impl Context {
         }
         push_decimal(&mut name, size);
         name
-    }
-
-    /// Notes that an unnamed file couldn't be given a name.
-    pub(super) fn give_up_unnamed(&self) {
-        if !self.named_only.swap(true, Ordering::Relaxed) {
-            log::info!("unnamed files cannot be linked (no /proc here?): using named ones in tmp/");
-        }
     }
 }

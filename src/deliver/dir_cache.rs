@@ -23,7 +23,7 @@ use super::target::Target;
 const SHARDS: usize = 16;
 
 /// Descriptors of a kept mailbox.
-pub(super) const DESCRIPTORS: usize = 2;
+pub(super) const DESCRIPTORS: usize = 3;
 
 /// Directories that were not used for so long are closed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -67,6 +67,12 @@ impl DirCache {
         }
         self.shard(&key).remove(&*key);
         None
+    }
+
+    /// Keeps the directories of a target no longer.
+    pub(super) fn forget(&self, target: &Target) {
+        let key = key(target);
+        self.shard(&key).remove(&*key);
     }
 
     /// Keeps directories that were just opened, in the place of those that were not used for longest.

@@ -5,14 +5,14 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat, write};
 
 /// What delivery asks of a file system.
@@ -25,12 +25,8 @@ pub(super) trait Disk: Send + Sync {
     fn identity(&self, path: &Path) -> io::Result<Identity>;
     /// Device and inode number of an open directory.
     fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity>;
-    /// Whether there is a directory of this name.
-    fn is_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool>;
     /// Makes a directory of mode 0700.
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
-    /// Makes a file without a name (O_TMPFILE) of mode 0600.
-    fn unnamed(&self, dir: BorrowedFd<'_>) -> io::Result<File>;
     /// Makes a file of mode 0600 that must not exist yet.
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File>;
     /// Opens a file to read, or with `append` to add at its end; never waits for a FIFO's other end.
@@ -39,8 +35,6 @@ pub(super) trait Disk: Send + Sync {
     fn write(&self, file: &File, octets: &[u8]) -> io::Result<usize>;
     /// Makes a file's contents, or a directory's entries, durable.
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()>;
-    /// Gives a file opened by [`Disk::unnamed`] a name.
-    fn link_unnamed(&self, file: &File, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
     /// Gives a named file one more name.
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
     /// Moves a file to a name that must not exist yet.
@@ -100,23 +94,8 @@ impl Disk for Real {
         Ok(fstat(dir)?.into())
     }
 
-    fn is_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
-        match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(found) => {
-                Ok(SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
-            }
-            Err(Errno::ENOENT) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         again(|| mkdirat(dir, name, Mode::S_IRWXU))
-    }
-
-    fn unnamed(&self, dir: BorrowedFd<'_>) -> io::Result<File> {
-        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        again(|| openat(dir, ".", flags, OWNER)).map(File::from)
     }
 
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
@@ -147,27 +126,6 @@ impl Disk for Real {
         again(|| fsync(file))
     }
 
-    fn link_unnamed(&self, file: &File, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-        // Straight from the descriptor where the kernel allows it: since Linux 6.10 whoever opened the file may.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        match again(|| linkat(file, "", dir, name, AtFlags::AT_EMPTY_PATH)) {
-            // Without the capability that older kernels ask for.
-            Err(e) if errno(&e) == Some(Errno::ENOENT) => {}
-            other => return other,
-        }
-        // The way through /proc needs no capability, and a walk through that file system.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        again(|| {
-            linkat(
-                AT_FDCWD,
-                path.as_str(),
-                dir,
-                name,
-                AtFlags::AT_SYMLINK_FOLLOW,
-            )
-        })
-    }
-
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
         again(|| linkat(from.0, from.1, to.0, to.1, AtFlags::empty()))
     }
@@ -186,12 +144,7 @@ impl Disk for Real {
         match self.link(from, to) {
             Ok(()) => {}
             // No hard links on this file system: names are unique, and the look before the leap is for clocks set back.
-            Err(e)
-                if matches!(
-                    e.raw_os_error().map(Errno::from_raw),
-                    Some(Errno::EPERM | Errno::EOPNOTSUPP)
-                ) =>
-            {
+            Err(e) if errno(&e).is_some_and(no_links) => {
                 return match fstatat(to.0, to.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
                     Ok(_) => Err(Errno::EEXIST.into()),
                     Err(_) => self.replace(from, to),
@@ -226,12 +179,27 @@ impl Disk for Real {
     }
 }
 
+/// Whether an error of link(2) says that it cannot be had here.
+pub(super) fn no_links(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EPERM
+            | Errno::EACCES
+            | Errno::ENOSYS
+            | Errno::EOPNOTSUPP
+            | Errno::EMLINK
+            | Errno::EIO
+    )
+}
+
 /// Writes all of the octets, in as many calls as it takes (F06).
 pub(super) fn write_all(disk: &dyn Disk, file: &File, mut octets: &[u8]) -> io::Result<()> {
     while !octets.is_empty() {
         match disk.write(file, octets)? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => octets = octets.get(written..).unwrap_or_default(),
+            written => {
+                octets = octets.get(written..).ok_or(io::ErrorKind::InvalidData)?;
+            }
         }
     }
     Ok(())
@@ -249,7 +217,8 @@ pub(super) fn copy(disk: &dyn Disk, from: &File, to: &File) -> io::Result<()> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
-        write_all(disk, to, buffer.get(..read).unwrap_or_default())?;
+        let read_octets = buffer.get(..read).ok_or(io::ErrorKind::InvalidData)?;
+        write_all(disk, to, read_octets)?;
         offset += read as u64;
     }
 }

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use super::disk::{Disk, Identity, Real};
 use super::quota::Quota;
 use super::store::Store;
-use super::target::{Form, Sync, Target};
+use super::target::{Form, Group, Sync, Target};
 use super::trace::Trace;
 use crate::clock;
 
@@ -52,6 +52,7 @@ pub(super) fn target(scratch: &Scratch, user: &str) -> Target {
         address: format!("{user}@example.org"),
         original: None,
         quota: None,
+        owner: None,
     }
 }
 
@@ -66,6 +67,12 @@ pub(super) fn trace() -> Trace<'static> {
         user: None,
         submission: false,
     }
+}
+
+/// Every target as a recipient of its own.
+pub(super) fn each_alone(targets: &[Arc<Target>]) -> Vec<Group> {
+    let group = |target: &Arc<Target>| Group::from([Arc::clone(target)]);
+    targets.iter().map(group).collect()
 }
 
 /// The files in a Maildir's subdirectory.
@@ -85,7 +92,6 @@ pub(super) struct Script {
     pub(super) fail_at: usize,
     pub(super) errno: Option<Errno>,
     /// Errors of kinds of calls, always.
-    pub(super) no_unnamed: bool,
     pub(super) no_links: Option<Errno>,
 }
 
@@ -112,17 +118,8 @@ impl Disk for Script {
     fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity> {
         self.call(|| Real.identity_of(dir))
     }
-    fn is_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
-        self.call(|| Real.is_dir(dir, name))
-    }
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         self.call(|| Real.make_dir(dir, name))
-    }
-    fn unnamed(&self, dir: BorrowedFd<'_>) -> io::Result<File> {
-        if self.no_unnamed {
-            return Err(Errno::EOPNOTSUPP.into());
-        }
-        self.call(|| Real.unnamed(dir))
     }
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
         self.call(|| Real.create(dir, name))
@@ -138,12 +135,6 @@ impl Disk for Script {
     fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
         // Nothing crashes here but calls: what a sync does can't be seen, only that it was asked for.
         self.call(|| Ok(()))
-    }
-    fn link_unnamed(&self, file: &File, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-        self.call(|| {
-            self.no_links
-                .map_or_else(|| Real.link_unnamed(file, dir, name), |e| Err(e.into()))
-        })
     }
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
         self.call(|| {
@@ -188,7 +179,7 @@ fn attempt(script: &Script, users: &[&str], quota: Option<Quota>, each: bool, wa
         }
         script.calls.store(before, Ordering::Relaxed);
     }
-    let mut spool = store.begin(&trace(), shared, Form::Text, None);
+    let mut spool = store.begin(&trace(), each_alone(&shared), Form::Text, None);
     spool.write(BODY.as_bytes());
     let outcomes: Vec<bool> = if each {
         spool
@@ -259,20 +250,10 @@ fn three_targets() {
     every_call(&Script::default(), &["a", "b", "c"], None);
 }
 
-#[test]
-fn named_files() {
-    let script = Script {
-        no_unnamed: true,
-        ..Script::default()
-    };
-    every_call(&script, &["a"], None);
-    every_call(&script, &["a", "b", "c"], None);
-}
-
-/// Other file systems, and an absent /proc.
+/// Other file systems, and those without links.
 #[test]
 fn copies() {
-    for errno in [Errno::EXDEV, Errno::ENOENT] {
+    for errno in [Errno::EXDEV, Errno::EACCES, Errno::ENOSYS, Errno::EIO] {
         let script = Script {
             no_links: Some(errno),
             ..Script::default()

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
@@ -12,8 +13,9 @@ use nix::errno::Errno;
 
 use super::disk::{self, Disk, Identity, errno};
 use super::group_sync::GroupSync;
-use super::refusal::refusal;
-use super::target::{Sync, Target};
+use super::refusal::Trouble;
+use super::syncs::Syncs;
+use super::target::Target;
 use crate::smtp::reply::{self, Refusal};
 
 /// The age at which the Maildir page allows a file in `tmp/` to be removed.
@@ -26,129 +28,137 @@ const SWEPT_AT_ONCE: usize = 1000;
 pub(super) struct OpenMaildir {
     /// The Maildir itself, also where the message goes to one of its folders: `maildirsize` lives here.
     pub(super) base: OwnedFd,
-    /// `new/` of the inbox or folder. The unnamed file of a message is made here too: it is the same file system.
+    /// `tmp/` of the inbox or folder.
+    pub(super) tmp: OwnedFd,
+    /// `new/` of the inbox or folder.
     pub(super) new: OwnedFd,
     /// Which directory `new` is.
     pub(super) identity: Identity,
-    /// The path it was opened by.
-    path: PathBuf,
+    /// The path of `new` that it was opened by.
+    pub(super) path: PathBuf,
     /// Whether it is the place that was asked for, and not the inbox for want of the folder.
     pub(super) as_asked: bool,
     /// Whether it is among those that are kept open.
     pub(super) kept: AtomicBool,
     /// The syncs of `new`, one for all sessions that want one.
-    pub(super) syncs: GroupSync,
+    pub(super) syncs: Arc<GroupSync>,
 }
 
 impl OpenMaildir {
-    /// `tmp/`, made where it is missing. Only messages with a named file or a copy need it.
-    pub(super) fn tmp(&self, disk: &dyn Disk, sync: Sync) -> Result<OwnedFd, Refusal> {
-        let inbox = disk.open_in(disk::fd(&self.new), "..".as_ref(), false);
-        let inbox = inbox.map_err(|e| refusal(&e))?;
-        ensure(disk, sync, disk::fd(&inbox), "tmp".as_ref(), false)
-    }
-
     /// Whether a reader who goes by the path comes to this directory: it was not moved, replaced or covered by a mount.
     pub(super) fn in_place(&self, disk: &dyn Disk) -> bool {
         disk.identity(&self.path)
             .is_ok_and(|found| found == self.identity)
     }
+
+    /// The path of a file in `tmp/`.
+    pub(super) fn tmp_path(&self, name: &str) -> PathBuf {
+        let mut path = self.path.with_file_name("tmp");
+        path.push(name);
+        path
+    }
 }
 
-/// Opens a target's directories; those that are missing and may be made are made, their parents synced.
+/// Opens a target's directories; those that are missing and may be made are made. All of them are durable then: their
+/// parents are synced also where they were found, because whoever made them may not have come to that yet.
 ///
 /// # Errors
-/// 451 4.2.1 where the mail root is missing, 451 4.2.0 where the Maildir is or can't be used, else by [`refusal`].
-pub(super) fn open(disk: &dyn Disk, sync: Sync, target: &Target) -> Result<OpenMaildir, Refusal> {
-    let base = match disk.open(&target.maildir) {
-        Err(e) if errno(&e) == Some(Errno::ENOENT) => make(disk, sync, target)?,
-        other => other.map_err(|e| refusal(&e))?,
+/// 451 4.2.1 where the mail root or the Maildir is missing, 451 4.2.0 where it cannot be used, else by its errno.
+pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<OpenMaildir, Trouble> {
+    let maildir = &target.maildir;
+    let base = if target.may_create {
+        walk(disk, sync, target)?
+    } else {
+        match disk.open(maildir) {
+            Err(e) if errno(&e) == Some(Errno::ENOENT) => return Err(Trouble::away(maildir)),
+            other => other.map_err(Trouble::at("open", maildir))?,
+        }
     };
     let folder = match &target.folder {
         Some(folder) => match disk.open_in(disk::fd(&base), OsStr::new(folder), false) {
             Err(e) if errno(&e) == Some(Errno::ENOENT) => None,
-            other => Some(other.map_err(|e| refusal(&e))?),
+            other => Some(other.map_err(Trouble::at("open", maildir.join(folder)))?),
         },
         None => None,
     };
     let (dir, path) = match (&folder, &target.folder) {
-        (Some(open), Some(name)) => (open, target.maildir.join(name).join("new")),
-        _ => (&base, target.maildir.join("new")),
+        (Some(open), Some(name)) => (open, maildir.join(name)),
+        _ => (&base, maildir.clone()),
     };
-    let new = ensure(disk, sync, disk::fd(dir), "new".as_ref(), false)?;
-    // Delivery seldom goes to tmp/ and never to cur/, but without them it isn't a Maildir.
-    for part in ["tmp", "cur"] {
-        if !disk
-            .is_dir(disk::fd(dir), part.as_ref())
-            .map_err(|e| refusal(&e))?
-        {
-            ensure(disk, sync, disk::fd(dir), part.as_ref(), false)?;
-        }
-    }
-    let identity = disk.identity_of(disk::fd(&new)).map_err(|e| refusal(&e))?;
+    let part = |name: &str| ensure(disk, disk::fd(dir), name.as_ref(), false, &path);
+    let (tmp, new) = (part("tmp")?, part("new")?);
+    // Delivery never goes to cur/, but without it it isn't a Maildir.
+    part("cur")?;
+    let synced = sync.directory(disk, disk::fd(dir));
+    synced.map_err(Trouble::at("fsync", &path))?;
+    let path = path.join("new");
+    let identity = disk.identity_of(disk::fd(&new));
+    let identity = identity.map_err(Trouble::at("fstat", &path))?;
     let as_asked = folder.is_some() == target.folder.is_some();
     Ok(OpenMaildir {
         base,
+        tmp,
         new,
         identity,
         path,
         as_asked,
         kept: AtomicBool::new(false),
-        syncs: GroupSync::default(),
+        syncs: Arc::default(),
     })
 }
 
-/// Makes a missing Maildir and its parents below the root.
-fn make(disk: &dyn Disk, sync: Sync, target: &Target) -> Result<OwnedFd, Refusal> {
-    let away = || Refusal::local(reply::MAILBOX_AWAY);
-    let mut dir = match disk.open_in(nix::fcntl::AT_FDCWD, target.root.as_os_str(), true) {
+/// Opens a Maildir by its path below the root; it and its parents are made where they are missing.
+fn walk(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<OwnedFd, Trouble> {
+    let away = || Trouble::away(&target.maildir);
+    let root = disk.open_in(nix::fcntl::AT_FDCWD, target.root.as_os_str(), true);
+    let mut dir = match root {
         Err(e) if errno(&e) == Some(Errno::ENOENT) => return Err(away()),
-        other => other.map_err(|e| refusal(&e))?,
+        other => other.map_err(Trouble::at("open", &target.root))?,
     };
-    let inner = target
-        .maildir
-        .strip_prefix(&target.root)
-        .map_err(|_| away())?;
-    if !target.may_create {
-        return Err(Refusal::local(reply::MAILBOX_UNUSABLE));
-    }
-    let mut components = inner.components().peekable();
+    let inner = target.maildir.strip_prefix(&target.root);
+    let mut components = inner.map_err(|_| away())?.components().peekable();
+    let mut path = target.root.to_path_buf();
     while let Some(component) = components.next() {
         let Component::Normal(name) = component else {
-            return Err(Refusal::local(reply::MAILBOX_UNUSABLE));
+            return Err(Trouble::Rule {
+                path: target.maildir.clone(),
+                refusal: Refusal::local(reply::MAILBOX_UNUSABLE),
+            });
         };
-        dir = ensure(
+        let inner = ensure(
             disk,
-            sync,
             disk::fd(&dir),
             name,
             components.peek().is_some(),
+            &path,
         )?;
+        let synced = sync.directory(disk, disk::fd(&dir));
+        synced.map_err(Trouble::at("fsync", &path))?;
+        dir = inner;
+        path.push(name);
     }
     Ok(dir)
 }
 
-/// Opens a directory in another one; makes it where it is missing.
+/// Opens a directory in another one; makes it where it is missing. The other one must be synced afterwards.
 fn ensure(
     disk: &dyn Disk,
-    sync: Sync,
     dir: BorrowedFd<'_>,
     name: &OsStr,
     follow: bool,
-) -> Result<OwnedFd, Refusal> {
-    match disk.open_in(dir, name, follow) {
+    parent: &Path,
+) -> Result<OwnedFd, Trouble> {
+    let open = || disk.open_in(dir, name, follow);
+    match open() {
         Err(e) if errno(&e) == Some(Errno::ENOENT) => {}
-        other => return other.map_err(|e| refusal(&e)),
+        other => return other.map_err(Trouble::at("open", parent.join(name))),
     }
     match disk.make_dir(dir, name) {
-        Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(refusal(&e)),
-        // Also where another thread was quicker: its sync may still be to come, and the 250 must not precede it.
-        _ => {}
+        Err(e) if errno(&e) != Some(Errno::EEXIST) => {
+            Err(Trouble::at("mkdir", parent.join(name))(e))
+        }
+        _ => open().map_err(Trouble::at("open", parent.join(name))),
     }
-    if sync == Sync::Full {
-        disk.sync(dir).map_err(|e| refusal(&e))?;
-    }
-    disk.open_in(dir, name, follow).map_err(|e| refusal(&e))
 }
 
 /// Spells a host name for a Maildir file name: `/` and `:` as octal escapes, as the Maildir page asks, and with them

@@ -1,23 +1,20 @@
-//! A message on its way in: the file it's streamed to, and the targets it will go to. Errors are remembered until the
-//! commit (see the sibling `commit`), because the client can hear of them only then; from the first one on the input is swallowed.
-//! Dropping a spool leaves nothing behind.
+//! A message on its way in: the files it is streamed to, and the mailboxes it will go to. Errors are remembered until the
+//! commit (see the sibling `commit`), because the client can hear of them only then. Dropping a spool leaves nothing
+//! behind.
 
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use nix::errno::Errno;
 
 use super::context::Context;
-use super::disk::{self, Identity, errno};
+use super::disk::{self, Identity};
+use super::group_sync::{GroupSync, Ticket};
+use super::groups::Groups;
 use super::header::Filter;
 use super::maildir::OpenMaildir;
-use super::quota;
-use super::refusal::refusal;
-use super::target::{Form, Target};
+use super::refusal::Trouble;
+use super::source::{Source, is_stale};
+use super::target::{Form, Group, Target};
 use super::trace::Trace;
 use crate::clock;
 use crate::smtp::reply::{self, Refusal};
@@ -34,8 +31,14 @@ const HEADERS: usize = 1024;
 /// More Received fields than this are a loop: RFC 5321 §6.3.
 const RECEIVED_MAX: usize = 100;
 
-/// So many targets of a message hold their directories (two descriptors each) from their first use to the end of it.
+/// So many targets of a message hold their directories (three descriptors each) from their first use to the end of it.
 const KEPT_OPEN: usize = 64;
+
+/// On so many file systems a message is written as it comes; for others it is copied at the end.
+const SOURCES: usize = 4;
+
+/// So many lines of the log tell of trouble with one message.
+const LOGGED: u8 = 4;
 
 /// One message between the first octet and the verdict.
 pub struct Spool {
@@ -44,60 +47,53 @@ pub struct Spool {
     /// The file name that goes with the id, once the size is known.
     pub(super) name: String,
     pub(super) deliveries: Vec<Delivery>,
-    /// The message's file, from the first target whose directories could be opened.
-    pub(super) source: Option<Source>,
-    /// The first thing that went wrong with the file or the message itself.
+    /// The deliveries of each distinct group.
+    pub(super) members: Vec<Vec<usize>>,
+    /// The group of each recipient.
+    pub(super) recipients: Vec<usize>,
+    /// The message's files.
+    pub(super) sources: Vec<Source>,
+    /// What is wrong with the message itself.
     pub(super) error: Option<Refusal>,
     /// Octets on disk and in the buffer.
     pub(super) size: u64,
     filter: Filter,
     buffer: Vec<u8>,
+    logged: Cell<u8>,
 }
 
-/// One target and how far its delivery is. What is not `done` is undone when the spool is dropped.
+/// One mailbox and how far its delivery is. What is not `done` is undone when the spool is dropped.
 pub(super) struct Delivery {
     pub(super) target: Arc<Target>,
-    /// An earlier target that is the same mailbox, and whose copy and outcome this one shares.
-    pub(super) twin: Option<usize>,
     pub(super) dirs: Option<Arc<OpenMaildir>>,
+    /// Which `new/` it was when it was looked up first.
+    identity: Option<Identity>,
     pub(super) refusal: Option<Refusal>,
     /// Id and file name here, where the message's own were taken.
     pub(super) renamed: Option<(String, String)>,
+    /// The syncs of its `new/`, and from when on failures count.
+    pub(super) syncs: Option<(Arc<GroupSync>, Ticket)>,
     pub(super) reserved: bool,
     pub(super) staged: bool,
     pub(super) published: bool,
     pub(super) done: bool,
 }
 
-/// The file that is written.
-pub(super) struct Source {
-    pub(super) file: File,
-    /// The device it is on.
-    pub(super) home: Identity,
-    /// `tmp/` and the name there, where the file has one.
-    pub(super) named: Option<(OwnedFd, String)>,
-}
-
 impl Spool {
-    /// Opens the file and prepares the trace headers.
+    /// Opens the files and prepares the trace headers.
     pub(super) fn begin(
         context: Arc<Context>,
         trace: &Trace<'_>,
-        targets: Vec<Arc<Target>>,
+        groups: &[Group],
         form: Form,
         size: Option<u64>,
     ) -> Self {
         let id = clock::unique();
         let date = clock::rfc5322_now();
-        let deliveries = deliveries(targets);
-        let mut firsts = deliveries
-            .iter()
-            .filter(|p| p.twin.is_none())
-            .map(|p| p.target.as_ref());
-        let only = firsts.next().filter(|_| firsts.next().is_none());
+        let groups = Groups::new(groups);
         let expected = size.and_then(|size| usize::try_from(size).ok());
         let room = expected.map_or(SMALL, |size| size.saturating_add(HEADERS).min(BUFFER));
-        let buffer = trace.header(only, &id, &date, form, room);
+        let buffer = trace.header(groups.only(), &id, &date, form, room);
         let submission = trace
             .submission
             .then(|| (date, format!("<{id}@{}>", trace.hostname)));
@@ -105,12 +101,15 @@ impl Spool {
             context,
             id,
             name: String::new(),
-            deliveries,
-            source: None,
+            deliveries: groups.targets.into_iter().map(Delivery::new).collect(),
+            members: groups.members,
+            recipients: groups.recipients,
+            sources: Vec::new(),
             error: None,
             size: buffer.len() as u64,
             filter: Filter::new(form, submission),
             buffer,
+            logged: Cell::new(0),
         };
         spool.open();
         spool
@@ -123,29 +122,33 @@ impl Spool {
 
     /// Takes decoded content: lines ending in LF in text form, octets as they came in binary form.
     pub fn write(&mut self, octets: &[u8]) {
-        if self.error.is_some() {
+        if self.is_lost() {
             return;
         }
         let before = self.buffer.len();
         let used = self.filter.feed(octets, &mut self.buffer);
-        let rest = octets.get(used..).unwrap_or_default();
+        let Some(rest) = octets.get(used..) else {
+            self.error = Some(Refusal::local(reply::LOCAL_ERROR));
+            return;
+        };
         self.size += (self.buffer.len() - before + rest.len()) as u64;
         if self.filter.received() > RECEIVED_MAX {
-            return self.fail(Refusal::client(reply::LOOP));
+            self.error = Some(Refusal::client(reply::LOOP));
+            return self.give_up();
         }
         if self.buffer.len() + rest.len() >= BUFFER {
             self.flush();
         }
         if rest.len() >= BUFFER {
             self.write_out(rest);
-        } else if self.error.is_none() {
+        } else if !self.is_lost() {
             self.buffer.extend_from_slice(rest);
         }
     }
 
     /// Has content decoded to where it is gathered: the same as [`Self::write`] without a copy, once the header block is over.
     pub fn decode<T>(&mut self, decode: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        if self.error.is_some() || !self.filter.is_over() {
+        if self.is_lost() || !self.filter.is_over() {
             let mut decoded = Vec::new();
             let outcome = decode(&mut decoded);
             self.write(&decoded);
@@ -160,10 +163,11 @@ impl Spool {
         outcome
     }
 
-    /// The message is whole: everything goes to the file, and the file to the disk.
+    /// The message is whole: everything goes to the files, and the files to their disks. A disk that fails is that of its
+    /// own mailboxes only.
     ///
     /// # Errors
-    /// Whatever went wrong since the start.
+    /// What is wrong with the message itself.
     pub(super) fn seal(&mut self) -> Result<(), Refusal> {
         let before = self.buffer.len();
         self.filter.finish(&mut self.buffer);
@@ -173,99 +177,108 @@ impl Spool {
             return Err(error);
         }
         self.name = self.context.name(&self.id, self.size);
-        let source = self.source.as_ref().ok_or_else(|| self.unopened())?;
-        // Not tried again where it fails: the second call would say that all is well (F03).
-        self.context.sync(&source.file).map_err(|e| refusal(&e))
+        self.each_source(Source::sync);
+        Ok(())
     }
 
-    /// Opens a file in the first target whose directories can be opened.
+    /// Makes a file in the first mailbox that can be opened, and one on each other file system.
     fn open(&mut self) {
         for index in 0..self.deliveries.len() {
-            match self.dirs(index).and_then(|dirs| self.create(&dirs)) {
-                Ok(source) => {
-                    self.source = Some(source);
-                    return;
+            if self.sources.len() >= SOURCES {
+                return;
+            }
+            if !self.sources.is_empty() {
+                let device = self.device(index);
+                let has = |s: &Source| Some(s.dirs.identity.device) == device;
+                if device.is_none() || self.sources.iter().any(has) {
+                    continue;
                 }
-                Err(e) => {
+            }
+            match self.create(index) {
+                Ok(source) => self.sources.push(source),
+                Err(trouble) => {
+                    let refusal = self.log(&trouble);
                     if let Some(delivery) = self.deliveries.get_mut(index) {
-                        delivery.refusal = Some(e);
+                        delivery.refusal = Some(refusal);
                     }
                 }
             }
         }
     }
 
-    /// Makes the file, without a name where that's possible.
-    fn create(&self, dirs: &OpenMaildir) -> Result<Source, Refusal> {
+    /// The device of a mailbox, or the one where it will be made.
+    fn device(&self, index: usize) -> Option<nix::libc::dev_t> {
+        let target = &self.deliveries.get(index)?.target;
         let disk = self.context.disk.as_ref();
-        let home = dirs.identity;
-        if !self.context.named_only.load(Ordering::Relaxed) {
-            match disk.unnamed(disk::fd(&dirs.new)) {
-                Ok(file) => {
-                    return Ok(Source {
-                        file,
-                        home,
-                        named: None,
-                    });
-                }
-                // A file system or kernel without O_TMPFILE.
-                Err(e)
-                    if matches!(
-                        errno(&e),
-                        Some(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT)
-                    ) => {}
-                Err(e) => return Err(refusal(&e)),
-            }
-        }
-        let tmp = dirs.tmp(disk, self.context.sync)?;
-        // The size isn't known yet, so this is not the name it will have in new/.
-        let name = format!("{}.{}", self.id, self.context.host);
-        let file = disk
-            .create(disk::fd(&tmp), &name)
-            .map_err(|e| refusal(&e))?;
-        Ok(Source {
-            file,
-            home,
-            named: Some((tmp, name)),
-        })
+        let found = disk.identity(&target.maildir);
+        let found = found.or_else(|_| disk.identity(&target.root)).ok()?;
+        Some(found.device)
     }
 
-    /// A place's open directories. The first targets hold theirs; more would eat the descriptors of all sessions, and
+    /// Makes a file. Its size is not known yet, so it has not the name that it will have in `new/`.
+    fn create(&mut self, index: usize) -> Result<Source, Trouble> {
+        let name = format!("{}.{}", self.id, self.context.host);
+        let dirs = self.dirs(index)?;
+        let owner = self.delivery(index)?.target.owner;
+        match Source::create(&self.context, dirs, (index, owner), name.clone()) {
+            Err(trouble) if is_stale(&trouble) => {
+                let delivery = self.delivery(index)?;
+                (delivery.dirs, delivery.identity) = (None, None);
+                let target = Arc::clone(&delivery.target);
+                self.context.dirs.forget(&target);
+                let dirs = self.dirs(index)?;
+                Source::create(&self.context, dirs, (index, owner), name)
+            }
+            other => other,
+        }
+    }
+
+    /// A mailbox's open directories. The first ones hold theirs; more would eat the descriptors of all sessions, and
     /// have theirs looked up again, most often among those that are kept open.
-    pub(super) fn dirs(&mut self, index: usize) -> Result<Arc<OpenMaildir>, Refusal> {
-        let delivery = self
-            .deliveries
-            .get_mut(index)
-            .ok_or_else(|| Refusal::local(reply::LOCAL_ERROR))?;
+    ///
+    /// # Errors
+    /// Where they cannot be opened, and 451 4.2.1 where they are no longer the same.
+    pub(super) fn dirs(&mut self, index: usize) -> Result<Arc<OpenMaildir>, Trouble> {
+        let context = Arc::clone(&self.context);
+        let delivery = self.delivery(index)?;
         if let Some(dirs) = &delivery.dirs {
             return Ok(Arc::clone(dirs));
         }
-        let dirs = self.context.dirs(&delivery.target)?;
+        let dirs = context.dirs(&delivery.target)?;
+        if *delivery.identity.get_or_insert(dirs.identity) != dirs.identity {
+            return Err(Trouble::away(&delivery.target.maildir));
+        }
         if index < KEPT_OPEN {
             delivery.dirs = Some(Arc::clone(&dirs));
         } else {
-            self.context.keep(&delivery.target, &dirs);
+            context.keep(&delivery.target, &dirs);
         }
         Ok(dirs)
     }
 
-    /// A place by its index.
-    pub(super) fn delivery(&mut self, index: usize) -> Result<&mut Delivery, Refusal> {
-        self.deliveries
-            .get_mut(index)
-            .ok_or_else(|| Refusal::local(reply::LOCAL_ERROR))
+    /// A delivery by its index.
+    pub(super) fn delivery(&mut self, index: usize) -> Result<&mut Delivery, Trouble> {
+        self.deliveries.get_mut(index).ok_or_else(|| Trouble::Rule {
+            path: Default::default(),
+            refusal: Refusal::local(reply::LOCAL_ERROR),
+        })
     }
 
-    /// Why there is no file.
-    fn unopened(&self) -> Refusal {
-        let first = self
-            .deliveries
-            .iter()
-            .find_map(|delivery| delivery.refusal.clone());
-        first.unwrap_or_else(|| Refusal::local(reply::LOCAL_ERROR))
+    /// Logs trouble with this message, and tells what the client hears of it.
+    pub(super) fn log(&self, trouble: &Trouble) -> Refusal {
+        if self.logged.get() < LOGGED {
+            self.logged.set(self.logged.get() + 1);
+            log::warn!("delivery id={} {trouble}", self.id);
+        }
+        trouble.refusal()
     }
 
-    /// Empties the buffer into the file.
+    /// Whether nobody can get the message any more, so that its content is passed over.
+    fn is_lost(&self) -> bool {
+        self.error.is_some() || self.sources.iter().all(|source| source.file.is_err())
+    }
+
+    /// Empties the buffer into the files.
     fn flush(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.write_out(&buffer);
@@ -273,65 +286,71 @@ impl Spool {
         self.buffer = buffer;
     }
 
-    /// Writes octets, unless something went wrong before.
     fn write_out(&mut self, octets: &[u8]) {
-        let Some(source) = &self.source else { return };
-        if self.error.is_none()
-            && let Err(e) = disk::write_all(self.context.disk.as_ref(), &source.file, octets)
-        {
-            self.fail(refusal(&e));
+        if self.error.is_none() && !octets.is_empty() {
+            self.each_source(|source, context| source.write(context, octets));
+        }
+        if self.is_lost() {
+            self.give_up();
         }
     }
 
-    /// Remembers an error and frees what the message held on the disk.
-    fn fail(&mut self, error: Refusal) {
-        self.error.get_or_insert(error);
+    /// Does something with every file, and gives up those where it fails.
+    fn each_source(&mut self, act: impl Fn(&Source, &Context) -> Result<(), Trouble>) {
+        let mut sources = std::mem::take(&mut self.sources);
+        for source in &mut sources {
+            if let Err(trouble) = act(source, &self.context) {
+                source.fail(&self.context, self.log(&trouble));
+            }
+        }
+        self.sources = sources;
+    }
+
+    /// Frees what the message holds in memory and on the disk.
+    fn give_up(&mut self) {
         self.buffer = Vec::new();
-        self.drop_source();
+        self.remove_sources();
     }
 
-    /// Closes the file and removes its name.
-    fn drop_source(&mut self) {
-        if let Some(Source {
-            named: Some((tmp, name)),
-            ..
-        }) = self.source.take()
-        {
-            let _ = self.context.disk.unlink(disk::fd(&tmp), OsStr::new(&name));
+    /// Removes the names of the files in `tmp/`.
+    pub(super) fn remove_sources(&mut self) {
+        for source in &mut self.sources {
+            source.remove(&self.context);
         }
     }
 
-    /// Takes back everything that was begun for a place: names in `new/` and `tmp/`, room in the quota.
+    /// Takes back everything that was begun for a mailbox: names in `new/` and `tmp/`, room in the quota.
     pub(super) fn undo(&mut self, index: usize) {
-        let Some(delivery) = self
-            .deliveries
-            .get(index)
-            .filter(|p| !p.done && (p.published || p.staged || p.reserved))
-        else {
+        let begun = |d: &&Delivery| !d.done && (d.published || d.staged || d.reserved);
+        let Some(delivery) = self.deliveries.get(index).filter(begun) else {
             return;
         };
         let (published, staged, reserved) =
             (delivery.published, delivery.staged, delivery.reserved);
         let name = delivery.name(&self.name).to_owned();
-        if let Ok(dirs) = self.dirs(index) {
-            let disk = self.context.disk.as_ref();
-            if staged && let Ok(tmp) = dirs.tmp(disk, self.context.sync) {
-                let _ = disk.unlink(disk::fd(&tmp), OsStr::new(&name));
-            }
-            if published {
+        let target = Arc::clone(&delivery.target);
+        match self.dirs(index) {
+            Ok(dirs) => {
+                let context = Arc::clone(&self.context);
+                let disk = context.disk.as_ref();
+                if staged {
+                    let _ = disk.unlink(disk::fd(&dirs.tmp), OsStr::new(&name));
+                }
                 // A reader may have it in cur/ by now: then it stays there, and the client's next try is a duplicate.
-                let _ = disk.unlink(disk::fd(&dirs.new), OsStr::new(&name));
-                let _ = self.context.sync(&dirs.new);
+                let unlink = || disk.unlink(disk::fd(&dirs.new), OsStr::new(&name)).is_ok();
+                if reserved {
+                    let gone = || !published || unlink();
+                    context
+                        .ledger
+                        .release(disk, &dirs, &target, self.size, !published, gone);
+                } else if published {
+                    unlink();
+                }
+                if published {
+                    let _ = context.syncs.directory(disk, disk::fd(&dirs.new));
+                }
             }
-            if reserved {
-                quota::release(disk, &dirs, self.size);
-            }
-        } else {
-            log::error!(
-                "undo failed id={} maildir={:?}",
-                self.id,
-                self.deliveries.get(index).map(|p| &p.target.maildir)
-            );
+            Err(trouble) => log::error!("undo failed id={} {trouble}", self.id),
         }
         if let Some(delivery) = self.deliveries.get_mut(index) {
             (delivery.published, delivery.staged, delivery.reserved) = (false, false, false);
@@ -344,19 +363,20 @@ impl Drop for Spool {
         for index in 0..self.deliveries.len() {
             self.undo(index);
         }
-        self.drop_source();
+        self.remove_sources();
     }
 }
 
 impl Delivery {
-    /// A target for which nothing was done yet.
-    fn new(target: Arc<Target>, twin: Option<usize>) -> Self {
+    /// A mailbox for which nothing was done yet.
+    fn new(target: Arc<Target>) -> Self {
         Self {
             target,
-            twin,
             dirs: None,
+            identity: None,
             refusal: None,
             renamed: None,
+            syncs: None,
             reserved: false,
             staged: false,
             published: false,
@@ -368,26 +388,4 @@ impl Delivery {
     pub(super) fn name<'a>(&'a self, common: &'a str) -> &'a str {
         self.renamed.as_ref().map_or(common, |(_, name)| name)
     }
-}
-
-/// The targets, of which those that are the same mailbox know of each other.
-fn deliveries(targets: Vec<Arc<Target>>) -> Vec<Delivery> {
-    let twins = twins(&targets);
-    let delivery = |(target, twin)| Delivery::new(target, twin);
-    targets.into_iter().zip(twins).map(delivery).collect()
-}
-
-/// For each target the first one that is the same mailbox, where that is another one.
-fn twins(targets: &[Arc<Target>]) -> Vec<Option<usize>> {
-    if targets.len() == 1 {
-        return vec![None];
-    }
-    let mut known = HashMap::with_capacity(targets.len());
-    let mut all = Vec::with_capacity(targets.len());
-    for (index, target) in targets.iter().enumerate() {
-        let mailbox = (target.maildir.as_os_str(), &target.folder);
-        let first = *known.entry(mailbox).or_insert(index);
-        all.push(Some(first).filter(|&first| first != index));
-    }
-    all
 }

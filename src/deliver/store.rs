@@ -11,10 +11,11 @@ use super::dir_cache::{self, DirCache};
 use super::disk::{self, Disk};
 use super::lock::lock;
 use super::maildir;
-use super::quota;
+use super::quota::Ledger;
 use super::room::Room;
 use super::spool::Spool;
-use super::target::{Form, Sync, Target};
+use super::syncs::Syncs;
+use super::target::{Form, Group, Sync, Target};
 use super::trace::Trace;
 use crate::smtp::reply::{self, Refusal};
 
@@ -44,8 +45,8 @@ impl Store {
         let context = Context {
             disk,
             host,
-            sync,
-            named_only: AtomicBool::new(false),
+            syncs: Syncs::new(sync),
+            ledger: Ledger::default(),
             dirs: DirCache::new(open / dir_cache::DESCRIPTORS),
             opened: Mutex::default(),
             any_opened: AtomicBool::new(false),
@@ -57,16 +58,17 @@ impl Store {
         }
     }
 
-    /// Opens a file for one message; `size` is what MAIL declared, in octets. A target named twice gets one copy.
+    /// Opens a file for one message; `size` is what MAIL declared, in octets. `groups` holds the mailboxes of
+    /// each recipient; a mailbox named twice gets one copy.
     /// What goes wrong here comes out at commit.
     pub fn begin(
         &self,
         trace: &Trace<'_>,
-        targets: Vec<Arc<Target>>,
+        groups: Vec<Group>,
         form: Form,
         size: Option<u64>,
     ) -> Spool {
-        Spool::begin(Arc::clone(&self.context), trace, targets, form, size)
+        Spool::begin(Arc::clone(&self.context), trace, &groups, form, size)
     }
 
     /// Closes directories that were not used for a while. Whether any is still open.
@@ -135,7 +137,7 @@ impl Store {
             };
         }
         match self.context.dirs(target) {
-            Ok(dirs) if !quota::fits(disk, &dirs, quota, octets) => full(),
+            Ok(dirs) if !self.context.ledger.fits(disk, &dirs, target, octets) => full(),
             _ => Ok(()),
         }
     }

@@ -24,6 +24,20 @@ pub struct Target {
     pub original: Option<String>,
     /// The mailbox's quota.
     pub quota: Option<Quota>,
+    /// Whose the Maildir and what is in it are, where the process may give files away.
+    pub owner: Option<Owner>,
+}
+
+/// The mailboxes behind one accepted recipient.
+pub type Group = Arc<[Arc<Target>]>;
+
+/// A user and group of the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
 }
 
 /// How a message lies on disk.

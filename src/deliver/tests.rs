@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::errno::Errno;
 
 use super::commit::Delivered;
-use super::faults::{Scratch, Script, files, target, trace};
+use super::faults::{Scratch, Script, each_alone, files, target, trace};
 use super::quota::Quota;
 use super::refusal::refusal;
 use super::spool::Spool;
@@ -31,8 +31,8 @@ const OPEN: usize = 1_000;
 
 /// A spool of the usual message at a store.
 fn begin(store: &Store, targets: &[Target]) -> Spool {
-    let targets = targets.iter().cloned().map(Arc::new).collect();
-    store.begin(&trace(), targets, Form::Text, None)
+    let targets: Vec<_> = targets.iter().cloned().map(Arc::new).collect();
+    store.begin(&trace(), each_alone(&targets), Form::Text, None)
 }
 
 fn send(targets: &[Target], text: &str) -> Result<Delivered, Refusal> {
@@ -173,7 +173,7 @@ fn missing_and_unfit_mailboxes() {
         may_create: false,
         ..target(&scratch, "b")
     };
-    assert_eq!(code(send(&[closed], "x")), (451, Some((4, 2, 0))));
+    assert_eq!(code(send(&[closed], "x")), (451, Some((4, 2, 1))));
     assert!(
         fs::read_dir(&scratch.0).unwrap().next().is_none(),
         "no shadow tree"

@@ -150,6 +150,7 @@ mod tests {
             address: "carol@example.net".into(),
             original: Some("b@example.net".into()),
             quota: None,
+            owner: None,
         };
         let expected = "Return-Path: <a@example.org>\nDelivered-To: carol@example.net\nX-Original-To: b@example.net\n\
             Received: from client.example ([192.0.2.1])\n\tby mx.example.net (mailslot) with ESMTPS id 1.M2P3Q4\n\

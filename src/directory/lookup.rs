@@ -271,6 +271,7 @@ impl Directory {
             folder: None,
             original: None,
             quota: self.quota.clone(),
+            owner: None,
         })
     }
 }

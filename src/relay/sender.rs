@@ -140,6 +140,7 @@ impl Relay {
             address: address.to_owned(),
             original: None,
             quota: None,
+            owner: None,
         })
     }
 

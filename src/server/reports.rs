@@ -75,7 +75,9 @@ fn commit(
         })
         .collect();
     let size = u64::try_from(content.len()).ok();
-    let mut spool = state.store.begin(trace, targets, Form::Text, size);
+    let mut spool = state
+        .store
+        .begin(trace, vec![targets.into()], Form::Text, size);
     let draft = match recipients.is_empty() {
         true => None,
         false => {

@@ -1,0 +1,84 @@
+//! Who gets a message, without repetition: each mailbox once, and each group of mailboxes once, however many recipients
+//! lead to them. A thousand recipients that are the same list of a thousand members cost two thousand steps.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::target::{Group, Target};
+
+/// The distinct mailboxes and groups of a message.
+#[derive(Default)]
+pub(super) struct Groups {
+    /// The first target of each mailbox.
+    pub(super) targets: Vec<Arc<Target>>,
+    /// The mailboxes of each group, by their places in `targets`, ascending and each once.
+    pub(super) members: Vec<Vec<usize>>,
+    /// For each recipient the place of its group in `members`.
+    pub(super) recipients: Vec<usize>,
+}
+
+impl Groups {
+    pub(super) fn new(groups: &[Group]) -> Self {
+        let mut all = Self::default();
+        let mut mailboxes = HashMap::new();
+        let mut known = HashMap::new();
+        for group in groups {
+            let own = *known.entry(Arc::as_ptr(group)).or_insert_with(|| {
+                let mut members: Vec<usize> = Vec::with_capacity(group.len());
+                for target in group.iter() {
+                    let mailbox = (target.maildir.as_os_str(), target.folder.as_deref());
+                    members.push(*mailboxes.entry(mailbox).or_insert_with(|| {
+                        all.targets.push(Arc::clone(target));
+                        all.targets.len() - 1
+                    }));
+                }
+                members.sort_unstable();
+                members.dedup();
+                all.members.push(members);
+                all.members.len() - 1
+            });
+            all.recipients.push(own);
+        }
+        all
+    }
+
+    /// The only mailbox, where the message was sent to one address that is one mailbox.
+    pub(super) fn only(&self) -> Option<&Target> {
+        match (self.recipients.as_slice(), self.targets.as_slice()) {
+            ([_], [target]) => Some(target),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, reason = "a test may panic")]
+    use super::*;
+    use crate::deliver::faults::{Scratch, target};
+
+    #[test]
+    fn equal_lists_and_mailboxes_are_kept_once() {
+        let scratch = Scratch::new();
+        let member = |n: usize| Arc::new(target(&scratch, &format!("u{n}")));
+        let list: Group = (0..1_000).map(member).collect();
+        let other: Group = [member(7), member(7), member(2_000)].into_iter().collect();
+        let mut groups = vec![Arc::clone(&list); 1_000];
+        groups.push(other);
+        let found = Groups::new(&groups);
+        assert_eq!(found.targets.len(), 1_001);
+        assert_eq!(found.members.len(), 2);
+        assert_eq!(found.members[1], [7, 1_000]);
+        assert_eq!(found.recipients.len(), 1_001);
+        assert!(found.only().is_none());
+    }
+
+    /// Two addresses of a catch-all are one mailbox, and its copy names neither.
+    #[test]
+    fn one_address_alone_is_named() {
+        let scratch = Scratch::new();
+        let group = || -> Group { [Arc::new(target(&scratch, "a"))].into_iter().collect() };
+        assert!(Groups::new(&[group()]).only().is_some());
+        assert!(Groups::new(&[group(), group()]).only().is_none());
+    }
+}
