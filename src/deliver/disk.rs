@@ -48,7 +48,7 @@ pub(super) trait Disk: Send + Sync {
 }
 
 /// Which file or directory something is: nothing else on the machine has the same two as long as it is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     /// The device, as a number whose width differs between systems.
     pub(super) device: nix::libc::dev_t,

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use nix::errno::Errno;
 
 use super::disk::{Disk, Identity, Real};
-use super::quota::Quota;
 use super::store::Store;
-use super::target::{Form, Group, Sync, Target};
+use super::target::{Form, Group, Quota, Sync, Target};
 use super::trace::Trace;
 use crate::clock;
 
@@ -93,6 +92,8 @@ pub(super) struct Script {
     pub(super) errno: Option<Errno>,
     /// Errors of kinds of calls, always.
     pub(super) no_links: Option<Errno>,
+    /// A device on which a kind of call always fails.
+    pub(super) bad_device: Option<(nix::libc::dev_t, &'static str, Errno)>,
 }
 
 impl Script {
@@ -102,6 +103,20 @@ impl Script {
             return Err(self.errno.unwrap().into());
         }
         call()
+    }
+}
+
+impl Script {
+    /// Whether a kind of call fails on the device of a file or directory.
+    fn on(&self, file: BorrowedFd<'_>, call: &str) -> io::Result<()> {
+        match self.bad_device {
+            Some((device, kind, errno))
+                if kind == call && Real.identity_of(file)?.device == device =>
+            {
+                Err(errno.into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -122,17 +137,20 @@ impl Disk for Script {
         self.call(|| Real.make_dir(dir, name))
     }
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+        self.on(dir, "create")?;
         self.call(|| Real.create(dir, name))
     }
     fn existing(&self, dir: BorrowedFd<'_>, name: &str, append: bool) -> io::Result<File> {
         self.call(|| Real.existing(dir, name, append))
     }
     fn write(&self, file: &File, octets: &[u8]) -> io::Result<usize> {
+        self.on(file.as_fd(), "write")?;
         // Short writes, always (F06).
         let half = octets.get(..octets.len().div_ceil(2)).unwrap();
         self.call(|| Real.write(file, if octets.len() > 100 { half } else { octets }))
     }
-    fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
+    fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.on(file, "sync")?;
         // Nothing crashes here but calls: what a sync does can't be seen, only that it was asked for.
         self.call(|| Ok(()))
     }

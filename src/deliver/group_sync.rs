@@ -178,6 +178,36 @@ mod tests {
         }
     }
 
+    /// A sync that fails while somebody waits may have covered his name, and also that of somebody who has not asked
+    /// yet: the next one on the same descriptor would say that all is well.
+    #[test]
+    fn a_failure_counts_for_all_who_came_before_its_end() {
+        let syncs = Arc::new(GroupSync::default());
+        let (begun, began) = mpsc::channel();
+        let (open, opened) = mpsc::channel::<()>();
+        let first = {
+            let syncs = Arc::clone(&syncs);
+            std::thread::spawn(move || {
+                syncs.sync(syncs.ticket(), || {
+                    begun.send(()).unwrap();
+                    let _ = opened.recv();
+                    Err(Errno::EIO.into())
+                })
+            })
+        };
+        began.recv().unwrap();
+        let late = syncs.ticket();
+        let other = {
+            let syncs = Arc::clone(&syncs);
+            std::thread::spawn(move || syncs.sync(syncs.ticket(), || Ok(())))
+        };
+        waiting(&syncs, 1);
+        drop(open);
+        assert!(first.join().unwrap().is_err() && other.join().unwrap().is_err());
+        assert!(syncs.sync(late, || Ok(())).is_err(), "named before the end");
+        assert!(syncs.sync(syncs.ticket(), || Ok(())).is_ok(), "named later");
+    }
+
     /// Whoever returns was served by a sync that began after the call, and nobody waits for ever.
     #[test]
     fn a_sync_serves_only_those_before_it() {

@@ -38,9 +38,8 @@ mod trace;
 
 pub use self::commit::Delivered;
 pub use self::group_sync::GroupSync;
-pub use self::quota::Quota;
 pub use self::refusal::refusal;
 pub use self::spool::Spool;
 pub use self::store::Store;
-pub use self::target::{Form, Group, Owner, Sync, Target};
+pub use self::target::{Form, Group, Owner, Quota, Sync, Target};
 pub use self::trace::Trace;

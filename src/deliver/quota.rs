@@ -22,14 +22,11 @@ use nix::errno::Errno;
 use super::disk::{self, Disk, errno};
 use super::lock::lock;
 use super::maildir::OpenMaildir;
-use super::target::Target;
+use super::target::{Quota, TRASH, Target};
 use crate::clock;
 
 /// The file, in the Maildir itself.
 const NAME: &str = "maildirsize";
-
-/// The folder that isn't counted.
-pub(super) const TRASH: &str = ".Trash";
 
 /// A longer file is made anew.
 const LONGEST: u64 = 5120;
@@ -39,15 +36,6 @@ const STALE: Duration = Duration::from_secs(15 * 60);
 
 /// So many mailboxes have their locks remembered; past it those that nobody holds are forgotten.
 const LEDGER_MAX: usize = 1_000;
-
-/// How much a mailbox may hold. Zero and `None` both mean: any amount.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// Octets of all messages.
-    pub bytes: Option<u64>,
-    /// Number of messages.
-    pub messages: Option<u64>,
-}
 
 impl Quota {
     /// The definition line of `maildirsize`, without its end; empty where nothing is limited.

@@ -74,6 +74,10 @@ fn free(path: &Path) -> Result<u64, Refusal> {
         u64::from(found.files()),
         u64::from(found.files_available()),
     );
+    // ramfs and some others state 0 of 0 blocks, which says nothing.
+    if found.blocks() == 0 {
+        return Ok(u64::MAX);
+    }
     // Some file systems don't count inodes and say zero of zero.
     if files > 0 && left == 0 {
         return Ok(0);

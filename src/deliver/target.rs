@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::quota::{Quota, TRASH};
+/// The folder that isn't counted.
+pub(super) const TRASH: &str = ".Trash";
 
 /// One mailbox that a message goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,15 @@ pub struct Target {
     pub quota: Option<Quota>,
     /// Whose the Maildir and what is in it are, where the process may give files away.
     pub owner: Option<Owner>,
+}
+
+/// How much a mailbox may hold. Zero and `None` both mean: any amount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Octets of all messages.
+    pub bytes: Option<u64>,
+    /// Number of messages.
+    pub messages: Option<u64>,
 }
 
 /// The mailboxes behind one accepted recipient.

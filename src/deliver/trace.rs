@@ -48,11 +48,11 @@ impl Trace<'_> {
         push_all(&mut header, &[">", eol]);
         if let Some(target) = only {
             header.push_str("Delivered-To: ");
-            push_path(&mut header, &target.address);
+            push_address(&mut header, &target.address);
             header.push_str(eol);
             if let Some(original) = &target.original {
                 header.push_str("X-Original-To: ");
-                push_path(&mut header, original);
+                push_address(&mut header, original);
                 header.push_str(eol);
             }
         }
@@ -94,6 +94,35 @@ fn push_all(header: &mut String, parts: &[&str]) {
 fn push_path(header: &mut String, path: &str) {
     let plain = |c: char| !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
     push_plain(header, path, PATH_MAX, plain);
+}
+
+/// A mailbox as a header field has it: the local part is quoted where it needs that (RFC 5322 §3.4.1).
+fn push_address(header: &mut String, address: &str) {
+    let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
+    let is_quoted = local.len() > 1 && local.starts_with('"') && local.ends_with('"');
+    if is_quoted || is_dot_atom(local) {
+        return push_path(header, address);
+    }
+    let mut quoted = String::with_capacity(address.len() + 3);
+    quoted.push('"');
+    for c in local.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    if address.len() > local.len() {
+        push_all(&mut quoted, &["@", domain]);
+    }
+    push_path(header, &quoted);
+}
+
+/// Words of letters, digits and some signs with single dots between them (RFC 5322 §3.2.3, RFC 6532 §3.2).
+fn is_dot_atom(local: &str) -> bool {
+    let atom = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii();
+    let word = |word: &str| !word.is_empty() && word.chars().all(atom);
+    local.split('.').all(word)
 }
 
 /// A host name, address or literal as it may stand outside and inside a comment: besides control characters no
@@ -160,6 +189,23 @@ mod tests {
             text(&trace(), Some(&target), Form::Binary),
             expected.replace('\n', "\r\n")
         );
+    }
+
+    #[test]
+    fn addresses_are_quoted_where_they_need_it() {
+        for (address, shown) in [
+            ("al ice@a.test", r#""al ice"@a.test"#),
+            (r#"a"b\c@a.test"#, r#""a\"b\\c"@a.test"#),
+            ("a..b@a.test", r#""a..b"@a.test"#),
+            ("a.b+c@a.test", "a.b+c@a.test"),
+            ("ж@a.test", "ж@a.test"),
+            (r#""al ice"@a.test"#, r#""al ice"@a.test"#),
+            ("alice", "alice"),
+        ] {
+            let mut header = String::new();
+            push_address(&mut header, address);
+            assert_eq!(header, shown);
+        }
     }
 
     #[test]
