@@ -23,6 +23,8 @@ use crate::sys::{ids, inherited};
 const BACKLOG: i32 = 1_024;
 /// Connections taken off one listener before the others have their turn.
 const BURST: usize = 64;
+/// The pause where there is no descriptor or memory for a connection.
+const SCARCE: Duration = Duration::from_millis(100);
 const WAKE: Token = Token(usize::MAX);
 
 /// Who is at the other end.
@@ -209,6 +211,7 @@ fn accept(
     spare: &mut Option<File>,
     take: &mut dyn FnMut(usize, Accepted),
 ) -> bool {
+    let mut scarce = false;
     for _ in 0..BURST {
         match listener.accept() {
             Ok((socket, peer)) => take(
@@ -222,8 +225,13 @@ fn accept(
             Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
             Err(e) => match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
                 Errno::EMFILE | Errno::ENFILE if spare.take().is_some() => {
-                    log::warn!("accept: {e}");
-                    if let Ok((socket, peer)) = listener.accept() {
+                    // One line a burst is enough.
+                    if !std::mem::replace(&mut scarce, true) {
+                        log::warn!("accept: {e}");
+                    }
+                    let taken = listener.accept();
+                    let none_left = taken.is_err();
+                    if let Ok((socket, peer)) = taken {
                         take(
                             number,
                             Accepted {
@@ -234,12 +242,17 @@ fn accept(
                         );
                     }
                     *spare = File::open("/dev/null").ok();
+                    if none_left {
+                        std::thread::sleep(SCARCE);
+                        return true;
+                    }
                 }
                 Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
                     log::warn!("accept: {e}");
                     // Nothing to give up: without a pause the loop would spin until there is.
-                    std::thread::sleep(Duration::from_millis(50));
+                    std::thread::sleep(SCARCE);
                     *spare = File::open("/dev/null").ok();
+                    return true;
                 }
                 // The client is gone already, or the network had a fault of its own.
                 _ => log::debug!("accept: {e}"),
@@ -304,16 +317,19 @@ fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
         BindTo::Tcp { host, port } => {
             let addresses = addresses(host.as_deref(), *port).map_err(|e| format!("{url}: {e}"))?;
             let mut bound = Vec::new();
+            let mut missing = None;
             for address in addresses {
                 match bind_tcp(address) {
                     Ok(listener) => bound.push(Listener::Tcp(listener)),
                     // A host without one of the families (F61).
-                    Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) if host.is_none() => {}
+                    Err(e @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)) => {
+                        missing = Some(format!("{url}: {address}: {}", e.desc()));
+                    }
                     Err(e) => return Err(format!("{url}: {address}: {}", e.desc())),
                 }
             }
             if bound.is_empty() {
-                return Err(format!("{url}: no address to bind"));
+                return Err(missing.unwrap_or_else(|| format!("{url}: no address to bind")));
             }
             Ok(bound)
         }

@@ -35,8 +35,10 @@ const STACK: usize = 256 * 1024;
 const KEEP: Duration = Duration::from_secs(30);
 /// Descriptors of Maildirs kept open, where the system allows that many.
 const OPEN: usize = 1_024;
-/// Descriptors of a connection: its socket, a message's file, and one to spare.
+/// Descriptors that a connection needs: its socket, a message's file, and one to spare.
 const EACH: usize = 3;
+/// Descriptors that a message to many recipients holds besides: two of each of up to 64 Maildirs.
+const MANY: usize = 128;
 /// Descriptors of everything else: listeners, files being read, the log.
 const OTHERS: usize = 64;
 /// How often waits are looked at while one may have to be ended soon.
@@ -322,7 +324,9 @@ fn descriptors(max_connections: usize) -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return 0;
     };
-    let all = u64::try_from(wanted.saturating_add(OPEN)).unwrap_or(u64::MAX);
+    let many = max_connections.saturating_mul(MANY);
+    let all = wanted.saturating_add(many).saturating_add(OPEN);
+    let all = u64::try_from(all).unwrap_or(u64::MAX);
     let limit = if soft < all && setrlimit(Resource::RLIMIT_NOFILE, all.min(hard), hard).is_ok() {
         all.min(hard)
     } else {
