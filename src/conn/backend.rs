@@ -47,6 +47,15 @@ impl Backend for ServerBackend<'_> {
         Ok(targets.into())
     }
 
+    fn is_onward(&self, targets: &Self::Recipient) -> bool {
+        let relay = self.relay.map(|(relay, _)| relay);
+        relay.is_some_and(|relay| targets.iter().all(|target| relay.is_queue(target)))
+    }
+
+    fn is_exempt(&self) -> bool {
+        self.relay.is_some_and(|(_, open)| open)
+    }
+
     fn room(&mut self, octets: u64) -> Result<(), Refusal> {
         self.store.room(self.directory.root(), octets)
     }

@@ -82,7 +82,6 @@ const WITHOUT: &[(&str, &str)] = &[
     ("R186", "no test yet of UTF8SMTP in Received"),
     ("R189", "there is no mode that refuses all mail"),
     ("R190", "no test yet of the number behind LIMITS"),
-    ("R201", "ATRN is not built; no test of its 502"),
     ("R202", "no test yet of every word behind with"),
     ("R203", "no Authentication-Results is added, and what comes is left alone"),
     ("R210", "no test yet of a tmp on another file system than its new"),

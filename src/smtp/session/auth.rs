@@ -1,7 +1,7 @@
 //! AUTH (RFC 4954): when it may be used, base64, and what each outcome is answered. What happens
 //! within an exchange is the mechanism's.
 
-use crate::auth::{Context, Exchange, Mechanism, Progress};
+use crate::auth::{Account, Accounts, Context, Decoy, Exchange, Mechanism, Progress};
 use crate::encoding::{base64_decode, base64_encode};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::{self, Reply};
@@ -66,6 +66,7 @@ impl<R> Session<R> {
             nonce: backend.nonce(),
         };
         let exchange = Exchange::start(mechanism, &context);
+        self.tried_account = None;
         Ok(self.proceed(Box::new(exchange), initial.as_deref(), backend))
     }
 
@@ -102,7 +103,15 @@ impl<R> Session<R> {
         response: Option<&[u8]>,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
-        match exchange.step(response, backend) {
+        let mut noting = Noting {
+            accounts: backend,
+            asked: None,
+        };
+        let progress = exchange.step(response, &mut noting);
+        if let Some(asked) = noting.asked {
+            self.tried_account = Some(asked);
+        }
+        match progress {
             Progress::Challenge(challenge) => {
                 self.phase = Phase::Exchange(exchange);
                 say(reply::CHALLENGE.with_text(base64_encode(&challenge)))
@@ -123,8 +132,30 @@ impl<R> Session<R> {
         }
     }
 
+    /// The account that the last AUTH tried, as the client spelled it; for the log.
+    pub fn tried_account(&self) -> Option<&str> {
+        self.tried_account.as_deref()
+    }
+
     /// Wrong logins of this connection.
     pub const fn wrong_logins(&self) -> u32 {
         self.wrong_logins
+    }
+}
+
+/// Accounts, with a note of who was asked for.
+struct Noting<'a, A> {
+    accounts: &'a mut A,
+    asked: Option<String>,
+}
+
+impl<A: Accounts> Accounts for Noting<'_, A> {
+    fn account(&mut self, login: &str) -> Account {
+        self.asked = Some(login.to_owned());
+        self.accounts.account(login)
+    }
+
+    fn decoy(&self) -> Decoy {
+        self.accounts.decoy()
     }
 }

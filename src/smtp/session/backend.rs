@@ -20,6 +20,15 @@ pub trait Backend: Accounts {
         to: &ForwardPath,
         size: Option<u64>,
     ) -> Result<Self::Recipient, Refusal>;
+    /// Whether all mail of an accepted recipient goes on to other hosts (RFC 5321 §3.4).
+    fn is_onward(&self, _recipient: &Self::Recipient) -> bool {
+        false
+    }
+    /// Whether the client may send without a login where others may not: an address that mail is
+    /// relayed from.
+    fn is_exempt(&self) -> bool {
+        false
+    }
     /// Whether the disk has room for `octets`.
     ///
     /// # Errors

@@ -98,7 +98,7 @@ impl<R> Session<R> {
             return last;
         }
         let text = command.text();
-        if let Some(refused) = self.refusal(row, text.is_empty()) {
+        if let Some(refused) = self.refusal(row, text.is_empty(), backend.is_exempt()) {
             // What BDAT announced comes all the same.
             return match row.verb {
                 Verb::Bdat => self.bdat(&text, Some(refused)),
@@ -116,7 +116,7 @@ impl<R> Session<R> {
 
     /// The refusals that need no more than the table, in this order: the protocol, TLS, login,
     /// argument, greeting, and whether the command can be had at all.
-    fn refusal(&self, row: &Row, empty: bool) -> Option<Reply> {
+    fn refusal(&self, row: &Row, empty: bool, exempt: bool) -> Option<Reply> {
         let offer = self.offers(row);
         if offer == Offer::Never(reply::UNKNOWN_COMMAND) {
             return Some(reply::UNKNOWN_COMMAND);
@@ -124,7 +124,7 @@ impl<R> Session<R> {
         if self.policy.require_tls && self.channel == Channel::Clear && !row.in_clear {
             return Some(reply::NEEDS_TLS);
         }
-        let submission = self.policy.service == Service::Submission;
+        let submission = self.policy.service == Service::Submission && !exempt;
         if submission && row.login && self.user().is_none() {
             return Some(reply::NEEDS_LOGIN);
         }

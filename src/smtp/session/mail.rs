@@ -99,9 +99,14 @@ impl<R> Session<R> {
             .recipient(&to, size)
             .map_err(|refusal| refusal.reply)?;
 
+        let accepted = if backend.is_onward(&recipient) {
+            reply::FORWARDED
+        } else {
+            reply::RECIPIENT_OK
+        };
         transaction.recipients.push((to, recipient));
         transaction.recipient_params.push(params);
-        Ok(say(reply::RECIPIENT_OK))
+        Ok(say(accepted))
     }
 
     /// RFC 5321 §4.1.1.4.

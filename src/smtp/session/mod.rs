@@ -12,6 +12,10 @@ mod dispatch;
 mod hello;
 mod help;
 mod mail;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod offer_tests;
 mod offers;
 mod queue_node;
 mod starttls;

@@ -64,6 +64,8 @@ pub struct Session<R> {
     pub(super) errors: u32,
     pub(super) noise: u32,
     pub(super) wrong_logins: u32,
+    /// The account that the last AUTH tried, as the client spelled it.
+    pub(super) tried_account: Option<String>,
     /// Whether XCLIENT may name another client.
     pub(super) trusted: bool,
 }
@@ -81,6 +83,7 @@ impl<R> Session<R> {
             errors: 0,
             noise: 0,
             wrong_logins: 0,
+            tried_account: None,
             trusted: false,
         }
     }
