@@ -63,7 +63,7 @@ impl Config {
     pub fn with_sockets(settings: &Settings, names: &[String]) -> Result<Self, Failure> {
         let hostname = hostname(settings)?;
         let listen = listeners(settings, names)?;
-        let config = Self {
+        let mut config = Self {
             relay: relay::Config::new(settings, &listen)?,
             listen,
             directory: DirectorySettings {
@@ -74,6 +74,8 @@ impl Config {
                 users: file(settings, Key::Users),
                 aliases: file(settings, Key::Aliases),
                 quota: quota(settings)?,
+                max_recipients: count(settings, Key::MaxRecipients)?,
+                logins: false,
             },
             tls: identity(settings)?,
             sync: choice(
@@ -88,8 +90,14 @@ impl Config {
             privileges: privileges(settings)?,
             policy: policy(settings, hostname)?,
         };
+        config.directory.logins = config.listen.iter().any(|url| config.may_offer_auth(url));
         config.consistent(settings)?;
         Ok(config)
+    }
+
+    /// Whether anybody can ever log in at a listener (RFC 4954 §4).
+    fn may_offer_auth(&self, url: &ListenUrl) -> bool {
+        url.scheme != Scheme::Lmtp && (self.tls.is_some() || self.policy.insecure_auth)
     }
 
     /// What one option needs of another.
@@ -196,14 +204,23 @@ fn pattern(settings: &Settings) -> Result<String, Failure> {
     let Some(value) = settings.one(Key::Maildir) else {
         return Ok(String::new());
     };
-    let mut rest = value.text.replace("%%", "").replace("%d", "");
-    if !rest.contains("%u") {
+    let letters = value.text.replace("%%", "");
+    if letters.contains("%h") && !settings.is_given(Key::Users) {
+        return Err(value.fault("%h is the home of an account; add --users"));
+    }
+    if !letters.contains("%u") && !letters.contains("%h") {
         let reason = format!("'{}' has no %u; use mail/%d/%u, for example", value.text);
         return Err(value.fault(reason));
     }
-    rest = rest.replace("%u", "");
-    if rest.contains('%') {
-        return Err(value.invalid("%u, %d and %% only, as in mail/%d/%u"));
+    if letters.match_indices("%h").any(|(at, _)| at > 0) {
+        return Err(value.invalid("%h at the beginning only, as in %h/Maildir"));
+    }
+    if ["%u", "%d", "%h"]
+        .iter()
+        .fold(letters, |rest, letter| rest.replace(letter, ""))
+        .contains('%')
+    {
+        return Err(value.invalid("%u, %d, %h and %% only, as in mail/%d/%u"));
     }
     Ok(value.text)
 }

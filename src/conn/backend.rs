@@ -1,14 +1,15 @@
 //! Answers the session's questions, out of the directory and the disk.
 
 use crate::auth::{Account, Accounts};
-use crate::deliver::{Group, Store};
-use crate::directory::Directory;
+use crate::deliver::{Group, Store, Target};
+use crate::directory::{Directory, Ways};
 use crate::encoding::base64_encode;
 use crate::relay::Relay;
 use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::reply::Refusal;
-use crate::smtp::session::Backend;
+use crate::smtp::reply::{self, Refusal};
+use crate::smtp::session::{Backend, Mailboxes};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use std::sync::Arc;
 
 /// The directory and the disk as a session asks them.
 pub struct ServerBackend<'a> {
@@ -18,6 +19,56 @@ pub struct ServerBackend<'a> {
     pub store: &'a Store,
     /// Where mail for elsewhere goes, and whether this client may send it.
     pub relay: Option<(&'a Relay, bool)>,
+}
+
+impl ServerBackend<'_> {
+    fn resolve(&self, to: &ForwardPath, size: u64) -> Result<Group, Refusal> {
+        let takes = |target: &Target| self.takes(target, size).is_ok();
+        let relay = self.relay.map(|(relay, _)| relay);
+        let onward = |address: &str| relay.and_then(|relay| relay.target(address));
+        let ways = Ways {
+            onward: relay.is_some().then_some(&onward),
+            open: self.relay.is_some_and(|(_, open)| open),
+            takes: &takes,
+        };
+        self.directory.resolve(to, ways)
+    }
+
+    fn is_elsewhere(&self, target: &Target) -> bool {
+        self.relay.is_some_and(|(relay, _)| relay.is_queue(target))
+    }
+
+    fn number(&self, target: &Target) -> u64 {
+        match self.is_elsewhere(target) {
+            true => self.directory.address_number(&target.address),
+            false => self.directory.mailbox_number(target),
+        }
+    }
+
+    fn takes(&self, target: &Target, size: u64) -> Result<(), Refusal> {
+        if self.is_elsewhere(target) {
+            return Ok(());
+        }
+        self.directory.check_usable(target)?;
+        self.store.quota_check(target, size)
+    }
+
+    /// Whether mailboxes that the transaction does not have yet can take the message. A list of which some are full is
+    /// tried again later, so that all of them have it once.
+    fn check(&self, new: &[(u64, &Arc<Target>)], members: usize, size: u64) -> Result<(), Refusal> {
+        let mut full = 0;
+        for (_, target) in new {
+            match self.takes(target, size) {
+                Err(refusal) if refusal.reply == reply::MAILBOX_FULL => full += 1,
+                taken => taken?,
+            }
+        }
+        match full {
+            0 => Ok(()),
+            _ if full < members => Err(Refusal::policy(reply::SOME_FULL)),
+            _ => Err(Refusal::policy(reply::MAILBOX_FULL)),
+        }
+    }
 }
 
 impl Accounts for ServerBackend<'_> {
@@ -33,18 +84,23 @@ impl Backend for ServerBackend<'_> {
         &mut self,
         to: &ForwardPath,
         size: Option<u64>,
-    ) -> Result<Self::Recipient, Refusal> {
-        let targets = match self.relay {
-            None => self.directory.resolve(to)?,
-            Some((relay, open)) => {
-                let onward = |address: &str| relay.target(address);
-                self.directory.resolve_onward(to, Some(&onward), open)?
-            }
-        };
-        for target in &targets {
-            self.store.quota_check(target, size.unwrap_or(0))?;
+        mailboxes: &mut Mailboxes,
+    ) -> Result<Group, Refusal> {
+        let size = size.unwrap_or(0);
+        let group = self.resolve(to, size)?;
+        let list = Arc::as_ptr(&group).addr();
+        if mailboxes.has_list(list) {
+            return Ok(group);
         }
-        Ok(targets.into())
+        let numbered = group.iter().map(|target| (self.number(target), target));
+        let new: Vec<_> = numbered.filter(|(n, _)| !mailboxes.has(*n)).collect();
+        if mailboxes.count().saturating_add(new.len()) > self.directory.max_recipients() {
+            return Err(Refusal::policy(reply::TOO_MANY_RECIPIENTS));
+        }
+        self.check(&new, group.len(), size)?;
+        let new: Vec<u64> = new.into_iter().map(|(number, _)| number).collect();
+        mailboxes.add(list, new);
+        Ok(group)
     }
 
     fn is_onward(&self, targets: &Self::Recipient) -> bool {

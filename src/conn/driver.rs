@@ -5,7 +5,8 @@ use super::backend::ServerBackend;
 use super::client::Client;
 use super::floor::Floor;
 use super::live::Live;
-use super::message::{Mailboxes, Message};
+use super::message::Message;
+use crate::deliver::Group;
 use crate::maillog;
 use crate::net::stream::{Stream, UNREAD};
 use crate::relay::Relay;
@@ -44,7 +45,7 @@ pub(super) struct Conn<'a> {
     snapshot: Arc<Snapshot>,
     generation: usize,
     pub(super) stream: Stream,
-    pub(super) session: Session<Mailboxes>,
+    pub(super) session: Session<Group>,
     cipher: Option<String>,
     begun: Instant,
     pub(super) messages: usize,

@@ -13,9 +13,6 @@ use crate::smtp::session::Session;
 use std::io;
 use std::sync::Arc;
 
-/// What stands for an accepted recipient: the mailboxes its mail goes to.
-pub type Mailboxes = Group;
-
 /// A message between its DATA or first BDAT and its outcome.
 pub struct Message {
     spool: Spool,
@@ -53,13 +50,13 @@ pub struct Origin<'a> {
 
 impl Message {
     /// A message after DATA.
-    pub fn data(session: &Session<Mailboxes>, store: &Store, origin: Origin<'_>) -> Self {
+    pub fn data(session: &Session<Group>, store: &Store, origin: Origin<'_>) -> Self {
         let dots = Dots::new(session.policy().bare_newline);
         Self::begin(session, store, origin, Form::Text, Decoder::Dots(dots))
     }
 
     /// A message that comes in chunks.
-    pub fn chunked(session: &Session<Mailboxes>, store: &Store, origin: Origin<'_>) -> Self {
+    pub fn chunked(session: &Session<Group>, store: &Store, origin: Origin<'_>) -> Self {
         let body = session.transaction().and_then(|t| t.params.body);
         let binary = body == Some(BodyType::Binary);
         let form = if binary { Form::Binary } else { Form::Text };
@@ -68,7 +65,7 @@ impl Message {
     }
 
     fn begin(
-        session: &Session<Mailboxes>,
+        session: &Session<Group>,
         store: &Store,
         origin: Origin<'_>,
         form: Form,
@@ -140,7 +137,7 @@ impl Message {
     }
 
     /// The end of the message: it is made durable, or refused for all.
-    pub fn finish(mut self, session: &Session<Mailboxes>, relay: Option<&Relay>) -> Outcome {
+    pub fn finish(mut self, session: &Session<Group>, relay: Option<&Relay>) -> Outcome {
         let each = session.policy().service == Service::Lmtp;
         let size = self.size();
         let refuse = |reply: &Reply| {
@@ -192,7 +189,7 @@ impl Message {
     /// The envelope of the recipients elsewhere, on the disk before the message is; nothing where there are none.
     fn draft<'a>(
         &self,
-        session: &Session<Mailboxes>,
+        session: &Session<Group>,
         relay: &'a Relay,
     ) -> Option<io::Result<Draft<'a>>> {
         let transaction = session.transaction()?;
@@ -245,9 +242,9 @@ impl Message {
 }
 
 /// The mailboxes of each recipient.
-fn recipients(session: &Session<Mailboxes>) -> impl Iterator<Item = &[Arc<Target>]> {
+fn recipients(session: &Session<Group>) -> impl Iterator<Item = &[Arc<Target>]> {
     let transaction = session.transaction().into_iter();
-    transaction.flat_map(|t| t.recipients.iter().map(|(_, group)| group.as_ref()))
+    transaction.flat_map(|t| t.recipients.iter().map(|(_, targets)| &**targets))
 }
 
 fn answer(outcome: Result<Delivered, Refusal>) -> Reply {

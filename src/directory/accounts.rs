@@ -1,11 +1,12 @@
 //! Accounts: who logs in, and who may send as whom.
 
+use super::composition::composed;
+use super::expand::Visit;
 use super::lookup::Directory;
 use super::names::domain_key;
 use super::users::Entry;
 use crate::auth::{Account, Mechanism};
 use crate::smtp::address::{ForwardPath, ReversePath};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 impl Directory {
@@ -26,19 +27,18 @@ impl Directory {
 
     fn entry(&self, login: &str) -> Option<Entry<'_>> {
         let users = self.users.as_ref()?;
-        let login = login.to_ascii_lowercase();
-        match login.rsplit_once('@') {
-            None => users.get(&login),
-            Some((local, domain)) => {
-                let key = domain_key(domain);
-                let exact = users.get(&format!("{local}@{key}"));
-                exact.or_else(|| {
-                    users
-                        .get(local)
-                        .filter(|_| self.domains.find(&key).is_some())
-                })
-            }
-        }
+        let login = composed(&login.to_ascii_lowercase()).into_owned();
+        let Some((local, domain)) = login.rsplit_once('@') else {
+            return users.everywhere(&login);
+        };
+        let key = domain_key(domain);
+        let exact = users.get(&format!("{local}@{key}"));
+        let delivered = || {
+            self.domains
+                .find(&key)
+                .and_then(|_| users.everywhere(local))
+        };
+        exact.or_else(delivered)
     }
 
     /// The mechanisms that every account's stored password allows.
@@ -49,29 +49,25 @@ impl Directory {
             .unwrap_or_default()
     }
 
-    /// Whether an address is the user's: mail to it reaches a mailbox of his. The null path is
-    /// everybody's (RFC 6409 §6.1 leaves the rule to the site).
+    /// Whether an address is the user's: mail to it reaches the account's own mailbox, also by an
+    /// alias. The null path is everybody's (RFC 6409 §6.1 leaves the rule to the site).
     pub fn may_send_as(&self, user: &str, from: &ReversePath) -> bool {
         let ReversePath::Mailbox(mailbox) = from else {
             return true;
         };
-        let Some(entry) = self.entry(user) else {
+        let Some(account) = self.entry(user).map(|entry| entry.key()) else {
             return false;
         };
-        let reached = self.resolve(&ForwardPath::Mailbox(mailbox.clone()));
-        let own = self.maildirs(&entry);
-        reached.is_ok_and(|targets| targets.iter().any(|target| own.contains(&target.maildir)))
-    }
-
-    /// The Maildirs of an account, one for each domain that it is good for.
-    fn maildirs(&self, entry: &Entry<'_>) -> Vec<PathBuf> {
-        let only = entry.domain.map(domain_key);
-        let at = (0..self.domains.len()).filter(|&at| {
-            only.as_deref()
-                .is_none_or(|only| only == self.domains.key(at))
+        let Some(key) = self.key(&ForwardPath::Mailbox(mailbox.clone())) else {
+            return false;
+        };
+        let mut own = false;
+        // What the walk ends with says nothing more: the address may lead elsewhere, too.
+        let _ = self.walk(&key, &mut usize::MAX.clone(), &mut |_, visit| {
+            own |=
+                matches!(visit, Visit::Mailbox(found) if found.account.as_ref() == Some(&account));
+            Ok(!own)
         });
-        let local = entry.local.to_ascii_lowercase();
-        let targets = at.filter_map(|at| self.mailbox(&local, at, None, false).ok()?);
-        targets.map(|target| target.maildir).collect()
+        own
     }
 }

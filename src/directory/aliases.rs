@@ -3,6 +3,7 @@
 //! `@domain:` takes what nobody else at that domain does. Targets are addresses: commands, files and
 //! includes are refused. A name among its own targets means the mailbox of that name.
 
+use super::composition::composed;
 use super::domains::Domains;
 use super::names::domain_key;
 use crate::failure::FileError;
@@ -37,12 +38,14 @@ struct Rule {
 impl Aliases {
     pub(super) fn load(path: &Path, domains: &Domains) -> Result<Self, FileError> {
         let text = FileError::read(path)?;
+        // A mark that some editors put before a text.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut aliases = Self {
             at: (0..domains.len()).map(|_| HashMap::new()).collect(),
             catch_all: (0..domains.len()).map(|_| None).collect(),
             ..Self::default()
         };
-        for (number, line) in logical_lines(&text) {
+        for (number, line) in logical_lines(text) {
             let fault = |reason: String| FileError::new(path, Some(number), reason);
             let (name, targets) = split(&line, ':')
                 .ok_or_else(|| fault("no 'name: target' on this line".to_owned()))?;
@@ -68,7 +71,11 @@ impl Aliases {
             }
             (local, None) => (unquote(local), None),
         };
-        let local = local.to_ascii_lowercase();
+        if local == "*" {
+            let reason = "'*' is not a name; mail that nobody else gets is @domain:";
+            return Err(reason.to_owned());
+        }
+        let local = composed(&local.to_ascii_lowercase()).into_owned();
         let before = match (local.as_str(), domain) {
             ("", None) => return Err("an alias needs a name".to_owned()),
             ("", Some(at)) => self
@@ -102,6 +109,19 @@ impl Aliases {
     pub(super) fn catch_all(&self, domain: usize) -> Option<&[AliasTarget]> {
         let rule = self.catch_all.get(domain)?.as_ref()?;
         Some(&rule.targets)
+    }
+
+    /// Those with more than one target, and a domain at which each holds; the catch-all's name is empty.
+    pub(super) fn lists(&self, domains: usize) -> impl Iterator<Item = (&str, usize)> {
+        let everywhere = self.everywhere.iter().map(|(name, rule)| (name, rule, 0));
+        let at = self.at.iter().take(domains).enumerate();
+        let at = at.flat_map(|(at, map)| map.iter().map(move |(name, rule)| (name, rule, at)));
+        let named = everywhere.chain(at);
+        let named = named.map(|(name, rule, at)| (name.as_str(), rule, at));
+        let catch_all = self.catch_all.iter().enumerate();
+        let catch_all = catch_all.filter_map(|(at, rule)| Some(("", rule.as_ref()?, at)));
+        let lists = named.chain(catch_all);
+        lists.filter_map(|(name, rule, at)| (rule.targets.len() > 1).then_some((name, at)))
     }
 
     fn rule(&self, local: &str, domain: usize) -> Option<&Rule> {
@@ -243,7 +263,7 @@ fn parse_target(target: &str, domains: &Domains) -> Result<AliasTarget, String> 
     match parsed.ok_or_else(|| format!("'{target}' is not an address"))? {
         ForwardPath::Postmaster => Ok(AliasTarget::Local("postmaster".to_owned(), None)),
         ForwardPath::Mailbox(mailbox) => {
-            let local = mailbox.local().to_ascii_lowercase();
+            let local = composed(&mailbox.local().to_ascii_lowercase()).into_owned();
             match mailbox.domain() {
                 None => Ok(AliasTarget::Local(local, None)),
                 Some(domain) => Ok(match domains.find(&domain_key(domain)) {

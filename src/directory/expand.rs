@@ -1,156 +1,272 @@
 //! From a recipient to the mailboxes that its mail goes to, by way of aliases.
 
-use super::aliases::AliasTarget;
-use super::lookup::{AliasKey, Directory, Lookup};
-use crate::deliver::Target;
-use crate::smtp::address::ForwardPath;
-use crate::smtp::reply::{self, Refusal};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::aliases::AliasTarget;
+use super::key::AliasKey;
+use super::lists::Expansion;
+use super::lookup::{Alias, Directory, Found, Lookup};
+use crate::deliver::{Group, Target};
+use crate::smtp::address::{ForwardPath, Mailbox};
+use crate::smtp::reply::{self, Refusal};
+
+/// The most members of a list that a subaddress is handed on to: each costs a look at its folders.
+const MAX_DETAILED: usize = 16;
+/// The most lists that are named as too long.
+const MAX_NAMED: usize = 10;
+/// The most steps spent on looking for lists that are too long.
+const MAX_STEPS: usize = 1_000_000;
+
+/// What is yet to be visited.
+enum Step<'a> {
+    Name(AliasKey),
+    Elsewhere(&'a str),
+}
+
 /// What stands for an address elsewhere, where mail can go on to it.
 pub type Onward<'a> = &'a dyn Fn(&str) -> Option<Target>;
+
+/// What a recipient may lead to besides the mailboxes here.
+#[derive(Clone, Copy)]
+pub struct Ways<'a> {
+    /// Where mail for elsewhere goes, if anywhere: aliases may always lead there.
+    pub onward: Option<Onward<'a>>,
+    /// Whether this client may send there himself.
+    pub open: bool,
+    /// Whether a mailbox could take mail for a postmaster who has none.
+    pub takes: &'a dyn Fn(&Target) -> bool,
+}
+
+/// What an alias leads to.
+pub(super) enum Visit<'a> {
+    Mailbox(Found),
+    Elsewhere(&'a str),
+    Nobody,
+}
 
 impl Directory {
     /// The mailboxes of a forward-path, each once and at least one. Aliases come first; what
     /// they lead to that nobody has is left out as long as somebody is there.
     ///
     /// # Errors
-    /// 550 where there is none, 551 where the way leads elsewhere, 451 where it cannot be told.
-    pub fn resolve(&self, to: &ForwardPath) -> Result<Vec<Arc<Target>>, Refusal> {
-        self.resolve_onward(to, None, false)
-    }
-
-    /// The same where mail for elsewhere can go on: aliases may always lead there, and clients may address it where `open`
-    /// says so.
-    ///
-    /// # Errors
-    /// As [`Self::resolve`].
-    pub fn resolve_onward(
-        &self,
-        to: &ForwardPath,
-        onward: Option<Onward<'_>>,
-        open: bool,
-    ) -> Result<Vec<Arc<Target>>, Refusal> {
-        let (local, domain) = match to {
-            ForwardPath::Postmaster => ("postmaster".to_owned(), 0),
-            ForwardPath::Mailbox(mailbox) => {
-                let domain = match mailbox.domain() {
-                    None => Some(0),
-                    Some(name) => self.domains.find_name(name),
-                };
-                let Some(domain) = domain else {
-                    let target = onward
-                        .filter(|_| open)
-                        .and_then(|onward| onward(mailbox.as_str()));
-                    let target = target.ok_or(Refusal::client(reply::NO_RELAY))?;
-                    return Ok(vec![Arc::new(target)]);
-                };
-                (mailbox.local().to_ascii_lowercase(), domain)
-            }
+    /// 550 where there is none, 551 where an alias leads elsewhere and mail cannot, 452 4.5.3 for a list
+    /// with more members than a transaction may have, 451 where it cannot be told.
+    pub fn resolve(&self, to: &ForwardPath, ways: Ways<'_>) -> Result<Group, Refusal> {
+        let Some(mut key) = self.key(to) else {
+            let onward = ways.onward.filter(|_| ways.open);
+            let target = onward.and_then(|onward| onward(to.as_str()));
+            let target = target.ok_or(Refusal::client(reply::NO_RELAY))?;
+            return Ok(Arc::new([Arc::new(target)]));
         };
-        let postmaster = local == "postmaster";
-        let targets = self.expand(local, domain, to, onward)?;
-        if targets.is_empty() && postmaster {
-            return Ok(vec![Arc::new(self.first_mailbox(domain)?)]);
+        if let ForwardPath::Mailbox(mailbox) = to
+            && mailbox.local() != key.spelled()
+            && matches!(self.lookup(&key)?, Lookup::Nobody(_))
+        {
+            // A mailbox may be spelled on the disk as the client spells it.
+            key = AliasKey::new(mailbox.local(), key.domain);
         }
-        if targets.is_empty() {
-            return Err(self.unknown());
+        match self.lookup(&key)? {
+            Lookup::Mailbox(found) => Ok(Arc::new([Arc::new(found.target)])),
+            Lookup::Nobody(_) if key.local == "postmaster" => {
+                let target = self.postmaster(key.domain, ways.takes)?;
+                Ok(Arc::new([target]))
+            }
+            Lookup::Nobody(reply) => Err(self.unknown(reply)),
+            Lookup::Alias(alias) => {
+                let group = self.expansion(&key, &alias, ways.onward)?;
+                Ok(self.with_original(group, &key))
+            }
         }
-        Ok(targets)
     }
 
-    /// Follows aliases to mailboxes, without recursion: every node is seen once.
+    /// The mailboxes of an alias, out of what is kept where a subaddress makes no difference.
+    fn expansion(
+        &self,
+        key: &AliasKey,
+        alias: &Alias<'_, '_>,
+        onward: Option<Onward<'_>>,
+    ) -> Expansion {
+        if alias.detail.is_some() && alias.targets.len() <= MAX_DETAILED {
+            let found = self.expand(key, onward)?;
+            let shared = found.into_iter().map(|(_, target)| Arc::new(target));
+            return Ok(shared.collect());
+        }
+        let list = AliasKey {
+            own: key.own,
+            ..AliasKey::new(alias.name, key.domain)
+        };
+        let fixed = self.users.is_some() || self.creates();
+        if let Some(known) = self.lists.get(&list, fixed) {
+            return known;
+        }
+        let found = self.expand(&list, onward);
+        self.lists.keep(list, found)
+    }
+
+    /// The mailboxes behind an alias, each once, with their numbers.
     fn expand(
         &self,
-        local: String,
-        domain: usize,
-        original: &ForwardPath,
+        first: &AliasKey,
         onward: Option<Onward<'_>>,
-    ) -> Result<Vec<Arc<Target>>, Refusal> {
-        let first = AliasKey {
-            local,
-            domain,
-            own: false,
-        };
-        // Most names are mailboxes, and there is nothing to follow.
-        match self.lookup(&first)? {
-            Lookup::Mailbox(target) => return Ok(vec![Arc::new(target)]),
-            Lookup::Nobody => return Ok(Vec::new()),
-            Lookup::Targets(..) => {}
-        }
-        let mut seen = HashSet::from([first.clone()]);
-        let mut todo = vec![first.clone()];
-        let mut targets: Vec<Arc<Target>> = Vec::new();
-        while let Some(node) = todo.pop() {
-            match self.lookup(&node)? {
-                Lookup::Nobody => {
-                    log::warn!("alias target missing name={:?}", node.local);
+    ) -> Result<Vec<(u64, Target)>, Refusal> {
+        let (mut found, mut known) = (Vec::new(), HashSet::new());
+        self.walk(first, &mut usize::MAX.clone(), &mut |key, visit| {
+            let (number, target) = match visit {
+                Visit::Mailbox(found) => (self.mailbox_number(&found.target), found.target),
+                Visit::Elsewhere(address) => {
+                    (self.address_number(address), elsewhere(address, onward)?)
                 }
-                Lookup::Mailbox(mut target) => {
-                    target.original = (node != first && !node.own).then(|| original.to_string());
-                    let same = |known: &Arc<Target>| {
-                        known.maildir == target.maildir && known.folder == target.folder
-                    };
-                    if !targets.iter().any(same) {
-                        targets.push(Arc::new(target));
-                    }
+                Visit::Nobody => {
+                    log::warn!("alias target missing name={:?}", key.local);
+                    return Ok(true);
                 }
-                // The last target is pushed first, so that the first one comes first.
-                Lookup::Targets(goals, detail) => {
-                    for goal in goals.iter().rev() {
-                        if let Some(target) = elsewhere(goal, onward) {
-                            let mut target = target?;
-                            target.original = Some(original.to_string());
-                            targets.push(Arc::new(target));
-                            continue;
-                        }
-                        let next = self.follow(&node, goal, detail)?;
-                        if seen.insert(next.clone()) {
-                            todo.push(next);
-                        }
-                    }
-                }
+            };
+            if known.insert(number) {
+                found.push((number, target));
             }
+            Ok(found.len() <= self.max_recipients)
+        })?;
+        if found.len() > self.max_recipients {
+            return Err(Refusal::policy(reply::TOO_MANY_RECIPIENTS));
         }
-        Ok(targets)
+        if found.is_empty() {
+            return Err(self.unknown(reply::NO_SUCH_USER));
+        }
+        Ok(found)
     }
 
-    /// The node that a target stands for.
-    fn follow(
+    /// Visits what is behind a name, without recursion, every name once and in the order of the file, until
+    /// `visit` says that it is enough.
+    ///
+    /// # Errors
+    /// Those of `visit`, and 451 where it cannot be told.
+    pub(super) fn walk(
+        &self,
+        first: &AliasKey,
+        steps: &mut usize,
+        visit: &mut dyn FnMut(&AliasKey, Visit<'_>) -> Result<bool, Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut seen = HashSet::from([first.clone()]);
+        let mut todo = vec![Step::Name(first.clone())];
+        while let Some(step) = todo.pop() {
+            *steps = steps.saturating_sub(1);
+            let key = match step {
+                Step::Name(key) if *steps > 0 => key,
+                Step::Elsewhere(address) if visit(first, Visit::Elsewhere(address))? => continue,
+                Step::Name(_) | Step::Elsewhere(_) => break,
+            };
+            let more = match self.start(&key)? {
+                Lookup::Nobody(_) => visit(&key, Visit::Nobody)?,
+                Lookup::Mailbox(found) => visit(&key, Visit::Mailbox(found))?,
+                Lookup::Alias(Alias {
+                    targets, detail, ..
+                }) => {
+                    let detail = detail.filter(|_| targets.len() <= MAX_DETAILED);
+                    // The last one is pushed first, so that the first one comes first.
+                    for target in targets.iter().rev() {
+                        match self.follow(&key, target, detail) {
+                            Step::Name(next) if !seen.insert(next.clone()) => {}
+                            next => todo.push(next),
+                        }
+                    }
+                    true
+                }
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a name means; the empty one is the catch-all's.
+    fn start<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Refusal> {
+        let catch_all = self.aliases.as_ref().filter(|_| key.local.is_empty());
+        match catch_all.and_then(|aliases| aliases.catch_all(key.domain)) {
+            Some(targets) => Ok(Lookup::Alias(Alias {
+                targets,
+                name: "",
+                detail: None,
+            })),
+            None => self.lookup(key),
+        }
+    }
+
+    /// What an alias target stands for.
+    fn follow<'a>(
         &self,
         from: &AliasKey,
-        target: &AliasTarget,
+        target: &'a AliasTarget,
         detail: Option<&str>,
-    ) -> Result<AliasKey, Refusal> {
+    ) -> Step<'a> {
         let (local, domain) = match target {
             AliasTarget::Local(local, at) => (local, at.unwrap_or(from.domain)),
-            AliasTarget::Remote(address) => {
-                let text = format!("User not local; please try <{address}>");
-                return Err(Refusal::client(reply::NOT_LOCAL.with_text(text)));
-            }
+            AliasTarget::Remote(address) => return Step::Elsewhere(address),
         };
-        let base = self
-            .subaddress(&from.local)
-            .map_or(from.local.as_str(), |(base, _)| base);
-        let own = (*local == from.local || local == base) && domain == from.domain;
-        let local = match detail {
-            Some(detail) if self.subaddress(local).is_none() => {
-                let separator = self.delimiter.chars().next().unwrap_or('+');
-                format!("{local}{separator}{detail}")
+        let base = self.split(&from.local).map(|(base, _)| base);
+        let own = *local == from.local || Some(local.as_str()) == base;
+        let spelled = match detail {
+            Some(detail) if self.split(local).is_none() => {
+                format!("{local}{}{detail}", self.separator())
             }
             _ => local.clone(),
         };
-        Ok(AliasKey { local, domain, own })
+        Step::Name(AliasKey {
+            own: own && domain == from.domain,
+            ..AliasKey::new(&spelled, domain)
+        })
+    }
+
+    /// Notes the address that a single mailbox was reached by, where it is another one's.
+    fn with_original(&self, group: Group, key: &AliasKey) -> Group {
+        let [only] = &*group else {
+            return group;
+        };
+        let asked = Mailbox::new(key.spelled(), self.domains.name(key.domain)).to_string();
+        if only.address.eq_ignore_ascii_case(&asked) {
+            return group;
+        }
+        let target = Target {
+            original: Some(asked),
+            ..Target::clone(only)
+        };
+        Arc::new([Arc::new(target)])
+    }
+
+    /// Says at load which lists can never be sent to.
+    pub(super) fn warn_of_long_lists(&self) {
+        let Some(aliases) = &self.aliases else {
+            return;
+        };
+        let mut steps = MAX_STEPS;
+        let names = aliases.lists(self.domains.len());
+        let long = names.filter(|(name, domain)| {
+            let (mut count, limit) = (0, self.max_recipients);
+            let first = AliasKey::new(name, *domain);
+            let known = self.walk(&first, &mut steps, &mut |_, visit| {
+                count += usize::from(!matches!(visit, Visit::Nobody));
+                Ok(count <= limit)
+            });
+            known.is_ok() && count > limit
+        });
+        for (name, domain) in long.take(MAX_NAMED) {
+            log::warn!(
+                "alias {name}@{}: more than --max-recipients {} members, mail for it is refused",
+                self.domains.name(domain),
+                self.max_recipients
+            );
+        }
     }
 }
 
-/// The target of an alias that leads elsewhere, or why there is none; nothing for a local one, or where no mail goes on.
-fn elsewhere(goal: &AliasTarget, onward: Option<Onward<'_>>) -> Option<Result<Target, Refusal>> {
-    match (goal, onward) {
-        (AliasTarget::Remote(address), Some(onward)) => {
-            Some(onward(address).ok_or(Refusal::client(reply::NO_RELAY)))
+/// What stands for an address elsewhere, or the refusal where no mail can go there.
+fn elsewhere(address: &str, onward: Option<Onward<'_>>) -> Result<Target, Refusal> {
+    match onward {
+        Some(onward) => onward(address).ok_or(Refusal::client(reply::NO_RELAY)),
+        None => {
+            let text = format!("User not local; please try <{address}>");
+            Err(Refusal::client(reply::NOT_LOCAL.with_text(text)))
         }
-        _ => None,
     }
 }

@@ -1,24 +1,31 @@
 //! The directory: which names at the domains delivered here are aliases and which are mailboxes, and where
-//! those lie. It looks at directories and opens no mail. Following an alias is `expand`'s.
+//! those lie. Following an alias is `expand`'s, looking at the disk `mailbox`'s.
 
-use super::aliases::{AliasTarget, Aliases};
-use super::domains::Domains;
-use super::names::{self, domain_key};
-use super::pattern::{Part, parts, root};
-use super::users::{Entry, Users};
-use crate::deliver::{Quota, Target};
-use crate::failure::FileError;
-use crate::smtp::reply::{self, Refusal};
-use std::io::ErrorKind;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use super::aliases::{AliasTarget, Aliases};
+use super::composition::composed;
+use super::domains::Domains;
+use super::fallbacks::Fallbacks;
+use super::key::AliasKey;
+use super::lists::Lists;
+use super::mailbox;
+use super::names;
+use super::pattern::{Pattern, Values};
+use super::users::{Entry, Users};
+use crate::deliver::{Owner, Quota, Target};
+use crate::failure::FileError;
+use crate::smtp::address::ForwardPath;
+use crate::smtp::reply::{self, Refusal, Reply};
 
 /// What a directory is made from.
 #[derive(Clone, Debug)]
 pub struct DirectorySettings {
     /// Domains delivered here; the first stands in where an address has none.
     pub domains: Vec<String>,
-    /// Where a mailbox is: `%u` local part, `%d` domain, `%%`.
+    /// Where a mailbox is: `%u` local part, `%d` domain, `%h` home, `%%`.
     pub pattern: String,
     /// Whether any well-formed local part is a mailbox.
     pub create: bool,
@@ -30,36 +37,61 @@ pub struct DirectorySettings {
     pub aliases: Option<PathBuf>,
     /// The quota of a mailbox that has none of its own.
     pub quota: Option<Quota>,
+    /// The most mailboxes of one transaction.
+    pub max_recipients: usize,
+    /// Whether a listener may offer AUTH. Passwords are not looked at where none does.
+    pub logins: bool,
 }
 
 /// Who gets mail.
 pub struct Directory {
     pub(super) domains: Domains,
-    pub(super) pattern: String,
-    pub(super) parts: Vec<Part>,
+    pub(super) pattern: Pattern,
     pub(super) root: Arc<Path>,
-    pub(super) create: bool,
-    pub(super) delimiter: String,
+    create: bool,
+    delimiter: String,
     pub(super) users: Option<Users>,
     pub(super) aliases: Option<Aliases>,
-    pub(super) quota: Option<Quota>,
+    quota: Option<Quota>,
+    pub(super) max_recipients: usize,
+    pub(super) lists: Lists,
+    pub(super) fallbacks: Fallbacks,
+    /// Keyed by chance, so that nobody can choose two mailboxes of one number.
+    hasher: RandomState,
 }
 
-/// A name at a domain on its way to a mailbox; `detail` is a subaddress that an alias before it
-/// left over.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct AliasKey {
-    pub(super) local: String,
-    pub(super) domain: usize,
-    /// Whether aliases no longer count: the name stood among its own targets.
-    pub(super) own: bool,
+/// A name with a subaddress taken apart (RFC 5233).
+pub(super) struct Subaddress<'a> {
+    /// The user, in lower case.
+    pub(super) base: &'a str,
+    /// The detail as it was spelled.
+    pub(super) detail: &'a str,
 }
 
-/// What aliases make of a node.
-pub(super) enum Lookup<'a> {
-    Targets(&'a [AliasTarget], Option<&'a str>),
-    Mailbox(Target),
-    Nobody,
+/// What a name means.
+pub(super) enum Lookup<'d, 'k> {
+    /// An alias.
+    Alias(Alias<'d, 'k>),
+    /// A mailbox.
+    Mailbox(Found),
+    /// Neither; the reply says why.
+    Nobody(Reply),
+}
+
+/// An alias as it was found.
+pub(super) struct Alias<'d, 'k> {
+    pub(super) targets: &'d [AliasTarget],
+    /// The name that it was found by; empty for a catch-all.
+    pub(super) name: &'k str,
+    /// What was left over of a subaddress.
+    pub(super) detail: Option<&'k str>,
+}
+
+/// A mailbox and the account that it is of.
+pub(super) struct Found {
+    pub(super) target: Target,
+    /// The key of the account, where a users file has one.
+    pub(super) account: Option<String>,
 }
 
 impl Directory {
@@ -69,22 +101,29 @@ impl Directory {
     /// The file, the line and what is wrong with it.
     pub fn load(settings: &DirectorySettings) -> Result<Self, FileError> {
         let domains = Domains::new(&settings.domains);
-        let users = settings.users.as_deref().map(Users::load).transpose()?;
+        let pattern = Pattern::new(&settings.pattern);
+        let load_users = |path: &PathBuf| Users::load(path, settings.logins, pattern.needs_home());
+        let users = settings.users.as_ref().map(load_users).transpose()?;
         let aliases = settings.aliases.as_deref();
         let aliases = aliases
             .map(|path| Aliases::load(path, &domains))
             .transpose()?;
-        Ok(Self {
+        let directory = Self {
             domains,
-            pattern: settings.pattern.clone(),
-            parts: parts(&settings.pattern),
-            root: Arc::from(root(&settings.pattern)),
+            root: Arc::from(pattern.root()),
+            pattern,
             create: settings.create,
             delimiter: settings.delimiter.clone(),
             users,
             aliases,
             quota: settings.quota.clone(),
-        })
+            max_recipients: settings.max_recipients,
+            lists: Lists::default(),
+            fallbacks: Fallbacks::default(),
+            hasher: RandomState::new(),
+        };
+        directory.warn_of_long_lists();
+        Ok(directory)
     }
 
     /// Domains delivered here.
@@ -94,7 +133,7 @@ impl Directory {
 
     /// Where a mailbox is.
     pub fn pattern(&self) -> &str {
-        &self.pattern
+        self.pattern.as_str()
     }
 
     /// Whether any well-formed local part is a mailbox.
@@ -117,36 +156,125 @@ impl Directory {
         &self.root
     }
 
-    /// What a name means: an alias or a mailbox of the whole name, then of the name without its
-    /// subaddress, then the domain's catch-all.
-    pub(super) fn lookup<'a>(&'a self, node: &'a AliasKey) -> Result<Lookup<'a>, Refusal> {
-        let aliases = self.aliases.as_ref().filter(|_| !node.own);
-        let alias = |name: &str| aliases.and_then(|aliases| aliases.find(name, node.domain));
-        let (local, domain) = (node.local.as_str(), node.domain);
-        if let Some(targets) = alias(local) {
-            return Ok(Lookup::Targets(targets, None));
-        }
-        let split = self.subaddress(local);
-        if let Some(target) = self.mailbox(local, domain, None, split.is_none())? {
-            return Ok(Lookup::Mailbox(target));
-        }
-        if let Some((base, detail)) = split {
-            if let Some(targets) = alias(base) {
-                return Ok(Lookup::Targets(targets, Some(detail)));
-            }
-            if let Some(target) = self.mailbox(base, domain, Some((local, detail)), true)? {
-                return Ok(Lookup::Mailbox(target));
-            }
-        }
-        let catch_all = aliases.and_then(|aliases| aliases.catch_all(domain));
-        Ok(match catch_all {
-            Some(targets) if local != "postmaster" => Lookup::Targets(targets, None),
-            _ => Lookup::Nobody,
-        })
+    /// The most mailboxes of one transaction.
+    pub const fn max_recipients(&self) -> usize {
+        self.max_recipients
     }
 
-    /// User and detail (RFC 5233), at the first separator behind at least one character.
-    pub(super) fn subaddress<'a>(&self, local: &'a str) -> Option<(&'a str, &'a str)> {
+    /// A number for the mailbox, or the folder of one, that a target means.
+    pub fn mailbox_number(&self, target: &Target) -> u64 {
+        self.hasher.hash_one((&target.maildir, &target.folder))
+    }
+
+    /// A number for an address elsewhere.
+    pub fn address_number(&self, address: &str) -> u64 {
+        self.hasher.hash_one(address)
+    }
+
+    /// Whether mail to the target would be taken now, as far as a look at its directories tells.
+    ///
+    /// # Errors
+    /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 where what all lie in is away.
+    pub fn check_usable(&self, target: &Target) -> Result<(), Refusal> {
+        let folder = target.folder.as_ref();
+        let folder = folder.is_none_or(|folder| mailbox::is_usable(&target.maildir.join(folder)));
+        if !folder || !mailbox::is_usable(&target.maildir) {
+            log::warn!("mailbox cannot be used: {}", target.maildir.display());
+            return Err(Refusal::local(reply::MAILBOX_UNUSABLE));
+        }
+        match mailbox::exists(&target.root)? {
+            true => Ok(()),
+            false if target.root == self.root => Err(Refusal::local(reply::MAILBOX_AWAY)),
+            false => Err(Refusal::local(reply::MAILBOX_UNUSABLE)),
+        }
+    }
+
+    /// The name that a forward-path is about; `None` for a domain that is not delivered here.
+    pub(super) fn key(&self, to: &ForwardPath) -> Option<AliasKey> {
+        let ForwardPath::Mailbox(mailbox) = to else {
+            return Some(AliasKey::new("postmaster", 0));
+        };
+        let domain = match mailbox.domain() {
+            None => 0,
+            Some(name) => self.domains.find_name(name)?,
+        };
+        Some(AliasKey::new(&composed(mailbox.local()), domain))
+    }
+
+    /// What a name means: an alias or a mailbox of the whole name, then of the name without its
+    /// subaddress, then the domain's catch-all.
+    ///
+    /// # Errors
+    /// 451 where it cannot be told.
+    pub(super) fn lookup<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Refusal> {
+        let aliases = self.aliases.as_ref().filter(|_| !key.own);
+        let alias = |name: &str| aliases.and_then(|aliases| aliases.find(name, key.domain));
+        if let Some(targets) = alias(&key.local) {
+            return Ok(Lookup::Alias(Alias {
+                targets,
+                name: &key.local,
+                detail: None,
+            }));
+        }
+        let sub = self.subaddress(key);
+        let creates = self.create && !names::is_route(&key.local);
+        if let Some(found) = self.mailbox(&key.local, key.domain, creates && sub.is_none())? {
+            return Ok(Lookup::Mailbox(found));
+        }
+        if let Some(sub) = &sub {
+            if let Some(targets) = alias(sub.base) {
+                return Ok(Lookup::Alias(Alias {
+                    targets,
+                    name: sub.base,
+                    detail: Some(sub.detail),
+                }));
+            }
+            if let Some(mut found) = self.mailbox(sub.base, key.domain, creates)? {
+                self.enter_folder(&mut found.target, key, sub);
+                return Ok(Lookup::Mailbox(found));
+            }
+        }
+        let base = sub.as_ref().map_or(key.local.as_str(), |sub| sub.base);
+        Ok(self.nobody(key, base))
+    }
+
+    /// What becomes of a name that nobody has.
+    fn nobody<'d>(&'d self, key: &AliasKey, base: &str) -> Lookup<'d, 'static> {
+        if !names::safe(&key.local) && !names::safe(base) {
+            return Lookup::Nobody(reply::NO_SUCH_USER);
+        }
+        if self.create && names::is_route(&key.local) {
+            return Lookup::Nobody(reply::NO_RELAY);
+        }
+        let aliases = self.aliases.as_ref().filter(|_| !key.own);
+        let catch_all = aliases.and_then(|aliases| aliases.catch_all(key.domain));
+        match catch_all {
+            Some(targets) => Lookup::Alias(Alias {
+                targets,
+                name: "",
+                detail: None,
+            }),
+            None => Lookup::Nobody(reply::NO_SUCH_USER),
+        }
+    }
+
+    fn enter_folder(&self, target: &mut Target, key: &AliasKey, sub: &Subaddress<'_>) {
+        let domain = self.domains.name(key.domain);
+        let tail = key.spelled().get(sub.base.len()..).unwrap_or_default();
+        target.address = [sub.base, tail, "@", domain].concat();
+        target.folder = mailbox::folder(&target.maildir, sub.detail);
+    }
+
+    /// User and detail (RFC 5233), at the first separator after at least one character.
+    pub(super) fn subaddress<'a>(&self, key: &'a AliasKey) -> Option<Subaddress<'a>> {
+        let (base, _) = self.split(&key.local)?;
+        // Lower case has as many octets, for only ASCII was changed.
+        let (_, detail) = self.split(key.spelled())?;
+        Some(Subaddress { base, detail })
+    }
+
+    /// User and detail of a local part.
+    pub(super) fn split<'a>(&self, local: &'a str) -> Option<(&'a str, &'a str)> {
         let at = local
             .find(|c| self.delimiter.contains(c))
             .filter(|&at| at > 0)?;
@@ -156,145 +284,96 @@ impl Directory {
         Some((base, rest.as_str()))
     }
 
-    /// The mailbox of a name, if there is one. `whole` is the address with its subaddress and
-    /// the folder it asks for; `may_create` whether `--create` makes one of any name.
+    /// What is put before a subaddress.
+    pub(super) fn separator(&self) -> char {
+        self.delimiter.chars().next().unwrap_or('+')
+    }
+
+    /// The mailbox of a name, if there is one; `creates` says whether it need not be there yet.
     pub(super) fn mailbox(
         &self,
         local: &str,
         domain: usize,
-        whole: Option<(&str, &str)>,
-        may_create: bool,
-    ) -> Result<Option<Target>, Refusal> {
-        let Some(mut target) = self.target(local, domain) else {
+        creates: bool,
+    ) -> Result<Option<Found>, Refusal> {
+        let users = self.users.as_ref();
+        if let Some(entry) = users.and_then(|users| users.find(local, self.domains.key(domain))) {
+            return Ok(self.listed(&entry, domain));
+        }
+        let home = None;
+        let Some(mut target) = self.target(local, domain, home) else {
             return Ok(None);
         };
-        let made = self.create && may_create;
-        let listed = match &self.users {
-            Some(users) => {
-                let entry = users.find(local, self.domains.key(domain));
-                entry
-                    .inspect(|entry| self.adapt(&mut target, entry, domain))
-                    .is_some()
-            }
-            // Whether it is there already makes no difference then.
-            None => made || exists(&target.maildir)?,
-        };
-        if !(listed || made) {
-            return Ok(None);
-        }
-        if let Some((whole, detail)) = whole {
-            target.address = format!("{whole}@{}", self.domains.name(domain));
-            target.folder =
-                names::folder(detail).filter(|folder| is_folder(&target.maildir.join(folder)));
-        }
-        Ok(Some(target))
+        target.may_create = creates;
+        // Whether it is there already makes no difference where it would be made.
+        let found = creates || (users.is_none() && mailbox::exists(&target.maildir)?);
+        let account = None;
+        Ok(found.then_some(Found { target, account }))
     }
 
-    /// What the users file says of a mailbox.
-    fn adapt(&self, target: &mut Target, entry: &Entry<'_>, domain: usize) {
-        if let Ok(Some(maildir)) = entry.mail(self.domains.name(domain)) {
-            target.root = Arc::from(maildir.parent().unwrap_or_else(|| Path::new("/")));
-            target.maildir = maildir;
+    /// The mailbox of an account.
+    pub(super) fn listed(&self, entry: &Entry<'_>, domain: usize) -> Option<Found> {
+        let domain_name = self.domains.name(domain);
+        let local = composed(&entry.local.to_ascii_lowercase()).into_owned();
+        // What is wrong with an entry was told when the file was read.
+        let own = entry.mail(domain_name).ok()?;
+        let home = Some(entry.home).filter(|home| !home.is_empty());
+        let mut target = match own {
+            Some(maildir) => Target {
+                root: Arc::from(maildir.parent().unwrap_or_else(|| Path::new("/"))),
+                maildir,
+                ..self.at(&local, domain_name, PathBuf::new())
+            },
+            None => self.target(&local, domain, home)?,
+        };
+        target.may_create = true;
+        if let Ok(Some((uid, gid))) = entry.owner() {
+            target.owner = Some(Owner { uid, gid });
         }
         if let Ok(Some(quota)) = entry.quota() {
             target.quota = Some(quota);
         }
+        let account = Some(entry.key());
+        Some(Found { target, account })
     }
 
-    /// Unknown, unless the whole tree is away.
-    pub(super) fn unknown(&self) -> Refusal {
-        match exists(&self.root) {
-            Err(refusal) => refusal,
-            Ok(false) if self.users.is_none() => Refusal::local(reply::MAILBOX_AWAY),
-            Ok(_) => Refusal::client(reply::NO_SUCH_USER),
-        }
-    }
-
-    /// Mail for postmaster always goes somewhere (RFC 5321 §4.5.1): where nobody has that name,
-    /// to the first mailbox there is, of the users file or among the directories.
-    pub(super) fn first_mailbox(&self, domain: usize) -> Result<Target, Refusal> {
-        if let Some(users) = &self.users {
-            let entry = users.first();
-            let at = entry.as_ref().and_then(|entry| match entry.domain {
-                Some(name) => self.domains.find(&domain_key(name)),
-                None => Some(domain),
-            });
-            let local = entry.map(|entry| entry.local.to_ascii_lowercase());
-            let target = match (local, at) {
-                (Some(local), Some(at)) => self.mailbox(&local, at, None, false)?,
-                _ => None,
-            };
-            return target.ok_or_else(|| self.unknown());
-        }
-        let own = self
-            .target("postmaster", domain)
-            .ok_or_else(|| self.unknown())?;
-        let siblings = own
-            .maildir
-            .parent()
-            .and_then(|dir| std::fs::read_dir(dir).ok());
-        let mut names: Vec<String> = siblings
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect();
-        names.sort();
-        for name in names {
-            if let Some(target) = self.target(&name, domain)
-                && exists(&target.maildir)?
-            {
-                return Ok(target);
-            }
-        }
-        Err(self.unknown())
-    }
-
-    /// The mailbox that a name would have.
-    fn target(&self, local: &str, domain: usize) -> Option<Target> {
+    /// The mailbox that a name would have by the pattern.
+    pub(super) fn target(&self, local: &str, domain: usize, home: Option<&str>) -> Option<Target> {
         if !names::safe(local) || !self.domains.is_safe(domain) {
             return None;
         }
         let domain = self.domains.name(domain);
-        let mut path = String::with_capacity(self.pattern.len() + local.len() + domain.len());
-        for part in &self.parts {
-            path.push_str(match part {
-                Part::Text(text) => text,
-                Part::Local => local,
-                Part::Domain => domain,
-            });
+        let maildir = self.pattern.fill(Values {
+            local,
+            domain,
+            home,
+        })?;
+        let mut target = self.at(local, domain, maildir);
+        if let Some(home) = home.filter(|_| self.pattern.needs_home()) {
+            target.root = Arc::from(Path::new(home));
         }
-        Some(Target {
+        Some(target)
+    }
+
+    fn at(&self, local: &str, domain: &str, maildir: PathBuf) -> Target {
+        Target {
             root: Arc::clone(&self.root),
-            maildir: PathBuf::from(path),
+            maildir,
             address: [local, "@", domain].concat(),
-            may_create: true,
+            may_create: false,
             folder: None,
             original: None,
             quota: self.quota.clone(),
             owner: None,
-        })
-    }
-}
-
-/// Whether a directory is there. For a mailbox this is the one system call of a recipient without a subaddress
-/// (`statx`), and there is none where a users file or `--create` decides. The answer is not kept: whoever makes or removes
-/// a mailbox is heard at the next RCPT.
-fn exists(dir: &Path) -> Result<bool, Refusal> {
-    match std::fs::metadata(dir) {
-        Ok(meta) => Ok(meta.is_dir()),
-        Err(e)
-            if matches!(
-                e.kind(),
-                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
-            ) =>
-        {
-            Ok(false)
         }
-        Err(_) => Err(Refusal::local(reply::LOCAL_ERROR)),
     }
-}
 
-/// Symbolic links inside a Maildir are not followed.
-fn is_folder(dir: &Path) -> bool {
-    std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir())
+    /// The refusal of a name that nobody has, unless all mailboxes are away.
+    pub(super) fn unknown(&self, reply: Reply) -> Refusal {
+        match mailbox::exists(&self.root) {
+            Err(refusal) => refusal,
+            Ok(false) if self.users.is_none() => Refusal::local(reply::MAILBOX_AWAY),
+            Ok(_) => Refusal::client(reply),
+        }
+    }
 }

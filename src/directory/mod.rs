@@ -5,16 +5,23 @@
 
 mod accounts;
 mod aliases;
+mod composition;
 mod domains;
 mod expand;
+mod fallbacks;
+mod key;
+mod lists;
 mod lookup;
+mod mailbox;
 mod names;
 mod pattern;
+mod postmaster;
 #[cfg(test)]
 mod tests;
+mod userdb;
 mod users;
 mod vrfy;
 
-pub use self::expand::Onward;
+pub use self::expand::{Onward, Ways};
 pub use self::lookup::{Directory, DirectorySettings};
 pub use self::names::domain_key;

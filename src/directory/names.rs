@@ -77,6 +77,11 @@ fn slash_or_control(c: char) -> bool {
     matches!(c, '/' | '\u{2044}' | '\u{2215}' | '\u{ff0f}') || c.is_control()
 }
 
+/// Whether a local part names a way to somewhere else, as mail systems of old read it (RFC 1123 §5.2.16).
+pub(super) fn is_route(local: &str) -> bool {
+    local.contains(['@', '%', '!'])
+}
+
 /// The directory of a Maildir++ folder, in modified UTF-7 where it is not ASCII; `None` for what
 /// can name none.
 pub(super) fn folder(detail: &str) -> Option<String> {

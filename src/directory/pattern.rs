@@ -1,39 +1,167 @@
-//! The pattern of `--maildir`: its parts, and the directory that all mailboxes are below.
+//! The pattern of `--maildir`: its parts, the directory that all mailboxes are below, and where the
+//! mailboxes of one domain lie beside each other.
 
 use std::path::PathBuf;
 
 /// A part of the mailbox pattern.
-pub(super) enum Part {
+enum Part {
     Text(String),
     Local,
     Domain,
+    Home,
 }
 
 /// A pattern taken apart.
-pub(super) fn parts(pattern: &str) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let mut rest = pattern;
-    while let Some((text, after)) = rest.split_once('%') {
-        parts.push(Part::Text(text.to_owned()));
-        let mut after = after.chars();
-        match after.next() {
-            Some('u') => parts.push(Part::Local),
-            Some('d') => parts.push(Part::Domain),
-            other => parts.extend(other.map(|c| Part::Text(c.to_string()))),
-        }
-        rest = after.as_str();
-    }
-    parts.push(Part::Text(rest.to_owned()));
-    parts
+pub(super) struct Pattern {
+    text: String,
+    parts: Vec<Part>,
 }
 
-/// The part of a pattern before its first `%`, to its last slash.
-pub(super) fn root(pattern: &str) -> PathBuf {
-    let fixed = pattern.split('%').next().unwrap_or_default();
-    let dir = fixed.rsplit_once('/').map_or("", |(dir, _)| dir);
-    match (dir, fixed.starts_with('/')) {
-        ("", true) => PathBuf::from("/"),
-        ("", false) => PathBuf::from("."),
-        (dir, _) => PathBuf::from(dir),
+/// What stands for the letters of a pattern.
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a> {
+    /// `%u`.
+    pub(super) local: &'a str,
+    /// `%d`.
+    pub(super) domain: &'a str,
+    /// `%h`, of accounts that have one.
+    pub(super) home: Option<&'a str>,
+}
+
+/// Where mailboxes lie beside each other: the names in `dir` between `before` and `after` are theirs.
+pub(super) struct Siblings {
+    pub(super) dir: PathBuf,
+    pub(super) before: String,
+    pub(super) after: String,
+}
+
+impl Pattern {
+    pub(super) fn new(pattern: &str) -> Self {
+        let mut parts = Vec::new();
+        let mut rest = pattern;
+        while let Some((text, after)) = rest.split_once('%') {
+            parts.push(Part::Text(text.to_owned()));
+            let mut after = after.chars();
+            match after.next() {
+                Some('u') => parts.push(Part::Local),
+                Some('d') => parts.push(Part::Domain),
+                Some('h') => parts.push(Part::Home),
+                other => parts.extend(other.map(|c| Part::Text(c.to_string()))),
+            }
+            rest = after.as_str();
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        Self {
+            text: pattern.to_owned(),
+            parts,
+        }
+    }
+
+    /// As it is configured.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether mailboxes lie in the homes of their accounts.
+    pub(super) fn needs_home(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Home))
+    }
+
+    /// The path of a mailbox; `None` where it needs a home and there is none.
+    pub(super) fn fill(&self, values: Values<'_>) -> Option<PathBuf> {
+        let mut path = String::with_capacity(self.text.len() + values.local.len() + 32);
+        for part in &self.parts {
+            path.push_str(match part {
+                Part::Text(text) => text,
+                Part::Local => values.local,
+                Part::Domain => values.domain,
+                Part::Home => values.home?,
+            });
+        }
+        Some(PathBuf::from(path))
+    }
+
+    /// The part before the first `%`, to its last slash.
+    pub(super) fn root(&self) -> PathBuf {
+        let fixed = self.text.split('%').next().unwrap_or_default();
+        let dir = fixed.rsplit_once('/').map_or("", |(dir, _)| dir);
+        match (dir, fixed.starts_with('/')) {
+            ("", true) => PathBuf::from("/"),
+            ("", false) => PathBuf::from("."),
+            (dir, _) => PathBuf::from(dir),
+        }
+    }
+
+    /// Where the mailboxes of a domain lie.
+    pub(super) fn siblings(&self, domain: &str) -> Option<Siblings> {
+        let (mut path, mut after) = (String::new(), None);
+        for part in &self.parts {
+            let text = match (part, &after) {
+                (Part::Local, None) => {
+                    after = Some(String::new());
+                    continue;
+                }
+                // A second %u is checked by whether the whole path is there.
+                (Part::Local, Some(_)) => break,
+                (Part::Home, _) => return None,
+                (Part::Text(text), _) => text,
+                (Part::Domain, _) => domain,
+            };
+            after.as_mut().unwrap_or(&mut path).push_str(text);
+        }
+        let after = after?;
+        let (dir, before) = match path.rsplit_once('/') {
+            Some(("", before)) => ("/", before),
+            Some((dir, before)) => (dir, before),
+            None => (".", path.as_str()),
+        };
+        Some(Siblings {
+            dir: PathBuf::from(dir),
+            before: before.to_owned(),
+            after: after.split('/').next().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn mailboxes_lie_beside_each_other() {
+        for (pattern, dir, before, after) in [
+            ("mail/%d/%u", "mail/a.org", "", ""),
+            ("/home/%u/Maildir", "/home", "", ""),
+            ("/%u", "/", "", ""),
+            ("box-%u@%d/md", ".", "box-", "@a.org"),
+            ("/m/%d.%u.d/%u", "/m", "a.org.", ".d"),
+        ] {
+            let found = Pattern::new(pattern).siblings("a.org").unwrap();
+            let expected = (PathBuf::from(dir), before, after);
+            assert_eq!(
+                (found.dir, found.before.as_str(), found.after.as_str()),
+                expected
+            );
+        }
+        assert!(Pattern::new("%h/Maildir").siblings("a.org").is_none());
+    }
+
+    #[test]
+    fn letters_are_filled_in() {
+        let values = Values {
+            local: "joe",
+            domain: "a.org",
+            home: None,
+        };
+        let fill = |pattern: &str, home| Pattern::new(pattern).fill(Values { home, ..values });
+        assert_eq!(fill("m%%/%d/%u", None), Some("m%/a.org/joe".into()));
+        assert_eq!(fill("%h/Maildir", None), None);
+        assert_eq!(fill("%h/Maildir", Some("/h")), Some("/h/Maildir".into()));
+        assert!(Pattern::new("%h/x").needs_home() && !Pattern::new("%%h/%u").needs_home());
+        let root = |pattern: &str| Pattern::new(pattern).root();
+        assert_eq!(root("/%u"), PathBuf::from("/"));
+        assert_eq!(root("mail/x%u"), PathBuf::from("mail"));
+        assert_eq!(root("%u"), PathBuf::from("."));
     }
 }

@@ -1,24 +1,25 @@
 //! Accounts: a passwd-file as Dovecot reads it, so that one file serves both.
-//! `user[@domain]:{SCHEME}hash:uid:gid:gecos:home:shell:extra`, everything behind the name optional. Of
-//! the extra fields `userdb_mail=maildir:PATH` and `userdb_quota_rule=*:storage=SIZE` count here.
+//! `user[@domain]:{SCHEME}hash:uid:gid:gecos:home:shell:extra`, everything after the name optional. Which of
+//! the extra fields count is `userdb`'s.
 //!
 //! The file is kept as the text it is, erased when it goes, with a hash table of where each line
 //! begins: about 245 octets a user with a SCRAM password and a full name. A line is made sense of when it is used.
 
+use std::collections::HashMap;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::composition::composed;
 use super::names::{domain_key, safe};
 use crate::auth::{MECHANISMS, Mechanism, Stored};
-use crate::deliver::Quota;
 use crate::failure::FileError;
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
 
 /// The accounts.
 pub(super) struct Users {
     text: Zeroizing<String>,
     /// Where the line of a key begins.
     lines: HashMap<Box<str>, u32>,
-    first: Option<u32>,
     mechanisms: Vec<Mechanism>,
 }
 
@@ -35,44 +36,54 @@ pub(super) struct Entry<'a> {
     pub(super) password: &'a str,
     /// Full name.
     pub(super) name: &'a str,
-    home: &'a str,
-    extra: &'a str,
+    /// Home directory; empty where none is given.
+    pub(super) home: &'a str,
+    /// The user and group that own what is delivered, as the file has them.
+    owner: (&'a str, &'a str),
+    /// Fields after the shell.
+    pub(super) extra: &'a str,
 }
 
 impl Users {
-    pub(super) fn load(path: &Path) -> Result<Self, FileError> {
-        let text = Zeroizing::new(FileError::read(path)?);
-        let mut lines = HashMap::new();
-        let (mut first, mut offset) = (None, 0);
+    /// Reads the file. Passwords are looked at where there are `logins`; every account needs a home where
+    /// the pattern of mailboxes does.
+    pub(super) fn load(path: &Path, logins: bool, needs_home: bool) -> Result<Self, FileError> {
+        let mut text = Zeroizing::new(FileError::read(path)?);
+        if text.starts_with('\u{feff}') {
+            // A mark that some editors put before a text.
+            text.replace_range(..'\u{feff}'.len_utf8(), "");
+        }
+        let mut users = Self {
+            lines: HashMap::new(),
+            mechanisms: Vec::new(),
+            text,
+        };
         let mut mechanisms = None;
-        for (number, raw) in text.split_inclusive('\n').enumerate() {
+        let mut offset = 0;
+        for (number, raw) in users.text.split_inclusive('\n').enumerate() {
             let start = offset;
             offset += raw.len();
             let line = raw.trim_end_matches(['\n', '\r']);
-            if line.is_empty() || line.starts_with('#') {
+            if is_blank(line) {
                 continue;
             }
             let fault = |reason: String| FileError::new(path, Some(number + 1), reason);
             let entry = Entry::parse(line).map_err(fault)?;
-            entry.check().map_err(fault)?;
+            entry.check(needs_home).map_err(fault)?;
             let start = u32::try_from(start).map_err(|_| fault("the file is too long".into()))?;
-            if lines.insert(entry.key().into_boxed_str(), start).is_some() {
+            let key = entry.key().into_boxed_str();
+            if users.lines.insert(key, start).is_some() {
                 return Err(fault(format!("user '{}' is listed twice", entry.user)));
             }
-            first.get_or_insert(start);
-            if let Some(stored) = entry.stored().map_err(fault)? {
+            if logins && let Some(stored) = entry.stored().map_err(fault)? {
                 mechanisms
                     .get_or_insert_with(|| MECHANISMS.to_vec())
                     .retain(|mechanism| stored.supports(*mechanism));
             }
         }
-        lines.shrink_to_fit();
-        Ok(Self {
-            lines,
-            first,
-            mechanisms: mechanisms.unwrap_or_default(),
-            text,
-        })
+        users.lines.shrink_to_fit();
+        users.mechanisms = mechanisms.unwrap_or_default();
+        Ok(users)
     }
 
     /// How many there are.
@@ -88,8 +99,13 @@ impl Users {
 
     /// Who `local` is at a domain.
     pub(super) fn find(&self, local: &str, domain_key: &str) -> Option<Entry<'_>> {
-        self.get(&format!("{local}@{domain_key}"))
-            .or_else(|| self.get(local))
+        let there = self.get(&format!("{local}@{domain_key}"));
+        there.or_else(|| self.everywhere(local))
+    }
+
+    /// The account of a name at every domain. A quoted `@` in it does not make it another domain's.
+    pub(super) fn everywhere(&self, local: &str) -> Option<Entry<'_>> {
+        self.get(local).filter(|entry| entry.domain.is_none())
     }
 
     /// The account of a key: `user`, or `user@` and a domain's key.
@@ -97,17 +113,9 @@ impl Users {
         self.at(*self.lines.get(key)?)
     }
 
-    /// The account that comes first in the file.
-    pub(super) fn first(&self) -> Option<Entry<'_>> {
-        self.at(self.first?)
-    }
-
     /// All of them, in the order of the file.
     pub(super) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        let lines = self
-            .text
-            .lines()
-            .filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let lines = self.text.lines().filter(|line| !is_blank(line));
         lines.filter_map(|line| Entry::parse(line).ok())
     }
 
@@ -122,7 +130,7 @@ impl Users {
 }
 
 impl<'a> Entry<'a> {
-    fn parse(line: &'a str) -> Result<Self, String> {
+    pub(super) fn parse(line: &'a str) -> Result<Self, String> {
         let mut fields = line.splitn(8, ':');
         let mut field = || fields.next().unwrap_or("").trim();
         let user = field();
@@ -131,7 +139,8 @@ impl<'a> Entry<'a> {
             None => (user, None),
         };
         let password = field();
-        let (_uid, _gid, gecos, home, _shell) = (field(), field(), field(), field(), field());
+        let owner = (field(), field());
+        let (gecos, home, _shell) = (field(), field(), field());
         if !safe(local) || domain.is_some_and(|domain| !safe(domain)) {
             return Err(format!(
                 "'{}' is not a valid user name",
@@ -145,165 +154,73 @@ impl<'a> Entry<'a> {
             password,
             name: gecos.split(',').next().unwrap_or(""),
             home,
+            owner,
             extra: field(),
         })
     }
 
-    fn key(&self) -> String {
-        let local = self.local.to_ascii_lowercase();
+    /// What the account is found by: `user`, or `user@` and the domain's key.
+    pub(super) fn key(&self) -> String {
+        let local = composed(&self.local.to_ascii_lowercase()).into_owned();
         match self.domain {
             Some(domain) => format!("{local}@{}", domain_key(domain)),
             None => local,
         }
     }
 
-    fn check(&self) -> Result<(), String> {
-        self.mail("x")?;
+    /// Whether the account is good for a domain, by its key.
+    pub(super) fn is_at(&self, key: &str) -> bool {
+        self.domain.is_none_or(|domain| domain_key(domain) == key)
+    }
+
+    fn check(&self, needs_home: bool) -> Result<(), String> {
+        let own = self.mail("x")?.is_some();
+        if needs_home && !own {
+            self.check_home()?;
+        }
+        self.owner()?;
         self.quota().map(|_| ())
+    }
+
+    /// A home that mail can be delivered below.
+    fn check_home(&self) -> Result<(), String> {
+        let steps_up = self.home.split('/').any(|part| part == "..");
+        match self.home.starts_with('/') && !steps_up && !self.home.contains('\0') {
+            true => Ok(()),
+            false => Err(format!(
+                "user '{}' has no home directory, which %h in --maildir needs",
+                self.user
+            )),
+        }
+    }
+
+    /// The user and group that own what is delivered.
+    pub(super) fn owner(&self) -> Result<Option<(u32, u32)>, String> {
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+            // The last number stands for "no change" in chown(2).
+            let number = text.parse().ok().filter(|&n| digits && n != u32::MAX);
+            number.ok_or_else(|| format!("'{text}' is not the number of a user or group"))
+        };
+        match self.owner {
+            ("", "") => Ok(None),
+            ("", gid) => Err(format!("group {gid} is given without a user")),
+            (uid, "") => Err(format!("user {uid} is given without a group")),
+            (uid, gid) => Ok(Some((number(uid)?, number(gid)?))),
+        }
     }
 
     /// What the password is checked with; `None` where the account cannot log in.
     pub(super) fn stored(&self) -> Result<Option<Stored>, String> {
-        if self.password.is_empty() {
+        // `x`, `*` and `!` are what passwd(5) has for passwords that are elsewhere or locked.
+        if matches!(self.password, "" | "x") || self.password.starts_with(['*', '!']) {
             return Ok(None);
         }
         Stored::parse(self.password).map(Some)
     }
-
-    fn extra(&self, name: &str) -> Option<&'a str> {
-        let mut words = self.extra.split_ascii_whitespace();
-        words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-    }
-
-    /// The Maildir of `userdb_mail`, with `~`, `%h`, `%u`, `%n` and `%d` filled in.
-    pub(super) fn mail(&self, domain: &str) -> Result<Option<PathBuf>, String> {
-        let Some(location) = self.extra("userdb_mail") else {
-            return Ok(None);
-        };
-        let path = location.strip_prefix("maildir:").ok_or_else(|| {
-            format!("userdb_mail={location}: only maildir:PATH can be delivered to")
-        })?;
-        let path = path.split(':').next().unwrap_or("");
-        let path = match path.strip_prefix('~') {
-            Some(rest) => format!("{}{rest}", self.home),
-            None => path.to_owned(),
-        };
-        let local = self.local.to_ascii_lowercase();
-        let path = path
-            .replace("%h", self.home)
-            .replace("%n", &local)
-            .replace("%u", &self.user.to_ascii_lowercase())
-            .replace("%d", domain);
-        if !path.starts_with('/')
-            || path.contains(['%', '\0'])
-            || path.split('/').any(|p| p == "..")
-        {
-            return Err(format!(
-                "userdb_mail={location}: no absolute path comes of it"
-            ));
-        }
-        Ok(Some(PathBuf::from(path)))
-    }
-
-    /// The quota of `userdb_quota_rule`, as Dovecot reads it: `*:storage=` is in KiB without a
-    /// unit.
-    pub(super) fn quota(&self) -> Result<Option<Quota>, String> {
-        let Some(rule) = self.extra("userdb_quota_rule") else {
-            return Ok(None);
-        };
-        let Some(limits) = rule.strip_prefix("*:") else {
-            // A rule for one folder is the IMAP server's.
-            return Ok(None);
-        };
-        let wrong = || format!("userdb_quota_rule={rule}: expected *:storage=SIZE, for example");
-        let mut quota = Quota {
-            bytes: None,
-            messages: None,
-        };
-        for limit in limits.split(':') {
-            match limit.split_once('=').ok_or_else(wrong)? {
-                ("storage", size) => quota.bytes = Some(octets(size, 1024).ok_or_else(wrong)?),
-                ("bytes", size) => quota.bytes = Some(octets(size, 1).ok_or_else(wrong)?),
-                ("messages", count) => quota.messages = Some(count.parse().map_err(|_| wrong())?),
-                _ => return Err(wrong()),
-            }
-        }
-        Ok(Some(quota))
-    }
 }
 
-/// A number with B, K, M, G or T behind it; without one it counts in `unit`.
-fn octets(text: &str, unit: u64) -> Option<u64> {
-    let units = [
-        ('B', 1),
-        ('K', 1 << 10),
-        ('M', 1 << 20),
-        ('G', 1 << 30),
-        ('T', 1 << 40),
-    ];
-    let scaled = units.into_iter().find_map(|(letter, factor)| {
-        let digits = text.strip_suffix([letter, letter.to_ascii_lowercase()])?;
-        Some((digits, factor))
-    });
-    let (digits, factor) = scaled.unwrap_or((text, unit));
-    let number = digits
-        .parse::<u64>()
-        .ok()
-        .filter(|_| !digits.starts_with('+'))?;
-    number.checked_mul(factor)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-    use super::*;
-
-    fn entry(line: &str) -> Result<(Option<PathBuf>, Option<Quota>), String> {
-        let entry = Entry::parse(line)?;
-        entry.stored()?;
-        Ok((entry.mail("example.org")?, entry.quota()?))
-    }
-
-    #[test]
-    fn fields() {
-        let line = "Joe@Example.org:{PLAIN}x:1:1:Joe Doe,room 1:/home/joe::a=b \
-            userdb_mail=maildir:~/Maildir:LAYOUT=fs userdb_quota_rule=*:storage=2:messages=5";
-        let joe = Entry::parse(line).unwrap();
-        assert_eq!(
-            (joe.key().as_str(), joe.name),
-            ("joe@example.org", "Joe Doe")
-        );
-        let quota = Quota {
-            bytes: Some(2_048),
-            messages: Some(5),
-        };
-        assert_eq!(
-            entry(line),
-            Ok((Some("/home/joe/Maildir".into()), Some(quota)))
-        );
-        assert_eq!(entry("joe"), Ok((None, None)));
-        let bytes = |rule: &str| entry(&format!("j:::::::userdb_quota_rule={rule}")).map(|e| e.1);
-        assert_eq!(bytes("*:bytes=3M").unwrap().unwrap().bytes, Some(3 << 20));
-        assert_eq!(bytes("Trash:storage=5"), Ok(None));
-    }
-
-    #[test]
-    fn faults() {
-        for wrong in [
-            ":x",
-            "../x",
-            ".x",
-            "a/b",
-            "a@",
-            "joe:secret",
-            "joe:{NONSENSE}x",
-            "joe:{PLAIN}x::::::userdb_mail=mbox:~/mail",
-            "joe:{PLAIN}x::::::userdb_mail=maildir:relative",
-            "joe:{PLAIN}x::::::userdb_mail=maildir:/a/../b",
-            "joe:{PLAIN}x::::::userdb_quota_rule=*:storage=5%",
-            "joe:{PLAIN}x::::::userdb_quota_rule=*:storage=+5",
-        ] {
-            assert!(entry(wrong).is_err(), "{wrong}");
-        }
-    }
+/// Whether a line says nothing.
+fn is_blank(line: &str) -> bool {
+    line.is_empty() || line.starts_with('#')
 }

@@ -1,8 +1,8 @@
 //! What VRFY and EXPN tell (RFC 5321 §3.5).
 
 use super::aliases::AliasTarget;
-use super::lookup::{AliasKey, Directory, Lookup};
-use super::names::domain_key;
+use super::key::AliasKey;
+use super::lookup::{Alias, Directory, Lookup};
 use super::users::Entry;
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::cursor::Cursor;
@@ -15,11 +15,10 @@ impl Directory {
     /// # Errors
     /// 550 5.1.1 where nobody is, 553 5.1.4 where several are.
     pub fn vrfy(&self, name: &str) -> Result<Vec<String>, Refusal> {
-        if let Some(node) = self.node(name) {
-            match self.lookup(&node)? {
-                Lookup::Nobody => {}
-                Lookup::Targets(..) => return Ok(vec![self.line(&node)]),
-                Lookup::Mailbox(_) => return Ok(vec![self.line(&node)]),
+        if let Some(key) = self.named(name) {
+            match self.lookup(&key)? {
+                Lookup::Nobody(_) => {}
+                Lookup::Alias(_) | Lookup::Mailbox(_) => return Ok(vec![self.line(&key)]),
             }
         }
         let users = self.users.iter().flat_map(|users| users.iter());
@@ -39,28 +38,26 @@ impl Directory {
     /// # Errors
     /// As [`Self::vrfy`].
     pub fn expn(&self, name: &str) -> Result<Vec<String>, Refusal> {
-        let Some(node) = self.node(name) else {
+        let Some(key) = self.named(name) else {
             return self.vrfy(name);
         };
-        let Lookup::Targets(targets, _) = self.lookup(&node)? else {
+        let Lookup::Alias(Alias { targets, .. }) = self.lookup(&key)? else {
             return self.vrfy(name);
         };
         let line = |target: &AliasTarget| match target {
             AliasTarget::Remote(address) => format!("<{address}>"),
-            AliasTarget::Local(local, at) => self.line(&AliasKey {
-                local: local.clone(),
-                domain: at.unwrap_or(node.domain),
-                own: true,
-            }),
+            AliasTarget::Local(local, at) => {
+                self.line(&AliasKey::new(local, at.unwrap_or(key.domain)))
+            }
         };
         Ok(targets.iter().map(line).collect())
     }
 
     /// `Full Name <address>`, or the address alone where no name is known.
-    fn line(&self, node: &AliasKey) -> String {
+    fn line(&self, key: &AliasKey) -> String {
         let users = self.users.as_ref();
-        let entry = users.and_then(|users| users.find(&node.local, self.domains.key(node.domain)));
-        let address = Mailbox::new(&node.local, self.domains.name(node.domain));
+        let entry = users.and_then(|users| users.find(&key.local, self.domains.key(key.domain)));
+        let address = Mailbox::new(&key.local, self.domains.name(key.domain));
         match entry
             .map(|entry| entry.name)
             .filter(|name| !name.is_empty())
@@ -70,7 +67,7 @@ impl Directory {
         }
     }
 
-    fn node(&self, name: &str) -> Option<AliasKey> {
+    fn named(&self, name: &str) -> Option<AliasKey> {
         let name = name.trim();
         let path = match name.starts_with('<') {
             true => name.to_owned(),
@@ -78,21 +75,7 @@ impl Directory {
         };
         let mut cursor = Cursor::new(&path);
         let parsed = ForwardPath::parse(&mut cursor).filter(|_| cursor.rest().is_empty());
-        let (local, domain) = match parsed? {
-            ForwardPath::Postmaster => ("postmaster".to_owned(), 0),
-            ForwardPath::Mailbox(mailbox) => {
-                let domain = match mailbox.domain() {
-                    Some(domain) => self.domains.find(&domain_key(domain))?,
-                    None => 0,
-                };
-                (mailbox.local().to_ascii_lowercase(), domain)
-            }
-        };
-        Some(AliasKey {
-            local,
-            domain,
-            own: false,
-        })
+        self.key(&parsed?)
     }
 }
 

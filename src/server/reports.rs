@@ -4,7 +4,8 @@
 use std::sync::{Arc, Weak};
 
 use crate::clock;
-use crate::deliver::{Form, Target, Trace};
+use crate::deliver::{Form, Group, Trace};
+use crate::directory::Ways;
 use crate::queue::{Envelope, Recipient};
 use crate::relay::{Relay, Reporter};
 use crate::smtp::address::ForwardPath;
@@ -36,11 +37,13 @@ fn deliver(
         return dropped(to, "no address");
     };
     let onward = |address: &str| relay.target(address);
+    let ways = Ways {
+        onward: Some(&onward),
+        open: true,
+        takes: &|target| state.store.quota_check(target, 0).is_ok(),
+    };
     let snapshot = state.snapshot();
-    let targets = match snapshot
-        .directory
-        .resolve_onward(&path, Some(&onward), true)
-    {
+    let targets = match snapshot.directory.resolve(&path, ways) {
         Ok(targets) => targets,
         Err(refusal) if refusal.reply.code() >= 500 => return dropped(to, refusal.reply.text()),
         Err(refusal) => return Err(refusal.reply.text().to_owned()),
@@ -62,7 +65,7 @@ fn commit(
     state: &ServerState,
     relay: &Relay,
     trace: &Trace<'_>,
-    targets: Vec<Arc<Target>>,
+    targets: Group,
     content: &[u8],
 ) -> Result<(), String> {
     let created = clock::seconds();
@@ -75,9 +78,7 @@ fn commit(
         })
         .collect();
     let size = u64::try_from(content.len()).ok();
-    let mut spool = state
-        .store
-        .begin(trace, vec![targets.into()], Form::Text, size);
+    let mut spool = state.store.begin(trace, vec![targets], Form::Text, size);
     let draft = match recipients.is_empty() {
         true => None,
         false => {

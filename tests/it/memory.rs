@@ -3,7 +3,8 @@
 use crate::dialogues::{self, Line as Scripted, Script};
 use mailslot::config::Config;
 use mailslot::conn::backend::ServerBackend;
-use mailslot::conn::message::{Mailboxes, Message, Origin};
+use mailslot::conn::message::{Message, Origin};
+use mailslot::deliver::Group;
 use mailslot::deliver::Store;
 use mailslot::directory::Directory;
 use mailslot::settings::Settings;
@@ -26,7 +27,7 @@ struct Memory {
     dir: PathBuf,
     directory: Directory,
     store: Store,
-    session: Session<Mailboxes>,
+    session: Session<Group>,
     lines: Lines,
     input: Vec<u8>,
     output: Vec<u8>,

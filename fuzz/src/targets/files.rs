@@ -1,7 +1,7 @@
 //! Files that an operator writes, or that a crash left: what is wrong is an error that names the place, never a panic.
 
 use mailslot::auth::jwt::KeySet;
-use mailslot::directory::{Directory, DirectorySettings};
+use mailslot::directory::{Directory, DirectorySettings, Ways};
 use mailslot::queue::Envelope;
 use mailslot::settings::Settings;
 use mailslot::smtp::address::ForwardPath;
@@ -28,6 +28,8 @@ fn settings() -> DirectorySettings {
         users: None,
         aliases: None,
         quota: None,
+        max_recipients: 100,
+        logins: true,
     }
 }
 
@@ -43,7 +45,12 @@ fn ask(settings: &DirectorySettings, octets: &[u8]) {
     for name in names.take(8) {
         let spelled = format!("<{name}>");
         if let Some(path) = ForwardPath::parse(&mut Cursor::new(&spelled)) {
-            let _ = directory.resolve(&path);
+            let ways = Ways {
+                onward: None,
+                open: false,
+                takes: &|_| true,
+            };
+            let _ = directory.resolve(&path, ways);
         }
         let _ = (
             directory.vrfy(name),

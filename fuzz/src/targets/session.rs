@@ -8,7 +8,7 @@ use mailslot::smtp::body::{BareNewline, Decoded, Dots};
 use mailslot::smtp::line::{Lines, Split};
 use mailslot::smtp::policy::{Policy, Service};
 use mailslot::smtp::reply::{self, Refusal, Reply};
-use mailslot::smtp::session::{Backend, Channel, Next, Session};
+use mailslot::smtp::session::{Backend, Channel, Mailboxes, Next, Session};
 use std::sync::Arc;
 
 struct Anybody(Arc<Stored>);
@@ -24,7 +24,12 @@ impl Accounts for Anybody {
 
 impl Backend for Anybody {
     type Recipient = ();
-    fn recipient(&mut self, to: &ForwardPath, _: Option<u64>) -> Result<(), Refusal> {
+    fn recipient(
+        &mut self,
+        to: &ForwardPath,
+        _: Option<u64>,
+        _: &mut Mailboxes,
+    ) -> Result<(), Refusal> {
         // What was parsed is spelled so that it parses again to the same.
         let spelled = format!("<{to}>");
         let again = ForwardPath::parse(&mut mailslot::smtp::cursor::Cursor::new(&spelled));

@@ -1,6 +1,7 @@
 //! The questions that a session asks: who a recipient is, whether there is room, who may log in.
 //! The server answers them out of its files; a test out of its head.
 
+use super::transaction::Mailboxes;
 use crate::auth::Accounts;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::{self, Refusal, Reply};
@@ -11,7 +12,8 @@ use super::queue_node::QueueNode;
 pub trait Backend: Accounts {
     /// What stands for an accepted recipient.
     type Recipient;
-    /// Where mail for `to` goes; `size` is what MAIL declared, in octets.
+    /// Where mail for `to` goes; `size` is what MAIL declared, in octets. Mailboxes that the transaction does not have
+    /// yet are added to `mailboxes` where the recipient is accepted.
     ///
     /// # Errors
     /// The refusal to answer RCPT with.
@@ -19,6 +21,7 @@ pub trait Backend: Accounts {
         &mut self,
         to: &ForwardPath,
         size: Option<u64>,
+        mailboxes: &mut Mailboxes,
     ) -> Result<Self::Recipient, Refusal>;
     /// Whether all mail of an accepted recipient goes on to other hosts (RFC 5321 §3.4).
     fn is_onward(&self, _recipient: &Self::Recipient) -> bool {

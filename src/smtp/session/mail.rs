@@ -9,7 +9,7 @@ use crate::smtp::reply::{self, Reply};
 use super::backend::Backend;
 use super::state::{Channel, Phase, Session};
 use super::step::{Next, Step, say};
-use super::transaction::Transaction;
+use super::transaction::{Mailboxes, Transaction};
 
 impl<R> Session<R> {
     /// RFC 5321 §4.1.1.2.
@@ -57,6 +57,7 @@ impl<R> Session<R> {
             params,
             recipients: Vec::new(),
             recipient_params: Vec::new(),
+            mailboxes: Mailboxes::default(),
             tried: false,
         });
         Ok(say(reply::SENDER_OK))
@@ -96,7 +97,7 @@ impl<R> Session<R> {
         }
         let size = transaction.params.size;
         let recipient = backend
-            .recipient(&to, size)
+            .recipient(&to, size, &mut transaction.mailboxes)
             .map_err(|refusal| refusal.reply)?;
 
         let accepted = if backend.is_onward(&recipient) {

@@ -32,4 +32,4 @@ pub use backend::Backend;
 pub use queue_node::QueueNode;
 pub use state::{Channel, Session};
 pub use step::{Next, Step};
-pub use transaction::Transaction;
+pub use transaction::{Mailboxes, Transaction};

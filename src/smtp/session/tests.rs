@@ -13,6 +13,7 @@ use super::backend::Backend;
 use super::queue_node::QueueNode;
 use super::state::{Channel, Session};
 use super::step::Next;
+use super::transaction::Mailboxes;
 
 pub(super) struct TestBackend;
 
@@ -30,7 +31,12 @@ impl Accounts for TestBackend {
 
 impl Backend for TestBackend {
     type Recipient = String;
-    fn recipient(&mut self, to: &ForwardPath, _: Option<u64>) -> Result<String, Refusal> {
+    fn recipient(
+        &mut self,
+        to: &ForwardPath,
+        _: Option<u64>,
+        _: &mut Mailboxes,
+    ) -> Result<String, Refusal> {
         let text = to.to_string();
         if text.starts_with("no") {
             Err(Refusal::client(reply::NO_SUCH_USER))

@@ -1,5 +1,7 @@
 //! What a mail transaction has gathered between MAIL and the end of its message.
 
+use std::collections::HashSet;
+
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::params::{MailParams, RcptParams};
 
@@ -14,6 +16,39 @@ pub struct Transaction<R> {
     pub recipients: Vec<(ForwardPath, R)>,
     /// What RCPT said of each accepted recipient, in the same order.
     pub recipient_params: Vec<RcptParams>,
+    /// The mailboxes of all of them.
+    pub(super) mailboxes: Mailboxes,
     /// Whether a RCPT was tried, accepted or not.
     pub(super) tried: bool,
+}
+
+/// The mailboxes of a transaction, each counted once however many recipients lead to it. They go by numbers, which the
+/// backend gives.
+#[derive(Debug, Default)]
+pub struct Mailboxes {
+    each: HashSet<u64>,
+    lists: HashSet<usize>,
+}
+
+impl Mailboxes {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.each.len()
+    }
+
+    /// Whether one is there.
+    pub fn has(&self, mailbox: u64) -> bool {
+        self.each.contains(&mailbox)
+    }
+
+    /// Whether all of a list are there.
+    pub fn has_list(&self, list: usize) -> bool {
+        self.lists.contains(&list)
+    }
+
+    /// Adds those of a list.
+    pub fn add(&mut self, list: usize, mailboxes: Vec<u64>) {
+        self.lists.insert(list);
+        self.each.extend(mailboxes);
+    }
 }

@@ -1,0 +1,76 @@
+//! Looks at mailboxes on the disk: whether one is there, whether it can take mail now, which of its
+//! folders a subaddress means.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use nix::unistd::{AccessFlags, access};
+
+use super::names;
+use crate::smtp::reply::{self, Refusal};
+
+/// Entries of a Maildir that are looked through for a folder in another case.
+const MAX_FOLDERS: usize = 4_096;
+
+/// Whether a directory is there. The answer is not kept: whoever makes or removes a mailbox is heard at the next RCPT.
+///
+/// # Errors
+/// 451 where it cannot be told.
+pub(super) fn exists(dir: &Path) -> Result<bool, Refusal> {
+    match fs::metadata(dir) {
+        Ok(meta) => Ok(meta.is_dir()),
+        Err(e) if is_missing(&e) => Ok(false),
+        Err(e) => {
+            log::warn!("cannot look at {}: {e}", dir.display());
+            Err(Refusal::local(reply::MAILBOX_UNUSABLE))
+        }
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
+    )
+}
+
+/// Whether a Maildir, or a folder of one, can take a message, as far as a look tells. One that is not there may yet be
+/// made, but not in the place of a file or of a link that leads nowhere.
+pub(super) fn is_usable(dir: &Path) -> bool {
+    match fs::metadata(dir) {
+        Ok(meta) => meta.is_dir() && ["tmp", "new"].iter().all(|sub| is_open(&dir.join(sub))),
+        Err(e) => is_missing(&e) && fs::symlink_metadata(dir).is_err_and(|e| is_missing(&e)),
+    }
+}
+
+/// Whether files can be made in a directory. Symbolic links inside a Maildir are not followed.
+fn is_open(dir: &Path) -> bool {
+    match fs::symlink_metadata(dir) {
+        Ok(meta) => meta.is_dir() && access(dir, AccessFlags::W_OK | AccessFlags::X_OK).is_ok(),
+        Err(e) => is_missing(&e),
+    }
+}
+
+/// The folder that a subaddress means: the one of that name, or else the first that differs by case only.
+pub(super) fn folder(maildir: &Path, detail: &str) -> Option<String> {
+    let folder = names::folder(detail)?;
+    let is_folder =
+        |name: &str| fs::symlink_metadata(maildir.join(name)).is_ok_and(|meta| meta.is_dir());
+    if is_folder(&folder) {
+        return Some(folder);
+    }
+    // Modified UTF-7 is base64: letters of another case are other characters there.
+    if folder.contains('&') {
+        return None;
+    }
+    let same = |name: &OsStr| {
+        let name = name.to_str()?;
+        (name.eq_ignore_ascii_case(&folder) && is_folder(name)).then(|| name.to_owned())
+    };
+    let entries = fs::read_dir(maildir).ok()?.take(MAX_FOLDERS);
+    entries
+        .filter_map(|entry| same(&entry.ok()?.file_name()))
+        .min()
+}

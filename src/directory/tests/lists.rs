@@ -1,0 +1,139 @@
+//! Lists: what they cost, whom they reach, how many members they may have.
+
+use super::*;
+
+/// A list of `members` accounts under the name `all`, and other lists of it.
+fn list(scratch: &Scratch, members: usize, max_recipients: usize) -> Directory {
+    let users: String = (0..members).map(|n| format!("u{n}\n")).collect();
+    let all: Vec<String> = (0..members).map(|n| format!("u{n}")).collect();
+    let aliases = format!(
+        "all: {}\nmore: all, u0\nout: all, x@y.net\n",
+        all.join(", ")
+    );
+    let settings = DirectorySettings {
+        users: Some(scratch.file("users", &users)),
+        aliases: Some(scratch.file("aliases", &aliases)),
+        max_recipients,
+        ..settings(scratch)
+    };
+    Directory::load(&settings).unwrap()
+}
+
+fn path(text: &str) -> ForwardPath {
+    ForwardPath::parse(&mut Cursor::new(text)).unwrap()
+}
+
+/// However often and in whatever spelling a list is asked for, it is followed once, and its members are shared.
+#[test]
+fn a_list_is_followed_once() {
+    let scratch = Scratch::new();
+    let directory = list(&scratch, 1_000, 1_000);
+    let first = directory.resolve(&path("<all@example.org>"), WAYS).unwrap();
+    for n in 0..1_000 {
+        for to in [
+            "<all@example.org>".to_owned(),
+            "<ALL@Example.org>".to_owned(),
+            format!("<all+{n}@example.org>"),
+        ] {
+            let again = directory.resolve(&path(&to), WAYS).unwrap();
+            assert!(Arc::ptr_eq(&first, &again), "{to}");
+        }
+    }
+    let more = directory
+        .resolve(&path("<more@example.org>"), WAYS)
+        .unwrap();
+    assert_eq!(more.len(), 1_000);
+    for target in more.iter() {
+        assert!(first.iter().any(|known| Arc::ptr_eq(known, target)));
+    }
+}
+
+/// A list with more members than a transaction may have is never accepted.
+#[test]
+fn long_lists() {
+    let scratch = Scratch::new();
+    let directory = list(&scratch, 10, 9);
+    for to in ["all", "all+x", "more", "out"] {
+        let refusal = directory.resolve(&path(&format!("<{to}@example.org>")), WAYS);
+        let refusal = refusal.unwrap_err();
+        assert_eq!(refusal.reply.code(), 452, "{to}");
+        assert_eq!(refusal.reply, crate::smtp::reply::TOO_MANY_RECIPIENTS);
+    }
+    let directory = list(&scratch, 9, 9);
+    let all = |to: &str| resolve(&directory, to).map(|found| found.len());
+    assert_eq!(all("<all@example.org>"), Ok(9));
+    assert_eq!(all("<more@example.org>"), Ok(9));
+    assert_eq!(all("<out@example.org>"), Err(551));
+}
+
+/// Where mailboxes are directories, a list does not keep what it was.
+#[test]
+fn members_come_and_go() {
+    let scratch = Scratch::new();
+    let settings = DirectorySettings {
+        aliases: Some(scratch.file("aliases", "all: a, b\n")),
+        ..settings(&scratch)
+    };
+    let directory = Directory::load(&settings).unwrap();
+    std::fs::create_dir_all(scratch.0.join("mail/example.org/a")).unwrap();
+    assert_eq!(
+        resolve(&directory, "<all@example.org>"),
+        one("a@example.org")
+    );
+    std::fs::create_dir_all(scratch.0.join("mail/example.org/b")).unwrap();
+    let both = Ok(vec!["a@example.org".to_owned(), "b@example.org".to_owned()]);
+    let mut tries = 0;
+    while resolve(&directory, "<all@example.org>") != both {
+        tries += 1;
+        assert!(tries < 10_000_000, "never heard of");
+    }
+}
+
+/// What a list leads to elsewhere is handed on where it can be, and counts.
+#[test]
+fn members_elsewhere() {
+    let scratch = Scratch::new();
+    let directory = list(&scratch, 2, 3);
+    let onward = |address: &str| {
+        let here = directory.resolve(&path("<u0@example.org>"), WAYS).ok()?;
+        let mut target = Target::clone(here.first()?);
+        target.address = address.to_owned();
+        Some(target)
+    };
+    let ways = Ways {
+        onward: Some(&onward),
+        ..WAYS
+    };
+    let found = directory.resolve(&path("<out@example.org>"), ways).unwrap();
+    assert_eq!(found.last().unwrap().address, "x@y.net");
+    let code = |to: &str, ways| {
+        directory
+            .resolve(&path(to), ways)
+            .map_err(|r| r.reply.code())
+    };
+    assert_eq!(code("<a@y.net>", ways).unwrap_err(), 550);
+    assert!(code("<a@y.net>", Ways { open: true, ..ways }).is_ok());
+}
+
+/// Only a single mailbox is told by which other address it was reached.
+#[test]
+fn the_address_that_was_asked_for() {
+    let scratch = Scratch::new();
+    let directory = with_files(&scratch, USERS, ALIASES);
+    let original = |to: &str| {
+        let found = directory.resolve(&path(to), WAYS).unwrap();
+        let found: Vec<_> = found.iter().map(|target| target.original.clone()).collect();
+        found
+    };
+    let asked = |address: &str| vec![Some(address.to_owned())];
+    assert_eq!(original("<Sales@example.org>"), [None, None, None]);
+    assert_eq!(original("<bob@example.org>"), [None]);
+    assert_eq!(
+        original("<x@b\u{fc}cher.example>"),
+        asked("x@b\u{fc}cher.example")
+    );
+    assert_eq!(
+        original("<Y@b\u{fc}cher.example>"),
+        asked("Y@b\u{fc}cher.example")
+    );
+}
