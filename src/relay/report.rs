@@ -18,6 +18,8 @@ pub enum Action {
     Delayed,
     /// It went to a server that does not report.
     Relayed,
+    /// It is in the recipient's mailbox: LMTP's 250 says that.
+    Delivered,
 }
 
 impl Action {
@@ -26,6 +28,7 @@ impl Action {
             Self::Failed => "failed",
             Self::Delayed => "delayed",
             Self::Relayed => "relayed",
+            Self::Delivered => "delivered",
         }
     }
 
@@ -34,6 +37,7 @@ impl Action {
             Self::Failed => "Undelivered mail returned to sender",
             Self::Delayed => "Mail is delayed, still trying",
             Self::Relayed => "Mail was passed on",
+            Self::Delivered => "Mail was delivered",
         }
     }
 
@@ -44,6 +48,7 @@ impl Action {
                 "Your message could not be delivered yet to the following recipients. It will be\n\
                  tried again; you need not send it again."
             }
+            Self::Delivered => "Your message was delivered to the following recipients.",
             Self::Relayed => {
                 "Your message was passed on to the mail servers of the following recipients, which\n\
                  do not report whether it arrives."
@@ -295,6 +300,7 @@ mod tests {
         assert!(text.contains("message/global-delivery-status"));
         assert!(text.contains("Final-Recipient: utf-8; j\u{e9}@x.org"));
         assert!(report(Action::Relayed, &[told("x@y")]).contains("do not report"));
+        assert!(report(Action::Delivered, &[told("x@y")]).contains("Action: delivered\n"));
     }
 
     #[test]

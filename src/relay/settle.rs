@@ -3,6 +3,7 @@
 
 use super::content::Prepared;
 use super::report::{Action, MAX_RETURNED, Report, Told, header_of};
+use super::route::Kind;
 use super::schedule::Hop;
 use super::sender::{Relay, chance};
 use crate::clock;
@@ -61,7 +62,7 @@ impl Relay {
             self.tell(
                 id,
                 envelope,
-                Action::Relayed,
+                self.success(hop),
                 settled.iter().filter(relayed),
                 content,
             );
@@ -111,6 +112,14 @@ impl Relay {
         }
     }
 
+    /// What an acceptance by a hop means: LMTP delivers.
+    fn success(&self, hop: &Hop) -> Action {
+        match self.route(hop.route).map(|route| &route.kind) {
+            Some(Kind::Socket(_) | Kind::Host { lmtp: true, .. }) => Action::Delivered,
+            _ => Action::Relayed,
+        }
+    }
+
     /// Sends a report about some recipients to those who want one. False where it has to be tried again.
     fn tell<'a>(
         &self,
@@ -123,7 +132,7 @@ impl Relay {
         let wanted = |one: &&Settled| match action {
             Action::Failed => one.to.notify.is_none() || asks(&one.to, "FAILURE"),
             Action::Delayed => one.to.notify.is_none() || asks(&one.to, "DELAY"),
-            Action::Relayed => true,
+            Action::Relayed | Action::Delivered => true,
         };
         let recipients: Vec<Told> = about.filter(wanted).map(told).collect();
         let Some(report) = self

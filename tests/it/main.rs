@@ -19,6 +19,7 @@ mod docs;
 mod ends;
 mod fuzz;
 mod healthcheck;
+mod hops;
 mod index;
 mod json;
 mod layers;

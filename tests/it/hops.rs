@@ -1,0 +1,101 @@
+//! Next hops that give trouble.
+
+use crate::relay::{end, front, queued, send, wait_for};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+/// A hop that takes one recipient a transaction, puts one off, and hangs up in the middle.
+#[test]
+fn an_unruly_hop() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("smtp://{}", listener.local_addr().unwrap());
+    let served = std::thread::spawn(move || {
+        let mut taken: Vec<String> = Vec::new();
+        let mut later = 0;
+        // The first connection ends before the reply to the dot: nothing counts as sent.
+        for (number, socket) in listener.incoming().enumerate() {
+            let mut socket = socket.unwrap();
+            let mut input = BufReader::new(socket.try_clone().unwrap());
+            socket.write_all(b"220 hop\r\n").unwrap();
+            let mut rcpt = Vec::new();
+            let mut line = String::new();
+            let mut data = false;
+            while input.read_line(&mut line).unwrap_or(0) > 0 {
+                let reply = match line.split([' ', '\r']).next().unwrap() {
+                    "." if data && number == 0 => break,
+                    "." if data => {
+                        data = false;
+                        taken.append(&mut rcpt);
+                        "250 2.0.0 ok"
+                    }
+                    _ if data => "",
+                    "RCPT" if !rcpt.is_empty() => "452 4.5.3 one at a time",
+                    "RCPT" if line.contains("later") && later < 2 => {
+                        later += 1;
+                        "450 4.2.1 later"
+                    }
+                    "RCPT" => {
+                        rcpt.push(line.trim().to_owned());
+                        "250 ok"
+                    }
+                    "DATA" if rcpt.is_empty() => "554 nobody",
+                    "DATA" => {
+                        data = true;
+                        "354 go"
+                    }
+                    "MAIL" | "RSET" => {
+                        rcpt.clear();
+                        "250 ok"
+                    }
+                    "QUIT" => break,
+                    _ => "250 hop",
+                };
+                if !reply.is_empty() {
+                    socket.write_all(format!("{reply}\r\n").as_bytes()).unwrap();
+                }
+                line.clear();
+            }
+            if taken.len() >= 3 {
+                return taken;
+            }
+        }
+        taken
+    });
+    let a = front(&[&url], &[]);
+    let to = ["one@b.test", "two@b.test", "later@b.test"];
+    send(&a, "alice@a.test", &to, "x");
+    let mut taken = served.join().unwrap();
+    taken.sort();
+    assert_eq!(
+        taken,
+        [
+            "RCPT TO:<later@b.test>",
+            "RCPT TO:<one@b.test>",
+            "RCPT TO:<two@b.test>"
+        ]
+    );
+}
+
+/// SIGTERM ends at once although a hop is silent, and the mail is still there.
+#[test]
+fn a_silent_hop_holds_up_nothing() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("smtp://{}", silent.local_addr().unwrap());
+    let b = end(&[]);
+    let slow = format!("{url}?for=slow.test");
+    let mut a = front(&[&slow, &b.urls[0]], &[]);
+    send(&a, "alice@a.test", &["x@slow.test"], "x");
+    let (_held, _) = silent.accept().unwrap();
+    send(&a, "alice@a.test", &["bob@b.test", "alice@a.test"], "x");
+    wait_for(&b, "b.test/bob", 1);
+    wait_for(&a, "a.test/alice", 1);
+    let begun = Instant::now();
+    assert_eq!(a.stop(), Some(0));
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(queued(&a), 1);
+}
