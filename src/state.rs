@@ -127,6 +127,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
                 },
                 starttls: tls.is_some(),
                 mechanisms: directory.mechanisms(),
+                etrn: config.relay.is_some(),
                 ..config.policy.clone()
             }),
             tls,

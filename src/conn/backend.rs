@@ -4,10 +4,10 @@ use crate::auth::{Account, Accounts};
 use crate::deliver::{Group, Store, Target};
 use crate::directory::{Directory, Ways};
 use crate::encoding::base64_encode;
-use crate::relay::Relay;
+use crate::relay::{Relay, Wanted};
 use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::reply::{self, Refusal};
-use crate::smtp::session::{Backend, Mailboxes};
+use crate::smtp::reply::{self, Refusal, Reply};
+use crate::smtp::session::{Backend, Mailboxes, QueueNode};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::sync::Arc;
 
@@ -126,6 +126,26 @@ impl Backend for ServerBackend<'_> {
 
     fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool {
         self.directory.may_send_as(user, from)
+    }
+
+    fn etrn(&mut self, node: QueueNode<'_>, _user: Option<&str>) -> Reply {
+        // Whoever may send mail onward may have it tried, too.
+        let Some((relay, true)) = self.relay else {
+            return reply::ETRN_REFUSED;
+        };
+        let wanted = match node {
+            QueueNode::Domain(domain) => Wanted::Domain(domain),
+            QueueNode::Subdomains(domain) => Wanted::Subdomains(domain),
+            QueueNode::Id(id) => Wanted::Id(id),
+        };
+        match relay.try_now(wanted) {
+            Ok(0) => reply::NOTHING_QUEUED,
+            Ok(_) => reply::QUEUE_STARTED,
+            Err(e) => {
+                log::error!("ETRN: {e}");
+                reply::CANNOT_START_QUEUE
+            }
+        }
     }
 
     fn nonce(&mut self) -> String {

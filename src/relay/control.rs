@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hurry::Wanted;
 use super::sender::Relay;
-use crate::net::dns::to_alabel;
 
 const SOCKET: &str = "control";
 /// Octets of a question or an answer.
@@ -41,23 +41,19 @@ pub fn serve(relay: &Arc<Relay>) -> io::Result<()> {
 
 fn one(relay: &Relay, mut socket: UnixStream) -> io::Result<()> {
     let asked = read_line(&mut socket)?;
-    let count = run(relay, asked.trim());
+    let count = run(relay, asked.trim())?;
     socket.write_all(format!("{count}\n").as_bytes())
 }
 
 /// Has mail tried now: all of it, that of an id, or that of a domain. How many messages that are.
-fn run(relay: &Relay, what: &str) -> usize {
-    let domain = to_alabel(what).unwrap_or_default();
-    let domains = |id: &str| {
-        let envelope = relay.queue().read(id);
-        envelope.is_ok_and(|envelope| {
-            let domain_of =
-                |address: &str| address.rsplit_once('@').and_then(|(_, d)| to_alabel(d));
-            let mut all = envelope.recipients.iter();
-            all.any(|to| domain_of(&to.address).as_deref() == Some(&domain))
-        })
-    };
-    relay.hurry(|_, id| what.is_empty() || id == what || (!domain.is_empty() && domains(id)))
+fn run(relay: &Relay, what: &str) -> io::Result<usize> {
+    if what.is_empty() {
+        return relay.try_now(Wanted::All);
+    }
+    match relay.try_now(Wanted::Id(what))? {
+        0 => relay.try_now(Wanted::Domain(what)),
+        count => Ok(count),
+    }
 }
 
 /// Asks the server that has the queue to try mail now. How many messages it found.

@@ -3,13 +3,15 @@
 //!
 //! `config` reads the options, `logins` the passwords for hops; `route` has the table of hops, `schedule` the times.
 //! `sender` has the threads, and `connect`, `content` and `attempt` what they do with a message. `settle` is what follows
-//! from the outcomes, `report` the words of a report.
+//! from the outcomes, `report` the words of a report. `hurry` is what ETRN and `--queue-run` ask for, `control` how the
+//! latter reaches the server.
 
 mod attempt;
 mod config;
 mod connect;
 mod content;
 pub mod control;
+mod hurry;
 mod link;
 mod logins;
 mod report;
@@ -19,6 +21,7 @@ mod sender;
 mod settle;
 
 pub use config::Config;
+pub use hurry::Wanted;
 pub use logins::Logins;
 pub use report::{Action, Report, Told};
 pub use route::{Kind, Route, Routes, TlsMode};

@@ -170,8 +170,8 @@ impl Relay {
         self.changed.notify_all();
     }
 
-    /// Has mail tried now: that of an id, or of a domain. How many messages wait there.
-    pub fn hurry(&self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
+    /// Has mail tried now that waits for a hop, by its id. How many messages that are.
+    pub(super) fn hurry(&self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
         let count = self.lock().schedule.hurry(wanted);
         self.changed.notify_all();
         count

@@ -17,6 +17,7 @@ mod contrib;
 mod dialogues;
 mod docs;
 mod ends;
+mod etrn;
 mod fuzz;
 mod healthcheck;
 mod hops;

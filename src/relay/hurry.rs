@@ -1,0 +1,91 @@
+//! Mail that is tried at once because somebody asks for it: a client by ETRN, or the owner by `--queue-run`.
+
+use std::collections::HashSet;
+use std::io;
+
+use super::sender::Relay;
+use crate::net::dns::to_alabel;
+
+/// The mail that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// All of it.
+    All,
+    /// One message, by its id.
+    Id(&'a str),
+    /// The mail of a domain.
+    Domain(&'a str),
+    /// The mail of a domain and of its subdomains.
+    Subdomains(&'a str),
+}
+
+impl Relay {
+    /// Has mail tried now. How many messages that are; one that waits for several hops counts for each.
+    ///
+    /// # Errors
+    /// The queue cannot be read, or the server stops.
+    pub fn try_now(&self, wanted: Wanted<'_>) -> io::Result<usize> {
+        if self.is_stopping() {
+            return Err(io::Error::other("the server stops"));
+        }
+        let (domain, below) = match wanted {
+            Wanted::All => return Ok(self.hurry(|_, _| true)),
+            Wanted::Id(wanted) => return Ok(self.hurry(|_, id| id == wanted)),
+            Wanted::Domain(domain) => (domain, false),
+            Wanted::Subdomains(domain) => (domain, true),
+        };
+        let Some(domain) = to_alabel(domain) else {
+            return Ok(0);
+        };
+        // The files are read before the schedule is locked: new mail waits for that lock.
+        let ids = self.queue().ids()?.into_iter();
+        let ids: HashSet<String> = ids.filter(|id| self.is_for(id, &domain, below)).collect();
+        Ok(self.hurry(|_, id| ids.contains(id)))
+    }
+
+    /// Whether a message has a recipient there. One that is gone by now has none.
+    fn is_for(&self, id: &str, domain: &str, below: bool) -> bool {
+        let Ok(envelope) = self.queue().read(id) else {
+            return false;
+        };
+        envelope.recipients.iter().any(|to| {
+            let own = to.address.rsplit_once('@').map(|(_, own)| own);
+            let own = own.and_then(to_alabel);
+            own.is_some_and(|own| matches(&own, domain, below))
+        })
+    }
+}
+
+/// Whether a domain is the one that is wanted or, with `below`, one of its subdomains. Both are A-labels.
+fn matches(own: &str, wanted: &str, below: bool) -> bool {
+    match own.len().checked_sub(wanted.len()) {
+        None => false,
+        Some(0) => own.eq_ignore_ascii_case(wanted),
+        Some(more) => {
+            let (head, tail) = (own.get(..more), own.get(more..));
+            let label = head.is_some_and(|head| head.ends_with('.'));
+            below && label && tail.is_some_and(|tail| tail.eq_ignore_ascii_case(wanted))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_and_their_subdomains() {
+        for (own, wanted, alone, below) in [
+            ("b.test", "b.test", true, true),
+            ("B.Test", "b.test", true, true),
+            ("x.b.test", "b.test", false, true),
+            ("x.y.b.test", "b.test", false, true),
+            ("xb.test", "b.test", false, false),
+            ("test", "b.test", false, false),
+            ("c.test", "b.test", false, false),
+        ] {
+            assert_eq!(matches(own, wanted, false), alone, "{own}");
+            assert_eq!(matches(own, wanted, true), below, "{own} and below");
+        }
+    }
+}
