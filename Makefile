@@ -1,4 +1,4 @@
-.PHONY: all build run test fuzz lint interop endurance faults powercut soak bench doc clean install uninstall
+.PHONY: all build run test fuzz lint interop endurance faults powercut soak mutants bench doc clean install uninstall
 PREFIX ?= /usr/local
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -33,6 +33,7 @@ doc:
 interop: build
 	python3 tests/interop/interop.py $(BINARY)
 	python3 tests/interop/relay.py $(BINARY)
+	python3 tests/interop/fronts.py $(BINARY)
 # A thousand kills under load, a message of 1 GiB, idle memory: minutes, and not part of the tests.
 endurance: build
 	python3 tests/interop/endurance.py $(BINARY)
@@ -42,6 +43,9 @@ faults: build
 # More than a server should have to bear. SECONDS=60: two minutes; SECONDS=600 by hand.
 soak: build
 	python3 tests/soak/soak.py $(BINARY) $(or $(SECONDS),60)
+# One line broken at a time: do the tests notice? ARGS: words of a breakage, or --list.
+mutants:
+	python3 tests/mutants/mutants.py $(ARGS)
 # The power goes at many moments on real file systems (root, loop devices, /dev/fuse). ARGS=--quick: a minute and a half.
 powercut: build
 	python3 tests/powercut/powercut.py $(BINARY) $(ARGS) || [ $$? = 77 ]

@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""What stands in front: Exim hands over by LMTP and OpenSMTPD by SMTP, HAProxy shares the load among three instances on one
+tree of which one is killed, and fail2ban reads the log. `fronts.py MAILSLOT`; root. Exim and OpenSMTPD conflict with
+Postfix as packages, so they are unpacked and seen only in a mount namespace of their own. What cannot
+run here is said and skipped."""
+
+import collections
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import smtplib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import interop
+from interop import check, find, free_port, mailslot, messages, need, port_of, skip, wait_for
+
+USERS = {"Debian-exim": 201, "opensmtpd": 202, "opensmtpq": 203}
+
+
+def unpack(home, packages):
+    """Debian's packages in a directory; None where they cannot be had."""
+    root = home / "root"
+    root.mkdir()
+    apt = subprocess.run(["apt-get", "download", *packages], cwd=home, capture_output=True, timeout=300) if find("apt-get") else None
+    if apt is None or apt.returncode != 0:
+        return None
+    for package in home.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, root], check=True)
+    return root
+
+
+@contextlib.contextmanager
+def unpacked(home, root, command):
+    """Runs a daemon where /usr holds the packages too, with their users, and empty spools."""
+    passwd, group = home / "passwd", home / "group"
+    passwd.write_text(pathlib.Path("/etc/passwd").read_text() + "".join(f"{n}:x:{i}:{i}::/nonexistent:/bin/false\n" for n, i in USERS.items()))
+    group.write_text(pathlib.Path("/etc/group").read_text() + "".join(f"{n}:x:{i}:\n" for n, i in USERS.items()))
+    script = f"""set -e
+mount -t overlay -o lowerdir={root}/usr:/usr overlay /usr
+mount --bind {passwd} /etc/passwd
+mount --bind {group} /etc/group
+mount -t tmpfs none /var/spool
+mount -t tmpfs none /var/lib
+mkdir -p /var/lib/opensmtpd/empty /var/spool/exim4
+mkdir -m 711 /var/spool/smtpd
+chown Debian-exim:Debian-exim /var/spool/exim4
+exec "$@"
+"""
+    with open(home / "daemon.log", "wb") as log:
+        child = subprocess.Popen(["unshare", "--mount", "sh", "-c", script, "sh", *map(str, command)], stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield child
+        finally:
+            os.killpg(child.pid, signal.SIGTERM)
+            child.wait()
+
+
+def listens(port):
+    def tried():
+        with contextlib.suppress(OSError), smtplib.SMTP("127.0.0.1", port, timeout=5) as client:
+            return client.noop()[0] == 250
+
+    return wait_for(tried, 30)
+
+
+def by_front(home, name, packages, configure, scheme):
+    """A hundred messages through a mail system that hands over by this protocol."""
+    case = home / name
+    case.mkdir()
+    case.chmod(0o755)
+    if not (root := unpack(case, packages)):
+        return skip(name, f"no packages {' '.join(packages)} to be had")
+    (case / "mail").mkdir()
+    port = free_port()
+    with mailslot(case, "--listen", f"{scheme}://127.0.0.1:0", "--domain", "here.test", "--create") as (_, urls):
+        command = configure(case, port, port_of(urls[0]))
+        with unpacked(case, root, command):
+            if not listens(port):
+                return check(f"{name} starts", False, (case / "daemon.log").read_text()[-500:])
+            client = smtplib.SMTP("127.0.0.1", port, timeout=60)
+            client.ehlo("client.test")
+            for number in range(100):
+                text = f"From: s@client.test\r\nSubject: {number}\r\n\r\n.dot\r\n..\r\nnumber {number}\r\n"
+                client.sendmail("s@client.test", [f"u{number % 5}@here.test", "all@here.test"], text)
+            client.quit()
+            wait_for(lambda: len(messages(case / "mail/here.test/all")) >= 100, 120)
+    copies = [path for path in (case / "mail/here.test").glob("*/new/*")]
+    texts = [path.read_text() for path in messages(case / "mail/here.test/all")]
+    numbers = collections.Counter(text.rpartition("number ")[2].strip() for text in texts)
+    check(f"{name}: 100 messages for two users each, none lost, none doubled", len(numbers) == len(texts) == 100 and len(copies) == 200, f"{len(texts)} of 100, {len(copies)} of 200 copies")
+    check(f"{name}: by {scheme}, bodies are equal", all(f"with {'LMTP' if scheme == 'lmtp' else 'ESMTP'} id" in text and "\n\n.dot\n..\nnumber " in text for text in texts))
+
+
+def exim(case, port, to):
+    spool = case / "spool"
+    spool.mkdir()
+    os.chown(spool, USERS["Debian-exim"], USERS["Debian-exim"])
+    (case / "exim.conf").write_text(f"""
+primary_hostname = front.test
+spool_directory = {spool}
+log_file_path = {case}/exim-%slog
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {port}
+tls_advertise_hosts =
+keep_environment =
+acl_smtp_rcpt = rcpt
+begin acl
+rcpt:
+  accept domains = here.test
+begin routers
+mailslot:
+  driver = manualroute
+  domains = here.test
+  route_list = * 127.0.0.1
+  self = send
+  transport = mailslot
+begin transports
+mailslot:
+  driver = smtp
+  protocol = lmtp
+  port = {to}
+  allow_localhost
+begin retry
+* * F,1h,1m
+""")
+    os.chown(case, USERS["Debian-exim"], USERS["Debian-exim"])
+    return ["/usr/sbin/exim4", "-C", case / "exim.conf", "-bdf", "-q1m"]
+
+
+def opensmtpd(case, port, to):
+    # By SMTP: its relay reads one reply after the dot on LMTP, too, and sends a message for two recipients again.
+    config = case / "smtpd.conf"
+    config.write_text(f"""
+listen on 127.0.0.1 port {port}
+action "mailslot" relay host "smtp://127.0.0.1:{to}"
+match from any for domain "here.test" action "mailslot"
+""")
+    config.chmod(0o600)
+    return ["/usr/sbin/smtpd", "-d", "-f", config]
+
+
+# --- HAProxy -------------------------------------------------------------------------------------
+
+
+def haproxy(home):
+    """Three instances under three names on one tree; one is killed while mail flows."""
+    case = home / "several"
+    (case / "mail").mkdir(parents=True)
+    proxy = b"--trust" in subprocess.run([interop.BINARY, "--help"], capture_output=True).stdout
+    options = ["--trust", "127.0.0.0/8"] if proxy else []
+    children, ports = [], []
+    for number in range(3):
+        log = case / f"{number}.log"
+        listen = f"smtp://127.0.0.1:0{'?proxy' if proxy else ''}"
+        command = [interop.BINARY, "--hostname", f"mx{number}.here.test", "--listen", listen, "--domain", "here.test", "--create", "--max-per-client", "500", *options]
+        children.append(subprocess.Popen(command, cwd=case, stderr=open(log, "wb")))
+        line = wait_for(lambda: [l for l in log.read_text().splitlines() if "listening on" in l], 20)
+        ports.append(int(line[0].split("127.0.0.1:")[1].split("?")[0]))
+    port = free_port()
+    servers = "\n".join(f"  server mx{n} 127.0.0.1:{p}{' send-proxy-v2' if proxy else ''} check inter 200ms" for n, p in enumerate(ports))
+    (case / "haproxy.cfg").write_text(f"""
+defaults
+  mode tcp
+  timeout connect 2s
+  timeout client 1m
+  timeout server 1m
+  option redispatch
+listen mail
+  bind 127.0.0.1:{port}
+  balance roundrobin
+  default-server {'check-send-proxy' if proxy else ''}
+  option smtpchk EHLO check.test
+{servers}
+""")
+    balancer = subprocess.Popen([find("haproxy"), "-f", case / "haproxy.cfg"], stdout=subprocess.DEVNULL, stderr=open(case / "haproxy.log", "wb"))
+    acknowledged, open_ended, lock = [], [], threading.Lock()
+    stop = time.monotonic() + 6
+
+    def client(session):
+        number = 0
+        while time.monotonic() < stop:
+            number += 1
+            name = f"{session}-{number}"
+            try:
+                with smtplib.SMTP("127.0.0.1", port, timeout=20, local_hostname="client.test") as smtp:
+                    smtp.sendmail("s@client.test", ["all@here.test", f"u{session}@here.test"], f"Subject: {name}\r\n\r\nx\r\n")
+                    with lock:
+                        acknowledged.append(name)
+            except (OSError, smtplib.SMTPException):
+                with lock:
+                    open_ended.append(name)  # no reply: it may have arrived
+
+    try:
+        if not listens(port):
+            return check("HAProxy starts", False, (case / "haproxy.log").read_text()[-500:])
+        threads = [threading.Thread(target=client, args=(n,)) for n in range(8)]
+        [thread.start() for thread in threads]
+        time.sleep(2)
+        children[0].kill()
+        [thread.join() for thread in threads]
+    finally:
+        balancer.kill()
+        balancer.wait()
+        for child in children:
+            child.terminate()
+            child.wait()
+    found = collections.Counter()
+    for path in messages(case / "mail/here.test/all"):
+        found[path.read_text().split("Subject: ")[1].split("\n")[0]] += 1
+    lost = [name for name in acknowledged if found[name] == 0]
+    doubled = [name for name, times in found.items() if times > 1]
+    hosts = {host for path in messages(case / "mail/here.test/all") for host in range(3) if f"mx{host}.here.test" in path.name}
+    by = f"HAProxy {'with PROXY v2' if proxy else 'without PROXY'}"
+    check(f"{by}, three instances, one killed: nothing acknowledged is lost, nothing doubled", not lost and not doubled and len(acknowledged) > 50 and hosts == {0, 1, 2}, f"{len(acknowledged)} acknowledged, {len(open_ended)} without an answer, {len(lost)} lost, {len(doubled)} doubled, written by {sorted(hosts)}")
+
+
+# --- fail2ban ------------------------------------------------------------------------------------
+
+
+def fail2ban(home):
+    case = home / "fail2ban"
+    (case / "mail").mkdir(parents=True)
+    (case / "users").write_text("alice:{PLAIN}right\n")
+    with mailslot(case, "--listen", "submission://127.0.0.1:0", "--users", "users", "--insecure-auth", "--domain", "here.test") as (_, urls):
+        for password in ("wrong", "worse", "right"):
+            client = smtplib.SMTP("127.0.0.1", port_of(urls[0]))
+            with contextlib.suppress(smtplib.SMTPAuthenticationError):
+                client.login("alice", password)
+            client.close()
+    filter_file = interop.REPO / "contrib/fail2ban/mailslot.conf"
+    done = subprocess.run([find("fail2ban-regex"), case / "mailslot.log", filter_file], capture_output=True, text=True, timeout=60)
+    wrong = (case / "mailslot.log").read_text().count("login failed")
+    good = wrong > 0 and f" {wrong} matched" in done.stdout
+    check("fail2ban's filter finds each wrong login and no other line", good, f"{wrong} lines" if good else done.stdout[-400:])
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="mailslot-fronts-") as home:
+        home = pathlib.Path(home)
+        home.chmod(0o755)
+        interop.BINARY = shutil.copy(interop.BINARY, home / "mailslot")
+        root = None if os.geteuid() == 0 else "needs root"
+        for name, packages, configure, scheme in (("Exim", ["exim4-daemon-light", "exim4-base"], exim, "lmtp"), ("OpenSMTPD", ["opensmtpd"], opensmtpd, "smtp")):
+            if why := root or need("unshare", "dpkg"):
+                skip(name, why)
+            else:
+                by_front(home, name, packages, configure, scheme)
+        for name, program, run in (("HAProxy", "haproxy", haproxy), ("fail2ban", "fail2ban-regex", fail2ban)):
+            if why := need(program):
+                skip(name, why)
+            else:
+                run(home)
+    print(f"{len(interop.PASSED)} passed, {len(interop.FAILED)} failed, {len(interop.SKIPPED)} skipped")
+    return bool(interop.FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Breaks the code in one line, again and again, and sees whether the tests notice. `mutants.py [WORD]…`: only the breakages
+whose words are named. It works on a copy of the tree in a temporary directory. `mutants.py --list` shows what is broken, and how to apply
+each by hand; `mutants.py --check` only sees that each still applies. 1 where one survives that is not explained."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Folder of src, what stands there, what is put in its place, and what that breaks.
+MUTANTS = [
+    ("deliver", "again(|| fsync(file))", "again(|| fsync(file)).or(Ok(()))", "a failed sync is a success"),
+    ("deliver", "Sync::Full => self.disk.sync(file.as_fd()),", "Sync::Full => Ok(()),", "nothing is ever synced"),
+    ("deliver", "synced.map_err(|e| refusal(&e))", "synced.or(Ok(()))", "a failed sync of new/ is acknowledged"),
+    ("deliver", "let wanted = state.begun + 1;", "let wanted = state.begun;", "a shared sync serves those who came after it began"),
+    ("deliver", ".and_then(|()| shared.sync(&to))", "", "copies for other file systems are not synced"),
+    ("deliver", "_ if full == targets.len() => Err(Refusal::policy(reply::MAILBOX_FULL)),", "_ if full > 0 => Err(Refusal::policy(reply::MAILBOX_FULL)),", "one full mailbox bounces the message for all"),
+    ("deliver", "self.delivery(index)?.reserved = taken == Some(true);", "", "quota of a failed message is not given back"),
+    ("deliver", "append(disk, dirs, -signed(octets), -1)", "append(disk, dirs, -signed(octets), 0)", "quota given back keeps the count"),
+    ("deliver", "const RECEIVED_MAX: usize = 100;", "const RECEIVED_MAX: usize = 101;", "loops end one hop later"),
+    ("smtp", "(State::DotCr, b'\\n') => return true,", "(State::DotCr | State::Dot, b'\\n') => return true,", "LF ends a message behind a dot"),
+    ("smtp", "(State::LineStart, b'.') => State::Dot,", "(State::LineStart | State::Text, b'.') => State::Dot,", "a dot within a line is transparency"),
+    ("smtp", "        self.bare = true;\n", "", "a bare LF is not refused"),
+    ("smtp", "matches!(o, b'\\r' | b'\\n' | 0)", "matches!(o, b'\\r' | 0)", "a bare LF in a command line"),
+    ("smtp", "Some((text, _)) if skipped + used <= limit => check(text),", "Some((text, _)) => check(text),", "a line that was too long is executed by its tail"),
+    ("smtp", "if self.skipped > FLOOD {", "if false {", "an endless line"),
+    ("smtp", "        self.login = Login::Nobody;\n        self.forget();", "        self.forget();", "a login before STARTTLS counts after it"),
+    ("smtp", "        self.phase = Phase::Fresh;\n        self.helo = None;", "        self.helo = None;", "a transaction survives STARTTLS"),
+    ("smtp", "        if behind {", "        if false {", "plaintext after STARTTLS is executed"),
+    ("smtp", "if total > self.policy.max_size.saturating_mul(2) {", "if total > self.policy.max_size.saturating_mul(3) {", "BDAT goes on past twice the limit"),
+    ("smtp", "let too_large = total > self.policy.max_size;", "let too_large = size > self.policy.max_size;", "only a single chunk is held to the limit"),
+    ("smtp", "if transaction.recipients.len() >= self.policy.max_recipients {", "if transaction.recipients.len() > self.policy.max_recipients {", "one recipient too many"),
+    ("smtp", "if transaction.params.body == Some(BodyType::Binary) {", "if false {", "DATA with BINARYMIME"),
+    ("auth", "if !authzid.is_empty() && authzid != authcid {", "if false {", "PLAIN acts as another user"),
+    ("auth", "        if password.contains(&0) {", "        if false {", "a NUL at the end of a password"),
+    ("auth", "last.channel == self.channel && last.nonce == self.nonce", "last.channel == self.channel", "SCRAM with another nonce"),
+    ("auth", "last.channel == self.channel && last.nonce == self.nonce", "last.nonce == self.nonce", "SCRAM without channel binding"),
+]
+# What no test can see, and why.
+EXPLAINED = {}
+
+
+def place(source, folder, old):
+    """The one file below the folder that holds the text."""
+    found = [path for path in sorted((source / "src" / folder).rglob("*.rs")) if old in path.read_text()]
+    return found[0] if found else None
+
+
+def survives(tree):
+    for command in ("cargo test -q --locked --lib", "cargo test -q --locked --test it"):
+        try:
+            done = subprocess.run(command.split(), cwd=tree, capture_output=True, text=True, timeout=900)
+        except subprocess.TimeoutExpired:
+            return False, "the tests do not end"
+        if done.returncode != 0:
+            failed = [line for line in done.stdout.splitlines() if line.startswith("    ") and "::" in line]
+            compiled = "could not compile" not in done.stderr
+            return False, (failed[0].strip() if failed else "a test") if compiled else None
+    return True, ""
+
+
+def main(words):
+    missing = [what for folder, old, _, what in MUTANTS if not place(ROOT, folder, old)]
+    for what in missing:
+        print(f"STALE    {what}: its line has changed")
+    if words == ["--check"]:
+        return bool(missing)
+    chosen = [m for m in MUTANTS if m[3] not in missing and (not words or words == ["--list"] or any(word in m[3] or word == m[0] for word in words))]
+    if words == ["--list"]:
+        for folder, old, new, what in chosen:
+            print(f"{what}\n  {place(ROOT, folder, old).relative_to(ROOT)}\n- {old}\n+ {new}")
+        return False
+    caught = 0
+    with tempfile.TemporaryDirectory(prefix="mutants") as home:
+        tree = pathlib.Path(home) / "tree"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns("target", ".git"))
+        for folder, old, new, what in chosen:
+            path = place(tree, folder, old)
+            text = path.read_text()
+            path.write_text(text.replace(old, new, 1))
+            alive, by = survives(tree)
+            path.write_text(text)
+            caught += not alive and by is not None
+            verdict = "SURVIVED" if alive else "caught  " if by else "NO BUILD"
+            print(f"{verdict} {folder}: {what} ({EXPLAINED.get(what, by)})", flush=True)
+            if alive and what in EXPLAINED:
+                caught += 1
+    print(f"{caught} of {len(chosen)} caught or explained")
+    return caught < len(chosen) or bool(missing)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
