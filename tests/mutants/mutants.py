@@ -13,11 +13,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Folder of src, what stands there, what is put in its place, and what that breaks.
 MUTANTS = [
     ("deliver", "again(|| fsync(file))", "again(|| fsync(file)).or(Ok(()))", "a failed sync is a success"),
-    ("deliver", "Sync::Full => self.disk.sync(file.as_fd()),", "Sync::Full => Ok(()),", "nothing is ever synced"),
-    ("deliver", "synced.map_err(|e| refusal(&e))", "synced.or(Ok(()))", "a failed sync of new/ is acknowledged"),
-    ("deliver", "let wanted = state.begun + 1;", "let wanted = state.begun;", "a shared sync serves those who came after it began"),
-    ("deliver", ".and_then(|()| shared.sync(&to))", "", "copies for other file systems are not synced"),
-    ("deliver", "_ if full == targets.len() => Err(Refusal::policy(reply::MAILBOX_FULL)),", "_ if full > 0 => Err(Refusal::policy(reply::MAILBOX_FULL)),", "one full mailbox bounces the message for all"),
+    ("deliver", "Sync::Full => disk.sync(file),", "Sync::Full => Ok(()),", "nothing is ever synced"),
+    ("deliver", 'synced.map_err(Trouble::at("fsync", &dirs.path))', "synced.or(Ok(()))", "a failed sync of new/ is acknowledged"),
+    ("deliver", "let wanted = state.begun.wrapping_add(1);", "let wanted = state.begun;", "a shared sync serves those who came after it began"),
+    ("deliver", "Some(errno) if self.failures != ticket.failures => Err(errno.into()),", "Some(_) if self.failures != ticket.failures => Ok(()),", "a failed shared sync is told to nobody who waited"),
+    ("deliver", 'return synced.map_err(Trouble::at("fsync", &path));', "return synced.or(Ok(()));", "a failed sync of a copy is acknowledged"),
+    ("deliver", "_ if full == members.len() => Err(Refusal::policy(reply::MAILBOX_FULL)),", "_ if full > 0 => Err(Refusal::policy(reply::MAILBOX_FULL)),", "one full mailbox bounces the message for all"),
+    ("deliver", "500.. if count > 1 => Refusal::policy(reply::SOME_FULL),", "500.. if count > 9 => Refusal::policy(reply::SOME_FULL),", "one bad disk bounces the message for all"),
     ("deliver", "self.delivery(index)?.reserved = taken == Some(true);", "", "quota of a failed message is not given back"),
     ("deliver", "append(disk, dirs, -signed(octets), -1)", "append(disk, dirs, -signed(octets), 0)", "quota given back keeps the count"),
     ("deliver", "const RECEIVED_MAX: usize = 100;", "const RECEIVED_MAX: usize = 101;", "loops end one hop later"),

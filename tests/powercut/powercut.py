@@ -244,6 +244,8 @@ def usable(system):
 
 
 def main():
+    # An end from outside unmounts, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     parser = argparse.ArgumentParser()
     parser.add_argument("binary", type=os.path.abspath)
