@@ -99,7 +99,6 @@ const WITHOUT: &[(&str, &str)] = &[
     ("R222", "tested without the id: deliver::quota file_is_made_by_counting_without_trash"),
     ("R223", "tested without the id: deliver::tests full_mailboxes"),
     ("F10", "tested without the id: deliver::tests room_and_sweep"),
-    ("F59", "no test yet of a log nobody reads"),
     ("F58", "no name is ever resolved; no test"),
     ("F60", "tested without the id: cli a_taken_port_is_71; no test of several listeners"),
     ("F62", "no test yet of a file system without inodes"),
