@@ -1,0 +1,258 @@
+//! Tests of mailboxes that move, go or fill up while messages come in, and of lists of them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::{OPEN, begin, code, store};
+use crate::deliver::disk;
+use crate::deliver::faults::{Scratch, Script, files, target, trace};
+use crate::deliver::store::Store;
+use crate::deliver::target::{Form, Group, Sync, Target};
+
+/// A Maildir whose directories are kept open takes no mail once its path leads elsewhere.
+#[test]
+fn kept_directories_are_where_their_paths_lead() {
+    let scratch = Scratch::new();
+    let target = target(&scratch, "a");
+    let store = store();
+    let send = || {
+        let mut spool = begin(&store, std::slice::from_ref(&target));
+        spool.write(b"x");
+        code(spool.commit()).0
+    };
+    let (old, new) = (
+        target.maildir.with_extension("old"),
+        target.maildir.join("new"),
+    );
+    assert_eq!((send(), send()), (250, 250));
+    assert_eq!(files(&target.maildir, "new").len(), 2);
+    // Moved away: made anew.
+    fs::rename(&target.maildir, &old).unwrap();
+    assert_eq!(send(), 250);
+    assert_eq!(files(&target.maildir, "new").len(), 1);
+    assert_eq!(files(&old, "new").len(), 2);
+    // Its new/ alone replaced, and then by what no delivery may follow.
+    fs::rename(&new, target.maildir.join("gone")).unwrap();
+    fs::create_dir(&new).unwrap();
+    assert_eq!(send(), 250);
+    assert_eq!(files(&target.maildir, "new").len(), 1);
+    fs::remove_dir_all(&new).unwrap();
+    symlink(old.join("new"), &new).unwrap();
+    assert_eq!(send(), 451);
+    assert_eq!(files(&old, "new").len(), 2);
+}
+
+/// Directories are closed when nobody wants them, and in favour of others.
+#[test]
+fn kept_directories_are_few() {
+    let scratch = Scratch::new();
+    // Two a part.
+    let store = Store::new("mx", Sync::Full, 64);
+    for number in 0..100 {
+        let target = target(&scratch, &format!("u{number}"));
+        begin(&store, &[target]).commit().unwrap();
+    }
+    let open = fs::read_dir("/proc/self/fd").map(|dir| {
+        let links = dir.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|path| path.starts_with(&scratch.0)).count()
+    });
+    assert!(open.is_err() || matches!(open, Ok(2..=64)), "{open:?}");
+    assert!(store.close_idle(), "lately used");
+    let later = Instant::now() + Duration::from_secs(11);
+    assert!(!store.context.dirs.close_idle(later));
+}
+
+/// While it comes in a message has a name, in the first mailbox's `tmp/` alone.
+#[test]
+fn a_message_on_its_way_in_is_a_named_file() {
+    let scratch = Scratch::new();
+    let targets = [target(&scratch, "a"), target(&scratch, "b")];
+    let spool = begin(&store(), &targets);
+    assert_eq!(files(&targets[0].maildir, "tmp").len(), 1);
+    assert!(files(&targets[1].maildir, "tmp").is_empty());
+    spool.commit().unwrap();
+    assert!(files(&targets[0].maildir, "tmp").is_empty());
+}
+
+/// What was moved or replaced while the message came in takes it no more, and what is gone is not made again.
+#[test]
+fn a_maildir_replaced_meanwhile_is_noticed() {
+    let scratch = Scratch::new();
+    let users = ["a", "b"];
+    let targets = users.map(|user| Target {
+        may_create: false,
+        ..target(&scratch, user)
+    });
+    for part in ["cur", "new", "tmp"] {
+        for target in &targets {
+            fs::create_dir_all(target.maildir.join(part)).unwrap();
+        }
+    }
+    let store = store();
+    for which in [0, 1] {
+        for (again, each) in [(false, false), (true, false), (true, true)] {
+            let mut spool = begin(&store, &targets);
+            spool.write(b"x");
+            let maildir = &targets[which].maildir;
+            let moved = maildir.with_extension("moved");
+            if which == 1 {
+                // Known from an earlier message.
+                store.context.dirs(&targets[1]).unwrap();
+            }
+            fs::rename(maildir, &moved).unwrap();
+            if again && which == 0 {
+                fs::create_dir_all(maildir.join("new")).unwrap();
+            }
+            let outcome = match each {
+                true => spool.commit_each().remove(which),
+                false => spool.commit(),
+            };
+            assert_eq!(code(outcome), (451, Some((4, 2, 1))));
+            assert!(again && which == 0 || !maildir.exists());
+            assert!(files(&moved, "new").is_empty() && files(&moved, "tmp").is_empty());
+            let _ = fs::remove_dir_all(maildir);
+            fs::rename(&moved, maildir).unwrap();
+            for file in files(&targets[1 - which].maildir, "new") {
+                fs::remove_file(file).unwrap();
+            }
+        }
+    }
+}
+
+/// Beyond the mailboxes that hold their directories, too.
+#[test]
+fn the_65th_mailbox_must_be_the_same_at_the_end() {
+    let scratch = Scratch::new();
+    let users = (0..70).map(|n| target(&scratch, &format!("u{n}")));
+    let targets: Vec<Target> = users.collect();
+    let store = Store::new("mx", Sync::Full, 0);
+    let mut spool = begin(&store, &targets);
+    spool.write(b"x");
+    let last = &targets[69].maildir;
+    spool.dirs(69).unwrap();
+    fs::rename(last, last.with_extension("moved")).unwrap();
+    assert_eq!(code(spool.commit()), (451, Some((4, 2, 1))));
+    assert!(
+        targets
+            .iter()
+            .all(|target| files(&target.maildir, "new").is_empty())
+    );
+}
+
+/// A `tmp/` that was removed under a directory that is kept open is made again.
+#[test]
+fn a_missing_tmp_is_made_again() {
+    let scratch = Scratch::new();
+    let target = target(&scratch, "a");
+    let store = store();
+    for _ in 0..2 {
+        begin(&store, std::slice::from_ref(&target))
+            .commit()
+            .unwrap();
+        fs::remove_dir(target.maildir.join("tmp")).unwrap();
+    }
+}
+
+/// A list is all or nothing, and a mailbox that another recipient has keeps its copy.
+#[test]
+fn groups_are_all_or_nothing() {
+    let scratch = Scratch::new();
+    let [a, b] = ["a", "b"].map(|user| Arc::new(target(&scratch, user)));
+    let bad = target(&scratch, "bad");
+    fs::create_dir_all(bad.maildir.parent().unwrap()).unwrap();
+    fs::write(&bad.maildir, "").unwrap();
+    let bad = Arc::new(bad);
+    let list = Group::from([Arc::clone(&a), Arc::clone(&b), Arc::clone(&bad)]);
+    let groups = vec![
+        Arc::clone(&list),
+        Group::from([Arc::clone(&b)]),
+        list,
+        Group::from([bad]),
+    ];
+    let outcomes = store()
+        .begin(&trace(), groups, Form::Text, None)
+        .commit_each();
+    let codes: Vec<u16> = outcomes.into_iter().map(|o| code(o).0).collect();
+    assert_eq!(codes, [451, 250, 451, 451]);
+    assert!(files(&a.maildir, "new").is_empty());
+    assert_eq!(files(&b.maildir, "new").len(), 1);
+}
+
+/// A thousand recipients that are the same list cost one delivery to each of its members.
+#[test]
+fn a_list_named_often_is_cheap() {
+    let scratch = Scratch::new();
+    let member = |n: usize| Arc::new(target(&scratch, &format!("u{n}")));
+    let list: Group = (0..200).map(member).collect();
+    let script = Script::default();
+    let store = Store::with_disk("mx", Sync::None, OPEN, Box::new(script.clone()));
+    let groups = vec![list; 1_000];
+    let outcomes = store
+        .begin(&trace(), groups, Form::Text, None)
+        .commit_each();
+    assert!(outcomes.len() == 1_000 && outcomes.iter().all(Result::is_ok));
+    let calls = script.calls.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(calls < 200 * 40, "{calls} calls");
+}
+
+/// The disk of one recipient is full when the message is begun, in its middle, or when it is synced: the others, who are
+/// elsewhere, hear nothing of that on LMTP, and 452 on SMTP.
+#[test]
+fn one_bad_disk_decides_for_nobody_else() {
+    let (one, other) = (Scratch::new(), Scratch::within(std::env::temp_dir()));
+    let targets = [target(&one, "a"), target(&other, "b")];
+    for target in &targets {
+        fs::create_dir_all(target.maildir.join("new")).unwrap();
+    }
+    let identity = |path: &PathBuf| disk::Disk::identity(&disk::Real, path).unwrap();
+    if identity(&one.0).device == identity(&other.0).device {
+        return;
+    }
+    for bad in [0, 1] {
+        for (errno, reply) in [
+            (Errno::ENOSPC, 452),
+            (Errno::EDQUOT, 552),
+            (Errno::EIO, 451),
+        ] {
+            for call in ["create", "write", "sync"] {
+                let bad_disk = Script {
+                    bad_device: Some((identity(&targets[bad].maildir).device, call, errno)),
+                    ..Script::default()
+                };
+                let send = || {
+                    let store =
+                        Store::with_disk("mx", Sync::Full, OPEN, Box::new(bad_disk.clone()));
+                    let mut spool = begin(&store, &targets);
+                    spool.write(&[b'x'; 100_000]);
+                    spool.write(&[b'x'; 100_000]);
+                    spool
+                };
+                let codes: Vec<u16> = send()
+                    .commit_each()
+                    .into_iter()
+                    .map(|o| code(o).0)
+                    .collect();
+                let context = format!("{call} {errno} {bad}");
+                assert_eq!((codes[bad], codes[1 - bad]), (reply, 250), "{context}");
+                let new = files(&targets[1 - bad].maildir, "new").pop().unwrap();
+                assert!(fs::metadata(&new).unwrap().len() > 200_000);
+                fs::remove_file(new).unwrap();
+                let all = code(send().commit()).0;
+                assert_eq!(
+                    all,
+                    if errno == Errno::EIO { 451 } else { 452 },
+                    "{context}"
+                );
+                for part in ["new", "tmp"] {
+                    let left = targets.iter().flat_map(|t| files(&t.maildir, part)).count();
+                    assert_eq!(left, 0, "{context}");
+                }
+            }
+        }
+    }
+}
