@@ -41,6 +41,10 @@ const EACH: usize = 3;
 const MANY: usize = 128;
 /// Descriptors of everything else: listeners, files being read, the log.
 const OTHERS: usize = 64;
+/// Octets of address space that a connection takes: its stack, that of a handshake, and the buffers of a message.
+const EACH_SPACE: u64 = 512 * 1024;
+/// Octets of address space of everything else: program, allocator, the log's queue.
+const OTHERS_SPACE: u64 = 12 * 1024 * 1024;
 /// How often waits are looked at while one may have to be ended soon.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a server that has connections looks for what it may close.
@@ -61,7 +65,8 @@ impl Server {
     ///
     /// # Errors
     /// The file, the line and what is wrong (78).
-    pub fn new(config: Config, inherited: Vec<Socket>) -> Result<Self, Failure> {
+    pub fn new(mut config: Config, inherited: Vec<Socket>) -> Result<Self, Failure> {
+        config.max_connections = affordable(config.max_connections);
         let snapshot = load(&config).map_err(Failure::File)?;
         let relay = config.relay.as_ref();
         let relay = relay.map(|relay| relay.load(&config.policy.hostname, &config.listen));
@@ -315,6 +320,21 @@ impl Upkeep {
             (false, false) => None,
         };
     }
+}
+
+/// As many connections as there is address space for (RLIMIT_AS): memory that cannot be had ends the process, and a
+/// connection too many is a 421.
+fn affordable(max_connections: usize) -> usize {
+    let space = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft);
+    let most = (space.saturating_sub(OTHERS_SPACE) / EACH_SPACE).max(1);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if most < max_connections {
+        log::warn!(
+            "{space} octets of address space are allowed, which is enough for {most} connections and not for \
+             {max_connections}: beyond that they are answered 421"
+        );
+    }
+    most.min(max_connections)
 }
 
 /// Raises the number of descriptors this process may have as far as it needs and may, and tells how many of them
