@@ -257,7 +257,8 @@ def limits():
         ("RLIMIT_NOFILE 64", 40, {"limits": [(resource.RLIMIT_NOFILE, 64)]}),
         ("RLIMIT_FSIZE 16K", 8, {"limits": [(resource.RLIMIT_FSIZE, 16 * 1024)]}),
         ("RLIMIT_FSIZE 34000", 8, {"limits": [(resource.RLIMIT_FSIZE, 34_000)]}),
-        ("RLIMIT_NPROC 4", 40, {"limits": [(resource.RLIMIT_NPROC, 4)], "uid": uid}),
+        # Four threads are the process's own, the rest is for connections.
+        ("RLIMIT_NPROC 8", 40, {"limits": [(resource.RLIMIT_NPROC, 8)], "uid": uid}),
     ] + [(f"RLIMIT_AS {size}M", 60, {"limits": [(resource.RLIMIT_AS, size << 20)]}) for size in (24, 32, 64)]
     for what, count, options in cases:
         with folder() as home:
