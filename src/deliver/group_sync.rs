@@ -36,8 +36,9 @@ struct State {
     failed: Option<Errno>,
 }
 
-/// Taken before the directory is changed: what failed since then counts for the change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Taken before the directory is changed: what failed since then counts for the change. The default one is of before
+/// the first sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
     failures: usize,
 }
@@ -48,6 +49,11 @@ impl GroupSync {
         Ticket {
             failures: lock(&self.state).failures,
         }
+    }
+
+    /// Whether any sync failed.
+    pub(super) fn has_failed(&self) -> bool {
+        lock(&self.state).failures > 0
     }
 
     /// Calls `sync`, or waits for a call by somebody else that begins after this one.

@@ -89,7 +89,7 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
     let (tmp, new) = (part("tmp")?, part("new")?);
     // Delivery never goes to cur/, but without it it isn't a Maildir.
     part("cur")?;
-    let synced = sync.directory(disk, disk::fd(dir));
+    let synced = sync.parent(disk, disk::fd(dir));
     synced.map_err(Trouble::at("fsync", &path))?;
     let path = path.join("new");
     let identity = disk.identity_of(disk::fd(&new));
@@ -103,7 +103,7 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
         path,
         as_asked,
         kept: AtomicBool::new(false),
-        syncs: Arc::default(),
+        syncs: sync.group(identity),
     })
 }
 
@@ -132,7 +132,7 @@ fn walk(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<OwnedFd, Troub
             components.peek().is_some(),
             &path,
         )?;
-        let synced = sync.directory(disk, disk::fd(&dir));
+        let synced = sync.parent(disk, disk::fd(&dir));
         synced.map_err(Trouble::at("fsync", &path))?;
         dir = inner;
         path.push(name);

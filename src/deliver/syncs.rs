@@ -1,19 +1,29 @@
 //! Syncs of files and directories, as far as they are wanted and a file system has them.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 
-use super::disk::{Disk, errno};
+use super::disk::{Disk, Identity, errno};
+use super::group_sync::{GroupSync, Ticket};
+use super::lock::lock;
 use super::target::Sync;
+
+/// So many directories have their syncs remembered; past it, those are forgotten that never failed and that nobody
+/// waits for.
+const GROUPS: usize = 1_000;
 
 /// How this server syncs.
 pub(super) struct Syncs {
     wanted: Sync,
     /// Whether it was said that a file system has no sync of directories.
     warned: AtomicBool,
+    /// The syncs of each directory, one for all who have it open, however often it was opened.
+    groups: Mutex<HashMap<Identity, Arc<GroupSync>>>,
 }
 
 impl Syncs {
@@ -21,6 +31,7 @@ impl Syncs {
         Self {
             wanted,
             warned: AtomicBool::new(false),
+            groups: Mutex::default(),
         }
     }
 
@@ -45,5 +56,91 @@ impl Syncs {
             }
             other => other,
         }
+    }
+
+    /// The syncs of a directory.
+    pub(super) fn group(&self, directory: Identity) -> Arc<GroupSync> {
+        let mut groups = lock(&self.groups);
+        if groups.len() >= GROUPS && !groups.contains_key(&directory) {
+            groups.retain(|_, group| group.has_failed() || Arc::strong_count(group) > 1);
+        }
+        Arc::clone(groups.entry(directory).or_default())
+    }
+
+    /// Makes the directories in a directory durable, whoever made them and when. One sync serves all who wait for one.
+    ///
+    /// # Errors
+    /// That of a sync of this directory now or at any time before: what it lost is still to be seen in memory, and
+    /// another sync would say that it is on the disk. Only what a full disk keeps waiting may be tried again.
+    pub(super) fn parent(&self, disk: &dyn Disk, dir: BorrowedFd<'_>) -> io::Result<()> {
+        if self.wanted == Sync::None {
+            return Ok(());
+        }
+        let identity = disk.identity_of(dir)?;
+        let group = self.group(identity);
+        let synced = group.sync(Ticket::default(), || self.directory(disk, dir));
+        if let Err(e) = &synced
+            && matches!(errno(e), Some(Errno::ENOSPC | Errno::EDQUOT))
+        {
+            lock(&self.groups).remove(&identity);
+        }
+        synced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::super::disk::Real;
+    use super::super::faults::{Scratch, Script, target};
+    use super::super::maildir;
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    /// A later sync that succeeds says nothing of what an earlier one lost; a full disk has lost nothing.
+    #[test]
+    fn a_failed_sync_of_a_parent_is_never_tried_again() {
+        for (fault, again) in [(Errno::EIO, false), (Errno::ENOSPC, true)] {
+            let (scratch, other) = (Scratch::new(), Scratch::new());
+            let dir = File::open(&scratch.0).unwrap();
+            let device = Real.identity_of(dir.as_fd()).unwrap().device;
+            let bad = Script {
+                bad_device: Some((device, "sync", fault)),
+                ..Script::default()
+            };
+            let syncs = Syncs::new(Sync::Full);
+            let failed = syncs.parent(&bad, dir.as_fd());
+            assert_eq!(errno(&failed.unwrap_err()), Some(fault));
+            let later = syncs.parent(&Script::default(), dir.as_fd());
+            assert_eq!(later.is_ok(), again, "{fault}");
+            let other = File::open(&other.0).unwrap();
+            assert!(syncs.parent(&Script::default(), other.as_fd()).is_ok());
+        }
+    }
+
+    /// Two sessions that open one mailbox at the same time hear of each other's failed syncs.
+    #[test]
+    fn a_mailbox_opened_twice_has_one_group() {
+        let scratch = Scratch::new();
+        let target = target(&scratch, "alice");
+        let syncs = Syncs::new(Sync::Full);
+        let open = || maildir::open(&Real, &syncs, &target).ok().unwrap();
+        let (one, two) = (open(), open());
+        assert!(Arc::ptr_eq(&one.syncs, &two.syncs));
+    }
+
+    #[test]
+    fn directories_that_nobody_has_open_are_forgotten() {
+        let scratch = Scratch::new();
+        let syncs = Syncs::new(Sync::Full);
+        let held = syncs.group(Real.identity(&scratch.0).unwrap());
+        for number in 0..GROUPS + 10 {
+            let path = scratch.0.join(number.to_string());
+            std::fs::create_dir(&path).unwrap();
+            syncs.group(Real.identity(&path).unwrap());
+        }
+        let groups = lock(&syncs.groups);
+        assert!(groups.len() <= GROUPS && groups.values().any(|group| Arc::ptr_eq(group, &held)));
     }
 }
