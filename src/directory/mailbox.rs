@@ -39,9 +39,14 @@ fn is_missing(error: &io::Error) -> bool {
 /// Whether a Maildir, or a folder of one, can take a message, as far as a look tells. One that is not there may yet be
 /// made, but not in the place of a file or of a link that leads nowhere.
 pub(super) fn is_usable(dir: &Path) -> bool {
-    match fs::metadata(dir) {
-        Ok(meta) => meta.is_dir() && ["tmp", "new"].iter().all(|sub| is_open(&dir.join(sub))),
-        Err(e) => is_missing(&e) && fs::symlink_metadata(dir).is_err_and(|e| is_missing(&e)),
+    // The name is looked at before what it leads to: a Maildir that another session makes between the two looks is one
+    // that is not there yet, and no link that leads nowhere.
+    match fs::symlink_metadata(dir) {
+        Err(e) => is_missing(&e),
+        Ok(_) => {
+            let is_dir = fs::metadata(dir).is_ok_and(|meta| meta.is_dir());
+            is_dir && ["tmp", "new"].iter().all(|sub| is_open(&dir.join(sub)))
+        }
     }
 }
 
@@ -73,4 +78,29 @@ pub(super) fn folder(maildir: &Path, detail: &str) -> Option<String> {
     entries
         .filter_map(|entry| same(&entry.ok()?.file_name()))
         .min()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    /// A Maildir is usable all the time while another session makes it.
+    #[test]
+    fn a_maildir_that_is_just_being_made_is_usable() {
+        let root = std::env::temp_dir().join(format!("mailslot-test-{}", crate::clock::unique()));
+        fs::create_dir(&root).unwrap();
+        let maildirs: Vec<_> = (0..2_000).map(|n| root.join(n.to_string())).collect();
+        std::thread::scope(|scope| {
+            let maker = scope.spawn(|| maildirs.iter().try_for_each(fs::create_dir));
+            for maildir in &maildirs {
+                while !maildir.exists() {
+                    assert!(is_usable(maildir));
+                }
+                assert!(is_usable(maildir));
+            }
+            maker.join().unwrap().unwrap();
+        });
+        fs::remove_dir_all(&root).unwrap();
+    }
 }
