@@ -1,7 +1,8 @@
 //! The one pass over a message's header block while it streams by: the client's Return-Path fields are dropped
 //! (RFC 5321 §4.4: there must be one, the server's), Received fields counted (§6.3), and on submission a missing Date
 //! and Message-ID appended (RFC 6409 §8). At most one field name is held back; everything else passes in runs.
-//! The block ends at the first empty line, or at the first line that can't be a field: what follows is not looked at.
+//! An mbox `From ` line at the very beginning is dropped too. Where the first line is no field an empty line goes before
+//! it, so that no reader takes it for a continuation of the trace. The block ends at the first empty line, or at the first line that can't be a field: what follows is not looked at.
 
 use super::target::Form;
 
@@ -16,6 +17,8 @@ pub(super) struct Filter {
     held: Vec<u8>,
     /// Whether a field line came, so that a continuation has something to continue.
     any: bool,
+    /// Whether the next line is the first one of the message.
+    first: bool,
     received: usize,
     /// Where Date and Message-ID are wanted: the lines to add, and whether each was seen.
     wanted: Option<Wanted>,
@@ -50,6 +53,7 @@ impl Filter {
             state,
             held: Vec::new(),
             any: false,
+            first: true,
             received: 0,
             wanted,
         }
@@ -113,6 +117,7 @@ impl Filter {
     fn judge(&mut self, octet: u8, dropped: bool, out: &mut Vec<u8>) {
         let first = self.held.len() == 1;
         match octet {
+            b' ' if self.first && self.held == b"From " => self.pass(true, out),
             b' ' | b'\t' if first && self.any => self.pass(dropped, out),
             b' ' | b'\t' if first => self.end(out),
             // Blanks before the colon are obsolete syntax (RFC 5322 §4.5), and readers take them.
@@ -164,6 +169,7 @@ impl Filter {
             out.append(&mut self.held);
         }
         self.held.clear();
+        self.first = false;
         self.state = State::Rest { dropped };
     }
 
@@ -177,6 +183,9 @@ impl Filter {
             if let Some(id) = wanted.message_id {
                 out.extend_from_slice(format!("Message-ID: {id}{eol}").as_bytes());
             }
+        }
+        if !self.any && !self.held.is_empty() && self.held != eol.as_bytes() {
+            out.extend_from_slice(eol.as_bytes());
         }
         out.append(&mut self.held);
         self.state = State::Body;
@@ -245,15 +254,39 @@ mod tests {
         for text in [
             "",
             "\n",
-            "x",
-            "hello\nReturn-Path: y\n",
-            " lead\nReturn-Path: y\n",
-            ":\nReturn-Path: y\n",
-            "a b: c\nReturn-Path: d\n",
+            "\nReturn-Path: y\n",
             "A: b\nnot a field\nReturn-Path: c\n",
         ] {
             check(text, text, 0, false);
         }
+    }
+
+    /// What readers would take for a part of the trace.
+    #[test]
+    fn a_first_line_that_is_no_field_gets_an_empty_line() {
+        for text in [
+            "x",
+            "Subject",
+            "hello\nReturn-Path: y\n",
+            "  Temperature 30C\n",
+            "\tlead\nReturn-Path: y\n",
+            ":\nReturn-Path: y\n",
+            "a b: c\nReturn-Path: d\n",
+            ">From x\nA: b\n",
+        ] {
+            check(text, &format!("\n{text}"), 0, false);
+        }
+        check(" x\n", "Date: D\nMessage-ID: <I>\n\n x\n", 0, true);
+    }
+
+    #[test]
+    fn a_mailbox_line_goes() {
+        let fields = "From x  Thu Jan  1 00:00:00 1970\nReturn-Path: <x>\nFrom: a\n\nFrom body\n";
+        check(fields, "From: a\n\nFrom body\n", 0, false);
+        check("From x\n\nb\n", "\nb\n", 0, false);
+        check("From x\n b\n", "\n b\n", 0, false);
+        check("From x\nFrom y\n", "\nFrom y\n", 0, false);
+        check("From x", "", 0, false);
     }
 
     #[test]

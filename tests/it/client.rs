@@ -206,7 +206,7 @@ fn lmtp_by_a_unix_socket() {
         [Verdict::Accepted, Verdict::Failed, Verdict::Accepted]
     );
     connection.quit();
-    assert_eq!(server.messages("x.test/b"), ["hi\n"]);
+    assert_eq!(server.messages("x.test/b"), ["\nhi\n"]);
 }
 
 /// A server that says each of its words behind a line of the client's, the first at once.

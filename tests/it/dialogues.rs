@@ -212,7 +212,7 @@ fn nothing_acknowledged_is_lost_to_a_kill() {
             "{acknowledged} {}",
             messages.len()
         );
-        assert!(messages.iter().all(|m| *m == format!("{body}\n")));
+        assert!(messages.iter().all(|m| *m == format!("\n{body}\n")));
     }
 }
 
@@ -231,7 +231,7 @@ fn a_shutdown_is_peaceful() {
     });
     assert_eq!(server.stop(), Some(0));
     finish.join().unwrap();
-    assert_eq!(server.messages("localhost/u"), ["late\n"]);
+    assert_eq!(server.messages("localhost/u"), ["\nlate\n"]);
 }
 
 /// Over a limit: 421 at once.
