@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 
 use zeroize::Zeroizing;
 
+use super::keys::{hmac_sha256, sha256, stretch};
 use super::md5::Hmac;
 use super::mechanism::Mechanism;
-use super::password::{hmac_sha256, sha256, stretch};
 use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
 
 /// Rounds of PBKDF2 that a server may ask for: fewer would make the password easy to find out (RFC 7677 §4), more would be

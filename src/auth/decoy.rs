@@ -1,135 +1,272 @@
-//! The account that does not exist: it costs as much to check as one that does, and shows a client the same things, each
+//! The account that does not exist: it costs as much to check as those that do, and shows a client the same things, each
 //! time the same.
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::digest;
 use zeroize::Zeroizing;
 
+use super::crypt::{self, Family};
+use super::keys::{ITERATIONS, KEY, SALT, ScramKeys, hmac_sha256, rounds, stretch};
 use super::md5::Hmac;
-use super::password::{ITERATIONS, KEY, ScramKeys, hmac_sha256, rounds};
 
-/// What stands in for the accounts that do not exist.
-///
-/// It burns as many rounds as a real check takes, and shows in SCRAM a salt that depends on nothing but a key and the user's name.
-/// For real salts that outlive a restart the key should do so too: see [`Decoy::new`].
+/// Rounds that make the key out of the passwords of a file: who sees decoys is not to try passwords on them.
+const KEY_ROUNDS: u32 = 65_536;
+/// The most different looks of accounts that are told apart.
+const MAX_LOOKS: usize = 64;
+
+/// Work that one check of a password takes, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Rounds of PBKDF2 with HMAC-SHA-256.
+    pub pbkdf2: u32,
+    /// Rounds of SHA-crypt with SHA-256.
+    pub sha256: u32,
+    /// Rounds of SHA-crypt with SHA-512.
+    pub sha512: u32,
+}
+
+impl Cost {
+    /// Of each kind the larger.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            pbkdf2: self.pbkdf2.max(other.pbkdf2),
+            sha256: self.sha256.max(other.sha256),
+            sha512: self.sha512.max(other.sha512),
+        }
+    }
+
+    /// What is left of it after `spent`.
+    fn less(self, spent: Self) -> Self {
+        Self {
+            pbkdf2: self.pbkdf2.saturating_sub(spent.pbkdf2),
+            sha256: self.sha256.saturating_sub(spent.sha256),
+            sha512: self.sha512.saturating_sub(spent.sha512),
+        }
+    }
+}
+
+/// What SCRAM shows of an account: iterations and octets of salt.
+type Look = (NonZeroU32, usize);
+
+/// What stands in for the accounts that do not exist, made from those that do.
 #[derive(Clone)]
-pub struct Decoy {
-    key: Key,
-    iterations: NonZeroU32,
+pub struct Decoy(Arc<Inner>);
+
+struct Inner {
+    seed: [u8; KEY],
+    key: OnceLock<Key>,
+    /// Looks of accounts, and how many have each.
+    looks: Vec<(Look, u64)>,
+    cost: Cost,
+}
+
+/// Gathers what a [`Decoy`] is made from.
+pub struct DecoyMaker {
+    secrets: digest::Context,
+    looks: Vec<(Look, u64)>,
+    cost: Cost,
+}
+
+impl DecoyMaker {
+    /// Nothing gathered yet.
+    pub fn new() -> Self {
+        Self {
+            secrets: digest::Context::new(&digest::SHA256),
+            looks: Vec::new(),
+            cost: Cost {
+                pbkdf2: ITERATIONS,
+                ..Cost::default()
+            },
+        }
+    }
+
+    /// Takes an account's password as the file has it, what its check costs and what SCRAM shows of it.
+    pub fn add(&mut self, secret: &str, cost: Cost, look: Option<(NonZeroU32, usize)>) {
+        self.secrets.update(secret.as_bytes());
+        self.secrets.update(b"\n");
+        self.cost = self.cost.max(cost);
+        let Some(look) = look else { return };
+        if let Some((_, count)) = self.looks.iter_mut().find(|(known, _)| *known == look) {
+            *count += 1;
+        } else if self.looks.len() < MAX_LOOKS {
+            self.looks.push((look, 1));
+        }
+    }
+
+    /// The decoy for these accounts. It is the same each time that the same file is read.
+    pub fn finish(self) -> Decoy {
+        let mut seed = [0; KEY];
+        let digest = self.secrets.finish();
+        seed.iter_mut()
+            .zip(digest.as_ref())
+            .for_each(|(to, from)| *to = *from);
+        let mut looks = self.looks;
+        if looks.is_empty() {
+            looks.push(((rounds(ITERATIONS), SALT), 1));
+        }
+        looks.sort_unstable();
+        Decoy(Arc::new(Inner {
+            seed,
+            key: OnceLock::new(),
+            looks,
+            cost: self.cost,
+        }))
+    }
+}
+
+impl Default for DecoyMaker {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Decoy {
-    /// A decoy with salts derived from `key`, any secret text, and the rounds most accounts have (1 at least).
-    pub fn new(key: &[u8], iterations: u32) -> Self {
-        Self {
-            key: Key::new(key),
-            iterations: rounds(iterations),
+    /// Takes the time that the dearest check takes, less what was `spent` already.
+    pub fn burn(&self, password: &[u8], spent: Cost) {
+        let left = self.0.cost.less(spent);
+        if let Some(left) = NonZeroU32::new(left.pbkdf2) {
+            std::hint::black_box(stretch(password, &[0; SALT], left));
         }
+        crypt::burn(Family::Sha256, password, left.sha256);
+        crypt::burn(Family::Sha512, password, left.sha512);
     }
 
-    /// Takes the time a check takes, less the rounds already `spent`.
-    pub fn burn(&self, password: &[u8], spent: u32) {
-        if let Some(left) = NonZeroU32::new(self.iterations.get().saturating_sub(spent)) {
-            std::hint::black_box(ScramKeys::derive(password, vec![0; 16], left));
-        }
-    }
-
-    /// Keys no password fits. Spellings that may mean one account get one salt: case and domain do not count.
+    /// Keys no password fits.
     pub(super) fn scram(&self, name: &str) -> ScramKeys {
-        let local = name.rsplit_once('@').map_or(name, |(local, _)| local);
-        let local = local.to_ascii_lowercase();
+        let name = account(name);
+        let (iterations, salt) = self.appearance(name.as_bytes());
+        let key = self.key();
         ScramKeys {
-            iterations: self.iterations,
-            salt: self.key.salt(b"user", local.as_bytes()).to_vec(),
-            stored_key: Zeroizing::new(self.key.derive(b"stored", local.as_bytes())),
-            server_key: Zeroizing::new(self.key.derive(b"server", local.as_bytes())),
+            iterations,
+            salt,
+            stored_key: Zeroizing::new(key.derive(b"stored", name.as_bytes())),
+            server_key: Zeroizing::new(key.derive(b"server", name.as_bytes())),
         }
+    }
+
+    /// What SCRAM shows of a password that is stored in the clear: what it would show if there were no such account.
+    pub(super) fn scram_of(&self, name: &str, password: &[u8]) -> ScramKeys {
+        let (iterations, salt) = self.appearance(account(name).as_bytes());
+        ScramKeys::derive(password, salt, iterations)
+    }
+
+    /// Iterations as some account has them, and a salt by the name.
+    fn appearance(&self, name: &[u8]) -> (NonZeroU32, Vec<u8>) {
+        let key = self.key();
+        let total: u64 = self.0.looks.iter().map(|(_, count)| count).sum();
+        let chosen = key.derive(b"look", name);
+        let number = chosen.first_chunk().map_or(0, |n| u64::from_be_bytes(*n));
+        let mut number = number % total.max(1);
+        let look = self.0.looks.iter().find(|(_, count)| {
+            let here = number < *count;
+            number = number.saturating_sub(*count);
+            here
+        });
+        let (iterations, length) =
+            look.map_or_else(|| (rounds(ITERATIONS), SALT), |(look, _)| *look);
+        let mut salt = Vec::with_capacity(length);
+        let mut block = 0_u8;
+        while salt.len() < length {
+            salt.extend(key.derive(&[b's', block], name));
+            block = block.wrapping_add(1);
+        }
+        salt.truncate(length);
+        (iterations, salt)
     }
 
     /// States no password fits.
     pub(super) fn cram(&self, name: &str) -> Hmac {
-        Hmac::new(&self.key.derive(b"cram", name.as_bytes()))
+        Hmac::new(&self.key().derive(b"cram", name.as_bytes()))
+    }
+
+    fn key(&self) -> &Key {
+        let make = || Key(stretch(&self.0.seed, b"mailslot decoy", rounds(KEY_ROUNDS)));
+        self.0.key.get_or_init(make)
     }
 }
 
+/// Spellings that may mean one account have one salt: case and domain do not count.
+fn account(name: &str) -> String {
+    let local = name.rsplit_once('@').map_or(name, |(local, _)| local);
+    local.to_ascii_lowercase()
+}
+
 impl Default for Decoy {
-    /// Keyed for this process, with [`ITERATIONS`] rounds.
     fn default() -> Self {
-        Self {
-            key: process_key().clone(),
-            iterations: rounds(ITERATIONS),
-        }
+        DecoyMaker::new().finish()
     }
 }
 
 impl fmt::Debug for Decoy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Decoy({} rounds)", self.iterations)
+        write!(f, "Decoy({:?})", self.0.cost)
     }
 }
 
-/// A key salts are derived from.
-#[derive(Clone)]
-pub(super) struct Key(Zeroizing<[u8; KEY]>);
+/// A key that salts are derived from.
+struct Key(Zeroizing<[u8; KEY]>);
 
 impl Key {
-    fn new(seed: &[u8]) -> Self {
-        Self(Zeroizing::new(hmac_sha256(seed, b"mailslot decoy")))
-    }
-
     /// `purpose` keeps the uses of one key apart.
     fn derive(&self, purpose: &[u8], name: &[u8]) -> [u8; KEY] {
         let message = Zeroizing::new([purpose, b"\0", name].concat());
         hmac_sha256(self.0.as_slice(), &message)
     }
-
-    pub(super) fn salt(&self, purpose: &[u8], name: &[u8]) -> [u8; 16] {
-        let mut salt = [0; 16];
-        for (to, from) in salt.iter_mut().zip(self.derive(purpose, name)) {
-            *to = from;
-        }
-        salt
-    }
-}
-
-/// The key of this process: the one random thing here, made once. Nothing a client sees in a transcript depends on it
-/// but the salts of users that do not exist, or whose password is stored in the clear.
-pub(super) fn process_key() -> &'static Key {
-    static KEY_OF_PROCESS: OnceLock<Key> = OnceLock::new();
-    KEY_OF_PROCESS.get_or_init(|| {
-        let mut seed = Zeroizing::new([0; KEY]);
-        // Without a source of randomness the salts would be guessable, and no connection could be encrypted either.
-        if SystemRandom::new().fill(seed.as_mut_slice()).is_err() {
-            log::warn!("no randomness for the salts of unknown users");
-        }
-        Key::new(seed.as_slice())
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// R177, A9.
+    fn decoy(secrets: &[&str], looks: &[(u32, usize)]) -> Decoy {
+        let mut maker = DecoyMaker::new();
+        let looks = looks.iter().map(|&(n, salt)| Some((rounds(n), salt)));
+        for (secret, look) in secrets.iter().zip(looks.chain(std::iter::repeat(None))) {
+            maker.add(secret, Cost::default(), look);
+        }
+        maker.finish()
+    }
+
+    /// R177, A9: the same after a restart, another one for another name or another file.
     #[test]
     fn decoys_stay_the_same() {
-        let decoy = Decoy::new(b"key", 5000);
+        let (one, again) = (decoy(&["a", "b"], &[]), decoy(&["a", "b"], &[]));
         assert_eq!(
-            decoy.scram("alice").salt,
-            decoy.scram("Alice@example.org").salt
+            one.scram("alice").salt,
+            again.scram("Alice@example.org").salt
         );
-        assert_ne!(decoy.scram("alice").salt, decoy.scram("bob").salt);
+        assert_ne!(one.scram("alice").salt, one.scram("bob").salt);
         assert_ne!(
-            decoy.scram("alice").salt,
-            Decoy::new(b"other", 5000).scram("alice").salt
+            one.scram("alice").salt,
+            decoy(&["ab"], &[]).scram("alice").salt
         );
-        assert_eq!(
-            Decoy::default().scram("alice").salt,
-            Decoy::default().scram("alice").salt
-        );
-        assert_eq!(decoy.scram("alice").iterations.get(), 5000);
+        assert_eq!(one.scram("alice").iterations.get(), ITERATIONS);
+    }
+
+    /// Iterations and salts of those that exist, as often as they have them.
+    #[test]
+    fn decoys_look_like_accounts() {
+        let decoy = decoy(&["a", "b", "c"], &[(5_000, 12), (9_000, 40), (9_000, 40)]);
+        let mut often = 0;
+        for n in 0..300 {
+            let keys = decoy.scram(&format!("user{n}"));
+            match (keys.iterations.get(), keys.salt.len()) {
+                (5_000, 12) => {}
+                (9_000, 40) => often += 1,
+                look => assert_eq!(look, (9_000, 40)),
+            }
+            let clear = decoy.scram_of(&format!("User{n}@b.test"), b"secret");
+            assert_eq!((clear.iterations, clear.salt), (keys.iterations, keys.salt));
+            if n > 30 {
+                assert!(
+                    (50..95).contains(&(often * 100 / (n + 1))),
+                    "{often} of {n}"
+                );
+            }
+        }
     }
 }

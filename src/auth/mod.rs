@@ -16,6 +16,7 @@ pub mod decoy;
 mod exchange;
 mod json;
 pub mod jwt;
+mod keys;
 mod machine;
 mod md5;
 mod mechanism;
@@ -26,7 +27,7 @@ mod scram;
 mod testing;
 
 pub use self::accounts::{Account, Accounts};
-pub use self::decoy::Decoy;
+pub use self::decoy::{Decoy, DecoyMaker};
 pub use self::exchange::Exchange;
 pub use self::machine::{Context, Progress};
 pub use self::mechanism::{MECHANISMS, Mechanism};

@@ -1,30 +1,23 @@
 //! Passwords as the users file holds them: reading them, checking against them, making new ones.
 //!
-//! The forms are Dovecot's: `{SCRAM-SHA-256}`, `{PLAIN}` or `{CLEARTEXT}`, `{CRAM-MD5}`, `{SSHA256}` and `{SSHA512}`. Anything
-//! else is refused with words that say why. What is read from them is erased when dropped, as are intermediate values; the
+//! The forms are Dovecot's: `{SCRAM-SHA-256}`, `{PLAIN}` or `{CLEARTEXT}`, `{CRAM-MD5}`, `{SSHA256}` and `{SSHA512}`, and those of
+//! crypt(3) that `crypt` reads. Anything else is refused with words that say why. What is read from them is erased when dropped, as are intermediate values; the
 //! key schedules the crypto library keeps on the stack for the length of a call are out of reach.
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::OnceLock;
 
-use ring::{digest, hmac, pbkdf2};
+use ring::digest;
 use zeroize::Zeroizing;
 
-use super::decoy::process_key;
+use super::crypt::{Family, ShaCrypt};
+use super::decoy::{Cost, Decoy};
+use super::keys::ScramKeys;
 use super::md5::Hmac;
 use super::mechanism::Mechanism;
-use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
+use crate::encoding::{base64_decode, constant_time_eq};
 
-/// PBKDF2 rounds of new hashes: the number Dovecot writes too, so that one file's entries all cost the same. RFC 7677 §4
-/// asks for 4096 at least.
-pub const ITERATIONS: u32 = 4096;
-
-/// The most rounds taken from a file: seconds of work, beyond which it is a mistake.
-const MAX_ITERATIONS: u32 = 10_000_000;
-
-/// Octets of SHA-256, the size of all of SCRAM's keys.
-pub(super) const KEY: usize = 32;
+pub use super::keys::ITERATIONS;
 
 /// A password in one of the stored forms.
 #[non_exhaustive]
@@ -39,6 +32,8 @@ pub enum Stored {
     Ssha256(Salted),
     /// `{SSHA512}`: SHA-512 of password and salt.
     Ssha512(Salted),
+    /// `{SHA256-CRYPT}`, `{SHA512-CRYPT}` and `{CRYPT}` with `$5$` or `$6$`.
+    Crypt(ShaCrypt),
 }
 
 impl Stored {
@@ -57,10 +52,13 @@ impl Stored {
             ("PLAIN" | "CLEARTEXT", None) => Clear::parse(value).map(Self::Plain),
             ("SCRAM-SHA-256", None) => ScramKeys::parse(value).map(Self::ScramSha256),
             ("CRAM-MD5", None | Some("HEX")) => CramKeys::parse(value).map(Self::CramMd5),
+            ("SHA256-CRYPT", None) => crypt(value, Some(Family::Sha256)).map(Self::Crypt),
+            ("SHA512-CRYPT", None) => crypt(value, Some(Family::Sha512)).map(Self::Crypt),
+            ("CRYPT", None) => crypt(value, None).map(Self::Crypt),
             ("SSHA256", _) => Salted::parse(&digest::SHA256, value, suffix).map(Self::Ssha256),
             ("SSHA512", _) => Salted::parse(&digest::SHA512, value, suffix).map(Self::Ssha512),
             _ => Err(format!(
-                "the password scheme {{{}}} can't be verified here; {{SCRAM-SHA-256}}, {{SSHA256}}, {{SSHA512}}, {{CRAM-MD5}} and {{PLAIN}} can",
+                "the password scheme {{{}}} can't be verified here; {{SCRAM-SHA-256}}, {{SHA512-CRYPT}}, {{SHA256-CRYPT}}, {{SSHA256}}, {{SSHA512}}, {{CRAM-MD5}} and {{PLAIN}} can",
                 scheme.escape_default()
             )),
         }
@@ -79,6 +77,7 @@ impl Stored {
                 constant_time_eq(&keys.0.to_states(), &Hmac::new(password).to_states())
             }
             Self::Ssha256(salted) | Self::Ssha512(salted) => salted.verify(password),
+            Self::Crypt(hash) => hash.verify(password),
         }
     }
 
@@ -93,26 +92,47 @@ impl Stored {
         }
     }
 
-    /// PBKDF2 rounds one [`Stored::verify`] takes; 0 for the forms without.
-    pub fn iterations(&self) -> u32 {
+    /// What one [`Stored::verify`] takes.
+    pub fn cost(&self) -> Cost {
         match self {
-            Self::ScramSha256(keys) => keys.iterations.get(),
-            _ => 0,
+            Self::ScramSha256(keys) => Cost {
+                pbkdf2: keys.iterations.get(),
+                ..Cost::default()
+            },
+            Self::Crypt(hash) => match hash.family() {
+                Family::Sha256 => Cost {
+                    sha256: hash.rounds(),
+                    ..Cost::default()
+                },
+                Family::Sha512 => Cost {
+                    sha512: hash.rounds(),
+                    ..Cost::default()
+                },
+            },
+            _ => Cost::default(),
         }
     }
 
-    /// Rounds that [`Self::scram`] takes: SCRAM's keys of a password in the clear are derived.
-    pub(super) fn derivation(&self) -> u32 {
+    /// What SCRAM shows of it: iterations and octets of salt, where they are its own.
+    pub fn look(&self) -> Option<(NonZeroU32, usize)> {
         match self {
-            Self::Plain(_) => ITERATIONS,
-            _ => 0,
+            Self::ScramSha256(keys) => Some((keys.iterations, keys.salt.len())),
+            _ => None,
         }
     }
 
-    pub(super) fn scram(&self) -> Option<&ScramKeys> {
+    /// SCRAM's keys for a login as `name`, and what it took to get them.
+    pub(super) fn scram(&self, name: &str, decoy: &Decoy) -> Option<(ScramKeys, Cost)> {
         match self {
-            Self::Plain(clear) => Some(clear.scram()),
-            Self::ScramSha256(keys) => Some(keys),
+            Self::Plain(clear) => {
+                let keys = decoy.scram_of(name, &clear.secret);
+                let cost = Cost {
+                    pbkdf2: keys.iterations.get(),
+                    ..Cost::default()
+                };
+                Some((keys, cost))
+            }
+            Self::ScramSha256(keys) => Some((keys.clone(), Cost::default())),
             _ => None,
         }
     }
@@ -134,15 +154,14 @@ impl fmt::Debug for Stored {
             Self::CramMd5(_) => "{CRAM-MD5}",
             Self::Ssha256(_) => "{SSHA256}",
             Self::Ssha512(_) => "{SSHA512}",
+            Self::Crypt(hash) => hash.family().prefix(),
         })
     }
 }
 
-/// A password as it is, and what SCRAM and CRAM-MD5 need of it.
+/// A password as it is, and what CRAM-MD5 needs of it.
 pub struct Clear {
     secret: Zeroizing<Vec<u8>>,
-    /// Derived when SCRAM asks for them: reading a file of thousands must not take minutes.
-    scram: OnceLock<ScramKeys>,
     cram: Hmac,
 }
 
@@ -154,16 +173,7 @@ impl Clear {
         let secret = value.as_bytes();
         Ok(Self {
             secret: Zeroizing::new(secret.to_vec()),
-            scram: OnceLock::new(),
             cram: Hmac::new(secret),
-        })
-    }
-
-    fn scram(&self) -> &ScramKeys {
-        self.scram.get_or_init(|| {
-            // The salt only has to stay the same while this process runs; being keyed it tells nothing of the password.
-            let salt = process_key().salt(b"password", &self.secret);
-            ScramKeys::derive(&self.secret, salt.to_vec(), rounds(ITERATIONS))
         })
     }
 
@@ -172,73 +182,6 @@ impl Clear {
         let [ours, theirs] =
             [&self.secret, password].map(|secret| digest::digest(&digest::SHA256, secret));
         constant_time_eq(ours.as_ref(), theirs.as_ref())
-    }
-}
-
-/// What a SCRAM server keeps of a password (RFC 5802 §3).
-#[derive(Clone)]
-pub struct ScramKeys {
-    pub(super) iterations: NonZeroU32,
-    pub(super) salt: Vec<u8>,
-    pub(super) stored_key: Zeroizing<[u8; KEY]>,
-    pub(super) server_key: Zeroizing<[u8; KEY]>,
-}
-
-impl ScramKeys {
-    /// `iterations,salt,StoredKey,ServerKey`, the last three in base64.
-    fn parse(value: &str) -> Result<Self, String> {
-        let parts: Vec<&str> = value.split(',').collect();
-        let [iterations, salt, stored_key, server_key] = parts.as_slice() else {
-            return Err("{SCRAM-SHA-256} is iterations,salt,StoredKey,ServerKey".to_owned());
-        };
-        let digits = iterations.bytes().all(|octet| octet.is_ascii_digit());
-        let iterations = iterations
-            .parse()
-            .ok()
-            .filter(|_| digits)
-            .and_then(NonZeroU32::new);
-        let iterations = iterations
-            .filter(|n| (ITERATIONS..=MAX_ITERATIONS).contains(&n.get()))
-            .ok_or_else(|| {
-                format!("{{SCRAM-SHA-256}} takes {ITERATIONS} to {MAX_ITERATIONS} iterations")
-            })?;
-        let salt = base64_decode(salt.as_bytes()).filter(|salt| !salt.is_empty());
-        Ok(Self {
-            iterations,
-            salt: salt.ok_or("the salt of {SCRAM-SHA-256} is not base64")?,
-            stored_key: key("StoredKey", stored_key)?,
-            server_key: key("ServerKey", server_key)?,
-        })
-    }
-
-    /// RFC 5802 §3: SaltedPassword and what follows from it.
-    pub(super) fn derive(password: &[u8], salt: Vec<u8>, iterations: NonZeroU32) -> Self {
-        let salted = stretch(password, &salt, iterations);
-        let client_key = Zeroizing::new(hmac_sha256(salted.as_slice(), b"Client Key"));
-        Self {
-            iterations,
-            salt,
-            stored_key: Zeroizing::new(sha256(client_key.as_slice())),
-            server_key: Zeroizing::new(hmac_sha256(salted.as_slice(), b"Server Key")),
-        }
-    }
-
-    fn verify(&self, password: &[u8]) -> bool {
-        let theirs = Self::derive(password, self.salt.clone(), self.iterations);
-        constant_time_eq(self.stored_key.as_slice(), theirs.stored_key.as_slice())
-    }
-}
-
-impl fmt::Display for ScramKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let salt = base64_encode(&self.salt);
-        let [stored, server] =
-            [&self.stored_key, &self.server_key].map(|key| base64_encode(key.as_slice()));
-        write!(
-            f,
-            "{{SCRAM-SHA-256}}{},{salt},{stored},{server}",
-            self.iterations
-        )
     }
 }
 
@@ -300,53 +243,19 @@ impl Salted {
 
 /// Hashes a password for the users file: `{SCRAM-SHA-256}` with [`ITERATIONS`] rounds. The salt has to be random.
 pub fn hash_password(password: &[u8], salt: [u8; 16]) -> String {
-    ScramKeys::derive(password, salt.to_vec(), rounds(ITERATIONS)).to_string()
+    ScramKeys::derive(password, salt.to_vec(), super::keys::rounds(ITERATIONS)).to_string()
 }
 
-/// A round count; 0 counts as 1.
-pub(super) fn rounds(iterations: u32) -> NonZeroU32 {
-    NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN)
-}
-
-pub(super) fn stretch(
-    password: &[u8],
-    salt: &[u8],
-    iterations: NonZeroU32,
-) -> Zeroizing<[u8; KEY]> {
-    let mut out = Zeroizing::new([0; KEY]);
-    pbkdf2::derive(
-        pbkdf2::PBKDF2_HMAC_SHA256,
-        iterations,
-        salt,
-        password,
-        out.as_mut_slice(),
-    );
-    out
-}
-
-pub(super) fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; KEY] {
-    array(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref())
-}
-
-pub(super) fn sha256(message: &[u8]) -> [u8; KEY] {
-    array(digest::digest(&digest::SHA256, message).as_ref())
-}
-
-fn array(octets: &[u8]) -> [u8; KEY] {
-    let mut out = [0; KEY];
-    for (to, from) in out.iter_mut().zip(octets) {
-        *to = *from;
+/// A hash of crypt(3), of the family that its scheme names.
+fn crypt(value: &str, family: Option<Family>) -> Result<ShaCrypt, String> {
+    let hash = ShaCrypt::parse(value)?;
+    match family {
+        Some(family) if family != hash.family() => Err(format!(
+            "a hash of this scheme begins with {}",
+            family.prefix()
+        )),
+        _ => Ok(hash),
     }
-    out
-}
-
-/// One of SCRAM's keys in base64.
-fn key(name: &str, text: &str) -> Result<Zeroizing<[u8; KEY]>, String> {
-    let octets = base64_decode(text.as_bytes()).map(Zeroizing::new);
-    let key = octets.and_then(|octets| <[u8; KEY]>::try_from(octets.as_slice()).ok());
-    let key =
-        key.ok_or_else(|| format!("the {name} of {{SCRAM-SHA-256}} is not 32 octets in base64"))?;
-    Ok(Zeroizing::new(key))
 }
 
 /// Hexadecimal digits of either case, two an octet.

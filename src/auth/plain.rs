@@ -1,6 +1,7 @@
 //! PLAIN (RFC 4616) and LOGIN: the password itself is sent, so the session offers them under TLS only.
 
 use super::accounts::{Account, Accounts};
+use super::decoy::Cost;
 use super::machine::{Machine, Progress, login};
 
 /// PLAIN: one response, `authzid NUL authcid NUL passwd`.
@@ -62,7 +63,7 @@ fn check_password(name: &[u8], secret: &[u8], accounts: &mut dyn Accounts) -> Pr
     match accounts.account(name) {
         Account::Known { user, stored } => {
             let right = stored.verify(secret);
-            decoy.burn(secret, stored.iterations());
+            decoy.burn(secret, stored.cost());
             if right {
                 Progress::Done { user }
             } else {
@@ -70,7 +71,7 @@ fn check_password(name: &[u8], secret: &[u8], accounts: &mut dyn Accounts) -> Pr
             }
         }
         Account::Unknown => {
-            decoy.burn(secret, 0);
+            decoy.burn(secret, Cost::default());
             Progress::Failed
         }
         Account::Unavailable => Progress::Unavailable,

@@ -7,8 +7,9 @@
 use zeroize::Zeroizing;
 
 use super::accounts::{Account, Accounts};
+use super::decoy::Cost;
+use super::keys::{KEY, ScramKeys, hmac_sha256, sha256};
 use super::machine::{Context, Machine, Progress, login};
-use super::password::{KEY, ScramKeys, hmac_sha256, sha256};
 use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
 
 /// The server's side.
@@ -70,11 +71,11 @@ impl Scram {
         let cost = accounts.decoy();
         let decoy = cost.scram(name);
         let (user, keys, spent) = match accounts.account(name) {
-            Account::Known { user, stored } => match stored.scram() {
-                Some(keys) => (Some(user), keys.clone(), stored.derivation()),
-                None => (None, decoy, 0),
+            Account::Known { user, stored } => match stored.scram(name, &cost) {
+                Some((keys, spent)) => (Some(user), keys, spent),
+                None => (None, decoy, Cost::default()),
             },
-            Account::Unknown => (None, decoy, 0),
+            Account::Unknown => (None, decoy, Cost::default()),
             Account::Unavailable => return Progress::Unavailable,
         };
         cost.burn(b"", spent);

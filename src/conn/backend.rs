@@ -1,6 +1,6 @@
 //! Answers the session's questions, out of the directory and the disk.
 
-use crate::auth::{Account, Accounts};
+use crate::auth::{Account, Accounts, Decoy};
 use crate::deliver::{Group, Store, Target};
 use crate::directory::{Directory, Ways};
 use crate::encoding::base64_encode;
@@ -74,6 +74,10 @@ impl ServerBackend<'_> {
 impl Accounts for ServerBackend<'_> {
     fn account(&mut self, login: &str) -> Account {
         self.directory.account(login)
+    }
+
+    fn decoy(&self) -> Decoy {
+        self.directory.decoy()
     }
 }
 

@@ -5,7 +5,7 @@ use super::expand::Visit;
 use super::lookup::Directory;
 use super::names::domain_key;
 use super::users::Entry;
-use crate::auth::{Account, Mechanism};
+use crate::auth::{Account, Decoy, Mechanism};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use std::sync::Arc;
 
@@ -39,6 +39,12 @@ impl Directory {
                 .and_then(|_| users.everywhere(local))
         };
         exact.or_else(delivered)
+    }
+
+    /// What stands in for accounts that do not exist.
+    pub fn decoy(&self) -> Decoy {
+        let users = self.users.as_ref();
+        users.map_or_else(Decoy::default, |users| users.decoy().clone())
     }
 
     /// The mechanisms that every account's stored password allows.

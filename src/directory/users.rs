@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::composition::composed;
 use super::names::{domain_key, safe};
-use crate::auth::{MECHANISMS, Mechanism, Stored};
+use crate::auth::{Decoy, DecoyMaker, MECHANISMS, Mechanism, Stored};
 use crate::failure::FileError;
 
 /// The accounts.
@@ -21,6 +21,7 @@ pub(super) struct Users {
     /// Where the line of a key begins.
     lines: HashMap<Box<str>, u32>,
     mechanisms: Vec<Mechanism>,
+    decoy: Decoy,
 }
 
 /// One line.
@@ -56,9 +57,11 @@ impl Users {
         let mut users = Self {
             lines: HashMap::new(),
             mechanisms: Vec::new(),
+            decoy: Decoy::default(),
             text,
         };
         let mut mechanisms = None;
+        let mut decoy = DecoyMaker::new();
         let mut offset = 0;
         for (number, raw) in users.text.split_inclusive('\n').enumerate() {
             let start = offset;
@@ -76,6 +79,7 @@ impl Users {
                 return Err(fault(format!("user '{}' is listed twice", entry.user)));
             }
             if logins && let Some(stored) = entry.stored().map_err(fault)? {
+                decoy.add(entry.password, stored.cost(), stored.look());
                 mechanisms
                     .get_or_insert_with(|| MECHANISMS.to_vec())
                     .retain(|mechanism| stored.supports(*mechanism));
@@ -83,6 +87,7 @@ impl Users {
         }
         users.lines.shrink_to_fit();
         users.mechanisms = mechanisms.unwrap_or_default();
+        users.decoy = decoy.finish();
         Ok(users)
     }
 
@@ -95,6 +100,11 @@ impl Users {
     /// another.
     pub(super) fn mechanisms(&self) -> &[Mechanism] {
         &self.mechanisms
+    }
+
+    /// What stands in for accounts that do not exist.
+    pub(super) fn decoy(&self) -> &Decoy {
+        &self.decoy
     }
 
     /// Who `local` is at a domain.
