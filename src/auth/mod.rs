@@ -14,6 +14,7 @@ mod cram;
 pub mod crypt;
 pub mod decoy;
 mod exchange;
+pub mod hashing;
 mod json;
 pub mod jwt;
 mod keys;

@@ -2,6 +2,7 @@
 
 use super::accounts::{Account, Accounts};
 use super::decoy::Cost;
+use super::hashing;
 use super::machine::{Machine, Progress, login};
 
 /// PLAIN: one response, `authzid NUL authcid NUL passwd`.
@@ -60,6 +61,7 @@ fn check_password(name: &[u8], secret: &[u8], accounts: &mut dyn Accounts) -> Pr
     };
 
     let decoy = accounts.decoy();
+    let _turn = hashing::turn();
     match accounts.account(name) {
         Account::Known { user, stored } => {
             let right = stored.verify(secret);

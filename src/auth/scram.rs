@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::accounts::{Account, Accounts};
 use super::decoy::Cost;
+use super::hashing;
 use super::keys::{KEY, ScramKeys, hmac_sha256, sha256};
 use super::machine::{Context, Machine, Progress, login};
 use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
@@ -69,6 +70,7 @@ impl Scram {
 
         // The decoy is made for everybody, and everybody waits as long as keys take to derive.
         let cost = accounts.decoy();
+        let turn = hashing::turn();
         let decoy = cost.scram(name);
         let (user, keys, spent) = match accounts.account(name) {
             Account::Known { user, stored } => match stored.scram(name, &cost) {
@@ -79,6 +81,7 @@ impl Scram {
             Account::Unavailable => return Progress::Unavailable,
         };
         cost.burn(b"", spent);
+        drop(turn);
 
         let nonce = format!("{}{}", first.nonce, self.nonce);
         let server_first = format!(

@@ -7,6 +7,7 @@ mod reports;
 
 use self::admission::{Admission, ConnLimits};
 use self::linger::Linger;
+use crate::auth::hashing;
 use crate::clock;
 use crate::config::Config;
 use crate::deliver::{Store, Sync};
@@ -67,6 +68,7 @@ impl Server {
     /// The file, the line and what is wrong (78).
     pub fn new(mut config: Config, inherited: Vec<Socket>) -> Result<Self, Failure> {
         config.max_connections = affordable(config.max_connections);
+        hashing::set_cores(std::thread::available_parallelism().map_or(1, usize::from));
         let snapshot = load(&config).map_err(Failure::File)?;
         let relay = config.relay.as_ref();
         let relay = relay.map(|relay| relay.load(&config.policy.hostname, &config.listen));

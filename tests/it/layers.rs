@@ -20,7 +20,7 @@ const EDGES: &[(&str, &str)] = &[
     ("net", "sys values"),
     ("queue", "failure"),
     ("relay", "client clock deliver encoding failure net options queue settings smtp values"),
-    ("server", "clock config conn deliver directory failure log_queue maillog net queue relay smtp state sys"),
+    ("server", "auth clock config conn deliver directory failure log_queue maillog net queue relay smtp state sys"),
     ("settings", "failure options"),
     ("smtp", "auth encoding"),
     ("state", "clock config deliver directory net relay smtp"),

@@ -1,0 +1,94 @@
+//! How many checks of passwords run at once: each may take as long as the dearest hash of the users file, and a crowd of
+//! guesses must leave the processors to the mail. Who comes when all turns are taken waits for one.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The most that run at once, whatever the number of cores.
+const MOST: usize = 2;
+
+/// The turns of this process.
+static TURNS: Turns = Turns::new(MOST);
+
+struct Turns {
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+struct State {
+    taken: usize,
+    most: usize,
+}
+
+/// Leave to hash, given back when it is dropped.
+pub(super) struct Turn(&'static Turns);
+
+/// Lets as many checks run at once as there are cores, two at most.
+pub fn set_cores(cores: usize) {
+    TURNS.lock().most = cores.clamp(1, MOST);
+}
+
+/// Waits for a turn. Whoever holds one must not ask for another.
+pub(super) fn turn() -> Turn {
+    TURNS.turn()
+}
+
+impl Turns {
+    const fn new(most: usize) -> Self {
+        Self {
+            state: Mutex::new(State { taken: 0, most }),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Nothing panics under the lock, so that a poisoned one is still sound.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&'static self) -> Turn {
+        let mut state = self.lock();
+        while state.taken >= state.most {
+            state = self
+                .freed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.taken += 1;
+        Turn(self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.lock().taken -= 1;
+        self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// However many come, never more than the limit are at it, and each gets its turn.
+    #[test]
+    fn turns_are_few() {
+        static OWN: Turns = Turns::new(2);
+        let (running, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let turn = OWN.turn();
+                        assert!(running.fetch_add(1, Ordering::SeqCst) < 2);
+                        std::thread::yield_now();
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        drop(turn);
+                        ended.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(ended.load(Ordering::SeqCst), 3_200);
+    }
+}
