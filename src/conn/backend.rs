@@ -49,7 +49,9 @@ impl ServerBackend<'_> {
         if self.is_elsewhere(target) {
             return Ok(());
         }
-        self.directory.check_usable(target)?;
+        if !self.store.is_open(target) {
+            self.directory.check_usable(target)?;
+        }
         self.store.quota_check(target, size)
     }
 

@@ -71,6 +71,13 @@ impl Store {
         Spool::begin(Arc::clone(&self.context), trace, &groups, form, size)
     }
 
+    /// Whether a mailbox that mail went to lately is kept open and still where its path leads: one system call, and it
+    /// need not be looked at any closer.
+    pub fn is_open(&self, target: &Target) -> bool {
+        let context = &self.context;
+        context.dirs.get(context.disk.as_ref(), target).is_some()
+    }
+
     /// Closes directories that were not used for a while. Whether any is still open.
     pub fn close_idle(&self) -> bool {
         self.context.dirs.close_idle(Instant::now())

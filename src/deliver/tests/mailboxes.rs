@@ -256,3 +256,19 @@ fn one_bad_disk_decides_for_nobody_else() {
         }
     }
 }
+
+/// A mailbox is open from its first message until its path leads elsewhere.
+#[test]
+fn open_mailboxes_are_known() {
+    let scratch = Scratch::new();
+    let (store, target) = (store(), target(&scratch, "alice"));
+    assert!(!store.is_open(&target));
+    assert_eq!(
+        code(begin(&store, std::slice::from_ref(&target)).commit()).0,
+        250
+    );
+    assert!(store.is_open(&target));
+    fs::rename(target.maildir.join("new"), target.maildir.join("old")).unwrap();
+    symlink("old", target.maildir.join("new")).unwrap();
+    assert!(!store.is_open(&target));
+}
