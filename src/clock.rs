@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
+use std::path::{Component, Path};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,13 +14,18 @@ use jiff::{Timestamp, Zoned};
 
 use crate::encoding::push_decimal;
 
+/// Where the zone files are (tzfile(5)), by the name that TZ has.
+const ZONES: &str = "/usr/share/zoneinfo";
+/// The zone where TZ names none.
+const LOCAL: &str = "/etc/localtime";
+
 /// The present moment as an RFC 5322 §3.3 `date-time` in local time, such as `Tue, 24 Nov 2026 10:40:33 +0000`.
 ///
 /// The text is kept for the rest of the second, one copy a thread, so that a burst of messages formats it once.
 ///
 /// The zone is read once, at the first call: a server that changes its root makes that call before it does.
 pub fn rfc5322_now() -> String {
-    static ZONE: LazyLock<TimeZone> = LazyLock::new(TimeZone::system);
+    static ZONE: LazyLock<TimeZone> = LazyLock::new(local_zone);
     thread_local! {
         static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
@@ -81,6 +87,29 @@ fn since_epoch() -> Duration {
         .unwrap_or_default()
 }
 
+/// The zone of TZ, or else the machine's. One file is read for it; only where that is not enough the library looks through
+/// all zones there are, which takes milliseconds of every start.
+fn local_zone() -> TimeZone {
+    let found = match std::env::var("TZ") {
+        Ok(name) => zone_named(&name, Path::new(ZONES)),
+        Err(_) => zone_in(Path::new(LOCAL)),
+    };
+    found.unwrap_or_else(TimeZone::system)
+}
+
+fn zone_named(name: &str, zones: &Path) -> Option<TimeZone> {
+    let name = Path::new(name);
+    let mut parts = name.components();
+    let is_name =
+        !name.as_os_str().is_empty() && parts.all(|part| matches!(part, Component::Normal(_)));
+    is_name.then(|| zone_in(&zones.join(name)))?
+}
+
+fn zone_in(file: &Path) -> Option<TimeZone> {
+    let octets = std::fs::read(file).ok()?;
+    TimeZone::tzif("local", &octets).ok()
+}
+
 /// `seconds` after 1970 in the given zone. Past the year 9999 the last moment the calendar knows is shown.
 fn rfc5322(seconds: u64, zone: TimeZone) -> String {
     let timestamp = i64::try_from(seconds)
@@ -107,6 +136,25 @@ mod tests {
         );
         assert!(rfc5322(u64::MAX, TimeZone::UTC).contains("9999"));
         assert_eq!(rfc5322_now().len(), "Thu, 01 Jan 1970 00:00:00 +0000".len());
+    }
+
+    /// A name is that of one file below the zones, and nothing else is read.
+    #[test]
+    fn zones_have_names() {
+        let (zones, name) = (Path::new("/usr/share/zoneinfo"), "Asia/Kolkata");
+        let found = zone_named(name, zones).map(|zone| rfc5322(0, zone));
+        let expected = zones.join(name).exists();
+        let expected = expected.then(|| "Thu, 01 Jan 1970 05:30:00 +0530".to_owned());
+        assert_eq!(found, expected);
+        for wrong in [
+            "",
+            "/etc/localtime",
+            "../../../etc/localtime",
+            "Asia/../UTC",
+            "No/Such",
+        ] {
+            assert!(zone_named(wrong, zones).is_none(), "{wrong}");
+        }
     }
 
     /// F28
