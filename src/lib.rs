@@ -33,6 +33,7 @@ pub mod directory;
 pub mod encoding;
 pub mod failure;
 pub mod greylist;
+mod lock;
 pub mod log_queue;
 pub mod maillog;
 pub mod net;

@@ -13,6 +13,8 @@ use std::time::Duration;
 use env_logger::{Builder, Env, Target};
 use log::Level;
 
+use crate::lock::lock;
+
 /// Octets that wait at most.
 const ROOM: usize = 256 * 1024;
 /// Lines that come this close together leave in one write.
@@ -113,9 +115,8 @@ impl Write for Lines {
 }
 
 impl Queue {
-    /// Nothing panics under the lock, so that a poisoned one is still sound.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn add(&self, line: &[u8]) {

@@ -3,6 +3,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::lock::lock;
+
 /// The most that run at once, whatever the number of cores.
 const MOST: usize = 2;
 
@@ -40,9 +42,8 @@ impl Turns {
         }
     }
 
-    /// Nothing panics under the lock, so that a poisoned one is still sound.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn turn(&'static self) -> Turn {

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use super::dir_cache::DirCache;
 use super::disk::Disk;
-use super::lock::lock;
 use super::maildir::{self, OpenMaildir};
 use super::quota::Ledger;
 use super::refusal::Trouble;
 use super::syncs::Syncs;
 use super::target::Target;
 use crate::encoding::push_decimal;
+use crate::lock::lock;
 
 /// So many Maildirs wait for a sweep at the most; others are swept when they are opened again.
 const SWEPT_AT_ONCE: usize = 1_000;

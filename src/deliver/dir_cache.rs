@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
-use super::lock::lock;
 use super::maildir::OpenMaildir;
 use super::target::Target;
+use crate::lock::lock;
 
 /// So many parts.
 const SHARDS: usize = 16;

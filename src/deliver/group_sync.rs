@@ -16,7 +16,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 
 use super::disk::errno;
-use super::lock::lock;
+use crate::lock::lock;
 
 /// The syncs of one directory.
 #[derive(Default)]

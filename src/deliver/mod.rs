@@ -22,7 +22,6 @@ mod faults;
 mod group_sync;
 mod groups;
 mod header;
-mod lock;
 mod maildir;
 mod quota;
 mod refusal;

@@ -20,10 +20,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::disk::{self, Disk, errno};
-use super::lock::lock;
 use super::maildir::OpenMaildir;
 use super::target::{Quota, TRASH, Target};
 use crate::clock;
+use crate::lock::lock;
 
 /// The file, in the Maildir itself.
 const NAME: &str = "maildirsize";

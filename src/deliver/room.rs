@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 
-use super::lock::lock;
 use super::refusal::refusal;
+use crate::lock::lock;
 use crate::smtp::reply::{self, Refusal};
 
 /// For so long the room on the disk counts as known.

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 use super::context::Context;
 use super::dir_cache::{self, DirCache};
 use super::disk::{self, Disk};
-use super::lock::lock;
 use super::maildir;
 use super::quota::Ledger;
 use super::room::Room;
@@ -17,6 +16,7 @@ use super::spool::Spool;
 use super::syncs::Syncs;
 use super::target::{Form, Group, Sync, Target};
 use super::trace::Trace;
+use crate::lock::lock;
 use crate::smtp::reply::{self, Refusal};
 
 /// A Maildir's `tmp/` is looked through this often.

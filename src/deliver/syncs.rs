@@ -10,8 +10,8 @@ use nix::errno::Errno;
 
 use super::disk::{Disk, Identity, errno};
 use super::group_sync::{GroupSync, Ticket};
-use super::lock::lock;
 use super::target::Sync;
+use crate::lock::lock;
 
 /// So many directories have their syncs remembered; past it, those are forgotten that never failed and that nobody
 /// waits for.

@@ -2,11 +2,12 @@
 //! followed once. The mailboxes in them are shared.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::key::AliasKey;
 use crate::deliver::{Group, Target};
+use crate::lock::lock;
 use crate::smtp::reply::Refusal;
 
 /// How long an expansion counts where mailboxes are directories, which anybody may make or remove.
@@ -71,6 +72,6 @@ impl Lists {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -3,12 +3,13 @@
 //! stranger may ask.
 
 use std::fs;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fallbacks::Search;
 use super::lookup::Directory;
 use crate::deliver::Target;
+use crate::lock::lock;
 use crate::smtp::reply::{self, Refusal};
 
 /// What a look at one candidate is taken to cost, many times over: so long no other search begins.
@@ -26,8 +27,7 @@ impl Directory {
         domain: usize,
         takes: &dyn Fn(&Target) -> bool,
     ) -> Result<Arc<Target>, Refusal> {
-        let searches = self.fallbacks.0.lock();
-        let mut searches = searches.unwrap_or_else(PoisonError::into_inner);
+        let mut searches = lock(&self.fallbacks.0);
         let fits = |target: &Target| {
             (self.creates() || self.users.is_some() || target.maildir.is_dir()) && takes(target)
         };

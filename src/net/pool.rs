@@ -3,9 +3,11 @@
 //! gets the next job: its stack is still in the caches, and the others are not kept from going.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+use crate::lock::lock;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -37,11 +39,6 @@ struct State {
 struct Idle {
     thread: Thread,
     job: Mutex<Option<Job>>,
-}
-
-/// No job runs under a lock, so that a poisoned one is still sound.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pool {

@@ -8,13 +8,14 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::envelope::Envelope;
 use crate::failure::Failure;
+use crate::lock::lock;
 
 const ENVELOPES: &str = "envelope";
 const CONTENTS: &str = "new";
@@ -280,10 +281,6 @@ pub fn read(dir: &Path, id: &str) -> io::Result<Envelope> {
         let why = format!("{}:{line}: not an envelope", path.display());
         io::Error::new(io::ErrorKind::InvalidData, why)
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The id that a content's file name begins with: `SECONDS.MusecPpidQcount`.

@@ -15,6 +15,7 @@ use crate::client::Handle;
 use crate::clock;
 use crate::deliver::Target;
 use crate::failure::Failure as Fatal;
+use crate::lock::lock;
 use crate::net::client_tls::ClientTls;
 use crate::net::dns::{Resolver, to_alabel};
 use crate::net::listen::Peer;
@@ -261,7 +262,7 @@ impl Relay {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// One connection's thread: message after message, until none is due.

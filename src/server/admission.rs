@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::conn;
 use crate::conn::client::Client;
 use crate::conn::live::Live;
+use crate::lock::lock;
 use crate::maillog;
 use crate::net::listen::Accepted;
 use crate::net::pool::Pool;
@@ -67,9 +68,8 @@ impl ConnLimits {
         }
     }
 
-    /// Nothing panics under the lock, so that a poisoned one is still sound.
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inside)
     }
 
     /// A slot, unless there is none left.

@@ -1,6 +1,7 @@
 //! Newcomers that were turned away: their input is read and dropped for a moment, so that the reset of a close with
 //! unread input does not cost them the reply. One thread does it for all of them, and the accept loop never waits.
 
+use crate::lock::lock;
 use crate::net::socket::Socket;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,9 +41,8 @@ impl Linger {
         builder.spawn(move || own.run()).map(|_| linger)
     }
 
-    /// Nothing panics under the lock, so that a poisoned one is still sound.
     fn lock(&self) -> MutexGuard<'_, VecDeque<Lingering>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
 
     /// Keeps a socket whose writing side is shut already.

@@ -1,10 +1,11 @@
 //! Answers that still hold. Bounded: a full cache forgets what has expired, and then everything.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::message::{Answer, Kind};
+use crate::lock::lock;
 
 /// Names that are remembered.
 const CAPACITY: usize = 1_024;
@@ -17,7 +18,7 @@ pub(super) struct Cache(Mutex<HashMap<(String, Kind), (Answer, Instant)>>);
 
 impl Cache {
     pub(super) fn get(&self, name: &str, kind: Kind, now: Instant) -> Option<Answer> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.0);
         let (answer, until) = known.get(&(name.to_owned(), kind))?;
         (now < *until).then(|| answer.clone())
     }
@@ -31,7 +32,7 @@ impl Cache {
         let Some(until) = now.checked_add(lives).filter(|_| small && !lives.is_zero()) else {
             return;
         };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         if known.len() >= CAPACITY {
             known.retain(|_, (_, until)| now < *until);
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Instant, SystemTime};
 
 use super::alabel::to_alabel;
@@ -11,6 +11,7 @@ use super::cache::Cache;
 use super::exchange;
 use super::message::{self, Answer, Data, Kind, Mx};
 use super::servers::Servers;
+use crate::lock::lock;
 use crate::net::names;
 
 const HOSTS: &str = "/etc/hosts";
@@ -179,7 +180,7 @@ impl Resolver {
 
     /// The servers, read again where their file has changed.
     fn servers(&self) -> Servers {
-        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.servers);
         if let Some(path) = &self.resolv_conf {
             let now = changed(path);
             if now.is_some()
