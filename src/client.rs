@@ -14,6 +14,7 @@ use crate::net::client_tls::ClientTls;
 use crate::net::dial::{self, Address};
 use crate::net::socket::Socket;
 use crate::net::stream::Stream;
+use crate::read;
 use crate::smtp::client::{Channel, Client, Envelope, Extensions, Failure, Outcome, Settings};
 use crate::smtp::client::{Stage, Want};
 
@@ -263,16 +264,15 @@ impl Connection {
     fn send_content(&mut self, content: &mut dyn Read) {
         let mut piece = vec![0; PIECE];
         loop {
-            let octets = match content.read(&mut piece) {
-                Ok(0) => return self.core.content_end(),
+            let octets = match read::piece(content, &mut piece) {
+                Ok([]) => return self.core.content_end(),
                 Ok(octets) => octets,
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => {
                     let why = format!("the message cannot be read: {e}");
                     return self.core.lost(Failure::Lost(Stage::Content, why));
                 }
             };
-            self.core.content(piece.get(..octets).unwrap_or_default());
+            self.core.content(octets);
             if self.core.output().len() >= PIECE
                 && let Err(e) = self.flush_content()
             {

@@ -40,6 +40,7 @@ pub mod net;
 pub mod options;
 pub mod queue;
 pub mod rates;
+mod read;
 pub mod relay;
 pub mod server;
 pub mod settings;

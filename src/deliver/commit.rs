@@ -151,10 +151,11 @@ impl Spool {
             self.prepare(index)
                 .map_err(|trouble| softened(self.log(&trouble), count))?;
         }
-        for (at, &index) in members.iter().enumerate() {
-            let rest = members.get(at..).unwrap_or_default();
-            self.appear(index, rest)
+        let mut left = members;
+        while let Some((&index, rest)) = left.split_first() {
+            self.appear(index, left)
                 .map_err(|trouble| softened(self.log(&trouble), count))?;
+            left = rest;
         }
         Ok(())
     }

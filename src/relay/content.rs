@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 
 use crate::client::{Connection, Delivery};
 use crate::queue::{Envelope, Recipient};
+use crate::read;
 use crate::smtp::client::{self as core, Content, Rcpt, Scan};
 
 /// Octets that are read at once.
@@ -24,20 +25,17 @@ impl Prepared {
         let mut piece = vec![0; PIECE];
         let mut skip = None;
         loop {
-            let octets = match file.read(&mut piece) {
-                Ok(0) => break,
-                Ok(octets) => octets,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            };
-            let read = piece.get(..octets).unwrap_or_default();
-            let own = *skip.get_or_insert_with(|| own_headers(read));
-            let from = if skip == Some(own) && scan.is_new() {
-                own
-            } else {
-                0
-            };
-            scan.feed(read.get(from..).unwrap_or_default());
+            let octets = read::piece(&mut file, &mut piece)?;
+            if octets.is_empty() {
+                break;
+            }
+            // This host's own headers are at the start of the first piece.
+            let own = skip.map_or_else(|| own_headers(octets), |_| 0);
+            skip.get_or_insert(own);
+            let (_, onward) = octets
+                .split_at_checked(own)
+                .ok_or(io::ErrorKind::InvalidData)?;
+            scan.feed(onward);
         }
         Ok(Self {
             file,

@@ -1,7 +1,7 @@
 //! How `--queue-run` reaches the server that has the queue: a socket in the queue's folder, which only its owner can
 //! enter. One line asks, one line answers.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::hurry::Wanted;
 use super::sender::Relay;
+use crate::read;
 
 const SOCKET: &str = "control";
 /// Octets of a question or an answer.
@@ -73,9 +74,9 @@ fn read_line(socket: &mut UnixStream) -> io::Result<String> {
     let mut line = Vec::new();
     let mut room = [0; 64];
     while !line.ends_with(b"\n") && (line.len() as u64) < MAX_LINE {
-        match socket.read(&mut room)? {
-            0 => break,
-            octets => line.extend_from_slice(room.get(..octets).unwrap_or_default()),
+        match read::piece(socket, &mut room)? {
+            [] => break,
+            octets => line.extend_from_slice(octets),
         }
     }
     String::from_utf8(line).map_err(io::Error::other)

@@ -9,7 +9,7 @@ use std::path::Path;
 #[rustfmt::skip]
 const EDGES: &[(&str, &str)] = &[
     ("auth", "encoding lock"),
-    ("client", "encoding net smtp"),
+    ("client", "encoding net read smtp"),
     ("clock", "encoding"),
     ("cmd", "auth client clock encoding failure net options queue relay settings smtp"),
     ("config", "deliver directory failure net options relay settings smtp sys values"),
@@ -20,7 +20,7 @@ const EDGES: &[(&str, &str)] = &[
     ("maillog", "smtp"),
     ("net", "lock sys values"),
     ("queue", "failure lock"),
-    ("relay", "client clock deliver encoding failure lock net options queue settings smtp values"),
+    ("relay", "client clock deliver encoding failure lock net options queue read settings smtp values"),
     ("server", "auth clock config conn deliver directory failure lock log_queue maillog net queue relay smtp state sys"),
     ("settings", "failure options"),
     ("smtp", "auth encoding"),

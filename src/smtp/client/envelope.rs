@@ -76,11 +76,6 @@ impl Scan {
         }
     }
 
-    /// Whether nothing has been fed.
-    pub const fn is_new(&self) -> bool {
-        self.content.wire == 0
-    }
-
     /// Takes the next octets.
     pub fn feed(&mut self, octets: &[u8]) {
         self.content.wire += octets.len() as u64;
