@@ -24,7 +24,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Octets of content that are read at once, and encoded ones that are sent at once.
 const PIECE: usize = 32 * 1024;
-/// The wait for what a server said before it hung up in the middle of the content.
+/// The wait for a reply that a server sent before it closed the connection in the middle of the content.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Where to go, and how TLS is to be there.

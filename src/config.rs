@@ -24,7 +24,7 @@ const LMTP_ON_25: &str =
 pub struct Config {
     /// The listeners.
     pub listen: Vec<ListenUrl>,
-    /// Who gets mail.
+    /// The mailboxes and aliases of the domains delivered here.
     pub directory: DirectorySettings,
     /// The rules that all listeners share.
     pub policy: Policy,

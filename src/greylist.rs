@@ -39,7 +39,7 @@ pub enum Verdict {
     Wait,
 }
 
-/// Who was seen, and when.
+/// Clients and triples, and when each was seen.
 pub struct Greylist {
     delay: u32,
     secret: [u8; KEY],

@@ -1,5 +1,5 @@
 //! How many checks of passwords run at once: each may take as long as the dearest hash of the users file, and a crowd of
-//! guesses must leave the processors to the mail. Who comes when all turns are taken waits for one.
+//! guesses must not take the processors from the mail. When all turns are taken the next caller waits.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -15,7 +15,7 @@ use crate::smtp::client::{self, TlsUse};
 
 /// All of it is over by then.
 const LIMIT: Duration = Duration::from_secs(10);
-/// What it calls itself: connections by this name that send nothing are no news to the log.
+/// The name for EHLO. The log passes over connections by this name that send nothing.
 pub const NAME: &str = "mailslot-healthcheck";
 
 /// Checks the listener that `given` names, or else the first of `--listen`; the status is 0 or 1, and then standard error

@@ -162,7 +162,7 @@ impl Conn<'_> {
         last.filter(|_| next == Next::Close).map(Ended::Close)
     }
 
-    /// Housekeeping, behind the reply: no client waits for it.
+    /// Housekeeping after the reply, so that no client waits for it.
     fn sweep(&mut self) {
         if self.state.store.sweep_due() {
             // Where the client is gone, the next read will say so.

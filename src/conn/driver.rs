@@ -161,7 +161,7 @@ impl<'a> Conn<'a> {
     }
 
     /// The handshake. It consumes the clear stream, so that nothing that came before it can be
-    /// taken for something that came in TLS; a failed one is logged, and that was it.
+    /// taken for something that came in TLS; a failed one is logged and ends the connection.
     #[inline(never)]
     fn secure(self) -> Option<Self> {
         let who = self.who();

@@ -16,7 +16,7 @@ use super::spool::Spool;
 use crate::clock;
 use crate::smtp::reply::{self, Refusal, Reply};
 
-/// So many names are tried: a second one is taken only where clock, process id and count all repeat.
+/// Names that are tried: a second one is needed only where clock, process id and count all repeat.
 const ATTEMPTS: u32 = 10;
 
 /// The receipt for a message that is in `new/` and durable. Only a commit makes one.

@@ -14,7 +14,7 @@ use super::target::Target;
 use crate::encoding::push_decimal;
 use crate::lock::lock;
 
-/// So many Maildirs wait for a sweep at the most; others are swept when they are opened again.
+/// Maximum Maildirs that wait for a sweep; others are swept when they are opened again.
 const SWEPT_AT_ONCE: usize = 1_000;
 
 /// What spools have of the store.

@@ -19,7 +19,7 @@ use super::maildir::OpenMaildir;
 use super::target::Target;
 use crate::lock::lock;
 
-/// So many parts.
+/// Number of parts.
 const SHARDS: usize = 16;
 
 /// Descriptors of a kept mailbox.
@@ -28,7 +28,7 @@ pub(super) const DESCRIPTORS: usize = 3;
 /// Directories that were not used for so long are closed.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// So long directories stay open at the most, so that their `tmp/` is swept again.
+/// Longest time that directories stay open, so that their `tmp/` is swept again.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Open directories by the path of the inbox or folder.

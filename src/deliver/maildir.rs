@@ -21,7 +21,7 @@ use crate::smtp::reply::{self, Refusal};
 /// The age at which the Maildir page allows a file in `tmp/` to be removed.
 const TMP_AGE: Duration = Duration::from_secs(36 * 60 * 60);
 
-/// So many old files are removed in one go, that memory stays bounded and the caller's delay short.
+/// Maximum old files removed at once: memory stays bounded and the caller's delay short.
 const SWEPT_AT_ONCE: usize = 1000;
 
 /// The open directories of the place where one recipient's message goes.

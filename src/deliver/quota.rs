@@ -34,7 +34,7 @@ const LONGEST: u64 = 5120;
 /// At this age a file that says "full" is doubted.
 const STALE: Duration = Duration::from_secs(15 * 60);
 
-/// So many mailboxes have their locks remembered; past it those that nobody holds are forgotten.
+/// Mailboxes whose locks are remembered; past it those that nobody holds are forgotten.
 const LEDGER_MAX: usize = 1_000;
 
 impl Quota {

@@ -31,13 +31,13 @@ const HEADERS: usize = 1024;
 /// More Received fields than this are a loop: RFC 5321 §6.3.
 const RECEIVED_MAX: usize = 100;
 
-/// So many targets of a message hold their directories (three descriptors each) from their first use to the end of it.
+/// Targets of a message that hold their directories (three descriptors each) from their first use to the end of it.
 const KEPT_OPEN: usize = 64;
 
 /// On so many file systems a message is written as it comes; for others it is copied at the end.
 const SOURCES: usize = 4;
 
-/// So many lines of the log tell of trouble with one message.
+/// Maximum log lines about trouble with one message.
 const LOGGED: u8 = 4;
 
 /// One message between the first octet and the verdict.

@@ -22,7 +22,7 @@ use crate::smtp::reply::{self, Refusal};
 /// A Maildir's `tmp/` is looked through this often.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// So many Maildirs are remembered as swept; past it all are forgotten, which costs a few early sweeps.
+/// Maildirs that are remembered as swept; past it all are forgotten, which costs a few early sweeps.
 const SWEPT_MAX: usize = 10_000;
 
 /// Delivery for the whole server, shared by its threads. No lock of all threads is taken on the way of a message.

@@ -13,8 +13,7 @@ use super::group_sync::{GroupSync, Ticket};
 use super::target::Sync;
 use crate::lock::lock;
 
-/// So many directories have their syncs remembered; past it, those are forgotten that never failed and that nobody
-/// waits for.
+/// Directories whose syncs are remembered; past it those are forgotten that never failed and that nobody has open.
 const GROUPS: usize = 1_000;
 
 /// How this server syncs.

@@ -43,7 +43,7 @@ pub struct DirectorySettings {
     pub logins: bool,
 }
 
-/// Who gets mail.
+/// The mailboxes and aliases of the domains delivered here.
 pub struct Directory {
     pub(super) domains: Domains,
     pub(super) pattern: Pattern,

@@ -118,7 +118,7 @@ impl Socket {
         recv(self.descriptor(), &mut [0], flags) == Err(Errno::EAGAIN)
     }
 
-    /// Ends one or both directions; a socket that is gone already is no news.
+    /// Ends one or both directions; a socket that is gone already is no error.
     pub fn shutdown(&self, how: Shutdown) {
         let _ = match self {
             Self::Tcp(socket) => socket.shutdown(how),

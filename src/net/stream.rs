@@ -210,7 +210,7 @@ impl Stream {
     }
 
     /// Sends what is left and says good-bye in TLS; the connection ends with the last owner of the socket. Where input
-    /// may be unread, or more is `expected`, it is dropped until `deadline`. A client that is gone already is no news.
+    /// may be unread, or more is `expected`, it is dropped until `deadline`. A client that is gone already is no error.
     pub fn close(mut self, expected: bool, deadline: Instant) {
         if self.flush(deadline).is_err() {
             return;

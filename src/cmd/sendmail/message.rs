@@ -8,7 +8,7 @@ use super::addresses::addresses;
 pub(super) struct Message {
     /// Fields with their continuation lines and line ends.
     fields: Vec<Vec<u8>>,
-    /// What is behind the empty line that ends the header.
+    /// Everything after the empty line that ends the header.
     body: Vec<u8>,
 }
 
@@ -93,7 +93,7 @@ fn unix(line: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A field's first line, or, behind one, its continuation.
+/// A field's first line, or the continuation of the one before.
 fn is_header(line: &[u8], behind_field: bool) -> bool {
     let blank = line.starts_with(b" ") || line.starts_with(b"\t");
     if blank {

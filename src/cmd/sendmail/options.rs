@@ -1,4 +1,4 @@
-//! The command line of sendmail(1) as programs have called it for forty years: letters with their value behind them or as
+//! The command line of sendmail(1) as programs have called it for forty years: letters whose value follows directly or is
 //! the next word.
 
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ pub(super) struct Options {
     pub(super) mode: Mode,
     /// `-t`: recipients stand in the header.
     pub(super) header_recipients: bool,
-    /// `-i`: a lone dot is no end.
+    /// `-i`: a line with a single dot does not end the message.
     pub(super) ignore_dots: bool,
     /// `-f`, `-r`.
     pub(super) sender: Option<String>,
@@ -87,7 +87,7 @@ const LETTERS: &[(char, Value, Set)] = &[
 ];
 
 impl Options {
-    /// Reads the words behind the program's name.
+    /// Reads the arguments after the program's name.
     ///
     /// # Errors
     /// What is wrong, in words.

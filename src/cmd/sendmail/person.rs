@@ -1,4 +1,4 @@
-//! Who sends: the user of this process, by passwd(5), at this host.
+//! The sender: the user of this process, by passwd(5), at this host.
 
 use nix::unistd::{gethostname, getuid};
 
@@ -14,7 +14,7 @@ pub(super) struct Person {
 }
 
 impl Person {
-    /// Whoever runs this. A user without an entry is `uid` and his number, as in an image without a passwd file.
+    /// The user that runs this process. One without an entry is `uid` and his number, as in an image without a passwd file.
     pub(super) fn current() -> Self {
         let uid = getuid().as_raw();
         let octets = std::fs::read(USERS).unwrap_or_default();
