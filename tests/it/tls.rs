@@ -1,11 +1,11 @@
 //! A TLS client for the tests, on a socket that is connected already. It takes any certificate:
 //! whether the server's is to be trusted is not what is tested here.
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
-use rustls::{DEFAULT_VERSIONS, StreamOwned, SupportedProtocolVersion};
+use mailslot::net::client_tls::Anybody;
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, DEFAULT_VERSIONS};
+use rustls::{StreamOwned, SupportedProtocolVersion};
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -42,60 +42,11 @@ pub fn connect_with(
     Ok(StreamOwned::new(connection, socket))
 }
 
-/// Anybody may be the server, but who it is must have signed the handshake.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// The committed pair and this client work with rustls's own server, in both versions and with
 /// and without ALPN: a failure elsewhere is then the server's.
 #[test]
 fn the_pair_and_the_client_work() {
-    use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
     use std::io::{Read as _, Write as _};
 
     let chain = || vec![CertificateDer::from_pem_file(CERT).unwrap()];
