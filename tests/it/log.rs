@@ -1,6 +1,6 @@
 //! What the operator sees: refusals, ends, the dialogue, and a log that nobody reads.
 
-use crate::server::Server;
+use crate::server::{Server, first_address};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -92,12 +92,7 @@ fn a_log_that_nobody_reads() {
         .spawn()
         .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("listening on") {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0);
-    }
-    let socket = TcpStream::connect(line.trim().rsplit("//").next().unwrap()).unwrap();
+    let socket = TcpStream::connect(first_address(&mut log)).unwrap();
     socket
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();

@@ -1,6 +1,6 @@
 //! The server as its operator meets it: reloads, Unix sockets, a handshake that is not one.
 
-use crate::server::{Server, Setup};
+use crate::server::{Server, Setup, first_address};
 use crate::wire;
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Write};
@@ -192,12 +192,7 @@ fn out_of_descriptors() {
         .spawn()
         .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("listening on") {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0);
-    }
-    let address = line.trim().rsplit("//").next().unwrap().to_owned();
+    let address = first_address(&mut log);
     std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     let greeting = |socket: &std::net::TcpStream| {
         let mut line = String::new();

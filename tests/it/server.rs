@@ -237,3 +237,13 @@ impl Client {
         }
     }
 }
+
+/// Reads a server's log to the line of its first listener, for its `HOST:PORT`.
+pub fn first_address(log: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    while !line.contains("listening on") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0);
+    }
+    line.trim().rsplit("//").next().unwrap().to_owned()
+}

@@ -23,6 +23,16 @@ fn name(text: &str) -> Name<'_> {
     Name::new(text).unwrap()
 }
 
+/// An exchanger of `example.org`.
+fn mx_record(preference: u16, host: &'static str) -> ResourceRecord<'static> {
+    let exchange = name(host);
+    let mx = MX {
+        preference,
+        exchange,
+    };
+    record("example.org", 60, RData::MX(mx))
+}
+
 fn record<'a>(owner: &'a str, ttl: u32, data: RData<'a>) -> ResourceRecord<'a> {
     ResourceRecord::new(name(owner), CLASS::IN, ttl, data)
 }
@@ -124,26 +134,15 @@ fn an_alias_that_an_answer_leaves_open_is_followed() {
 #[test]
 fn exchangers_by_preference() {
     let fake = Fake::new(|question, _| {
-        let mx = |preference, host| {
-            let exchange = name(host);
-            record(
-                "example.org",
-                60,
-                RData::MX(MX {
-                    preference,
-                    exchange,
-                }),
-            )
-        };
         let odd = name("other.example");
         let stray = RData::MX(MX {
             preference: 1,
             exchange: odd,
         });
         let records = vec![
-            mx(20, "b.example.org"),
-            mx(10, "A.example.org"),
-            mx(5, "with space.example.org"),
+            mx_record(20, "b.example.org"),
+            mx_record(10, "A.example.org"),
+            mx_record(5, "with space.example.org"),
             record("evil.example", 60, stray),
         ];
         vec![reply(question, records)]

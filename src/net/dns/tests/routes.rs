@@ -9,17 +9,9 @@ fn hosts(table: &'static [(u16, &'static str, u8)]) -> Fake {
     Fake::new(move |question, _| {
         let asked = question.questions[0].qname.to_string();
         if asked == "example.org" && kind(question) == TYPE::MX {
-            let mx = table.iter().map(|(preference, host, _)| {
-                let (preference, exchange) = (*preference, name(host));
-                record(
-                    "example.org",
-                    60,
-                    RData::MX(MX {
-                        preference,
-                        exchange,
-                    }),
-                )
-            });
+            let mx = table
+                .iter()
+                .map(|(preference, host, _)| mx_record(*preference, host));
             return vec![reply(question, mx.collect())];
         }
         let octet = table.iter().find(|(_, host, _)| *host == asked);
