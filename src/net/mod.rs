@@ -6,6 +6,7 @@ pub mod dns;
 pub mod listen;
 mod names;
 pub mod pool;
+pub mod proxy;
 pub mod socket;
 pub mod stream;
 pub mod tls;
