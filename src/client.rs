@@ -12,6 +12,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use crate::encoding::base64_encode;
 use crate::net::client_tls::ClientTls;
 use crate::net::dial::{self, Address};
+use crate::net::proxy;
 use crate::net::socket::Socket;
 use crate::net::stream::Stream;
 use crate::read;
@@ -38,6 +39,8 @@ pub struct Hop {
     pub implicit_tls: bool,
     /// Whether the certificate must be verified.
     pub verify: bool,
+    /// A PROXY header is expected: it says that this side speaks for itself.
+    pub proxy: bool,
 }
 
 /// An open connection, greeted and logged in.
@@ -93,7 +96,10 @@ impl Connection {
         end: Option<Instant>,
     ) -> Result<Self, Failure> {
         let socket = Arc::new(connect(hop, end)?);
-        let stream = Stream::new(Arc::clone(&socket));
+        let mut stream = Stream::new(Arc::clone(&socket));
+        if hop.proxy {
+            stream.output().extend_from_slice(proxy::LOCAL);
+        }
         let mut connection = Self::new(stream, socket, Channel::Clear, settings, (hop, tls, end));
         if hop.implicit_tls {
             let channel = connection.handshake()?;

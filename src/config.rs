@@ -14,7 +14,7 @@ use crate::settings::{Settings, Value};
 use crate::smtp::body::BareNewline;
 use crate::smtp::policy::{Policy, Service};
 use crate::sys::privileges::{Privileges, RunAs};
-use crate::values;
+use crate::values::{self, Networks};
 
 const NO_CERTIFICATE: &str = "no certificate; add --tls-cert and --tls-key";
 const LMTP_ON_25: &str =
@@ -36,6 +36,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Whether Received names the user.
     pub auth_header: bool,
+    /// Who may say which client it speaks for, by PROXY and XCLIENT.
+    pub trust: Networks,
     /// Where mail for elsewhere goes.
     pub relay: Option<relay::Config>,
     /// Connections at once.
@@ -64,7 +66,7 @@ impl Config {
         let hostname = hostname(settings)?;
         let listen = listeners(settings, names)?;
         let mut config = Self {
-            relay: relay::Config::new(settings, &listen)?,
+            relay: relay::Config::new(settings, &listen, networks(settings, Key::RelayFrom)?)?,
             listen,
             directory: DirectorySettings {
                 domains: domains(settings, &hostname)?,
@@ -85,6 +87,7 @@ impl Config {
             )?,
             timeout: duration(settings, Key::Timeout)?,
             auth_header: settings.flag(Key::AuthHeader),
+            trust: networks(settings, Key::Trust)?,
             max_connections: count(settings, Key::MaxConnections)?,
             max_per_client: count(settings, Key::MaxPerClient)?,
             privileges: privileges(settings)?,
@@ -130,8 +133,17 @@ impl Config {
         if submission && self.directory.users.is_none() {
             return Some("nobody can log in; add --users");
         }
+        let trusted = match &url.at {
+            BindTo::Tcp { .. } => !self.trust.networks.is_empty(),
+            BindTo::Unix { .. } => self.trust.unix,
+            BindTo::Inherited(_) => self.trust != Networks::default(),
+        };
         match (url.scheme, &url.at) {
             (Scheme::Lmtp, BindTo::Tcp { port: 25, .. }) => Some(LMTP_ON_25),
+            (_, BindTo::Unix { .. }) if url.proxy && !trusted => {
+                Some("nobody is trusted there; add --trust unix")
+            }
+            _ if url.proxy && !trusted => Some("nobody is trusted there; add --trust 192.0.2.1"),
             _ => None,
         }
     }
@@ -262,6 +274,15 @@ fn listeners(settings: &Settings, names: &[String]) -> Result<Vec<ListenUrl>, Fa
     let inherited = names.iter().enumerate();
     let inherited = inherited.map(|(number, name)| Ok(ListenUrl::inherited(name, number)));
     given.into_iter().map(parse).chain(inherited).collect()
+}
+
+fn networks(settings: &Settings, key: Key) -> Result<Networks, Failure> {
+    let mut networks = Networks::default();
+    for value in settings.all(key) {
+        let added = networks.add(&value.text);
+        added.ok_or_else(|| value.invalid("a network such as 192.0.2.0/24, or unix"))?;
+    }
+    Ok(networks)
 }
 
 fn choice<T: Copy>(settings: &Settings, key: Key, all: &[(&str, T)]) -> Result<T, Failure> {

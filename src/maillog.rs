@@ -192,11 +192,11 @@ pub fn connection(who: &str, messages: usize, more: usize, end: &str, took: Dura
     );
 }
 
-/// A newcomer was answered 421 at once.
-pub fn turned_away(client: &str, reply: &Reply) {
+/// A newcomer was answered 421 at once, or not at all.
+pub fn not_served(client: &str, end: &str) {
     log::info!(
         "connection client=\"{client}\" messages=0 end={} seconds=0.000",
-        Quoted(&one_line(reply))
+        Quoted(end)
     );
 }
 

@@ -32,6 +32,7 @@ pub enum Key {
     Sync,
     BareNewline,
     BareAddress,
+    Trust,
     RunAs,
     Chroot,
     Config,
@@ -137,7 +138,7 @@ impl Opt {
 #[rustfmt::skip]
 pub const OPTIONS: &[Opt] = &[
     opt(Key::Listen, "listen", "URL", "smtp:// submission:// lmtp:/PATH ...").letter("l").takes(Takes::Many).default("smtp://127.0.0.1:2525")
-        .manual("smtp://HOST:PORT, submission://, submissions:// (smtps://), lmtp://, smtp:/PATH and lmtp:/PATH. A port left out is 25, 587, 465 or 24; a host left out is all interfaces. Port 0 lets the system pick; the log says which. After the path of a Unix socket ?mode=0660, ?user= and ?group= may follow."),
+        .manual("smtp://HOST:PORT, submission://, submissions:// (smtps://), lmtp://, smtp:/PATH and lmtp:/PATH. A port left out is 25, 587, 465 or 24; a host left out is all interfaces. Port 0 lets the system pick; the log says which. After the path of a Unix socket ?mode=0660, ?user= and ?group= may follow. With ?proxy a PROXY header must come before everything else, within 30 seconds, from a client of --trust; a connection without one is closed without a word."),
     opt(Key::Hostname, "hostname", "NAME", "own name (the system's)")
         .manual("The name in the greeting, the reply to EHLO and Received fields. The system's host name where it is not given."),
     opt(Key::Domain, "domain", "NAME", "a local domain (hostname, localhost)").letter("d").takes(Takes::Many)
@@ -188,6 +189,8 @@ pub const OPTIONS: &[Opt] = &[
         .manual("What becomes of a message with a bare CR or LF: reject answers 550 5.6.0; normalize takes it for a line end of the content. It is never the end of a message."),
     flag(Key::BareAddress, "bare-address", "take addresses without angle brackets")
         .manual("Takes MAIL FROM:user@host and RCPT TO:user@host without angle brackets, as printers, cameras and old scripts send them."),
+    opt(Key::Trust, "trust", "CIDR|unix", "who may speak for other clients").takes(Takes::Many)
+        .manual("Load balancers and mail proxies that are believed which client they speak for: by XCLIENT, which is offered to nobody else, and by the PROXY header (version 1 or 2) on a listener with ?proxy, which talks to nobody else. unix stands for Unix sockets. Limits, log and Received then speak of that client."),
     opt(Key::RunAs, "run-as", "USER[:GROUP]", "change to this user after the start")
         .manual("The user, and the group if it is not the user's own, by name or number. After the listeners are bound and the files read, the ids, groups and capabilities are given up for good. Later reloads read the files as this user."),
     opt(Key::Chroot, "chroot", "DIR", "change the root directory after the start")
@@ -199,7 +202,7 @@ pub const OPTIONS: &[Opt] = &[
     flag(Key::HashPassword, "hash-password", "hash a password from stdin for --users")
         .manual("Reads a password from standard input, without echo on a terminal, and prints its hash. The output is the second field of a line in the users file."),
     opt(Key::Healthcheck, "healthcheck", "URL", "greet a listener (the first); exit 0 or 1").takes(Takes::Maybe)
-        .manual("Waits for the greeting, sends EHLO or LHLO and QUIT, to URL or to the first listener. Exits with 0, or with 1 and the reason."),
+        .manual("Waits for the greeting, sends EHLO or LHLO and QUIT, to URL or to the first listener. Exits with 0, or with 1 and the reason. To a listener with ?proxy it says that it speaks for itself, and must be among --trust."),
     flag(Key::Sendmail, "sendmail", "be sendmail(1); must come first")
         .manual("Reads a message from standard input and hands it to the local server, as it does when it is called by the name sendmail."),
     opt(Key::Relay, "relay", "URL", "next hop for mail for elsewhere").takes(Takes::Many)

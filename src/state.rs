@@ -9,6 +9,7 @@ use crate::net::tls::Identity;
 use crate::net::url::Scheme;
 use crate::relay::Relay;
 use crate::smtp::policy::{Policy, Service};
+use crate::values::Networks;
 use rustls::ServerConfig;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -26,6 +27,8 @@ pub struct ServerState {
     pub timeout: Duration,
     /// Whether Received names the user (`--auth-header`).
     pub auth_header: bool,
+    /// Who may say which client it speaks for.
+    pub trust: Networks,
     /// Set while more than four fifths of the connections are in use.
     pub stress: AtomicBool,
     /// Where mail for elsewhere goes, where it may.
@@ -50,6 +53,8 @@ pub struct ListenerRules {
     pub tls: Option<Arc<ServerConfig>>,
     /// Whether TLS begins with the first octet (RFC 8314 §3.3).
     pub implicit: bool,
+    /// A PROXY header comes before everything else.
+    pub proxy: bool,
 }
 
 impl ServerState {
@@ -59,6 +64,7 @@ impl ServerState {
         store: Store,
         timeout: Duration,
         auth_header: bool,
+        trust: Networks,
     ) -> Self {
         Self {
             snapshot: RwLock::new(snapshot),
@@ -66,6 +72,7 @@ impl ServerState {
             store,
             timeout,
             auth_header,
+            trust,
             stress: AtomicBool::new(false),
             relay: OnceLock::new(),
             stopping: AtomicBool::new(false),
@@ -132,6 +139,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
             }),
             tls,
             implicit: url.scheme == Scheme::Submissions,
+            proxy: url.proxy,
         });
     }
     Ok(Snapshot {

@@ -155,6 +155,15 @@ impl Networks {
         Some(())
     }
 
+    /// Each as it is written.
+    pub fn names(&self) -> Vec<String> {
+        let networks = self.networks.iter();
+        let networks = networks.map(|Cidr { address, bits }| format!("{address}/{bits}"));
+        networks
+            .chain(self.unix.then(|| "unix".to_owned()))
+            .collect()
+    }
+
     /// Whether an address is in one of the networks.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.networks

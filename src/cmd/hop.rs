@@ -35,6 +35,7 @@ pub(super) fn hop(url: &ListenUrl) -> Result<Hop, String> {
         host: "localhost".to_owned(),
         implicit_tls: url.scheme == Scheme::Submissions,
         verify: false,
+        proxy: url.proxy,
     })
 }
 

@@ -1,12 +1,18 @@
 //! Who a client is, for limits, log and Received: the other end of its socket, or the one that a trusted proxy names.
 
 use crate::net::listen::Peer;
+use crate::smtp::xclient::{Attributes, Source};
+use crate::values::Networks;
 use std::net::{IpAddr, SocketAddr};
+
+/// How a client is named that a proxy does not know.
+const UNKNOWN: &str = "unknown";
 
 /// A client.
 #[derive(Clone, Debug)]
 pub struct Client {
-    peer: Peer,
+    /// None where a proxy does not know it.
+    peer: Option<Peer>,
     /// As log lines name it.
     log_name: String,
     /// As Received names it (RFC 5321 §4.4).
@@ -19,7 +25,7 @@ impl Client {
         match peer {
             Peer::Tcp(address) => Self::remote(*address, None),
             Peer::Unix(credentials) => Self {
-                peer: *peer,
+                peer: Some(*peer),
                 log_name: credentials.map_or_else(
                     || "unix".to_owned(),
                     |c| format!("unix:pid={},uid={},gid={}", c.pid, c.uid, c.gid),
@@ -43,28 +49,48 @@ impl Client {
         } else {
             format!("[{address}]")
         };
-        let trace_name = match name {
-            Some(name) => format!("{name} {literal}"),
-            None => literal.clone(),
-        };
         Self {
-            peer: Peer::Tcp(SocketAddr::new(address, source.port())),
+            peer: Some(Peer::Tcp(SocketAddr::new(address, source.port()))),
+            trace_name: named(name, &literal),
             log_name: literal,
-            trace_name,
+        }
+    }
+
+    /// The client that XCLIENT names. What is not said of it stays, and one whose address is not available has no rights
+    /// by where it comes from.
+    pub fn handed_over(&self, attributes: &Attributes) -> Self {
+        let name = attributes.name.as_deref();
+        match attributes.source {
+            Source::Address(address) => {
+                let port = attributes.port.unwrap_or(0);
+                Self::remote(SocketAddr::new(address, port), name)
+            }
+            Source::Unknown => Self {
+                peer: None,
+                log_name: UNKNOWN.to_owned(),
+                trace_name: named(name, UNKNOWN),
+            },
+            Source::Unchanged => {
+                let address = self.trace_name.rsplit(' ').next();
+                Self {
+                    trace_name: named(name, address.unwrap_or(UNKNOWN)),
+                    ..self.clone()
+                }
+            }
         }
     }
 
     /// Its address; none at a Unix socket.
     pub const fn address(&self) -> Option<IpAddr> {
         match self.peer {
-            Peer::Tcp(address) => Some(address.ip()),
-            Peer::Unix(_) => None,
+            Some(Peer::Tcp(address)) => Some(address.ip()),
+            Some(Peer::Unix(_)) | None => None,
         }
     }
 
-    /// Itself as the other end of a socket.
-    pub const fn peer(&self) -> &Peer {
-        &self.peer
+    /// True where it is one of these clients.
+    pub fn is_in(&self, networks: &Networks) -> bool {
+        self.peer.is_some_and(|peer| peer.is_in(networks))
     }
 
     /// As log lines name it.
@@ -75,6 +101,14 @@ impl Client {
     /// As Received names it.
     pub fn trace_name(&self) -> &str {
         &self.trace_name
+    }
+}
+
+/// What Received says of a client: its name and its address, as far as they are known.
+fn named(name: Option<&str>, address: &str) -> String {
+    match name {
+        Some(name) => format!("{name} {address}"),
+        None => address.to_owned(),
     }
 }
 
@@ -96,5 +130,39 @@ mod tests {
             assert_eq!(client.trace_name(), format!("mx.test {literal}"));
         }
         assert_eq!(Client::new(&Peer::Unix(None)).log_name(), "unix");
+    }
+
+    /// What XCLIENT does not say stays, and a client that the proxy does not know has no rights.
+    #[test]
+    fn xclient_names_another_client() {
+        let mut all = Networks::default();
+        for network in ["0.0.0.0/0", "::/0", "unix"] {
+            all.add(network).unwrap();
+        }
+        let hand = |client: &Client, said: &str| {
+            let attributes = Attributes::parse(said).unwrap();
+            client.handed_over(&attributes)
+        };
+        let shown = |client: &Client| {
+            let (log, trace) = (client.log_name().to_owned(), client.trace_name().to_owned());
+            (log, trace, client.address().is_some(), client.is_in(&all))
+        };
+        let proxy = Client::new(&Peer::Unix(None));
+        let named = hand(&proxy, "NAME=mx.test");
+        let expected = ("unix".into(), "mx.test unix".into(), false, true);
+        assert_eq!(shown(&named), expected);
+        let real = hand(&named, "ADDR=192.0.2.7 PORT=9 NAME=a.test");
+        let expected = (
+            "[192.0.2.7]".into(),
+            "a.test [192.0.2.7]".into(),
+            true,
+            true,
+        );
+        assert_eq!(shown(&real), expected);
+        let renamed = hand(&real, "NAME=b.test HELO=x");
+        assert_eq!(shown(&renamed).1, "b.test [192.0.2.7]");
+        let unknown = hand(&real, "ADDR=[UNAVAILABLE]");
+        let expected = ("unknown".into(), "unknown".into(), false, false);
+        assert_eq!(shown(&unknown), expected);
     }
 }

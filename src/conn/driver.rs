@@ -6,6 +6,7 @@ use super::client::Client;
 use super::floor::Floor;
 use super::live::Live;
 use super::message::Message;
+use super::proxied::{self, Claim};
 use crate::deliver::Group;
 use crate::maillog;
 use crate::net::stream::{Stream, UNREAD};
@@ -18,7 +19,6 @@ use crate::state::{ServerState, Snapshot};
 use rustls::{ServerConfig, ServerConnection};
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -41,6 +41,7 @@ pub(super) struct Conn<'a> {
     pub(super) state: &'a ServerState,
     pub(super) live: &'a Live,
     pub(super) client: Client,
+    claim: Claim<'a>,
     listener: usize,
     snapshot: Arc<Snapshot>,
     generation: usize,
@@ -94,29 +95,31 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// Serves one client of listener number `listener` to its end.
-pub fn serve(state: &ServerState, live: &Live, client: Client, listener: usize) {
-    if let Some(conn) = Conn::open(state, live, client, listener) {
+/// Serves one client of listener number `listener` to its end. What a trusted proxy names as its client is claimed.
+pub fn serve(state: &ServerState, live: &Live, client: Client, listener: usize, claim: Claim<'_>) {
+    if let Some(conn) = Conn::open(state, live, client, listener, claim) {
         conn.serve();
     }
 }
 
 impl<'a> Conn<'a> {
-    /// Up to the greeting; the handshake first where TLS is implicit.
+    /// Up to the greeting; before it the PROXY header where one is expected, and the handshake where TLS is implicit.
     fn open(
         state: &'a ServerState,
         live: &'a Live,
         client: Client,
         listener: usize,
+        claim: Claim<'a>,
     ) -> Option<Self> {
         let generation = state.generation.load(Ordering::SeqCst);
         let snapshot = state.snapshot();
         let rules = snapshot.listeners.get(listener)?;
-        let (policy, implicit) = (Arc::clone(&rules.policy), rules.implicit);
+        let (policy, implicit, proxy) = (Arc::clone(&rules.policy), rules.implicit, rules.proxy);
         let mut conn = Self {
             state,
             live,
             client,
+            claim,
             listener,
             snapshot,
             generation,
@@ -130,12 +133,35 @@ impl<'a> Conn<'a> {
             chunked: None,
             floor: None,
         };
+        if proxy {
+            conn = conn.proxied()?;
+        }
+        conn.session.trust(conn.client.is_in(&state.trust));
         if implicit {
+            conn.stream.give_back();
             conn = conn.secure()?;
         }
         let greeting = conn.session.greeting();
         conn.say(Some(&greeting));
         Some(conn)
+    }
+
+    /// The client that the PROXY header names, where it may have one more connection.
+    fn proxied(mut self) -> Option<Self> {
+        match proxied::client(self.state, self.live, &mut self.stream) {
+            Ok(client) => self.client = client.unwrap_or(self.client),
+            Err(end) => {
+                maillog::not_served(self.client.log_name(), &end);
+                return None;
+            }
+        }
+        if let Err(refused) = (self.claim)(self.client.address()) {
+            self.say(Some(&refused));
+            maillog::not_served(self.client.log_name(), &maillog::one_line(&refused));
+            self.stream.close(true, Instant::now() + LINGER);
+            return None;
+        }
+        Some(self)
     }
 
     fn serve(mut self) {
@@ -193,7 +219,7 @@ impl<'a> Conn<'a> {
     /// The relay, and whether this client may use it now.
     fn relay(&self) -> Option<(&'a Relay, bool)> {
         let relay = self.state.relay.get()?;
-        let open = self.session.user().is_some() || relay.is_open_to(self.client.peer());
+        let open = self.session.user().is_some() || self.client.is_in(relay.open_to());
         Some((relay.as_ref(), open))
     }
 
@@ -233,11 +259,12 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// XCLIENT: the connection is the client's that a trusted proxy names.
+    /// XCLIENT: the connection is the client's that a trusted proxy names, where that one may have one more.
     fn hand_over(&mut self, attributes: &Attributes) -> Option<Ended> {
-        if let Some(address) = attributes.address {
-            let source = SocketAddr::new(address, attributes.port.unwrap_or(0));
-            self.client = Client::remote(source, attributes.name.as_deref());
+        self.client = self.client.handed_over(attributes);
+        if let Err(refused) = (self.claim)(self.client.address()) {
+            self.say(Some(&refused));
+            return Some(Ended::Close(refused));
         }
         let greeting = self.session.xclient_done(attributes);
         self.say(Some(&greeting));

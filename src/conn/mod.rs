@@ -9,5 +9,7 @@ mod driver;
 mod floor;
 pub mod live;
 pub mod message;
+mod proxied;
 
 pub use self::driver::serve;
+pub use self::proxied::Claim;

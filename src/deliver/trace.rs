@@ -16,7 +16,7 @@ pub struct Trace<'a> {
     pub reverse_path: &'a str,
     /// The client's EHLO, HELO or LHLO argument.
     pub helo: &'a str,
-    /// The client: `[192.0.2.1]`, `[IPv6:2001:db8::1]` or `unix`.
+    /// The client: `[192.0.2.1]`, `[IPv6:2001:db8::1]` or `unix`, perhaps with a name before it.
     pub peer: &'a str,
     /// The server's own name.
     pub hostname: &'a str,
@@ -58,8 +58,10 @@ impl Trace<'_> {
         }
         header.push_str("Received: from ");
         push_word(&mut header, self.helo);
-        header.push_str(" (");
-        push_word(&mut header, self.peer);
+        for (at, word) in self.peer.split(' ').enumerate() {
+            header.push_str(if at == 0 { " (" } else { " " });
+            push_word(&mut header, word);
+        }
         header.push(')');
         if let Some(user) = self.user {
             push_all(&mut header, &[eol, "\t(authenticated as "]);

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::sys::{ids, inherited};
+use crate::values::Networks;
 
 /// Connections the system holds until they are accepted, for each listener.
 const BACKLOG: i32 = 1_024;
@@ -34,6 +35,16 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A process of this host, as the system says who it is, where it can.
     Unix(Option<Credentials>),
+}
+
+impl Peer {
+    /// True for an address in one of the networks, and on a Unix socket where those belong to them.
+    pub fn is_in(&self, networks: &Networks) -> bool {
+        match self {
+            Self::Tcp(address) => networks.contains(address.ip()),
+            Self::Unix(_) => networks.unix,
+        }
+    }
 }
 
 /// The process at the other end of a Unix socket.
@@ -161,7 +172,7 @@ impl Listeners {
             names.push(match &listener {
                 Listener::Tcp(tcp) => {
                     let address = tcp.local_addr().map_err(fault)?;
-                    format!("{}://{address}", url.scheme.name())
+                    format!("{}://{address}{}", url.scheme.name(), url.query())
                 }
                 Listener::Unix(..) => url.to_string(),
             });

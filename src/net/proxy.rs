@@ -1,10 +1,9 @@
-//! The PROXY protocol, versions 1 and 2, as HAProxy's proxy-protocol.txt defines them: who the client behind a load
-//! balancer is. Octets in, addresses out; whose header counts, and how long it may take, is decided where
-//! the connection is admitted.
+//! The PROXY protocol, versions 1 and 2, as HAProxy's proxy-protocol.txt defines them: which client a load balancer
+//! speaks for. Octets in, addresses out; whose header counts, and how long it may take, is the caller's to decide.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Octets of the longest header that is read: addresses, and room for the extensions behind them.
+/// Octets of the longest header that is read: addresses, and room for the extensions after them.
 pub const MAX_HEADER: usize = 2_048;
 /// Octets of the longest version 1 header, CRLF included (§2.1).
 const MAX_V1: usize = 107;
@@ -12,6 +11,11 @@ const MAX_V1: usize = 107;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Octets before the addresses of version 2: signature, command, family, length.
 const V2_START: usize = 16;
+/// The commands of version 2: the load balancer speaks for itself, or for a client.
+const V2_LOCAL: u8 = 0x20;
+const COMMANDS: [u8; 2] = [V2_LOCAL, 0x21];
+/// The header of somebody who speaks for himself, as a health check does.
+pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// What octets at the start of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +55,7 @@ impl Header {
     }
 }
 
-/// Whether `input` begins as `pattern` does, as far as both go.
+/// True where `input` and `pattern` agree as far as both go.
 fn is_start_of(input: &[u8], pattern: &[u8]) -> bool {
     input
         .iter()
@@ -63,47 +67,43 @@ fn is_start_of(input: &[u8], pattern: &[u8]) -> bool {
 fn version_1(input: &[u8]) -> Header {
     let line = input.iter().take(MAX_V1).position(|&octet| octet == b'\n');
     let Some(end) = line else {
-        return if input.len() < MAX_V1 {
-            Header::More
-        } else {
-            Header::Garbage
+        return match input.len() < MAX_V1 {
+            true => Header::More,
+            false => Header::Garbage,
         };
     };
     let line = input.get(..end).and_then(|line| line.strip_suffix(b"\r"));
-    let Some(line) = line.and_then(|line| std::str::from_utf8(line).ok()) else {
-        return Header::Garbage;
-    };
-    let used = end + 1;
-    let parts: Vec<&str> = line.split(' ').collect();
-    let addresses = match parts.as_slice() {
-        // What follows UNKNOWN is to be ignored.
-        ["PROXY", "UNKNOWN", ..] => {
-            return Header::Whole {
-                used,
-                addresses: None,
-            };
-        }
-        ["PROXY", family, source, destination, from, to] => {
-            let address = match *family {
-                "TCP4" => |text: &str| text.parse::<Ipv4Addr>().ok().map(IpAddr::from),
-                "TCP6" => |text: &str| text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
-                _ => return Header::Garbage,
-            };
-            let end = |ip, port| Some(SocketAddr::new(address(ip)?, decimal_port(port)?));
-            end(source, from).zip(end(destination, to))
-        }
-        _ => None,
-    };
-    match addresses {
-        None => Header::Garbage,
-        Some((source, destination)) => Header::Whole {
-            used,
-            addresses: Some(Addresses {
-                source,
-                destination,
-            }),
+    let line = line.and_then(|line| std::str::from_utf8(line).ok());
+    match line.and_then(named) {
+        Some(addresses) => Header::Whole {
+            used: end + 1,
+            addresses,
         },
+        None => Header::Garbage,
     }
+}
+
+/// Whom a line of version 1 names: somebody, or nobody.
+fn named(line: &str) -> Option<Option<Addresses>> {
+    let parts: Vec<&str> = line.split(' ').collect();
+    let [family, source, destination, from, to] = match parts.as_slice() {
+        // What follows UNKNOWN is to be ignored.
+        ["PROXY", "UNKNOWN", ..] => return Some(None),
+        ["PROXY", rest @ ..] => <[&str; 5]>::try_from(rest).ok()?,
+        _ => return None,
+    };
+    let end = |text: &str, port| {
+        let ip: IpAddr = match family {
+            "TCP4" => text.parse::<Ipv4Addr>().ok()?.into(),
+            "TCP6" => text.parse::<Ipv6Addr>().ok()?.into(),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, decimal_port(port)?))
+    };
+    Some(Some(Addresses {
+        source: end(source, from)?,
+        destination: end(destination, to)?,
+    }))
 }
 
 /// A port without sign and leading zeros.
@@ -112,38 +112,35 @@ fn decimal_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| canonical)
 }
 
-/// §2.2: binary, the extensions behind the addresses skipped.
+/// §2.2: binary; the extensions after the addresses are skipped.
 fn version_2(input: &[u8]) -> Header {
     let Some((start, rest)) = input.split_first_chunk::<V2_START>() else {
-        return match input.get(12..) {
-            Some([command, ..]) if !matches!(command, 0x20 | 0x21) => Header::Garbage,
+        return match input.get(SIGNATURE.len()) {
+            Some(command) if !COMMANDS.contains(command) => Header::Garbage,
             _ => Header::More,
         };
     };
     let [.., command, family, high, low] = *start;
     let length = usize::from(u16::from_be_bytes([high, low]));
     let used = V2_START + length;
-    if !matches!(command, 0x20 | 0x21) || used > MAX_HEADER {
+    if !COMMANDS.contains(&command) || used > MAX_HEADER {
         return Header::Garbage;
     }
     let Some(body) = rest.get(..length) else {
         return Header::More;
     };
     let addresses = match (command, family) {
-        (0x20, _) => None,
-        (_, 0x11) => match ends::<4>(body) {
-            Some(ends) => Some(ends),
-            None => return Header::Garbage,
-        },
-        (_, 0x21) => match ends::<16>(body) {
-            Some(ends) => Some(ends),
-            None => return Header::Garbage,
-        },
-        // An unknown family and a Unix socket at the other side: the load balancer is all that is known.
-        (_, 0x00 | 0x31) => None,
-        _ => return Header::Garbage,
+        (V2_LOCAL, _) => Some(None),
+        (_, 0x11) => ends::<4>(body).map(Some),
+        (_, 0x21) => ends::<16>(body).map(Some),
+        // An unknown family, or a Unix socket at the other side: the load balancer is all that is known.
+        (_, 0x00 | 0x31) => Some(None),
+        _ => None,
     };
-    Header::Whole { used, addresses }
+    addresses.map_or(Header::Garbage, |addresses| Header::Whole {
+        used,
+        addresses,
+    })
 }
 
 /// Both addresses, then both ports.
@@ -229,7 +226,7 @@ mod tests {
         let mut v6 = [0; 36];
         (v6[15], v6[33]) = (1, 7);
         whole(&binary(0x21, 0x21, &v6), Some("[::1]:7"));
-        whole(&binary(0x20, 0x00, &[]), None);
+        whole(LOCAL, None);
         whole(&binary(0x20, 0x11, &v4), None);
         whole(&binary(0x21, 0x00, &[1, 2, 3]), None);
         whole(&binary(0x21, 0x31, &[0; 216]), None);

@@ -75,6 +75,15 @@ impl Stream {
         self.start = self.end.min(self.start.saturating_add(octets));
     }
 
+    /// Hands input that is there already back to the wire: it is the beginning of TLS and not plaintext.
+    pub fn give_back(&mut self) {
+        self.compact();
+        self.input.truncate(self.end);
+        (self.wire.start, self.wire.end) = (0, self.end);
+        self.wire.ahead = std::mem::take(&mut self.input);
+        self.end = 0;
+    }
+
     /// Makes the buffers fit a message, or commands again.
     pub fn body_mode(&mut self, on: bool) {
         self.body = on;

@@ -72,16 +72,30 @@ pub struct ListenUrl {
     pub scheme: Scheme,
     /// Where.
     pub at: BindTo,
+    /// A PROXY header comes before everything else.
+    pub proxy: bool,
 }
 
 impl ListenUrl {
-    /// A socket that was passed on, by its name and number: the name is a scheme, and `smtp`
-    /// where it is not.
+    /// What follows the address, as it is written.
+    pub const fn query(&self) -> &'static str {
+        if self.proxy { "?proxy" } else { "" }
+    }
+
+    /// A socket that was passed on, by its name and number. The name is a scheme, perhaps with `?proxy`; any other name
+    /// is `smtp`.
     pub fn inherited(name: &str, number: usize) -> Self {
-        let row = SCHEMES.iter().find(|(known, ..)| *known == name);
+        let (scheme, proxy) = match name.strip_suffix("?proxy") {
+            Some(scheme) => (scheme, true),
+            None => (name, false),
+        };
+        let row = SCHEMES.iter().find(|(known, ..)| *known == scheme);
+        let found = row.map(|(_, scheme, ..)| (*scheme, proxy));
+        let (scheme, proxy) = found.unwrap_or((Scheme::Smtp, false));
         Self {
-            scheme: row.map_or(Scheme::Smtp, |(_, scheme, ..)| *scheme),
+            scheme,
             at: BindTo::Inherited(number),
+            proxy,
         }
     }
 }
@@ -96,12 +110,15 @@ impl FromStr for ListenUrl {
         let (name, rest) = text.split_once(':').ok_or(right)?;
         let row = SCHEMES.iter().find(|(known, ..)| *known == name);
         let &(_, scheme, port, unix) = row.ok_or(right)?;
-        let at = match rest.strip_prefix("//") {
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (pairs, proxy) = proxied(query);
+        let at = match place.strip_prefix("//") {
+            Some(_) if !pairs.is_empty() => return Err("?proxy after the port".to_owned()),
             Some(place) => tcp(place.trim_end_matches('/'), port)?,
-            None if rest.starts_with('/') && unix => unix_socket(rest)?,
+            None if place.starts_with('/') && unix => unix_socket(place, &pairs)?,
             None => return Err(right.to_owned()),
         };
-        Ok(Self { scheme, at })
+        Ok(Self { scheme, at, proxy })
     }
 }
 
@@ -110,11 +127,12 @@ impl fmt::Display for ListenUrl {
         let scheme = self.scheme.name();
         match &self.at {
             BindTo::Tcp { host, port } => {
-                write!(f, "{scheme}://{}:{port}", host.as_deref().unwrap_or(""))
+                write!(f, "{scheme}://{}:{port}", host.as_deref().unwrap_or(""))?;
             }
-            BindTo::Unix { path, .. } => write!(f, "{scheme}:{}", path.display()),
-            BindTo::Inherited(number) => write!(f, "{scheme}: inherited socket {number}"),
+            BindTo::Unix { path, .. } => write!(f, "{scheme}:{}", path.display())?,
+            BindTo::Inherited(number) => write!(f, "{scheme}: inherited socket {number}")?,
         }
+        f.write_str(self.query())
     }
 }
 
@@ -136,7 +154,7 @@ fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
             None => (place, None),
         },
     };
-    if host.contains(['?', '/', '@', ' ']) {
+    if host.contains(['/', '@', ' ']) {
         return Err(right.to_owned());
     }
     let port = match port_text {
@@ -147,10 +165,16 @@ fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
     Ok(BindTo::Tcp { host, port })
 }
 
-fn unix_socket(text: &str) -> Result<BindTo, String> {
-    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+/// The parts of a query apart from `proxy`, and whether that is there.
+fn proxied(query: &str) -> (Vec<&str>, bool) {
+    let all = query.split('&').filter(|pair| !pair.is_empty());
+    let (proxy, pairs): (Vec<_>, Vec<_>) = all.partition(|pair| *pair == "proxy");
+    (pairs, !proxy.is_empty())
+}
+
+fn unix_socket(path: &str, pairs: &[&str]) -> Result<BindTo, String> {
     let (mut mode, mut user, mut group) = (MODE, None, None);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+    for pair in pairs {
         match pair.split_once('=') {
             Some(("mode", octal)) => {
                 let digits = octal.bytes().all(|octet| octet.is_ascii_digit());
@@ -160,7 +184,7 @@ fn unix_socket(text: &str) -> Result<BindTo, String> {
             }
             Some(("user", name)) if !name.is_empty() => user = Some(name.to_owned()),
             Some(("group", name)) if !name.is_empty() => group = Some(name.to_owned()),
-            _ => return Err("?mode=, ?user= or ?group= after the path".to_owned()),
+            _ => return Err("?mode=, ?user=, ?group= or ?proxy after the path".to_owned()),
         }
     }
     Ok(BindTo::Unix {
@@ -182,7 +206,8 @@ mod tests {
     fn tcp_url(scheme: Scheme, host: Option<&str>, port: u16) -> Result<ListenUrl, String> {
         let host = host.map(str::to_owned);
         let at = BindTo::Tcp { host, port };
-        Ok(ListenUrl { scheme, at })
+        let proxy = false;
+        Ok(ListenUrl { scheme, at, proxy })
     }
 
     #[test]
@@ -204,10 +229,16 @@ mod tests {
             group: None,
         };
         let scheme = Scheme::Lmtp;
-        assert_eq!(
-            parse("lmtp:/run/x?mode=0600&user=postfix"),
-            Ok(ListenUrl { scheme, at })
-        );
+        for (text, proxy) in [
+            ("lmtp:/run/x?mode=0600&user=postfix", false),
+            ("lmtp:/run/x?mode=0600&proxy&user=postfix", true),
+        ] {
+            let at = at.clone();
+            assert_eq!(parse(text), Ok(ListenUrl { scheme, at, proxy }));
+        }
+        let given = ["smtp://:2525?proxy", "lmtp:/run/x?proxy"];
+        let shown = given.map(|text| parse(text).map(|url| url.to_string()));
+        assert_eq!(shown, given.map(|text| Ok(text.to_owned())));
         for wrong in [
             "",
             "smtp",
@@ -223,8 +254,28 @@ mod tests {
             "submission:/run/x",
             "lmtp:/run/x?mode=9",
             "lmtp:/run/x?what=1",
+            "smtp://x?proxy=1",
+            "smtp://x?mode=0600",
+            "smtp://x?Proxy",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn passed_on_sockets_are_named_by_schemes() {
+        for (name, scheme, proxy) in [
+            ("lmtp", Scheme::Lmtp, false),
+            ("lmtp?proxy", Scheme::Lmtp, true),
+            ("submissions?proxy", Scheme::Submissions, true),
+            ("", Scheme::Smtp, false),
+            ("?proxy", Scheme::Smtp, false),
+            ("lmtp?proxy=no", Scheme::Smtp, false),
+            ("mailslot.socket", Scheme::Smtp, false),
+        ] {
+            let at = BindTo::Inherited(3);
+            let expected = ListenUrl { scheme, at, proxy };
+            assert_eq!(ListenUrl::inherited(name, 3), expected, "{name}");
         }
     }
 }

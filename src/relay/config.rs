@@ -27,11 +27,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the options; nothing without `--relay`.
+    /// Reads the options; nothing without `--relay`. Clients of `from` may relay without a login.
     ///
     /// # Errors
     /// The option and what is wrong with it.
-    pub fn new(given: &settings::Settings, listen: &[ListenUrl]) -> Result<Option<Self>, Failure> {
+    pub fn new(
+        given: &settings::Settings,
+        listen: &[ListenUrl],
+        from: Networks,
+    ) -> Result<Option<Self>, Failure> {
         let mut routes = Vec::new();
         for value in given.all(Key::Relay) {
             let parsed = value.text.parse::<Route>();
@@ -43,11 +47,6 @@ impl Config {
         }
         if routes.is_empty() {
             return Ok(None);
-        }
-        let mut from = Networks::default();
-        for value in given.all(Key::RelayFrom) {
-            let added = from.add(&value.text);
-            added.ok_or_else(|| value.invalid("a network such as 192.0.2.0/24, or unix"))?;
         }
         let file = |key| given.one(key).map(|value| PathBuf::from(value.text));
         let duration = |key| {

@@ -87,6 +87,7 @@ impl Relay {
             host: host.to_owned(),
             implicit_tls: route.tls == TlsMode::Implicit,
             verify: route.verifies(),
+            proxy: false,
         };
         let tcp = |addresses: Vec<IpAddr>, port| -> Vec<Address> {
             addresses

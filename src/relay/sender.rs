@@ -18,7 +18,6 @@ use crate::failure::Failure as Fatal;
 use crate::lock::lock;
 use crate::net::client_tls::ClientTls;
 use crate::net::dns::{Resolver, to_alabel};
-use crate::net::listen::Peer;
 use crate::queue::Queue;
 use crate::smtp::client::Failure;
 use crate::values::Networks;
@@ -122,12 +121,9 @@ impl Relay {
         })
     }
 
-    /// Whether a client may send by it without a login.
-    pub fn is_open_to(&self, peer: &Peer) -> bool {
-        match peer {
-            Peer::Tcp(address) => self.settings.from.contains(address.ip()),
-            Peer::Unix(_) => self.settings.from.unix,
-        }
+    /// The clients that may send by it without a login.
+    pub const fn open_to(&self) -> &Networks {
+        &self.settings.from
     }
 
     /// What stands for a recipient elsewhere: the queue, as a mailbox of the store.

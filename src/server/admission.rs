@@ -195,12 +195,17 @@ pub(super) struct Admission {
     pub(super) pool: Pool,
     pub(super) state: Arc<ServerState>,
     pub(super) linger: Arc<Linger>,
+    pub(super) config: Arc<Config>,
 }
 
 impl Admission {
     pub(super) fn admit(&self, listener: usize, accepted: Accepted) {
-        let live = Arc::new(Live::new(accepted.socket));
         let client = Client::new(&accepted.peer);
+        let proxy = self.config.listen.get(listener).is_some_and(|l| l.proxy);
+        if proxy && !client.is_in(&self.state.trust) {
+            return maillog::not_served(client.log_name(), "not among --trust");
+        }
+        let live = Arc::new(Live::new(accepted.socket));
         if accepted.overflow {
             // The descriptor is the spare one, and needed back at once.
             send(&live, &client, &reply::SERVER_FULL);
@@ -208,17 +213,19 @@ impl Admission {
             return;
         }
         let slot = self.limits.enter(&live).and_then(|mut slot| {
-            slot.claim(client.address())?;
+            if !proxy {
+                slot.claim(client.address())?;
+            }
             Ok(slot)
         });
-        let slot = match slot {
+        let mut slot = match slot {
             Ok(slot) => slot,
             Err(refused) => return self.turn_away(&live, &client, &refused),
         };
         let (state, own, newcomer) = (Arc::clone(&self.state), Arc::clone(&live), client.clone());
         let job = move || {
-            let _slot = slot;
-            conn::serve(&state, &own, newcomer, listener);
+            let mut claim = |client| slot.claim(client);
+            conn::serve(&state, &own, newcomer, listener, &mut claim);
         };
         if self.pool.run(job).is_err() {
             self.turn_away(&live, &client, &reply::SERVER_FULL);
@@ -237,7 +244,7 @@ fn send(live: &Live, client: &Client, reply: &Reply) {
     reply.render(&mut octets);
     let _ = live.socket.write_now(&octets);
     live.socket.shutdown(Shutdown::Write);
-    maillog::turned_away(client.log_name(), reply);
+    maillog::not_served(client.log_name(), &maillog::one_line(reply));
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ impl Server {
             store,
             config.timeout,
             config.auth_header,
+            config.trust.clone(),
         );
         Ok(Self {
             inherited,
@@ -114,6 +115,11 @@ impl Server {
                 "\nTLS with the certificate in {}",
                 chain.display()
             ));
+        }
+        let trusted = self.config.trust.names();
+        if !trusted.is_empty() {
+            let trusted = trusted.join(", ");
+            text.push_str(&format!("\ntrusted to name other clients: {trusted}"));
         }
         for line in self.config.privileges.describe() {
             text.push('\n');
@@ -159,6 +165,7 @@ impl Server {
             pool: Pool::new(self.config.max_connections, STACK, KEEP),
             state: Arc::clone(&self.state),
             linger: Linger::start().map_err(|e| system(format!("threads: {e}")))?,
+            config: Arc::clone(&self.config),
         };
         let mut upkeep = Upkeep::default();
         let relay = self.start_relay()?;

@@ -8,13 +8,25 @@ use crate::encoding::xtext_decode;
 /// Octets of a name.
 const MAX_NAME: usize = 255;
 
+/// What XCLIENT says of the client's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing: it is the one that was known before.
+    #[default]
+    Unchanged,
+    /// That it is not available.
+    Unknown,
+    /// This one.
+    Address(IpAddr),
+}
+
 /// What XCLIENT said. An attribute that was not given, `[UNAVAILABLE]` or `[TEMPUNAVAIL]` is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// The client's host name.
     pub name: Option<String>,
     /// The client's address.
-    pub address: Option<IpAddr>,
+    pub source: Source,
     /// The client's port.
     pub port: Option<u16>,
     /// Whether the client speaks ESMTP.
@@ -49,8 +61,11 @@ impl Attributes {
         let none = unavailable.iter().any(|u| u.eq_ignore_ascii_case(value));
         let value = (!none).then_some(value);
         match name.to_ascii_uppercase().as_str() {
-            "NAME" => self.name = optional(value, short)?,
-            "ADDR" => self.address = optional(value, address)?,
+            "NAME" => self.name = optional(value, host_name)?,
+            "ADDR" => {
+                let found = optional(value, address)?;
+                self.source = found.map_or(Source::Unknown, Source::Address);
+            }
             "PORT" => self.port = optional(value, port)?,
             "PROTO" => self.extended = optional(value, extended)?.unwrap_or(false),
             "HELO" => self.helo = optional(value, short)?,
@@ -73,6 +88,12 @@ fn optional<T>(value: Option<&str>, parse: fn(&str) -> Option<T>) -> Option<Opti
 
 fn short(value: &str) -> Option<String> {
     (value.len() <= MAX_NAME).then(|| value.to_owned())
+}
+
+/// It becomes a word of Received.
+fn host_name(value: &str) -> Option<String> {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    short(value).filter(|name| name.chars().all(plain))
 }
 
 fn address(value: &str) -> Option<IpAddr> {
@@ -109,7 +130,7 @@ mod tests {
             Attributes::parse(text),
             Some(Attributes {
                 name: Some("spike.example".into()),
-                address: Some(Ipv4Addr::new(168, 100, 189, 2).into()),
+                source: Source::Address(Ipv4Addr::new(168, 100, 189, 2).into()),
                 port: Some(4711),
                 extended: true,
                 helo: Some("a b".into()),
@@ -118,12 +139,17 @@ mod tests {
                 local_port: Some(25),
             })
         );
-        let nothing = "NAME=[UNAVAILABLE] ADDR=[TEMPUNAVAIL] LOGIN=[unavailable] PROTO=SMTP";
+        let nothing = "NAME=[UNAVAILABLE] LOGIN=[unavailable] PROTO=SMTP";
         assert_eq!(Attributes::parse(nothing), Some(Attributes::default()));
+        let source = |text: &str| Attributes::parse(text).map(|attributes| attributes.source);
+        assert_eq!(source("ADDR=[TEMPUNAVAIL]"), Some(Source::Unknown));
+        let last = source("ADDR=192.0.2.1 ADDR=[UNAVAILABLE]");
+        assert_eq!(last, Some(Source::Unknown));
         for bad in [
             "",
             "NAME",
             "NAME=",
+            "NAME=a)+20b",
             "FOO=bar",
             "ADDR=host.example",
             "ADDR=2001:db8::1",

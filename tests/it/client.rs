@@ -48,6 +48,7 @@ fn hop(address: &str, host: &str) -> Hop {
         host: host.into(),
         implicit_tls: false,
         verify: true,
+        proxy: false,
     }
 }
 

@@ -13,7 +13,7 @@ const EDGES: &[(&str, &str)] = &[
     ("clock", "encoding"),
     ("cmd", "auth client clock encoding failure net options queue relay settings smtp"),
     ("config", "deliver directory failure net options relay settings smtp sys values"),
-    ("conn", "auth clock deliver directory encoding maillog net queue relay smtp state"),
+    ("conn", "auth clock deliver directory encoding maillog net queue relay smtp state values"),
     ("deliver", "clock encoding lock smtp"),
     ("directory", "auth deliver encoding failure lock smtp"),
     ("log_queue", "lock"),
@@ -24,7 +24,7 @@ const EDGES: &[(&str, &str)] = &[
     ("server", "auth clock config conn deliver directory failure lock log_queue maillog net queue relay smtp state sys"),
     ("settings", "failure options"),
     ("smtp", "auth encoding"),
-    ("state", "clock config deliver directory net relay smtp"),
+    ("state", "clock config deliver directory net relay smtp values"),
     ("sys", "failure values"),
 ];
 

@@ -28,6 +28,7 @@ mod log;
 mod memory;
 mod operation;
 mod privileges;
+mod proxy;
 mod readme;
 mod relay;
 mod sendmail;

@@ -38,6 +38,8 @@ const HERE: &[&str] = &[
     "listen smtp://\n",
     "openssl req",
     "relay submissions://",
+    "mailslot --listen 'smtp://:2525?proxy'",
+    "listen mail\n",
 ];
 
 fn blocks() -> Vec<String> {
@@ -135,4 +137,14 @@ fn a_certificate_for_a_try_is_usable() {
     let server = Server::start(&["--create"]);
     let script = block(HERE[2]).replace("mailslot --create", "mailslot --check --create");
     assert_ne!(run(&script, &server.dir), Some(false));
+}
+
+#[test]
+fn a_load_balancer_and_what_it_balances_are_usable() {
+    let server = Server::start(&["--create"]);
+    let script = block(HERE[4]).replace("mailslot ", "mailslot --check ");
+    assert_eq!(run(&script, &server.dir), Some(true));
+    std::fs::write(server.dir.join("haproxy.cfg"), block(HERE[5])).unwrap();
+    let path = "PATH=$PATH:/usr/sbin haproxy -c -f haproxy.cfg";
+    assert_ne!(run(path, &server.dir), Some(false));
 }

@@ -99,7 +99,8 @@ impl Server {
 
     /// Host and port of the first listener.
     pub fn address(&self) -> &str {
-        self.urls[0].split_once("://").unwrap().1
+        let place = self.urls[0].split_once("://").unwrap().1;
+        place.split('?').next().unwrap()
     }
 
     pub fn client(&self) -> Client {

@@ -106,6 +106,17 @@ fn inherited_sockets_are_the_only_listeners() {
     }
 }
 
+/// The name of a descriptor has a query, too.
+#[test]
+fn an_inherited_socket_takes_proxy_headers() {
+    let (server, address) = activated("lmtp?proxy", &["--trust", "127.0.0.1"], 1);
+    assert_eq!(server.urls[0], format!("lmtp://{address}?proxy"));
+    let mut client = server.client();
+    client.send(b"PROXY TCP4 192.0.2.7 192.0.2.1 5 25\r\nLHLO x\r\nQUIT\r\n");
+    assert!(client.reply().starts_with("220 mx.test LMTP"));
+    server.logged("connection client=\"[192.0.2.7]\" helo=\"x\"");
+}
+
 #[test]
 fn inherited_sockets_join_configured_listeners() {
     let (server, address) = activated("lmtp", &["--listen", "smtp://127.0.0.1:0"], 2);

@@ -6,7 +6,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, DEFAULT_VERSIONS};
 use rustls::{StreamOwned, SupportedProtocolVersion};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -22,6 +22,16 @@ pub fn connect(socket: TcpStream, alpn: &[&str]) -> io::Result<Tls> {
 }
 
 pub fn connect_with(
+    socket: TcpStream,
+    alpn: &[&str],
+    versions: &[&'static SupportedProtocolVersion],
+) -> io::Result<Tls> {
+    connect_after(&[], socket, alpn, versions)
+}
+
+/// The first octets of the handshake leave in one write with what is to go before them.
+pub fn connect_after(
+    before: &[u8],
     mut socket: TcpStream,
     alpn: &[&str],
     versions: &[&'static SupportedProtocolVersion],
@@ -36,6 +46,9 @@ pub fn connect_with(
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = ServerName::try_from("mx.test").map_err(io::Error::other)?;
     let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    let mut first = before.to_vec();
+    connection.write_tls(&mut first)?;
+    socket.write_all(&first)?;
     while connection.is_handshaking() {
         connection.complete_io(&mut socket)?;
     }
@@ -47,7 +60,7 @@ pub fn connect_with(
 #[test]
 fn the_pair_and_the_client_work() {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
 
     let chain = || vec![CertificateDer::from_pem_file(CERT).unwrap()];
     let key = || PrivateKeyDer::from_pem_file(KEY).unwrap();

@@ -23,6 +23,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("keys", files::keys),
     ("login", login::login),
     ("password", login::password),
+    ("proxy", wire::proxy),
     ("session", session::session),
     ("users", files::users),
 ];

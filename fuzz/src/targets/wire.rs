@@ -2,6 +2,7 @@
 
 use super::first;
 use mailslot::encoding;
+use mailslot::net::proxy::{Header, MAX_HEADER};
 use mailslot::smtp::address::{ForwardPath, ReversePath};
 use mailslot::smtp::body::{BareNewline, Chunks, Decoded, Dots};
 use mailslot::smtp::command::Command;
@@ -158,6 +159,25 @@ pub fn bdat(octets: &[u8]) {
         }
         assert_eq!(out, wanted);
     }
+}
+
+/// A PROXY header is one however much of what follows it is there already, and its beginnings are beginnings; garbage
+/// stays garbage.
+pub fn proxy(octets: &[u8]) {
+    let verdicts: Vec<Header> = (0..=octets.len().min(MAX_HEADER + 1))
+        .map(|length| Header::parse(&octets[..length]))
+        .collect();
+    let decided = verdicts.iter().position(|verdict| *verdict != Header::More);
+    let Some(at) = decided else {
+        assert!(octets.len() < MAX_HEADER, "{} octets", octets.len());
+        return;
+    };
+    if let Header::Whole { used, .. } = verdicts[at] {
+        assert_eq!(used, at);
+    }
+    let later = &verdicts[at..];
+    assert!(later.iter().all(|verdict| *verdict == verdicts[at]));
+    assert_eq!(Header::parse(octets), verdicts[at]);
 }
 
 /// What decodes is what would have been encoded; what was encoded decodes.
