@@ -34,6 +34,7 @@ interop: build
 	python3 tests/interop/interop.py $(BINARY)
 	python3 tests/interop/relay.py $(BINARY)
 	python3 tests/interop/fronts.py $(BINARY)
+	python3 tests/interop/proxies.py $(BINARY)
 # A thousand kills under load, a message of 1 GiB, idle memory: minutes, and not part of the tests.
 endurance: build
 	python3 tests/interop/endurance.py $(BINARY)

@@ -259,13 +259,15 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// XCLIENT: the connection is the client's that a trusted proxy names, where that one may have one more.
+    /// XCLIENT: the connection is the client's that a trusted proxy names, where that one may have one more. What the
+    /// client sends through the proxy from now on has no more rights than the client.
     fn hand_over(&mut self, attributes: &Attributes) -> Option<Ended> {
         self.client = self.client.handed_over(attributes);
         if let Err(refused) = (self.claim)(self.client.address()) {
             self.say(Some(&refused));
             return Some(Ended::Close(refused));
         }
+        self.session.trust(self.client.is_in(&self.state.trust));
         let greeting = self.session.xclient_done(attributes);
         self.say(Some(&greeting));
         None

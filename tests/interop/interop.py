@@ -100,7 +100,7 @@ UNKNOWN = [f"nobody{n}@example.org" for n in range(3)]
 
 
 @contextlib.contextmanager
-def postfix(home, transport, port):
+def postfix(home, transport, port, more=""):
     etc, queue, data = home / "etc", home / "queue", home / "data"
     for path in (etc, queue, data):
         path.mkdir()
@@ -123,7 +123,7 @@ mynetworks = 127.0.0.0/8
 maillog_file = {home}/maillog
 maillog_file_prefixes = /
 smtpd_client_connection_count_limit = 100
-""")
+{more}""")
     (etc / "master.cf").write_text(f"""
 {port} inet n - n - - smtpd
 pickup unix n - n 60 1 pickup

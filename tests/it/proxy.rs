@@ -273,6 +273,28 @@ fn xclient_hands_over() {
     server.logged("refused client=\"unknown\" helo=\"z\" verb=RCPT");
 }
 
+/// A proxy passes on what its client sends: that must not become a third one, or the proxy itself.
+#[test]
+fn a_client_cannot_hand_itself_over() {
+    let server = launch(&["smtp://127.0.0.1:0"], "--create --trust 127.0.0.1");
+    for (first, second) in [
+        ("ADDR=192.0.2.7", "550"),
+        ("ADDR=[UNAVAILABLE]", "550"),
+        ("ADDR=127.0.0.1", "220"),
+        ("NAME=x.test", "220"),
+    ] {
+        let mut client = server.client();
+        client.send(format!("XCLIENT {first}\r\nXCLIENT ADDR=127.0.0.1 LOGIN=a\r\n").as_bytes());
+        assert_eq!(codes(&mut client, 3), ["220", "220", second], "{first}");
+        client.send(b"EHLO x\r\n");
+        assert_eq!(
+            client.reply().contains("XCLIENT"),
+            second == "220",
+            "{first}"
+        );
+    }
+}
+
 #[test]
 fn xclient_is_for_trusted_clients() {
     let server = launch(
