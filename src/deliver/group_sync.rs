@@ -11,12 +11,12 @@
 //! makes as many as before. To wake only those that a sync served, and one more to call the next, was not faster.
 
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex};
 
 use nix::errno::Errno;
 
 use super::disk::errno;
-use crate::lock::lock;
+use crate::lock::{lock, wait};
 
 /// The syncs of one directory.
 #[derive(Default)]
@@ -66,7 +66,7 @@ impl GroupSync {
         let wanted = state.begun.wrapping_add(1);
         while state.begun != state.ended {
             state.waiting += 1;
-            state = self.wait(state);
+            state = wait(&self.over, &self.state, state);
             state.waiting -= 1;
             state.check(ticket)?;
             if state.ended.wrapping_sub(wanted) < usize::MAX / 2 {
@@ -86,12 +86,6 @@ impl GroupSync {
             .err()
             .map(|e| errno(e).unwrap_or(Errno::EIO));
         outcome
-    }
-
-    /// Nothing panics under the lock, so that a poisoned one is still sound.
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let woken = self.over.wait(state);
-        woken.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,6 +15,8 @@
 
 mod commit;
 mod context;
+#[cfg(test)]
+mod crash_model;
 mod dir_cache;
 mod disk;
 #[cfg(test)]

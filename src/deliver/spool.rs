@@ -346,8 +346,10 @@ impl Spool {
                 } else if published {
                     unlink();
                 }
+                // Among the shared ones: where it fails, others may have lost names there.
                 if published {
-                    let _ = context.syncs.directory(disk, disk::fd(&dirs.new));
+                    let sync = || context.syncs.directory(disk, disk::fd(&dirs.new));
+                    let _ = dirs.syncs.sync(dirs.syncs.ticket(), sync);
                 }
             }
             Err(trouble) => log::error!("undo failed id={} {trouble}", self.id),

@@ -63,7 +63,10 @@ fn sources() -> BTreeMap<String, String> {
 }
 
 fn is_test(name: &str) -> bool {
-    name.contains("tests/") || name.ends_with("tests.rs") || name.ends_with("faults.rs")
+    let ends = ["tests.rs", "faults.rs"]
+        .iter()
+        .any(|end| name.ends_with(end));
+    ends || name.contains("tests/") || name.contains("crash_model/")
 }
 
 fn without_tests(text: &str) -> String {
