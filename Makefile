@@ -35,6 +35,7 @@ interop: build
 	python3 tests/interop/relay.py $(BINARY)
 	python3 tests/interop/fronts.py $(BINARY)
 	python3 tests/interop/proxies.py $(BINARY)
+	python3 tests/interop/metrics.py $(BINARY)
 # A thousand kills under load, a message of 1 GiB, idle memory: minutes, and not part of the tests.
 endurance: build
 	python3 tests/interop/endurance.py $(BINARY)

@@ -24,6 +24,8 @@ const LMTP_ON_25: &str =
 pub struct Config {
     /// The listeners.
     pub listen: Vec<ListenUrl>,
+    /// Where counters are read.
+    pub metrics: Vec<ListenUrl>,
     /// The mailboxes and aliases of the domains delivered here.
     pub directory: DirectorySettings,
     /// The rules that all listeners share.
@@ -68,6 +70,7 @@ impl Config {
         let mut config = Self {
             relay: relay::Config::new(settings, &listen, networks(settings, Key::RelayFrom)?)?,
             listen,
+            metrics: Vec::new(),
             directory: DirectorySettings {
                 domains: domains(settings, &hostname)?,
                 pattern: pattern(settings)?,
@@ -95,12 +98,18 @@ impl Config {
         };
         config.directory.logins = config.listen.iter().any(|url| config.may_offer_auth(url));
         config.consistent(settings)?;
+        let metrics = |url: &ListenUrl| url.scheme == Scheme::Metrics;
+        (config.metrics, config.listen) = config.listen.into_iter().partition(metrics);
+        if config.listen.is_empty() {
+            return Err(settings.fault(Key::Listen, "none for mail; add smtp://, for example"));
+        }
         Ok(config)
     }
 
     /// Whether anybody can ever log in at a listener (RFC 4954 §4).
     fn may_offer_auth(&self, url: &ListenUrl) -> bool {
-        url.scheme != Scheme::Lmtp && (self.tls.is_some() || self.policy.insecure_auth)
+        !matches!(url.scheme, Scheme::Lmtp | Scheme::Metrics)
+            && (self.tls.is_some() || self.policy.insecure_auth)
     }
 
     /// What one option needs of another.
@@ -140,6 +149,7 @@ impl Config {
         };
         match (url.scheme, &url.at) {
             (Scheme::Lmtp, BindTo::Tcp { port: 25, .. }) => Some(LMTP_ON_25),
+            (Scheme::Metrics, _) if url.proxy => Some("no PROXY header comes before HTTP"),
             (_, BindTo::Unix { .. }) if url.proxy && !trusted => {
                 Some("nobody is trusted there; add --trust unix")
             }

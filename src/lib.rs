@@ -36,6 +36,7 @@ pub mod greylist;
 mod lock;
 pub mod log_queue;
 pub mod maillog;
+pub mod metrics;
 pub mod net;
 pub mod options;
 pub mod queue;

@@ -138,7 +138,7 @@ impl Opt {
 #[rustfmt::skip]
 pub const OPTIONS: &[Opt] = &[
     opt(Key::Listen, "listen", "URL", "smtp:// submission:// lmtp:/PATH ...").letter("l").takes(Takes::Many).default("smtp://127.0.0.1:2525")
-        .manual("smtp://HOST:PORT, submission://, submissions:// (smtps://), lmtp://, smtp:/PATH and lmtp:/PATH. A port left out is 25, 587, 465 or 24; a host left out is all interfaces. Port 0 lets the system pick; the log says which. After the path of a Unix socket ?mode=0660, ?user= and ?group= may follow. With ?proxy a PROXY header must come before everything else, within 30 seconds, from a client of --trust; a connection without one is closed without a word."),
+        .manual("smtp://HOST:PORT, submission://, submissions:// (smtps://), lmtp://, smtp:/PATH and lmtp:/PATH. A port left out is 25, 587, 465 or 24; a host left out is all interfaces. Port 0 lets the system pick; the log says which. After the path of a Unix socket ?mode=0660, ?user= and ?group= may follow. With ?proxy a PROXY header must come before everything else, within 30 seconds, from a client of --trust; a connection without one is closed without a word. metrics://HOST:PORT answers GET /metrics (OpenMetrics) and GET /healthz, on the loopback where HOST is left out."),
     opt(Key::Hostname, "hostname", "NAME", "own name (the system's)")
         .manual("The name in the greeting, the reply to EHLO and Received fields. The system's host name where it is not given."),
     opt(Key::Domain, "domain", "NAME", "a local domain (hostname, localhost)").letter("d").takes(Takes::Many)

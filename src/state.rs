@@ -5,6 +5,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::deliver::Store;
 use crate::directory::Directory;
+use crate::metrics::Metrics;
 use crate::net::tls::Identity;
 use crate::net::url::Scheme;
 use crate::relay::Relay;
@@ -29,6 +30,8 @@ pub struct ServerState {
     pub auth_header: bool,
     /// Who may say which client it speaks for.
     pub trust: Networks,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Set while more than four fifths of the connections are in use.
     pub stress: AtomicBool,
     /// Where mail for elsewhere goes, where it may.
@@ -65,6 +68,7 @@ impl ServerState {
         timeout: Duration,
         auth_header: bool,
         trust: Networks,
+        metrics: Metrics,
     ) -> Self {
         Self {
             snapshot: RwLock::new(snapshot),
@@ -73,6 +77,7 @@ impl ServerState {
             timeout,
             auth_header,
             trust,
+            metrics,
             stress: AtomicBool::new(false),
             relay: OnceLock::new(),
             stopping: AtomicBool::new(false),
@@ -128,7 +133,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
         listeners.push(ListenerRules {
             policy: Arc::new(Policy {
                 service: match url.scheme {
-                    Scheme::Smtp => Service::Smtp,
+                    Scheme::Smtp | Scheme::Metrics => Service::Smtp,
                     Scheme::Submission | Scheme::Submissions => Service::Submission,
                     Scheme::Lmtp => Service::Lmtp,
                 },

@@ -1,13 +1,16 @@
 //! `--healthcheck`: a client for one moment. It greets a listener and says good-bye, as the supervisor of a container asks
 //! in an image with nothing else in it.
 
+use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hop::hop;
-use crate::client::{Connection, nonce};
+use super::hop::{connect, hop};
+use crate::client::{Connection, Hop, nonce};
 use crate::failure::Failure;
 use crate::net::client_tls::ClientTls;
+use crate::net::stream::Stream;
 use crate::net::url::{ListenUrl, Scheme};
 use crate::options::Key;
 use crate::settings::{Settings, Value};
@@ -15,6 +18,8 @@ use crate::smtp::client::{self, TlsUse};
 
 /// All of it is over by then.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Octets of an answer over HTTP that are read.
+const MAX_ANSWER: usize = 4 * 1024;
 /// The name for EHLO. The log passes over connections by this name that send nothing.
 pub const NAME: &str = "mailslot-healthcheck";
 
@@ -24,7 +29,8 @@ pub const NAME: &str = "mailslot-healthcheck";
 /// # Errors
 /// No listener can be made out of what was given.
 pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
-    let first = || settings.all(Key::Listen).into_iter().next();
+    let mail = |value: &Value| !value.text.starts_with(Scheme::Metrics.name());
+    let first = || settings.all(Key::Listen).into_iter().find(mail);
     let value = match given.text.as_str() {
         "" => first().unwrap_or_else(|| given.clone()),
         _ => given.clone(),
@@ -40,7 +46,8 @@ pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Greeting, EHLO or LHLO, and QUIT at a listener, as it is named for `--listen`. A certificate is not verified.
+/// Greeting, EHLO or LHLO, and QUIT at a listener, as it is named for `--listen`, or `GET /healthz` at one for metrics. A
+/// certificate is not verified.
 ///
 /// # Errors
 /// What is wrong, in one line.
@@ -48,6 +55,9 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
     let end = Instant::now() + LIMIT;
     let fault = |e: &dyn std::fmt::Display| format!("{url}: {e}");
     let hop = hop(url).map_err(|e| fault(&e))?;
+    if url.scheme == Scheme::Metrics {
+        return healthz(&hop, end).map_err(|e| fault(&e));
+    }
     let settings = client::Settings {
         lmtp: url.scheme == Scheme::Lmtp,
         hostname: NAME.to_owned(),
@@ -59,4 +69,19 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
     let connection = Connection::open(&hop, settings, &tls, Some(end)).map_err(|e| fault(&e))?;
     connection.quit();
     Ok(())
+}
+
+/// What the server says of itself.
+fn healthz(hop: &Hop, end: Instant) -> io::Result<()> {
+    let mut stream = Stream::new(Arc::new(connect(hop, || end)?));
+    stream
+        .output()
+        .extend_from_slice(b"GET /healthz HTTP/1.0\r\n\r\n");
+    while stream.input().len() < MAX_ANSWER && stream.fill(end)? > 0 {}
+    let answer = String::from_utf8_lossy(stream.input()).into_owned();
+    if answer.starts_with("HTTP/1.1 200 ") {
+        return Ok(());
+    }
+    let why = answer.lines().next_back().unwrap_or_default();
+    Err(io::Error::other(why.to_owned()))
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::client::Hop;
 use crate::net::dial::{self, Address};
 use crate::net::dns::Resolver;
+use crate::net::socket::Socket;
 use crate::net::url::{BindTo, ListenUrl, Scheme};
 
 /// The wait for a connection to each address.
@@ -54,19 +55,27 @@ fn hosts(host: Option<&str>) -> Result<Vec<IpAddr>, String> {
     Ok(found.into_iter().map(loopback).collect())
 }
 
+/// Connects to the first address that answers, each by its deadline.
+///
+/// # Errors
+/// What the system says of the last one.
+pub(super) fn connect(hop: &Hop, deadline: impl Fn() -> Instant) -> io::Result<Socket> {
+    let mut socket = Err(io::Error::other("no address"));
+    for address in &hop.addresses {
+        socket = dial::connect(address, deadline());
+        if socket.is_ok() {
+            break;
+        }
+    }
+    socket
+}
+
 /// Passes octets between standard input and output and a hop, until the hop closes.
 ///
 /// # Errors
 /// What the system says.
 pub(super) fn pass(hop: &Hop) -> io::Result<()> {
-    let mut socket = Err(io::Error::other("no address"));
-    for address in &hop.addresses {
-        socket = dial::connect(address, Instant::now() + CONNECT);
-        if socket.is_ok() {
-            break;
-        }
-    }
-    let socket = socket?;
+    let socket = connect(hop, || Instant::now() + CONNECT)?;
     let sending = socket.try_clone()?;
     // It ends with the process at the latest: standard input may stay open for ever.
     std::thread::Builder::new().spawn(move || {

@@ -5,11 +5,12 @@ use super::floor::Floor;
 use super::message::{Message, Origin, Outcome};
 use crate::maillog;
 use crate::smtp::body::Decoded;
+use crate::smtp::policy::Service;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::Next;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Conn<'_> {
     /// A message begins, or goes on with another chunk. One that has begun may finish at a shutdown; none begins then.
@@ -145,9 +146,13 @@ impl Conn<'_> {
     /// The end of a message: one reply, or on LMTP one for each recipient.
     #[inline(never)]
     fn conclude(&mut self, incoming: Incoming) -> Option<Ended> {
+        let commit = self.state.metrics.is_on().then(Instant::now);
         let outcome = incoming
             .message
             .finish(&self.session, self.state.relay.get().map(Arc::as_ref));
+        if let Some(begun) = commit {
+            self.count(&outcome, begun.elapsed());
+        }
         if outcome.replies.iter().any(|reply| !reply.is_error()) {
             self.messages += 1;
         }
@@ -160,6 +165,22 @@ impl Conn<'_> {
         self.sweep();
         let last = replies.into_iter().next_back();
         last.filter(|_| next == Next::Close).map(Ended::Close)
+    }
+
+    /// For the metrics.
+    fn count(&self, outcome: &Outcome, took: Duration) {
+        let metrics = &self.state.metrics;
+        if outcome.id.is_some() {
+            metrics.commit(took);
+        }
+        let accepted = outcome.replies.iter().filter(|reply| !reply.is_error());
+        let service = self.session.policy().service;
+        let recipients = match (accepted.count(), service) {
+            (0, _) => return,
+            (accepted, Service::Lmtp) => accepted,
+            _ => self.session.transaction().map_or(0, |t| t.recipients.len()),
+        };
+        metrics.message(service.name(), recipients, outcome.size);
     }
 
     /// Housekeeping after the reply, so that no client waits for it.

@@ -196,6 +196,9 @@ impl<'a> Conn<'a> {
         self.live.begin_wait(begun, None);
         let secured = handshake(self.stream, config, begun + self.state.patience(HANDSHAKE));
         self.live.end_wait();
+        let version = secured.as_ref().ok().and_then(Stream::tls_version);
+        let version = version.unwrap_or("unknown");
+        self.state.metrics.handshake(version, secured.is_ok());
         match secured {
             Ok(stream) => {
                 let mut session = self.session;
@@ -278,6 +281,9 @@ impl<'a> Conn<'a> {
             if log::log_enabled!(log::Level::Debug) {
                 maillog::said(self.client.log_name(), reply);
             }
+            if reply.is_error() {
+                self.state.metrics.refusal(reply.code());
+            }
             reply.render(self.stream.output());
         }
     }
@@ -313,6 +319,9 @@ impl<'a> Conn<'a> {
                         }
                     }
                     self.stream.consume(used);
+                    if let Some((mechanism, succeeded)) = self.session.take_login() {
+                        self.state.metrics.login(mechanism.name(), succeeded);
+                    }
                     if self.session.wrong_logins() > wrong {
                         maillog::wrong_login(self.client.log_name());
                         std::thread::sleep(WRONG_LOGIN_PAUSE);

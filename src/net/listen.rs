@@ -3,14 +3,14 @@
 
 use super::names;
 use super::socket::Socket;
-use super::url::{BindTo, ListenUrl};
+use super::url::{BindTo, ListenUrl, Scheme};
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
 use nix::sys::socket::{bind as bind_socket, listen, setsockopt, socket as new_socket};
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -326,7 +326,13 @@ fn watch(listener: &Listener, poll: &Poll, token: Token) -> io::Result<Watched> 
 fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
     match &url.at {
         BindTo::Tcp { host, port } => {
-            let addresses = addresses(host.as_deref(), *port).map_err(|e| format!("{url}: {e}"))?;
+            // Counters are nobody's business elsewhere unless that is said.
+            let all: [IpAddr; 2] = match url.scheme {
+                Scheme::Metrics => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+                _ => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            };
+            let addresses = addresses(host.as_deref(), &all, *port);
+            let addresses = addresses.map_err(|e| format!("{url}: {e}"))?;
             let mut bound = Vec::new();
             let mut missing = None;
             for address in addresses {
@@ -358,10 +364,11 @@ fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
     }
 }
 
-fn addresses(host: Option<&str>, port: u16) -> Result<Vec<SocketAddr>, String> {
+/// The addresses of a host, or `all` where none is named.
+fn addresses(host: Option<&str>, all: &[IpAddr], port: u16) -> Result<Vec<SocketAddr>, String> {
     let mut found = match host {
         Some(host) => names::addresses(host)?,
-        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        None => all.to_vec(),
     };
     found.sort();
     found.dedup();

@@ -211,6 +211,15 @@ impl Stream {
             .ok()
     }
 
+    /// The version, where this is TLS.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        match self.tls.as_ref()?.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => Some("1.2"),
+            ProtocolVersion::TLSv1_3 => Some("1.3"),
+            _ => None,
+        }
+    }
+
     /// Version and cipher suite, where this is TLS.
     pub fn cipher(&self) -> Option<String> {
         let tls = self.tls.as_ref()?;

@@ -21,6 +21,8 @@ pub enum Scheme {
     Submissions,
     /// RFC 2033; port 24 (RFC 2033 §5 forbids 25).
     Lmtp,
+    /// No mail: counters, over HTTP.
+    Metrics,
 }
 
 /// Names, default ports, and whether a Unix socket makes sense.
@@ -30,7 +32,10 @@ const SCHEMES: &[(&str, Scheme, u16, bool)] = &[
     ("submissions", Scheme::Submissions, 465, false),
     ("smtps", Scheme::Submissions, 465, false),
     ("lmtp", Scheme::Lmtp, 24, true),
+    ("metrics", Scheme::Metrics, NO_PORT, false),
 ];
+/// A port that must be named.
+const NO_PORT: u16 = 0;
 
 impl Scheme {
     /// The name in URLs.
@@ -106,7 +111,8 @@ impl FromStr for ListenUrl {
     /// `smtp://HOST:PORT`, `lmtp:/PATH?mode=0660` and the like; the error says what would be
     /// right.
     fn from_str(text: &str) -> Result<Self, String> {
-        let right = "smtp://HOST:PORT, submission://, submissions://, lmtp:// or lmtp:/PATH";
+        let right =
+            "smtp://HOST:PORT, submission://, submissions://, lmtp://, lmtp:/PATH or metrics://";
         let (name, rest) = text.split_once(':').ok_or(right)?;
         let row = SCHEMES.iter().find(|(known, ..)| *known == name);
         let &(_, scheme, port, unix) = row.ok_or(right)?;
@@ -159,6 +165,7 @@ fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
     }
     let port = match port_text {
         Some(text) => values::number(text).ok_or(right)?,
+        None if port == NO_PORT => return Err("a port, as in metrics://:9100".to_owned()),
         None => port,
     };
     let host = (!host.is_empty()).then(|| host.to_owned());
@@ -219,6 +226,7 @@ mod tests {
             ("submission://mx", Scheme::Submission, Some("mx"), 587),
             ("smtps://[::]", Scheme::Submissions, Some("::"), 465),
             ("lmtp://127.0.0.1", Scheme::Lmtp, Some("127.0.0.1"), 24),
+            ("metrics://:9100", Scheme::Metrics, None, 9100),
         ] {
             assert_eq!(parse(text), tcp_url(scheme, host, port), "{text}");
         }
@@ -257,6 +265,8 @@ mod tests {
             "smtp://x?proxy=1",
             "smtp://x?mode=0600",
             "smtp://x?Proxy",
+            "metrics://",
+            "metrics:/run/x",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

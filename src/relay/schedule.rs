@@ -1,7 +1,7 @@
 //! When which message goes to which hop. No clock, file or thread: times come in as seconds since 1970. A hop that does
 //! not answer is tried for one message only, and all its mail waits with it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,6 +149,19 @@ impl Schedule {
         let lane = self.0.get(hop);
         let ids = lane.into_iter().flat_map(|lane| lane.waiting.iter());
         ids.map(|(_, id)| Arc::clone(id)).collect()
+    }
+
+    /// How many messages wait for each route, and the id of the oldest: ids begin with the second in which they were made.
+    pub fn lengths(&self) -> BTreeMap<usize, (usize, Option<Arc<str>>)> {
+        let mut lengths: BTreeMap<usize, (usize, Option<Arc<str>>)> = BTreeMap::new();
+        for (hop, lane) in &self.0 {
+            let (count, oldest) = lengths.entry(hop.route).or_default();
+            *count += lane.waiting.len();
+            let ids = lane.waiting.iter().map(|(_, id)| id).chain(oldest.as_ref());
+            let first = ids.min().map(Arc::clone);
+            *oldest = first;
+        }
+        lengths
     }
 
     /// The message does not wait for this hop any more.

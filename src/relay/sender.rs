@@ -16,6 +16,7 @@ use crate::clock;
 use crate::deliver::Target;
 use crate::failure::Failure as Fatal;
 use crate::lock::lock;
+use crate::metrics::Waiting;
 use crate::net::client_tls::ClientTls;
 use crate::net::dns::{Resolver, to_alabel};
 use crate::queue::Queue;
@@ -338,6 +339,23 @@ impl Relay {
     /// The messages that wait for a hop.
     pub(super) fn waiting(&self, hop: &Hop) -> Vec<Arc<str>> {
         self.lock().schedule.waiting(hop)
+    }
+
+    /// The mail that waits for each next hop, at `now`.
+    pub fn lengths(&self, now: u64) -> Vec<Waiting> {
+        let lengths = self.lock().schedule.lengths();
+        let routes = self.settings.routes.all().iter().enumerate();
+        let waiting = routes.map(|(number, route)| {
+            let (messages, oldest) = lengths.get(&number).cloned().unwrap_or_default();
+            let made =
+                oldest.and_then(|id| id.split('.').next().and_then(|text| text.parse().ok()));
+            Waiting {
+                hop: route.url.clone(),
+                messages,
+                oldest: made.map_or(0, |made| now.saturating_sub(made)),
+            }
+        });
+        waiting.collect()
     }
 
     /// A message does not wait for a hop any more.

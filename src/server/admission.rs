@@ -92,6 +92,11 @@ impl ConnLimits {
         Ok(slot)
     }
 
+    /// Connections under way.
+    pub(super) fn count(&self) -> usize {
+        self.lock().live.len()
+    }
+
     /// Whether there are no connections.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().live.is_empty()
@@ -205,10 +210,11 @@ impl Admission {
         if proxy && !client.is_in(&self.state.trust) {
             return maillog::not_served(client.log_name(), "not among --trust");
         }
+        self.state.metrics.connection();
         let live = Arc::new(Live::new(accepted.socket));
         if accepted.overflow {
             // The descriptor is the spare one, and needed back at once.
-            send(&live, &client, &reply::SERVER_FULL);
+            self.send(&live, &client, &reply::SERVER_FULL);
             let _ = live.socket.drop_input(64 * 1024);
             return;
         }
@@ -233,18 +239,19 @@ impl Admission {
     }
 
     fn turn_away(&self, live: &Live, client: &Client, reply: &Reply) {
-        send(live, client, reply);
+        self.send(live, client, reply);
         self.linger.add(Arc::clone(&live.socket));
     }
-}
 
-/// One write, no worker, no wait.
-fn send(live: &Live, client: &Client, reply: &Reply) {
-    let mut octets = Vec::new();
-    reply.render(&mut octets);
-    let _ = live.socket.write_now(&octets);
-    live.socket.shutdown(Shutdown::Write);
-    maillog::not_served(client.log_name(), &maillog::one_line(reply));
+    /// One write, no worker, no wait.
+    fn send(&self, live: &Live, client: &Client, reply: &Reply) {
+        let mut octets = Vec::new();
+        reply.render(&mut octets);
+        let _ = live.socket.write_now(&octets);
+        live.socket.shutdown(Shutdown::Write);
+        self.state.metrics.refusal(reply.code());
+        maillog::not_served(client.log_name(), &maillog::one_line(reply));
+    }
 }
 
 #[cfg(test)]

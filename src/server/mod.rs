@@ -4,18 +4,21 @@
 mod admission;
 mod linger;
 mod reports;
+mod scrape;
 
 use self::admission::{Admission, ConnLimits};
 use self::linger::Linger;
+use self::scrape::Scrape;
 use crate::auth::hashing;
 use crate::clock;
 use crate::config::Config;
 use crate::deliver::{Store, Sync};
 use crate::failure::Failure;
 use crate::log_queue;
+use crate::metrics::Metrics;
 use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
-use crate::net::url::BindTo;
+use crate::net::url::{BindTo, ListenUrl};
 use crate::relay::{self, Relay};
 use crate::state::{ServerState, load, reload};
 use crate::sys::inherited::Socket;
@@ -54,7 +57,7 @@ const TIDY: Duration = Duration::from_secs(10);
 /// A server that has read its files and not bound yet.
 pub struct Server {
     /// Sockets that were passed on, in the order of their numbers.
-    inherited: Vec<Socket>,
+    inherited: Vec<Option<Socket>>,
     /// Until the relay has it.
     relay: Option<relay::Settings>,
     config: Arc<Config>,
@@ -81,9 +84,10 @@ impl Server {
             config.timeout,
             config.auth_header,
             config.trust.clone(),
+            Metrics::new(!config.metrics.is_empty()),
         );
         Ok(Self {
-            inherited,
+            inherited: inherited.into_iter().map(Some).collect(),
             relay,
             config: Arc::new(config),
             state: Arc::new(state),
@@ -130,13 +134,8 @@ impl Server {
 
     /// The listeners as they were asked for, a line each.
     pub fn listeners(&self) -> String {
-        let lines: Vec<String> = self
-            .config
-            .listen
-            .iter()
-            .map(|url| format!("{url}\n"))
-            .collect();
-        lines.concat()
+        let all = self.config.listen.iter().chain(&self.config.metrics);
+        all.map(|url| format!("{url}\n")).collect()
     }
 
     /// Binds, serves and ends; SIGTERM or SIGINT shuts it down gracefully, a second one at
@@ -149,7 +148,10 @@ impl Server {
         let notify = Arc::new(Notify::from_env());
         // The time zone is read at the first use: now, with a deep stack and all files in reach.
         let _ = clock::rfc5322_now();
-        let mut listeners = self.bind()?;
+        let config = Arc::clone(&self.config);
+        let started = clock::seconds();
+        let mut listeners = self.bind(&config.listen)?;
+        let scraped = self.bind(&config.metrics)?;
         self.config.privileges.give_up()?;
         self.make_root().map_err(system)?;
         for line in self.describe().lines() {
@@ -167,6 +169,15 @@ impl Server {
             linger: Linger::start().map_err(|e| system(format!("threads: {e}")))?,
             config: Arc::clone(&self.config),
         };
+        if !config.metrics.is_empty() {
+            let scrape = Scrape {
+                state: Arc::clone(&self.state),
+                limits: Arc::clone(&admission.limits),
+                started,
+            };
+            let serving = scrape.serve(scraped);
+            serving.map_err(|e| system(format!("threads: {e}")))?;
+        }
         let mut upkeep = Upkeep::default();
         let relay = self.start_relay()?;
         notify.ready();
@@ -210,12 +221,14 @@ impl Server {
         Ok(Some(relay))
     }
 
-    fn bind(&mut self) -> Result<Listeners, Failure> {
+    fn bind(&mut self, urls: &[ListenUrl]) -> Result<Listeners, Failure> {
         let fault = |e: io::Error| Failure::System(format!("poll: {e}"));
         let mut listeners = Listeners::new().map_err(fault)?;
-        let mut inherited = std::mem::take(&mut self.inherited).into_iter().peekable();
-        for (listener, url) in self.config.listen.iter().enumerate() {
-            let socket = inherited.next_if(|_| matches!(url.at, BindTo::Inherited(_)));
+        for (listener, url) in urls.iter().enumerate() {
+            let socket = match url.at {
+                BindTo::Inherited(number) => self.inherited.get_mut(number).and_then(Option::take),
+                _ => None,
+            };
             let names = match socket {
                 Some(socket) => listeners.add_inherited(url, listener, socket),
                 None => listeners.add(url, listener),

@@ -14,6 +14,17 @@ pub enum Service {
     Lmtp,
 }
 
+impl Service {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Submission => "submission",
+            Self::Lmtp => "lmtp",
+        }
+    }
+}
+
 /// The rules of a listener.
 #[derive(Clone, Debug)]
 pub struct Policy {

@@ -18,13 +18,14 @@ const EDGES: &[(&str, &str)] = &[
     ("directory", "auth deliver encoding failure lock smtp"),
     ("log_queue", "lock"),
     ("maillog", "smtp"),
+    ("metrics", "lock"),
     ("net", "lock sys values"),
     ("queue", "failure lock"),
-    ("relay", "client clock deliver encoding failure lock net options queue read settings smtp values"),
-    ("server", "auth clock config conn deliver directory failure lock log_queue maillog net queue relay smtp state sys"),
+    ("relay", "client clock deliver encoding failure lock metrics net options queue read settings smtp values"),
+    ("server", "auth clock config conn deliver directory failure lock log_queue maillog metrics net queue relay smtp state sys"),
     ("settings", "failure options"),
     ("smtp", "auth encoding"),
-    ("state", "clock config deliver directory net relay smtp values"),
+    ("state", "clock config deliver directory metrics net relay smtp values"),
     ("sys", "failure values"),
 ];
 

@@ -26,6 +26,7 @@ mod json;
 mod layers;
 mod log;
 mod memory;
+mod metrics;
 mod operation;
 mod privileges;
 mod proxy;

@@ -40,6 +40,8 @@ const HERE: &[&str] = &[
     "relay submissions://",
     "mailslot --listen 'smtp://:2525?proxy'",
     "listen mail\n",
+    "mailslot --create --listen smtp://:2525",
+    "scrape_configs:",
 ];
 
 fn blocks() -> Vec<String> {
@@ -147,4 +149,14 @@ fn a_load_balancer_and_what_it_balances_are_usable() {
     std::fs::write(server.dir.join("haproxy.cfg"), block(HERE[5])).unwrap();
     let path = "PATH=$PATH:/usr/sbin haproxy -c -f haproxy.cfg";
     assert_ne!(run(path, &server.dir), Some(false));
+}
+
+#[test]
+fn metrics_are_served_and_scraped_as_written() {
+    let server = Server::start(&["--create"]);
+    let script = block(HERE[6]).replace("mailslot ", "mailslot --check ");
+    assert_eq!(run(&script, &server.dir), Some(true));
+    std::fs::write(server.dir.join("prometheus.yml"), block(HERE[7])).unwrap();
+    let checked = run("promtool check config prometheus.yml", &server.dir);
+    assert_ne!(checked, Some(false));
 }

@@ -47,6 +47,7 @@ impl<R> Session<R> {
         let offered = self.mechanisms();
         let mechanism = Mechanism::parse(cursor.word()).filter(|m| offered.contains(m));
         let mechanism = mechanism.ok_or(reply::NO_SUCH_MECHANISM)?;
+        self.mechanism = Some(mechanism);
         cursor.spaces();
         let initial = match cursor.rest() {
             "" => None,
@@ -118,12 +119,14 @@ impl<R> Session<R> {
             }
             Progress::Done { user } => {
                 self.login = Login::User(user);
+                self.ended_login = Some(true);
                 say(reply::LOGGED_IN)
             }
             Progress::Malformed => say(reply::BAD_RESPONSE),
             Progress::Unavailable => say(reply::AUTH_AWAY),
             Progress::Failed => {
                 self.wrong_logins += 1;
+                self.ended_login = Some(false);
                 if self.wrong_logins >= MAX_WRONG_LOGINS {
                     return close(reply::TOO_MANY_WRONG_LOGINS);
                 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::Exchange;
+use crate::auth::{Exchange, Mechanism};
 use crate::smtp::policy::{Policy, Service};
 use crate::smtp::reply::{self, Reply};
 
@@ -66,6 +66,9 @@ pub struct Session<R> {
     pub(super) wrong_logins: u32,
     /// The account that the last AUTH tried, as the client spelled it.
     pub(super) tried_account: Option<String>,
+    /// The mechanism of the last AUTH, and how it ended once it has.
+    pub(super) mechanism: Option<Mechanism>,
+    pub(super) ended_login: Option<bool>,
     /// Whether XCLIENT may name another client.
     pub(super) trusted: bool,
 }
@@ -84,6 +87,8 @@ impl<R> Session<R> {
             noise: 0,
             wrong_logins: 0,
             tried_account: None,
+            mechanism: None,
+            ended_login: None,
             trusted: false,
         }
     }
@@ -141,6 +146,12 @@ impl<R> Session<R> {
             Login::Nobody => None,
             Login::User(user) => Some(user),
         }
+    }
+
+    /// A login that ended since the last call: its mechanism, and whether it succeeded.
+    pub fn take_login(&mut self) -> Option<(Mechanism, bool)> {
+        let succeeded = self.ended_login.take()?;
+        Some((self.mechanism?, succeeded))
     }
 
     /// The `with` keyword of Received (RFC 3848, RFC 6531 §4.3).

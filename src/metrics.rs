@@ -1,0 +1,318 @@
+//! What the server counts, and the page that a Prometheus reads (OpenMetrics 1.0). Nothing is counted without a metrics
+//! listener. One lock guards all of it, taken once a message and once a connection; 64-bit atomics are not everywhere.
+//!
+//! A counter has its help and no TYPE. OpenMetrics would have the type under a name without `_total`, which
+//! `mailslot_connections` shares with a gauge, and `promtool check metrics` reads it under the whole name.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::lock::lock;
+
+/// Upper ends of the buckets of commit times, in milliseconds.
+const BUCKETS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000];
+
+/// The counters; none where nobody reads them.
+#[derive(Debug, Default)]
+pub struct Metrics(Option<Mutex<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: u64,
+    recipients: u64,
+    octets: u64,
+    /// By service.
+    messages: BTreeMap<&'static str, u64>,
+    /// By code.
+    replies: BTreeMap<u16, u64>,
+    /// By mechanism and whether they succeeded.
+    logins: BTreeMap<(&'static str, bool), u64>,
+    /// By version and whether they succeeded.
+    handshakes: BTreeMap<(&'static str, bool), u64>,
+    /// By bucket; longer ones are in none.
+    commits: [u64; BUCKETS.len()],
+    commit_count: u64,
+    commit_time: Duration,
+}
+
+/// What is known elsewhere at the time of a scrape.
+#[derive(Debug, Default)]
+pub struct Now {
+    /// Connections under way.
+    pub connections: usize,
+    /// The next hops with their mail.
+    pub hops: Vec<Waiting>,
+    /// Lines that the log has lost.
+    pub dropped_lines: usize,
+    /// When the server was started, in seconds since 1970.
+    pub started: u64,
+}
+
+/// The mail that waits for a next hop.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The hop as it was given.
+    pub hop: String,
+    /// How many messages.
+    pub messages: usize,
+    /// Seconds since the oldest of them came; 0 where there is none.
+    pub oldest: u64,
+}
+
+impl Metrics {
+    /// Counters that are read, or none.
+    pub fn new(read: bool) -> Self {
+        Self(read.then(Mutex::default))
+    }
+
+    /// Whether anybody reads them.
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        if let Some(counts) = &self.0 {
+            change(&mut lock(counts));
+        }
+    }
+
+    /// A connection was taken.
+    pub fn connection(&self) {
+        self.count(|counts| counts.connections += 1);
+    }
+
+    /// A message was accepted.
+    pub fn message(&self, service: &'static str, recipients: usize, octets: u64) {
+        self.count(|counts| {
+            *counts.messages.entry(service).or_default() += 1;
+            counts.recipients += recipients as u64;
+            counts.octets = counts.octets.wrapping_add(octets);
+        });
+    }
+
+    /// A message was made durable, or could not be, in this time.
+    pub fn commit(&self, took: Duration) {
+        self.count(|counts| {
+            let millis = took.as_micros().div_ceil(1_000);
+            let mut buckets = BUCKETS.iter().zip(&mut counts.commits);
+            if let Some((_, bucket)) = buckets.find(|(end, _)| millis <= u128::from(**end)) {
+                *bucket += 1;
+            }
+            counts.commit_count += 1;
+            counts.commit_time += took;
+        });
+    }
+
+    /// A command or a message was answered 4xx or 5xx.
+    pub fn refusal(&self, code: u16) {
+        self.count(|counts| *counts.replies.entry(code).or_default() += 1);
+    }
+
+    /// A login is over.
+    pub fn login(&self, mechanism: &'static str, succeeded: bool) {
+        self.count(|counts| *counts.logins.entry((mechanism, succeeded)).or_default() += 1);
+    }
+
+    /// A TLS handshake is over.
+    pub fn handshake(&self, version: &'static str, succeeded: bool) {
+        self.count(|counts| *counts.handshakes.entry((version, succeeded)).or_default() += 1);
+    }
+
+    /// The page.
+    pub fn page(&self, now: &Now) -> String {
+        let mut page = Page(String::with_capacity(8 * 1024));
+        if let Some(counts) = &self.0 {
+            page.counts(&lock(counts));
+        }
+        page.now(now);
+        page.0.push_str("# EOF\n");
+        page.0
+    }
+}
+
+/// A page in the making.
+struct Page(String);
+
+impl Page {
+    fn help(&mut self, name: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP mailslot_{name} {help}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.help(name, help);
+        let _ = writeln!(self.0, "# TYPE mailslot_{name} gauge");
+    }
+
+    /// A line; `labels` are names and values.
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.0, "mailslot_{name}");
+        for (at, (label, value)) in labels.iter().enumerate() {
+            let begin = if at == 0 { '{' } else { ',' };
+            let _ = write!(self.0, "{begin}{label}=\"{}\"", escaped(value));
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{end} {value}");
+    }
+
+    fn counts(&mut self, counts: &Counts) {
+        for (name, help, value) in [
+            (
+                "connections_total",
+                "Connections taken.",
+                counts.connections,
+            ),
+            (
+                "recipients_total",
+                "Recipients of accepted messages.",
+                counts.recipients,
+            ),
+            (
+                "received_bytes_total",
+                "Octets of accepted messages.",
+                counts.octets,
+            ),
+        ] {
+            self.help(name, help);
+            self.sample(name, &[], value);
+        }
+        self.help("messages_total", "Accepted messages.");
+        for (service, value) in &counts.messages {
+            self.sample("messages_total", &[("service", service)], value);
+        }
+        self.help("replies_total", "Replies with a code from 400 on.");
+        for (code, value) in &counts.replies {
+            self.sample("replies_total", &[("code", &code.to_string())], value);
+        }
+        for (name, help, label, all) in [
+            ("logins_total", "Logins.", "mechanism", &counts.logins),
+            (
+                "tls_handshakes_total",
+                "TLS handshakes.",
+                "version",
+                &counts.handshakes,
+            ),
+        ] {
+            self.help(name, help);
+            for ((kind, succeeded), value) in all {
+                let result = if *succeeded { "success" } else { "failure" };
+                self.sample(name, &[(label, kind), ("result", result)], value);
+            }
+        }
+        self.commits(counts);
+    }
+
+    fn commits(&mut self, counts: &Counts) {
+        self.help(
+            "commit_seconds",
+            "Seconds in which messages were made durable.",
+        );
+        self.0
+            .push_str("# TYPE mailslot_commit_seconds histogram\n");
+        let mut sum = 0;
+        for (end, count) in BUCKETS.iter().zip(&counts.commits) {
+            sum += count;
+            let end = format!("{}.{:03}", end / 1_000, end % 1_000);
+            self.sample("commit_seconds_bucket", &[("le", &end)], sum);
+        }
+        self.sample(
+            "commit_seconds_bucket",
+            &[("le", "+Inf")],
+            counts.commit_count,
+        );
+        self.sample("commit_seconds_count", &[], counts.commit_count);
+        let time = format!("{:.6}", counts.commit_time.as_secs_f64());
+        self.sample("commit_seconds_sum", &[], time);
+    }
+
+    fn now(&mut self, now: &Now) {
+        self.gauge("connections", "Connections now.");
+        self.sample("connections", &[], now.connections);
+        if !now.hops.is_empty() {
+            self.gauge("queue_messages", "Messages that wait for a next hop.");
+            for waiting in &now.hops {
+                let hop = [("hop", waiting.hop.as_str())];
+                self.sample("queue_messages", &hop, waiting.messages);
+            }
+            self.gauge("queue_oldest_seconds", "Age of the oldest of them.");
+            for waiting in &now.hops {
+                let hop = [("hop", waiting.hop.as_str())];
+                self.sample("queue_oldest_seconds", &hop, waiting.oldest);
+            }
+        }
+        let dropped = "log_lines_dropped_total";
+        self.help(dropped, "Log lines that were dropped.");
+        self.sample(dropped, &[], now.dropped_lines);
+        self.gauge("start_time_seconds", "Start of the server, since 1970.");
+        self.sample("start_time_seconds", &[], now.started);
+    }
+}
+
+/// The value of a label.
+fn escaped(value: &str) -> String {
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+    escaped.replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_counted_is_on_the_page() {
+        let metrics = Metrics::new(true);
+        metrics.connection();
+        metrics.message("smtp", 3, 5_000_000_000);
+        metrics.message("lmtp", 1, 1);
+        for millis in [0, 1, 3, 11_000] {
+            metrics.commit(Duration::from_millis(millis));
+        }
+        metrics.refusal(550);
+        metrics.refusal(550);
+        metrics.login("PLAIN", false);
+        metrics.handshake("1.3", true);
+        let page = metrics.page(&Now {
+            connections: 7,
+            hops: vec![Waiting {
+                hop: "smtp://\"\\".to_owned(),
+                messages: 2,
+                oldest: 60,
+            }],
+            dropped_lines: 4,
+            started: 1_700_000_000,
+        });
+        for line in [
+            "mailslot_connections_total 1",
+            "mailslot_messages_total{service=\"lmtp\"} 1",
+            "mailslot_messages_total{service=\"smtp\"} 1",
+            "mailslot_recipients_total 4",
+            "mailslot_received_bytes_total 5000000001",
+            "mailslot_replies_total{code=\"550\"} 2",
+            "mailslot_logins_total{mechanism=\"PLAIN\",result=\"failure\"} 1",
+            "mailslot_tls_handshakes_total{version=\"1.3\",result=\"success\"} 1",
+            "mailslot_commit_seconds_bucket{le=\"0.001\"} 2",
+            "mailslot_commit_seconds_bucket{le=\"0.002\"} 2",
+            "mailslot_commit_seconds_bucket{le=\"0.005\"} 3",
+            "mailslot_commit_seconds_bucket{le=\"10.000\"} 3",
+            "mailslot_commit_seconds_bucket{le=\"+Inf\"} 4",
+            "mailslot_commit_seconds_count 4",
+            "mailslot_commit_seconds_sum 11.004000",
+            "mailslot_connections 7",
+            "mailslot_queue_messages{hop=\"smtp://\\\"\\\\\"} 2",
+            "mailslot_queue_oldest_seconds{hop=\"smtp://\\\"\\\\\"} 60",
+            "mailslot_log_lines_dropped_total 4",
+            "mailslot_start_time_seconds 1700000000",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}: {page}");
+        }
+        assert!(page.ends_with("\n# EOF\n"));
+    }
+
+    #[test]
+    fn without_a_reader_nothing_is_counted() {
+        let metrics = Metrics::new(false);
+        metrics.connection();
+        assert!(!metrics.page(&Now::default()).contains("connections_total"));
+    }
+}

@@ -1,0 +1,123 @@
+//! The metrics listeners: GET /metrics and GET /healthz, answered one after the other by one thread of their own, which goes
+//! on until the last connection has ended. What is counted is `metrics`'s.
+
+use super::admission::ConnLimits;
+use crate::clock;
+use crate::log_queue;
+use crate::metrics::Now;
+use crate::net::listen::{Accepted, Listeners};
+use crate::net::stream::Stream;
+use crate::state::ServerState;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// All of a request and its answer are over by then: the next one waits.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Octets of a request.
+const MAX_REQUEST: usize = 8 * 1024;
+/// Stack of the thread, in octets.
+const STACK: usize = 128 * 1024;
+/// The media type of a page (OpenMetrics 1.0).
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What is answered from.
+pub(super) struct Scrape {
+    pub(super) state: Arc<ServerState>,
+    pub(super) limits: Arc<ConnLimits>,
+    pub(super) started: u64,
+}
+
+impl Scrape {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// What the system says where it gives no thread.
+    pub(super) fn serve(self, mut listeners: Listeners) -> io::Result<()> {
+        let answer = move || {
+            let mut take = |_, accepted| self.answer(accepted);
+            while listeners.wait(None, &mut take).is_ok() {}
+            log::error!("metrics are served no more: poll");
+        };
+        let builder = std::thread::Builder::new().stack_size(STACK);
+        builder.spawn(answer).map(drop)
+    }
+
+    fn answer(&self, accepted: Accepted) {
+        let deadline = Instant::now() + LIMIT;
+        let mut stream = Stream::new(Arc::new(accepted.socket));
+        if accepted.overflow {
+            return;
+        }
+        match request(&mut stream, deadline) {
+            Ok(Some(line)) => {
+                let (status, kind, body) = self.page(&line);
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+                     Connection: close\r\n\r\n"
+                );
+                let output = stream.output();
+                output.extend_from_slice(head.as_bytes());
+                output.extend_from_slice(body.as_bytes());
+                if let Err(e) = stream.flush(deadline) {
+                    log::debug!("metrics: {e}");
+                }
+                stream.close(true, deadline);
+            }
+            Ok(None) => {}
+            Err(e) => log::debug!("metrics: {e}"),
+        }
+    }
+
+    /// Status, media type and body for a request line. Everything but the two pages is 404.
+    fn page(&self, line: &str) -> (&'static str, &'static str, String) {
+        match line.rsplit_once(" HTTP/1.").map(|(request, _)| request) {
+            Some("GET /metrics") => ("200 OK", OPEN_METRICS, self.metrics()),
+            Some("GET /healthz") => match self.trouble() {
+                None => ("200 OK", TEXT, "ok\n".to_owned()),
+                Some(why) => ("503 Service Unavailable", TEXT, format!("{why}\n")),
+            },
+            _ => ("404 Not Found", TEXT, "not found\n".to_owned()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let relay = self.state.relay.get();
+        self.state.metrics.page(&Now {
+            connections: self.limits.count(),
+            hops: relay.map_or_else(Vec::new, |relay| relay.lengths(clock::seconds())),
+            dropped_lines: log_queue::dropped(),
+            started: self.started,
+        })
+    }
+
+    /// Why mail should not be sent here now.
+    fn trouble(&self) -> Option<String> {
+        if self.state.stopping.load(Ordering::SeqCst) {
+            return Some("stopping".to_owned());
+        }
+        let snapshot = self.state.snapshot();
+        let root = snapshot.directory.root();
+        (!root.is_dir()).then(|| format!("{} is not a directory", root.display()))
+    }
+}
+
+/// The first line of a request, once all of it is there; none where it is too long or its end does not come.
+fn request(stream: &mut Stream, deadline: Instant) -> io::Result<Option<String>> {
+    loop {
+        let input = stream.input();
+        if let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = input.get(..end).unwrap_or_default();
+            let line = head.split(|octet| *octet == b'\r').next();
+            let line = String::from_utf8_lossy(line.unwrap_or_default()).into_owned();
+            stream.consume(end + 4);
+            return Ok(Some(line));
+        }
+        if input.len() > MAX_REQUEST || stream.fill(deadline)? == 0 {
+            return Ok(None);
+        }
+    }
+}
