@@ -16,7 +16,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat, write};
 
 /// What delivery asks of a file system.
-pub(super) trait Disk: Send + Sync {
+pub(crate) trait Disk: Send + Sync {
     /// Opens a directory by its whole path; only the last component must not be a link.
     fn open(&self, path: &Path) -> io::Result<OwnedFd>;
     /// Opens a directory in `dir`; with `follow` it may be a symbolic link.
@@ -49,9 +49,9 @@ pub(super) trait Disk: Send + Sync {
 
 /// Which file or directory something is: nothing else on the machine has the same two as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     /// The device, as a number whose width differs between systems.
-    pub(super) device: nix::libc::dev_t,
+    pub(crate) device: nix::libc::dev_t,
     inode: nix::libc::ino_t,
 }
 
@@ -65,7 +65,7 @@ impl From<FileStat> for Identity {
 }
 
 /// The file system itself.
-pub(super) struct Real;
+pub(crate) struct Real;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -193,7 +193,7 @@ pub(super) fn no_links(errno: Errno) -> bool {
 }
 
 /// Writes all of the octets, in as many calls as it takes (F06).
-pub(super) fn write_all(disk: &dyn Disk, file: &File, mut octets: &[u8]) -> io::Result<()> {
+pub(crate) fn write_all(disk: &dyn Disk, file: &File, mut octets: &[u8]) -> io::Result<()> {
     while !octets.is_empty() {
         match disk.write(file, octets)? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
@@ -224,7 +224,7 @@ pub(super) fn copy(disk: &dyn Disk, from: &File, to: &File) -> io::Result<()> {
 }
 
 /// The errno of an error, where it came from the system.
-pub(super) fn errno(e: &io::Error) -> Option<Errno> {
+pub(crate) fn errno(e: &io::Error) -> Option<Errno> {
     e.raw_os_error().map(Errno::from_raw)
 }
 
@@ -242,6 +242,6 @@ fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
 const OWNER: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 /// The descriptor of a file or directory, borrowed.
-pub(super) fn fd(of: &impl AsFd) -> BorrowedFd<'_> {
+pub(crate) fn fd(of: &impl AsFd) -> BorrowedFd<'_> {
     of.as_fd()
 }

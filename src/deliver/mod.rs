@@ -38,9 +38,11 @@ mod tests;
 mod trace;
 
 pub use self::commit::Delivered;
+pub(crate) use self::disk::{Disk, Real as RealDisk, errno, fd, write_all};
 pub use self::group_sync::GroupSync;
 pub use self::refusal::refusal;
 pub use self::spool::Spool;
 pub use self::store::Store;
+pub(crate) use self::syncs::Syncs;
 pub use self::target::{Form, Group, Owner, Quota, Sync, Target};
 pub use self::trace::Trace;

@@ -17,7 +17,7 @@ use crate::lock::lock;
 const GROUPS: usize = 1_000;
 
 /// How this server syncs.
-pub(super) struct Syncs {
+pub(crate) struct Syncs {
     wanted: Sync,
     /// Whether it was said that a file system has no sync of directories.
     warned: AtomicBool,
@@ -26,7 +26,7 @@ pub(super) struct Syncs {
 }
 
 impl Syncs {
-    pub(super) fn new(wanted: Sync) -> Self {
+    pub(crate) fn new(wanted: Sync) -> Self {
         Self {
             wanted,
             warned: AtomicBool::new(false),
@@ -35,7 +35,7 @@ impl Syncs {
     }
 
     /// Makes a file's contents durable.
-    pub(super) fn file(&self, disk: &dyn Disk, file: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn file(&self, disk: &dyn Disk, file: BorrowedFd<'_>) -> io::Result<()> {
         match self.wanted {
             Sync::Full => disk.sync(file),
             Sync::None => Ok(()),
@@ -43,7 +43,7 @@ impl Syncs {
     }
 
     /// Makes a directory's entries durable; left out, with a warning the first time, where the file system cannot.
-    pub(super) fn directory(&self, disk: &dyn Disk, dir: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn directory(&self, disk: &dyn Disk, dir: BorrowedFd<'_>) -> io::Result<()> {
         match self.file(disk, dir) {
             Err(e) if errno(&e) == Some(Errno::EINVAL) => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
@@ -58,7 +58,7 @@ impl Syncs {
     }
 
     /// The syncs of a directory.
-    pub(super) fn group(&self, directory: Identity) -> Arc<GroupSync> {
+    pub(crate) fn group(&self, directory: Identity) -> Arc<GroupSync> {
         let mut groups = lock(&self.groups);
         if groups.len() >= GROUPS && !groups.contains_key(&directory) {
             groups.retain(|_, group| group.has_failed() || Arc::strong_count(group) > 1);
@@ -71,7 +71,7 @@ impl Syncs {
     /// # Errors
     /// That of a sync of this directory now or at any time before: what it lost is still to be seen in memory, and
     /// another sync would say that it is on the disk. Only what a full disk keeps waiting may be tried again.
-    pub(super) fn parent(&self, disk: &dyn Disk, dir: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn parent(&self, disk: &dyn Disk, dir: BorrowedFd<'_>) -> io::Result<()> {
         if self.wanted == Sync::None {
             return Ok(());
         }

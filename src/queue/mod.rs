@@ -3,6 +3,7 @@
 //! whom it goes is `relay`'s.
 
 mod envelope;
+mod folder;
 mod store;
 
 pub use envelope::{Envelope, Recipient};

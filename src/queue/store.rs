@@ -1,12 +1,12 @@
 //! The folder of the queue. `new/` has the contents, where the store of all mail puts them, so that local mailboxes and
 //! the queue have a message together or not at all; `envelope/` has the envelopes, by the same id. An envelope is there
-//! before its content, and goes after it: without content it is half-made, and a start removes it. Nothing is rewritten in
-//! place.
+//! before its content, and goes after it: without content it is half-made, and content without an envelope is what
+//! was left of a message that went out. A start removes both. Nothing is rewritten in place.
 
-use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -14,21 +14,20 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::envelope::Envelope;
+use super::folder::{Folder, HALF};
+use crate::deliver::{Disk, RealDisk};
 use crate::failure::Failure;
 use crate::lock::lock;
 
 const ENVELOPES: &str = "envelope";
 const CONTENTS: &str = "new";
-/// The name of an envelope that is being written ends in this.
-const HALF: &str = ".half";
 /// Octets of an envelope that are read.
 const MAX_ENVELOPE: u64 = 4 * 1024 * 1024;
 
 /// The folder, and the lock that makes it this process's.
-#[derive(Debug)]
 pub struct Queue {
     dir: PathBuf,
-    sync: bool,
+    folder: Folder,
     /// One change of an envelope at a time.
     writing: Mutex<()>,
     /// The names of the content files, by id.
@@ -38,7 +37,6 @@ pub struct Queue {
 }
 
 /// An envelope whose content is not there yet: dropped, it is removed.
-#[derive(Debug)]
 pub struct Draft<'a> {
     queue: &'a Queue,
     id: String,
@@ -51,19 +49,16 @@ impl Queue {
     /// # Errors
     /// The folder cannot be used, or another process has it (75).
     pub fn open(dir: &Path, sync: bool) -> Result<Self, Failure> {
+        Self::with_disk(dir, sync, Box::new(RealDisk))
+    }
+
+    /// The same over another disk, for tests.
+    pub(crate) fn with_disk(dir: &Path, sync: bool, disk: Box<dyn Disk>) -> Result<Self, Failure> {
         let fault = |path: &Path, e: &dyn std::fmt::Display| {
             Failure::System(format!("--queue: {}: {e}", path.display()))
         };
-        for path in [
-            dir.to_owned(),
-            dir.join(ENVELOPES),
-            dir.join(CONTENTS),
-            dir.join("tmp"),
-            dir.join("cur"),
-        ] {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-            made.map_err(|e| fault(&path, &e))?;
-        }
+        let folders = (ENVELOPES, &[CONTENTS, "tmp", "cur"][..]);
+        let folder = Folder::open(dir, folders, sync, disk).map_err(|e| fault(dir, &e))?;
         let path = dir.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -82,7 +77,7 @@ impl Queue {
             })?;
         let queue = Self {
             dir: dir.to_owned(),
-            sync,
+            folder,
             writing: Mutex::new(()),
             names: Mutex::default(),
             lock,
@@ -96,7 +91,8 @@ impl Queue {
         &self.dir
     }
 
-    /// Learns which contents there are, and removes envelopes that were being written and those without content.
+    /// Learns which contents there are. Removes envelopes that were being written, envelopes without content, and contents
+    /// without an envelope.
     fn clean(&self) -> io::Result<()> {
         let mut names = lock(&self.names);
         for entry in std::fs::read_dir(self.dir.join(CONTENTS))? {
@@ -106,12 +102,18 @@ impl Queue {
                 names.insert(id.to_owned(), name);
             }
         }
+        let mut envelopes = HashSet::new();
         for entry in std::fs::read_dir(self.dir.join(ENVELOPES))? {
             let entry = entry?;
-            let name = entry.file_name();
-            if !name.to_str().is_some_and(|id| names.contains_key(id)) {
-                std::fs::remove_file(entry.path())?;
+            match entry.file_name().into_string() {
+                Ok(id) if names.contains_key(&id) => drop(envelopes.insert(id)),
+                _ => std::fs::remove_file(entry.path())?,
             }
+        }
+        let dir = self.dir.join(CONTENTS);
+        for (_, name) in names.extract_if(|id, _| !envelopes.contains(id)) {
+            log::info!("queue removed content without envelope file={name:?}");
+            std::fs::remove_file(dir.join(name))?;
         }
         Ok(())
     }
@@ -129,12 +131,13 @@ impl Queue {
     /// # Errors
     /// What the disk says.
     pub fn draft(&self, id: &str, envelope: &Envelope) -> io::Result<Draft<'_>> {
-        self.write(id, envelope)?;
-        Ok(Draft {
+        let draft = Draft {
             queue: self,
             id: id.to_owned(),
             kept: false,
-        })
+        };
+        self.folder.write(id, &envelope.to_text())?;
+        Ok(draft)
     }
 
     /// Reads an envelope.
@@ -175,47 +178,18 @@ impl Queue {
             self.remove(id)?;
             return Ok(None);
         }
-        self.write(id, &envelope)?;
+        self.folder.write(id, &envelope.to_text())?;
         Ok(Some(envelope))
     }
 
     /// The content first: what is left of a crash in between is an envelope without one.
     fn remove(&self, id: &str) -> io::Result<()> {
-        std::fs::remove_file(self.content_path(id)?)?;
+        let name = lock(&self.names).get(id).cloned();
+        let name = name.ok_or(io::ErrorKind::NotFound)?;
+        self.folder.remove_in(&self.dir.join(CONTENTS), &name)?;
         lock(&self.names).remove(id);
-        std::fs::remove_file(self.envelope_path(id))
-    }
-
-    fn envelope_path(&self, id: &str) -> PathBuf {
-        self.dir.join(ENVELOPES).join(id)
-    }
-
-    fn write(&self, id: &str, envelope: &Envelope) -> io::Result<()> {
-        let path = self.envelope_path(id);
-        let half = self.envelope_path(&format!("{id}{HALF}"));
-        let written = self
-            .write_half(&half, envelope)
-            .and_then(|()| std::fs::rename(&half, &path));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&half);
-        }
-        written?;
-        if self.sync {
-            File::open(self.dir.join(ENVELOPES))?.sync_all()?;
-        }
+        self.folder.remove(id);
         Ok(())
-    }
-
-    fn write_half(&self, half: &Path, envelope: &Envelope) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(half)?;
-        file.write_all(envelope.to_text().as_bytes())?;
-        if self.sync { file.sync_all() } else { Ok(()) }
     }
 }
 
@@ -230,7 +204,7 @@ impl Draft<'_> {
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.kept {
-            let _ = std::fs::remove_file(self.queue.envelope_path(&self.id));
+            self.queue.folder.remove(&self.id);
         }
     }
 }
@@ -365,7 +339,8 @@ mod tests {
     fn a_queue_has_one_process() {
         let dir = Dir::new();
         let queue = Queue::open(&dir.0, false).unwrap();
-        assert_eq!(Queue::open(&dir.0, false).unwrap_err().status(), 75);
+        let second = Queue::open(&dir.0, false);
+        assert!(second.is_err_and(|failure| failure.status() == 75));
         drop(queue);
         assert!(Queue::open(&dir.0, false).is_ok());
     }
@@ -379,9 +354,11 @@ mod tests {
         std::fs::write(dir.0.join("envelope/8.M1P1Q1.half"), "mailsl").unwrap();
         std::fs::write(dir.0.join("envelope/9.M1P1Q1"), "damaged").unwrap();
         dir.content("9.M1P1Q1");
+        let sent = dir.0.join("new").join(dir.content("5.M1P1Q1"));
         drop(queue);
         let queue = Queue::open(&dir.0, false).unwrap();
         assert_eq!(queue.ids().unwrap(), [ID, "9.M1P1Q1"]);
+        assert!(!sent.exists());
         // A damaged envelope stays, and says where.
         let wrong = queue.read("9.M1P1Q1").unwrap_err().to_string();
         assert!(

@@ -20,7 +20,7 @@ const EDGES: &[(&str, &str)] = &[
     ("maillog", "smtp"),
     ("metrics", "lock"),
     ("net", "lock sys values"),
-    ("queue", "failure lock"),
+    ("queue", "deliver failure lock"),
     ("relay", "client clock deliver encoding failure lock metrics net options queue read settings smtp values"),
     ("server", "auth clock config conn deliver directory failure lock log_queue maillog metrics net queue relay smtp state sys"),
     ("settings", "failure options"),

@@ -1,7 +1,9 @@
 //! The obvious model that the checker is compared with: each disk that a crash may leave is built, for every subset of
-//! the changes that may be lost. Feasible for short histories only.
+//! the changes that may be lost. Feasible for short histories only, and where a real directory is wanted.
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 
 use super::history::{Event, History, Node, ROOT, contains, holds_whole_files};
 
@@ -101,5 +103,26 @@ impl Disk {
     /// An entry of an inode without links is removed by the file system's repair.
     fn is_there(&self, node: Node) -> bool {
         self.links.get(&node).is_some_and(|&links| links > 0)
+    }
+
+    /// Makes the disk in a real directory.
+    pub(super) fn write(&self, history: &History, path: &Path) {
+        self.write_dir(history, ROOT, path);
+    }
+
+    fn write_dir(&self, history: &History, dir: Node, path: &Path) {
+        for (name, node) in self.entries.get(&dir).into_iter().flatten() {
+            let path = path.join(name);
+            if history.dirs.contains(node) {
+                fs::create_dir(&path).unwrap();
+                self.write_dir(history, *node, &path);
+            } else if self.is_there(*node) {
+                fs::write(
+                    path,
+                    self.octets.get(node).map(Vec::as_slice).unwrap_or(b""),
+                )
+                .unwrap();
+            }
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum Event {
     Synced { node: Node, begun: usize, ok: bool },
     /// From now on a whole file with these octets in it is owed at a path.
     Promised { path: Vec<String>, holds: String },
+    /// That is no longer owed.
+    Released { path: Vec<String>, holds: String },
 }
 
 /// Events, and the names that were there before, durably.
@@ -45,7 +47,7 @@ impl History {
             Event::Entry { dir: node, .. }
             | Event::Data { file: node, .. }
             | Event::Links { node, .. } => Some(*node),
-            Event::Synced { .. } | Event::Promised { .. } => None,
+            Event::Synced { .. } | Event::Promised { .. } | Event::Released { .. } => None,
         }
     }
 
@@ -92,8 +94,12 @@ impl History {
     pub(super) fn owed(&self, cut: usize) -> Vec<(&[String], &str)> {
         let mut owed = Vec::new();
         for event in &self.events[..cut] {
-            if let Event::Promised { path, holds } = event {
-                owed.push((path.as_slice(), holds.as_str()));
+            match event {
+                Event::Promised { path, holds } => owed.push((path.as_slice(), holds.as_str())),
+                Event::Released { path, holds } => {
+                    owed.retain(|owed| *owed != (path.as_slice(), holds.as_str()));
+                }
+                _ => {}
             }
         }
         owed

@@ -19,6 +19,9 @@
 //! beginning and its end. Of two sessions every order with up to two switches is tried, of three two hundred random ones:
 //! a failure names its seed, and CRASH_SEEDS in the environment asks for more.
 //!
+//! The queue for mail to elsewhere is on the same disk (`queue`): a message with a 250 is there with an envelope that has each
+//! recipient who is not settled, and a start over every such disk finds it, and removes what is half-made.
+//!
 //! The checker is checked as well. It must find each sync that is left out, late, or tried again after a failure, unnamed
 //! files, and failures that are told only to those who waited for the sync.
 #![allow(
@@ -32,6 +35,7 @@ mod checker;
 mod delivery;
 mod disks;
 mod history;
+mod queue;
 mod recorder;
 mod scenario;
 mod sessions;

@@ -166,10 +166,10 @@ impl Recorder {
         (log.calls, log.syncs)
     }
 
-    /// Notes what is promised now: `holds` is in a file at each of the paths, below the root.
-    pub(super) fn promise(&self, paths: Vec<Vec<String>>, holds: &str) {
+    /// Notes what is promised now: files at these paths, below the root, that have these texts in them.
+    pub(super) fn promise(&self, files: Vec<(Vec<String>, &str)>) {
         let log = &mut *self.log.lock().unwrap();
-        for path in paths {
+        for (path, holds) in files {
             let holds = holds.to_owned();
             log.history.events.push(Event::Promised { path, holds });
         }
@@ -177,6 +177,13 @@ impl Recorder {
         for node in late {
             log.synced(node, log.history.events.len(), true);
         }
+    }
+
+    /// Notes what is no longer owed.
+    pub(super) fn release(&self, path: Vec<String>, holds: &str) {
+        let holds = holds.to_owned();
+        let event = Event::Released { path, holds };
+        self.log.lock().unwrap().history.events.push(event);
     }
 
     /// What was done.
@@ -301,7 +308,8 @@ impl Disk for Recorder {
         self.change(|log| {
             let written = Real.write(to, octets)?;
             // Of a long write its end is enough to know it by.
-            let octets = octets[written.saturating_sub(64)..written].into();
+            let begin = if written > 4096 { written - 64 } else { 0 };
+            let octets = octets[begin..written].into();
             let file = log.node(real(to.as_fd())?);
             log.push(Event::Data { file, octets });
             Ok(written)

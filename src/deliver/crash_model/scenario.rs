@@ -12,7 +12,7 @@ use super::history::History;
 use super::recorder::{Fails, Mutation, Recorder};
 
 /// The end of every message.
-const END: &str = "The end of it.\n";
+pub(super) const END: &str = "The end of it.\n";
 
 /// Deliveries to some mailboxes.
 #[derive(Clone, Debug, Default)]
@@ -86,10 +86,10 @@ impl Scenario {
                 let inner = target.maildir.strip_prefix(&scratch.0).unwrap();
                 let path = inner.join("new").join(delivered.name());
                 let names = path.iter().map(|name| name.to_str().unwrap().to_owned());
-                promised.push(names.collect());
+                promised.push((names.collect(), END));
             }
         }
-        recorder.promise(promised, END);
+        recorder.promise(promised);
     }
 
     fn groups(&self, scratch: &Scratch) -> Vec<Group> {

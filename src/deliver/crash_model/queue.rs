@@ -1,0 +1,207 @@
+//! The queue: a message for a local mailbox and two recipients elsewhere, who are settled one after the other.
+
+use std::sync::Arc;
+
+use super::super::faults::{Scratch, target, trace};
+use super::super::store::Store;
+use super::super::target::{Form, Group, Sync, Target};
+use super::checker::check;
+use super::disks;
+use super::history::History;
+use super::recorder::{Fails, Mutation, Recorder};
+use super::scenario::END;
+use super::turns::{self, switching};
+use crate::queue::{Envelope, Queue, Recipient};
+
+/// Changes that may be lost at a point where a start is tried over all disks.
+const MOST: usize = 7;
+
+/// The recipients elsewhere, in the order in which they are settled.
+const ELSEWHERE: [&str; 2] = ["one@there.example", "two@there.example"];
+
+fn path(parts: &[&str]) -> Vec<String> {
+    parts.iter().map(|part| (*part).to_owned()).collect()
+}
+
+/// What a queued message is owed.
+struct Queued {
+    id: String,
+    content: Vec<String>,
+    envelope: Vec<String>,
+}
+
+fn envelope() -> Envelope {
+    let recipient = |address: &&str| Recipient {
+        address: (*address).to_owned(),
+        ..Recipient::default()
+    };
+    Envelope {
+        created: 7,
+        recipients: ELSEWHERE.iter().map(recipient).collect(),
+        ..Envelope::default()
+    }
+}
+
+/// Takes a message for the queue, and for a mailbox where there is one, as a connection does.
+fn receive(
+    local: Option<&Target>,
+    disk: &Recorder,
+    store: &Store,
+    queue: &Queue,
+) -> Option<Queued> {
+    let onward = Target {
+        root: queue.dir().into(),
+        maildir: queue.dir().to_owned(),
+        may_create: false,
+        folder: None,
+        address: ELSEWHERE[0].to_owned(),
+        original: None,
+        quota: None,
+        owner: None,
+    };
+    let group = |target: Target| Group::from([Arc::new(target)]);
+    let groups = local.cloned().into_iter().chain([onward]);
+    let groups = groups.map(group).collect();
+    let mut spool = store.begin(&trace(), groups, Form::Text, None);
+    spool.write(END.as_bytes());
+    let id = spool.id().to_owned();
+    let draft = queue.draft(&id, &envelope()).ok()?;
+    let delivered = spool.commit().ok()?;
+    let name = delivered.name();
+    let content = path(&["queue", "new", name]);
+    let envelope = path(&["queue", "envelope", &id]);
+    let mut promised = vec![(content.clone(), END)];
+    promised.extend(local.map(|_| (path(&["example.org", "a", "new", name]), END)));
+    promised.extend(ELSEWHERE.map(|address| (envelope.clone(), address)));
+    disk.promise(promised);
+    draft.keep(name);
+    Some(Queued {
+        id,
+        content,
+        envelope,
+    })
+}
+
+/// Settles one recipient after the other.
+fn settle(disk: &Recorder, queue: &Queue, queued: &Queued) {
+    for (index, address) in ELSEWHERE.iter().enumerate() {
+        disk.release(queued.envelope.clone(), address);
+        if index + 1 == ELSEWHERE.len() {
+            disk.release(queued.content.clone(), END);
+        }
+        let _ = queue.change(&queued.id, |envelope| {
+            envelope.recipients.retain(|to| to.address != *address);
+        });
+    }
+}
+
+fn run(mutation: Mutation, fails: Fails) -> (History, usize) {
+    let scratch = Scratch::new();
+    let disk = Recorder::new(&scratch.0, mutation, None, None);
+    disk.start(fails);
+    let queue = Queue::with_disk(&scratch.0.join("queue"), true, Box::new(disk.clone()));
+    if let Ok(queue) = queue {
+        let store = Store::with_disk("mx", Sync::Full, 100, Box::new(disk.clone()));
+        if let Some(queued) = receive(Some(&target(&scratch, "a")), &disk, &store, &queue) {
+            settle(&disk, &queue, &queued);
+        }
+    }
+    (disk.history(), disk.counts().0)
+}
+
+#[test]
+fn a_queued_message_survives_until_it_is_settled() {
+    let (history, calls) = run(Mutation::None, Fails::default());
+    assert_eq!(history.promises(), 4);
+    check(&history).unwrap();
+    for call in 1..=calls {
+        for calls in [vec![call], (call..calls + 100).collect()] {
+            let fails = Fails {
+                calls,
+                ..Fails::default()
+            };
+            let (history, _) = run(Mutation::None, fails.clone());
+            let found = check(&history);
+            assert!(found.is_ok(), "{fails:?}: {found:?}");
+        }
+    }
+}
+
+/// The queue's directories, the envelopes, and the content.
+#[test]
+fn a_sync_of_the_queue_that_is_missing_late_or_retried_is_found() {
+    let (history, _) = run(Mutation::None, Fails::default());
+    let synced = history.synced();
+    assert!(synced.len() >= 9, "{synced:?}");
+    for node in synced {
+        for mutation in [
+            Mutation::Unsynced(node),
+            Mutation::Late(node),
+            Mutation::Retried(node),
+        ] {
+            let (mutated, _) = run(mutation, Fails::default());
+            assert!(check(&mutated).is_err(), "{mutation:?}");
+        }
+    }
+}
+
+/// Two sessions whose envelopes share a sync, which fails.
+#[test]
+fn a_failed_sync_of_the_envelopes_is_told_to_all() {
+    let run = |at: usize, sync: usize| {
+        let scratch = Scratch::new();
+        let disk = Recorder::new(&scratch.0, Mutation::None, None, None);
+        let dir = scratch.0.join("queue");
+        let queue = Queue::with_disk(&dir, true, Box::new(disk.clone())).unwrap();
+        let store = Store::with_disk("mx", Sync::Full, 100, Box::new(disk.clone()));
+        receive(None, &disk, &store, &queue);
+        disk.start(Fails {
+            syncs: vec![sync],
+            ..Fails::default()
+        });
+        let job = || drop(receive(None, &disk, &store, &queue));
+        let steps = turns::run(switching(vec![at]), vec![Box::new(job), Box::new(job)]);
+        (disk.history(), steps, disk.counts().1)
+    };
+    let (_, steps, syncs) = run(0, 0);
+    for at in 1..=steps {
+        for sync in 0..=syncs {
+            let found = check(&run(at, sync).0);
+            assert!(found.is_ok(), "switch {at}, sync {sync} fails: {found:?}");
+        }
+    }
+}
+
+/// A start over every disk that a crash may leave: what is owed is found, and what is half-made is gone.
+#[test]
+fn a_start_finds_what_is_owed_and_nothing_half_made() {
+    let (history, _) = run(Mutation::None, Fails::default());
+    let durable_at = history.durable_at();
+    let mut started = 0;
+    for cut in 0..=history.events.len() {
+        let owed = history.owed(cut);
+        disks::each(&history, &durable_at, cut, MOST, &mut |disk| {
+            let scratch = Scratch::new();
+            disk.write(&history, &scratch.0);
+            let queue = Queue::open(&scratch.0.join("queue"), false).unwrap();
+            let ids = queue.ids().unwrap();
+            for id in &ids {
+                assert!(queue.content(id).is_ok(), "{id} has content");
+            }
+            let entries = |dir: &str| std::fs::read_dir(queue.dir().join(dir)).unwrap().count();
+            assert_eq!(
+                (entries("envelope"), entries("new")),
+                (ids.len(), ids.len())
+            );
+            for (path, holds) in &owed {
+                let [first, dir, name] = path else { continue };
+                if (first.as_str(), dir.as_str()) == ("queue", "envelope") {
+                    let envelope = queue.read(name).unwrap();
+                    assert!(envelope.recipients.iter().any(|to| to.address == *holds));
+                }
+            }
+            started += 1;
+        });
+    }
+    assert!(started > 1_000, "{started} starts");
+}

@@ -1,0 +1,131 @@
+//! The queue's directories, durable, and the files of its envelopes: written whole under another name first, and synced
+//! with the directory before anybody relies on them. Over the disk seam of delivery, whose crash model tries this, too.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+
+use crate::deliver::{Disk, GroupSync, Sync, Syncs, errno, fd, write_all};
+
+/// The name of an envelope that is being written ends in this.
+pub(super) const HALF: &str = ".half";
+
+/// Where envelopes are.
+pub(super) struct Folder {
+    disk: Box<dyn Disk>,
+    syncs: Syncs,
+    envelopes: OwnedFd,
+    /// One sync for all who wait for one; a failure is told to each whose envelope it may have lost.
+    group: Arc<GroupSync>,
+}
+
+impl Folder {
+    /// Makes the queue's directories where they are missing, durably.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn open(
+        dir: &Path,
+        (envelopes, others): (&str, &[&str]),
+        sync: bool,
+        disk: Box<dyn Disk>,
+    ) -> io::Result<Self> {
+        let syncs = Syncs::new(if sync { Sync::Full } else { Sync::None });
+        let queue = made(disk.as_ref(), &syncs, dir)?;
+        for name in others.iter().chain([&envelopes]) {
+            match disk.make_dir(fd(&queue), OsStr::new(name)) {
+                Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
+                _ => {}
+            }
+        }
+        syncs.parent(disk.as_ref(), fd(&queue))?;
+        // Whoever made it may not have come to its sync.
+        if let Ok(parent) = disk.open_in(AT_FDCWD, parent(dir).as_os_str(), true) {
+            syncs.parent(disk.as_ref(), fd(&parent))?;
+        }
+        let envelopes = disk.open_in(fd(&queue), OsStr::new(envelopes), true)?;
+        let group = syncs.group(disk.identity_of(fd(&envelopes))?);
+        Ok(Self {
+            disk,
+            syncs,
+            envelopes,
+            group,
+        })
+    }
+
+    /// Has a file appear with this text, in the place of one that has the name already. Where it fails, the old or the new one
+    /// is there.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let half = format!("{name}{HALF}");
+        let (disk, dir) = (self.disk.as_ref(), fd(&self.envelopes));
+        let ticket = self.group.ticket();
+        let replaced = self
+            .write_half(&half, text)
+            .and_then(|()| disk.replace((dir, &half), (dir, name)));
+        if replaced.is_err() {
+            self.remove(&half);
+        }
+        replaced?;
+        self.group.sync(ticket, || self.syncs.directory(disk, dir))
+    }
+
+    fn write_half(&self, half: &str, text: &str) -> io::Result<()> {
+        let (disk, dir) = (self.disk.as_ref(), fd(&self.envelopes));
+        let file = match disk.create(dir, half) {
+            Err(e) if errno(&e) == Some(Errno::EEXIST) => {
+                self.remove(half);
+                disk.create(dir, half)?
+            }
+            other => other?,
+        };
+        write_all(disk, &file, text.as_bytes())?;
+        self.syncs.file(disk, fd(&file))
+    }
+
+    /// Removes a file. That it is gone need not last: a start sees that it is of no use.
+    pub(super) fn remove(&self, name: &str) {
+        let _ = self.disk.unlink(fd(&self.envelopes), OsStr::new(name));
+    }
+
+    /// Removes a file of another directory of the queue.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn remove_in(&self, dir: &Path, name: &str) -> io::Result<()> {
+        let dir = self.disk.open_in(AT_FDCWD, dir.as_os_str(), true)?;
+        self.disk.unlink(fd(&dir), OsStr::new(name))
+    }
+}
+
+/// Opens a directory; where it is missing it is made, with those above it, and each one's name is synced.
+fn made(disk: &dyn Disk, syncs: &Syncs, path: &Path) -> io::Result<OwnedFd> {
+    let open = || disk.open_in(AT_FDCWD, path.as_os_str(), true);
+    match open() {
+        Err(e) if errno(&e) == Some(Errno::ENOENT) => {}
+        other => return other,
+    }
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let above = made(disk, syncs, parent(path))?;
+    match disk.make_dir(fd(&above), name) {
+        Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
+        _ => {}
+    }
+    syncs.parent(disk, fd(&above))?;
+    open()
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
