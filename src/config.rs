@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::deliver::{Quota, Sync};
+use crate::deliver::{JunkField, Quota, Sync};
 use crate::directory::DirectorySettings;
 use crate::failure::Failure;
 use crate::net::url::{BindTo, ListenUrl, Scheme};
@@ -32,6 +32,8 @@ pub struct Config {
     pub policy: Policy,
     /// Certificate chain and key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// What spam is told by.
+    pub junk: Vec<JunkField>,
     /// Whether fsync is called.
     pub sync: Sync,
     /// The wait for a client.
@@ -83,6 +85,7 @@ impl Config {
                 logins: false,
             },
             tls: identity(settings)?,
+            junk: junk(settings)?,
             sync: choice(
                 settings,
                 Key::Sync,
@@ -284,6 +287,14 @@ fn listeners(settings: &Settings, names: &[String]) -> Result<Vec<ListenUrl>, Fa
     let inherited = names.iter().enumerate();
     let inherited = inherited.map(|(number, name)| Ok(ListenUrl::inherited(name, number)));
     given.into_iter().map(parse).chain(inherited).collect()
+}
+
+fn junk(settings: &Settings) -> Result<Vec<JunkField>, Failure> {
+    let parse = |value: Value| {
+        let field = JunkField::parse(&value.text);
+        field.ok_or_else(|| value.invalid("FIELD:VALUE such as X-Spam-Flag:YES"))
+    };
+    settings.all(Key::Junk).into_iter().map(parse).collect()
 }
 
 fn networks(settings: &Settings, key: Key) -> Result<Networks, Failure> {

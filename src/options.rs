@@ -32,6 +32,7 @@ pub enum Key {
     Sync,
     BareNewline,
     BareAddress,
+    Junk,
     Trust,
     RunAs,
     Chroot,
@@ -189,6 +190,8 @@ pub const OPTIONS: &[Opt] = &[
         .manual("What becomes of a message with a bare CR or LF: reject answers 550 5.6.0; normalize takes it for a line end of the content. It is never the end of a message."),
     flag(Key::BareAddress, "bare-address", "take addresses without angle brackets")
         .manual("Takes MAIL FROM:user@host and RCPT TO:user@host without angle brackets, as printers, cameras and old scripts send them."),
+    opt(Key::Junk, "junk", "FIELD:VALUE", "mail with that field goes to .Junk").takes(Takes::Many)
+        .manual("A message that has this header field, its name in any case and its value beginning with VALUE, as spam filters in front add it (X-Spam-Flag:YES), goes to the folder .Junk of each mailbox where that exists. Mail for user+folder goes to that folder all the same. In a configuration file and in the environment VALUE is one word."),
     opt(Key::Trust, "trust", "CIDR|unix", "who may speak for other clients").takes(Takes::Many)
         .manual("Load balancers and mail proxies that are believed which client they speak for: by XCLIENT, which is offered to nobody else, and by the PROXY header (version 1 or 2) on a listener with ?proxy, which talks to nobody else. unix stands for Unix sockets. Limits, log and Received then speak of that client."),
     opt(Key::RunAs, "run-as", "USER[:GROUP]", "change to this user after the start")

@@ -20,6 +20,7 @@ _mailslot() {
         --tls-key) COMPREPLY=($(compgen -f -- "$word")); return ;;
         --sync) COMPREPLY=($(compgen -W 'full none' -- "$word")); return ;;
         --bare-newline) COMPREPLY=($(compgen -W 'reject normalize' -- "$word")); return ;;
+        --junk) COMPREPLY=(); return ;;
         --trust) COMPREPLY=(); return ;;
         --run-as) COMPREPLY=(); return ;;
         --chroot) COMPREPLY=($(compgen -d -- "$word")); return ;;
@@ -34,6 +35,6 @@ _mailslot() {
         --retry-for) COMPREPLY=(); return ;;
         --queue-run) COMPREPLY=(); return ;;
     esac
-    COMPREPLY=($(compgen -W '-l --listen --hostname -d --domain -m --maildir --create -u --users -a --aliases --recipient-delimiter --quota --max-size --max-recipients --max-connections --max-per-client --max-errors --timeout --tls-cert --tls-key --require-tls --insecure-auth --auth-sender --auth-header --vrfy --expn --sync --bare-newline --bare-address --trust --run-as --chroot --config --check --hash-password --healthcheck --sendmail --relay --relay-from --relay-auth --tls-ca --queue --retry --retry-for --queue-list --queue-run -v --verbose -q --quiet --help --version' -- "$word"))
+    COMPREPLY=($(compgen -W '-l --listen --hostname -d --domain -m --maildir --create -u --users -a --aliases --recipient-delimiter --quota --max-size --max-recipients --max-connections --max-per-client --max-errors --timeout --tls-cert --tls-key --require-tls --insecure-auth --auth-sender --auth-header --vrfy --expn --sync --bare-newline --bare-address --junk --trust --run-as --chroot --config --check --hash-password --healthcheck --sendmail --relay --relay-from --relay-auth --tls-ca --queue --retry --retry-for --queue-list --queue-run -v --verbose -q --quiet --help --version' -- "$word"))
 }
 complete -F _mailslot mailslot

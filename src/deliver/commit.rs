@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -383,7 +384,8 @@ impl Spool {
     fn publish(&mut self, index: usize) -> Result<(), Trouble> {
         let common = self.name.clone();
         let name = self.delivery(index)?.name(&common).to_owned();
-        if let Some(renamed) = self.move_in(index, &name, name.clone())? {
+        let dirs = self.dirs(index)?;
+        if let Some(renamed) = self.move_in(index, (&dirs, &name), name.clone())? {
             self.delivery(index)?.renamed = Some(renamed);
         }
         self.set_published(index)
@@ -391,8 +393,10 @@ impl Spool {
 
     /// Moves the message's own file from `tmp/` into `new/`.
     fn publish_source(&mut self, index: usize, number: usize) -> Result<(), Trouble> {
-        let name = self.sources.get(number).map(|source| source.name.clone());
-        let renamed = self.move_in(index, &name.unwrap_or_default(), self.name.clone())?;
+        let source = self.sources.get(number);
+        let source = source.map(|source| (Arc::clone(&source.dirs), source.name.clone()));
+        let (home, name) = source.ok_or_else(|| Trouble::away(Path::new("")))?;
+        let renamed = self.move_in(index, (&home, &name), self.name.clone())?;
         if let Some(source) = self.sources.get_mut(number) {
             source.named = false;
         }
@@ -400,15 +404,15 @@ impl Spool {
         self.set_published(index)
     }
 
-    /// Moves a file from `tmp/` into `new/`; gives the id and name that it has there where `name` was taken (F27).
+    /// Moves a file from a `tmp/` into `new/`; gives the id and name that it has there where `name` was taken (F27).
     fn move_in(
         &mut self,
         index: usize,
-        from: &str,
+        (home, from): (&OpenMaildir, &str),
         name: String,
     ) -> Result<Option<(String, String)>, Trouble> {
         let dirs = self.dirs(index)?;
-        let (tmp, new) = (disk::fd(&dirs.tmp), disk::fd(&dirs.new));
+        let (tmp, new) = (disk::fd(&home.tmp), disk::fd(&dirs.new));
         for attempt in 0..ATTEMPTS {
             let renamed = (attempt > 0).then(|| self.another_name());
             let name = renamed.as_ref().map_or(&name, |(_, name)| name);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::dir_cache::DirCache;
 use super::disk::Disk;
+use super::junk::JunkField;
 use super::maildir::{self, OpenMaildir};
 use super::quota::Ledger;
 use super::refusal::Trouble;
@@ -25,6 +26,8 @@ pub(super) struct Context {
     pub(super) syncs: Syncs,
     pub(super) dirs: DirCache,
     pub(super) ledger: Ledger,
+    /// What spam is told by.
+    pub(super) junk: Arc<[JunkField]>,
     /// Maildirs that were opened anew: their `tmp/` may want a sweep.
     pub(super) opened: Mutex<Vec<PathBuf>>,
     /// Whether there are any, so that most messages lock nothing to learn that there are none.

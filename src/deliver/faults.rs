@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use nix::errno::Errno;
 
 use super::disk::{Disk, Identity, Real};
+use super::junk::JunkField;
 use super::store::Store;
 use super::target::{Form, Group, Quota, Sync, Target};
 use super::trace::Trace;
@@ -94,6 +95,8 @@ pub(super) struct Script {
     pub(super) no_links: Option<Errno>,
     /// A device on which a kind of call always fails.
     pub(super) bad_device: Option<(nix::libc::dev_t, &'static str, Errno)>,
+    /// Whether the message is spam, and the mailboxes have a folder for it.
+    pub(super) junk: bool,
 }
 
 impl Script {
@@ -188,7 +191,15 @@ fn attempt(script: &Script, users: &[&str], quota: Option<Quota>, each: bool, wa
         })
         .collect();
     let store = Store::with_disk("mx", Sync::Full, 100, Box::new(script.clone()));
+    let store = store.with_junk(JunkField::parse("Subject:x").into_iter().collect());
     let shared: Vec<Arc<Target>> = targets.iter().cloned().map(Arc::new).collect();
+    let place = |target: &Target| match script.junk {
+        true => target.maildir.join(".Junk"),
+        false => target.maildir.clone(),
+    };
+    for target in targets.iter().filter(|_| script.junk) {
+        fs::create_dir_all(place(target)).unwrap();
+    }
     if warm {
         let before = script.calls.swap(usize::MAX / 2, Ordering::Relaxed);
         for target in &shared {
@@ -210,7 +221,7 @@ fn attempt(script: &Script, users: &[&str], quota: Option<Quota>, each: bool, wa
     };
     let context = format!("{:?} at {}, {users:?}", script.errno, script.fail_at);
     for (target, delivered) in targets.iter().zip(outcomes) {
-        let new = files(&target.maildir, "new");
+        let new = files(&place(target), "new");
         assert_eq!(new.len(), usize::from(delivered), "{context}: new");
         for file in new {
             let text = fs::read_to_string(&file).unwrap();
@@ -225,7 +236,10 @@ fn attempt(script: &Script, users: &[&str], quota: Option<Quota>, each: bool, wa
                 "{context}: size"
             );
         }
-        let tmp = files(&target.maildir, "tmp");
+        let inbox = files(&target.maildir, "new").len();
+        assert!(!script.junk || inbox == 0, "{context}: in the inbox");
+        let tmp = [&target.maildir, &place(target)].map(|place| files(place, "tmp"));
+        let tmp = tmp.concat();
         assert!(delivered || tmp.is_empty(), "{context}: tmp {tmp:?}");
     }
     script.fired.load(Ordering::Relaxed)
@@ -279,6 +293,26 @@ fn copies() {
         every_call(&script, &["a"], None);
         every_call(&script, &["a", "b", "c"], None);
     }
+}
+
+/// Into another folder than the one that the message began in.
+#[test]
+fn junk() {
+    let quota = Quota {
+        bytes: Some(100_000),
+        messages: None,
+    };
+    let script = Script {
+        junk: true,
+        ..Script::default()
+    };
+    every_call(&script, &["a"], None);
+    every_call(&script, &["a", "b", "c"], Some(&quota));
+    let script = Script {
+        no_links: Some(Errno::EXDEV),
+        ..script
+    };
+    every_call(&script, &["a", "b"], None);
 }
 
 /// F05

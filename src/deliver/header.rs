@@ -4,6 +4,7 @@
 //! An mbox `From ` line at the very beginning is dropped too. Where the first line is no field an empty line goes before
 //! it, so that no reader takes it for a continuation of the trace. The block ends at the first empty line, or at the first line that can't be a field: what follows is not looked at.
 
+use super::junk::Watch;
 use super::target::Form;
 
 /// The longest field name looked at, in octets: RFC 5322 §2.1.1 has no longer lines.
@@ -22,6 +23,8 @@ pub(super) struct Filter {
     received: usize,
     /// Where Date and Message-ID are wanted: the lines to add, and whether each was seen.
     wanted: Option<Wanted>,
+    /// Looks for the fields of spam.
+    junk: Option<Watch>,
 }
 
 /// The fields of submission.
@@ -42,7 +45,11 @@ enum State {
 
 impl Filter {
     /// A filter for one message. `submission` holds the values for a missing Date and Message-ID.
-    pub(super) fn new(form: Form, submission: Option<(String, String)>) -> Self {
+    pub(super) fn new(
+        form: Form,
+        submission: Option<(String, String)>,
+        junk: Option<Watch>,
+    ) -> Self {
         let wanted = submission.map(|(date, message_id)| Wanted {
             date: Some(date),
             message_id: Some(message_id),
@@ -56,7 +63,13 @@ impl Filter {
             first: true,
             received: 0,
             wanted,
+            junk,
         }
+    }
+
+    /// Whether a field of spam came so far.
+    pub(super) fn is_junk(&self) -> bool {
+        self.junk.as_ref().is_some_and(Watch::found)
     }
 
     /// How many Received fields came so far.
@@ -89,6 +102,9 @@ impl Filter {
                     if !dropped {
                         out.extend_from_slice(run);
                     }
+                    if let Some(junk) = &mut self.junk {
+                        junk.octets(run);
+                    }
                     if end.is_some() {
                         self.state = State::Name { dropped };
                     }
@@ -118,7 +134,12 @@ impl Filter {
         let first = self.held.len() == 1;
         match octet {
             b' ' if self.first && self.held == b"From " => self.pass(true, out),
-            b' ' | b'\t' if first && self.any => self.pass(dropped, out),
+            b' ' | b'\t' if first && self.any => {
+                if let Some(junk) = &mut self.junk {
+                    junk.octets(&self.held);
+                }
+                self.pass(dropped, out);
+            }
             b' ' | b'\t' if first => self.end(out),
             // Blanks before the colon are obsolete syntax (RFC 5322 §4.5), and readers take them.
             b' ' | b'\t' => {}
@@ -151,6 +172,9 @@ impl Filter {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         if is("Received") {
             self.received += 1;
+        }
+        if let Some(junk) = &mut self.junk {
+            junk.field(name);
         }
         if let Some(wanted) = &mut self.wanted {
             if is("Date") {
@@ -210,7 +234,7 @@ mod tests {
 
     fn run(input: &str, form: Form, submission: bool, step: usize) -> (String, usize) {
         let wanted = submission.then(|| ("D".to_owned(), "<I>".to_owned()));
-        let mut filter = Filter::new(form, wanted);
+        let mut filter = Filter::new(form, wanted, None);
         let mut out = Vec::new();
         for piece in input.as_bytes().chunks(step) {
             let used = filter.feed(piece, &mut out);

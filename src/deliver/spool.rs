@@ -11,6 +11,7 @@ use super::disk::{self, Identity};
 use super::group_sync::{GroupSync, Ticket};
 use super::groups::Groups;
 use super::header::Filter;
+use super::junk::Watch;
 use super::maildir::OpenMaildir;
 use super::refusal::Trouble;
 use super::source::{Source, is_stale};
@@ -67,7 +68,7 @@ pub(super) struct Delivery {
     pub(super) target: Arc<Target>,
     pub(super) dirs: Option<Arc<OpenMaildir>>,
     /// Which `new/` it was when it was looked up first.
-    identity: Option<Identity>,
+    pub(super) identity: Option<Identity>,
     pub(super) refusal: Option<Refusal>,
     /// Id and file name here, where the message's own were taken.
     pub(super) renamed: Option<(String, String)>,
@@ -97,6 +98,7 @@ impl Spool {
         let submission = trace
             .submission
             .then(|| (date, format!("<{id}@{}>", trace.hostname)));
+        let junk = Watch::new(&context.junk);
         let mut spool = Self {
             context,
             id,
@@ -107,7 +109,7 @@ impl Spool {
             sources: Vec::new(),
             error: None,
             size: buffer.len() as u64,
-            filter: Filter::new(form, submission),
+            filter: Filter::new(form, submission, junk),
             buffer,
             logged: Cell::new(0),
         };
@@ -177,6 +179,9 @@ impl Spool {
             return Err(error);
         }
         self.name = self.context.name(&self.id, self.size);
+        if self.filter.is_junk() {
+            self.send_to_junk();
+        }
         self.each_source(Source::sync);
         Ok(())
     }

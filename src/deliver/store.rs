@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::context::Context;
 use super::dir_cache::{self, DirCache};
 use super::disk::{self, Disk};
+use super::junk::JunkField;
 use super::maildir;
 use super::quota::Ledger;
 use super::room::Room;
@@ -47,6 +48,7 @@ impl Store {
             host,
             syncs: Syncs::new(sync),
             ledger: Ledger::default(),
+            junk: Arc::default(),
             dirs: DirCache::new(open / dir_cache::DESCRIPTORS),
             opened: Mutex::default(),
             any_opened: AtomicBool::new(false),
@@ -56,6 +58,14 @@ impl Store {
             swept: Mutex::default(),
             room: Room::default(),
         }
+    }
+
+    /// Has messages with one of these header fields go to the folder `.Junk`. To be said before the first of them.
+    pub fn with_junk(mut self, fields: Vec<JunkField>) -> Self {
+        if let Some(context) = Arc::get_mut(&mut self.context) {
+            context.junk = fields.into();
+        }
+        self
     }
 
     /// Opens a file for one message; `size` is what MAIL declared, in octets. `groups` holds the mailboxes of

@@ -79,6 +79,11 @@ pub enum Sync {
 }
 
 impl Target {
+    /// False for the queue of mail for elsewhere, which is its own root.
+    pub(super) fn is_mailbox(&self) -> bool {
+        self.maildir != *self.root
+    }
+
     /// The quota that a message to this target counts against: none for Trash.
     pub(super) fn counted_quota(&self) -> Option<&Quota> {
         self.quota

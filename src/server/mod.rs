@@ -78,6 +78,7 @@ impl Server {
         let relay = relay.transpose()?;
         let open = descriptors(config.max_connections);
         let store = Store::new(&config.policy.hostname, config.sync, open);
+        let store = store.with_junk(config.junk.clone());
         let state = ServerState::new(
             Arc::new(snapshot),
             store,

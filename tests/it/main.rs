@@ -23,6 +23,7 @@ mod healthcheck;
 mod hops;
 mod index;
 mod json;
+mod junk;
 mod layers;
 mod log;
 mod memory;

@@ -42,6 +42,7 @@ const HERE: &[&str] = &[
     "listen mail\n",
     "mailslot --create --listen smtp://:2525",
     "scrape_configs:",
+    "mailslot --users users --maildir",
 ];
 
 fn blocks() -> Vec<String> {
@@ -159,4 +160,12 @@ fn metrics_are_served_and_scraped_as_written() {
     std::fs::write(server.dir.join("prometheus.yml"), block(HERE[7])).unwrap();
     let checked = run("promtool check config prometheus.yml", &server.dir);
     assert_ne!(checked, Some(false));
+}
+
+#[test]
+fn spam_is_told_as_written() {
+    let server = Server::start(&["--create"]);
+    std::fs::write(server.dir.join("users"), "alice:{PLAIN}secret\n").unwrap();
+    let script = block(HERE[8]).replace("mailslot ", "mailslot --check ");
+    assert_eq!(run(&script, &server.dir), Some(true));
 }

@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use super::{OPEN, begin, code, store};
 use crate::deliver::disk;
 use crate::deliver::faults::{Scratch, Script, files, target, trace};
+use crate::deliver::junk::JunkField;
 use crate::deliver::store::Store;
-use crate::deliver::target::{Form, Group, Sync, Target};
+use crate::deliver::target::{Form, Group, Quota, Sync, Target};
 
 /// A Maildir whose directories are kept open takes no mail once its path leads elsewhere.
 #[test]
@@ -271,4 +272,85 @@ fn open_mailboxes_are_known() {
     fs::rename(target.maildir.join("new"), target.maildir.join("old")).unwrap();
     symlink("old", target.maildir.join("new")).unwrap();
     assert!(!store.is_open(&target));
+}
+
+/// What `--junk` names goes to the folder of each mailbox that has one, and counts in its quota.
+#[test]
+fn spam_goes_to_its_folder() {
+    let scratch = Scratch::new();
+    let quota = Some(Quota {
+        bytes: Some(100_000),
+        messages: None,
+    });
+    let has = Target {
+        quota,
+        ..target(&scratch, "has")
+    };
+    let named = Target {
+        folder: Some(".other".to_owned()),
+        ..target(&scratch, "named")
+    };
+    let lacks = target(&scratch, "lacks");
+    for folder in ["has/.Junk", "named/.Junk", "named/.other"] {
+        fs::create_dir_all(scratch.0.join("example.org").join(folder)).unwrap();
+    }
+    let field = JunkField::parse("X-Spam-Flag: YES");
+    let store = store().with_junk(field.into_iter().collect());
+    let targets = [has.clone(), lacks.clone(), named.clone()];
+    for (each, value) in [(false, "YES"), (true, "YES"), (false, "NO")] {
+        let mut spool = begin(&store, &targets);
+        spool.write(format!("X-Spam-Flag: {value}\n\nx\n").as_bytes());
+        if each {
+            assert!(spool.commit_each().iter().all(Result::is_ok));
+        } else {
+            spool.commit().unwrap();
+        }
+    }
+    let count = |target: &Target, folder: &str| files(&target.maildir.join(folder), "new").len();
+    assert_eq!((count(&has, ".Junk"), count(&has, "")), (2, 1));
+    assert_eq!((count(&lacks, ".Junk"), count(&lacks, "")), (0, 3));
+    assert_eq!(
+        (
+            count(&named, ".Junk"),
+            count(&named, ".other"),
+            count(&named, "")
+        ),
+        (0, 3, 0)
+    );
+    let left = [&has, &lacks, &named].map(|target| count_tmp(&target.maildir));
+    assert_eq!(left, [0; 3]);
+    // Each of the three is counted, in the inbox's maildirsize.
+    let lines = fs::read_to_string(has.maildir.join("maildirsize")).unwrap();
+    let counts = lines
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().nth(1));
+    let sum: i64 = counts.map(|count| count.parse::<i64>().unwrap()).sum();
+    assert_eq!(sum, 3, "{lines}");
+    let mut alone = begin(&store, std::slice::from_ref(&has));
+    alone.write(b"X-Spam-Flag: YES\n\nx\n");
+    alone.commit().unwrap();
+    assert_eq!((count(&has, ".Junk"), count_tmp(&has.maildir)), (3, 0));
+}
+
+fn count_tmp(maildir: &std::path::Path) -> usize {
+    let folders = ["", ".Junk", ".other"].map(|folder| files(&maildir.join(folder), "tmp").len());
+    folders.iter().sum()
+}
+
+/// As with any other message, 451 4.2.1.
+#[test]
+fn a_maildir_replaced_while_spam_comes_in_is_noticed() {
+    let scratch = Scratch::new();
+    let target = target(&scratch, "a");
+    let field = JunkField::parse("X-Spam-Flag: YES");
+    let store = store().with_junk(field.into_iter().collect());
+    fs::create_dir_all(target.maildir.join(".Junk")).unwrap();
+    let mut spool = begin(&store, std::slice::from_ref(&target));
+    fs::rename(&target.maildir, scratch.0.join("old")).unwrap();
+    fs::create_dir_all(target.maildir.join(".Junk")).unwrap();
+    spool.write(b"X-Spam-Flag: YES\n\nx\n");
+    assert_eq!(code(spool.commit()), (451, Some((4, 2, 1))));
+    assert!(files(&target.maildir.join(".Junk"), "new").is_empty());
+    assert!(files(&scratch.0.join("old"), "tmp").is_empty());
 }

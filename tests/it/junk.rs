@@ -1,0 +1,56 @@
+//! `--junk` over real sockets: mail that a filter has marked, in the folder for it.
+
+use crate::server::{Server, Setup};
+
+fn launch() -> Server {
+    let args = [
+        "-d",
+        "a.test",
+        "--junk",
+        "X-Spam: Yes",
+        "--junk",
+        "X-Spam-Flag:YES",
+    ];
+    Server::launch(&Setup {
+        args: args.map(str::to_owned).to_vec(),
+        dirs: ["has/.Junk", "has/.list", "lacks"]
+            .map(|place| format!("mail/a.test/{place}"))
+            .to_vec(),
+        ..Setup::default()
+    })
+    .unwrap()
+}
+
+/// How many messages are in the inbox and the folders.
+fn counts(server: &Server) -> [usize; 4] {
+    ["has", "has/.Junk", "has/.list", "lacks"]
+        .map(|place| server.messages(&format!("a.test/{place}")).len())
+}
+
+#[test]
+fn marked_mail_goes_to_its_folder() {
+    let server = launch();
+    let mut client = server.client();
+    assert!(client.reply().starts_with("220"));
+    let mut deliver = |field: &str, to: &[&str]| {
+        let mut said = String::from("EHLO c\r\nMAIL FROM:<>\r\n");
+        for to in to {
+            said.push_str(&format!("RCPT TO:<{to}@a.test>\r\n"));
+        }
+        let content = format!("A: b\r\n{field}\r\n\r\nX-Spam: Yes\r\n");
+        said.push_str(&format!("BDAT {} LAST\r\n{content}", content.len()));
+        client.send(said.as_bytes());
+        let last = (0..to.len() + 3).map(|_| client.reply()).last();
+        assert!(last.unwrap().starts_with("250 2.0.0 Message accepted"));
+    };
+    deliver("B: c", &["has", "lacks"]);
+    assert_eq!(counts(&server), [1, 0, 0, 1]);
+    deliver("x-spam:\r\n Yes", &["has", "lacks"]);
+    assert_eq!(counts(&server), [1, 1, 0, 2]);
+    // A folder that was named wins.
+    deliver("X-Spam-Flag: YES", &["has+list", "has"]);
+    assert_eq!(counts(&server), [1, 2, 1, 2]);
+    // The case of the value counts, and what is in the body does not.
+    deliver("X-Spam-Flag: yes", &["has"]);
+    assert_eq!(counts(&server), [2, 2, 1, 2]);
+}
