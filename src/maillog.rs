@@ -180,12 +180,20 @@ pub fn who<R>(client: &str, session: &Session<R>, cipher: Option<&str>) -> Strin
 }
 
 /// A connection is over; `more` refusals of it have no line of their own.
-pub fn connection(who: &str, messages: usize, more: usize, end: &str, took: Duration) {
+pub fn connection(
+    level: log::Level,
+    who: &str,
+    messages: usize,
+    more: usize,
+    end: &str,
+    took: Duration,
+) {
     let more = match more {
         0 => String::new(),
         more => format!(" refused_more={more}"),
     };
-    log::info!(
+    log::log!(
+        level,
         "connection {who} messages={messages}{more} end={} seconds={:.3}",
         Quoted(end),
         took.as_secs_f64()

@@ -205,7 +205,7 @@ pub const OPTIONS: &[Opt] = &[
     flag(Key::HashPassword, "hash-password", "hash a password from stdin for --users")
         .manual("Reads a password from standard input, without echo on a terminal, and prints its hash. The output is the second field of a line in the users file."),
     opt(Key::Healthcheck, "healthcheck", "URL", "greet a listener (the first); exit 0 or 1").takes(Takes::Maybe)
-        .manual("Waits for the greeting, sends EHLO or LHLO and QUIT, to URL or to the first listener. Exits with 0, or with 1 and the reason. To a listener with ?proxy it says that it speaks for itself, and must be among --trust."),
+        .manual("Waits for the greeting, sends EHLO or LHLO and QUIT, to URL or to the first listener. Exits with 0, or with 1 and the reason. The server logs its connections at level debug only. To a listener with ?proxy it says that it speaks for itself, and must be among --trust."),
     flag(Key::Sendmail, "sendmail", "be sendmail(1); must come first")
         .manual("Reads a message from standard input and hands it to the local server, as it does when it is called by the name sendmail."),
     opt(Key::Relay, "relay", "URL", "next hop for mail for elsewhere").takes(Takes::Many)

@@ -14,14 +14,13 @@ use crate::net::stream::Stream;
 use crate::net::url::{ListenUrl, Scheme};
 use crate::options::Key;
 use crate::settings::{Settings, Value};
+use crate::smtp;
 use crate::smtp::client::{self, TlsUse};
 
 /// All of it is over by then.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Octets of an answer over HTTP that are read.
 const MAX_ANSWER: usize = 4 * 1024;
-/// The name for EHLO. The log passes over connections by this name that send nothing.
-pub const NAME: &str = "mailslot-healthcheck";
 
 /// Checks the listener that `given` names, or else the first of `--listen`; the status is 0 or 1, and then standard error
 /// has the reason.
@@ -60,7 +59,7 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
     }
     let settings = client::Settings {
         lmtp: url.scheme == Scheme::Lmtp,
-        hostname: NAME.to_owned(),
+        hostname: smtp::HEALTHCHECK.to_owned(),
         tls: TlsUse::Never,
         login: None,
         nonce: nonce().map_err(|e| fault(&e))?,

@@ -1,5 +1,6 @@
 //! Who a client is, for limits, log and Received: the other end of its socket, or the one that a trusted proxy names.
 
+use crate::net::dial;
 use crate::net::listen::Peer;
 use crate::smtp::xclient::{Attributes, Source};
 use crate::values::Networks;
@@ -85,6 +86,15 @@ impl Client {
         match self.peer {
             Some(Peer::Tcp(address)) => Some(address.ip()),
             Some(Peer::Unix(_)) | None => None,
+        }
+    }
+
+    /// True where it is on this host.
+    pub fn is_own(&self) -> bool {
+        match self.peer {
+            Some(Peer::Tcp(address)) => dial::is_own(address.ip()),
+            Some(Peer::Unix(_)) => true,
+            None => false,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::deliver::Group;
 use crate::maillog;
 use crate::net::stream::{Stream, UNREAD};
 use crate::relay::Relay;
+use crate::smtp;
 use crate::smtp::line::{Lines, Split};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
@@ -32,6 +33,8 @@ const HANDSHAKE_STACK: usize = 192 * 1024;
 const WRONG_LOGIN_PAUSE: Duration = Duration::from_millis(200);
 /// Refusals of a connection that have a line in the log; more are counted.
 const REFUSALS: usize = 10;
+/// EHLO or LHLO, and QUIT.
+const HEALTHCHECK_LINES: u8 = 2;
 /// The code of a challenge (RFC 4954 §4).
 const CHALLENGE: u16 = 334;
 /// How long the rest of the input is read and dropped before a close.
@@ -52,6 +55,8 @@ pub(super) struct Conn<'a> {
     pub(super) messages: usize,
     /// Refusals so far.
     refusals: usize,
+    /// Lines so far, 255 of them at most.
+    lines: u8,
     /// Whether a challenge of AUTH awaits its response.
     challenged: bool,
     /// The message that comes in chunks, between two of them.
@@ -129,6 +134,7 @@ impl<'a> Conn<'a> {
             begun: Instant::now(),
             messages: 0,
             refusals: 0,
+            lines: 0,
             challenged: false,
             chunked: None,
             floor: None,
@@ -179,9 +185,14 @@ impl<'a> Conn<'a> {
                 }
             }
         };
-        if log::log_enabled!(log::Level::Info) {
+        let level = match self.is_healthcheck() {
+            true => log::Level::Debug,
+            false => log::Level::Info,
+        };
+        if log::log_enabled!(level) {
             let more = self.refusals.saturating_sub(REFUSALS);
-            maillog::connection(&self.who(), self.messages, more, &end, self.begun.elapsed());
+            let (who, took) = (self.who(), self.begun.elapsed());
+            maillog::connection(level, &who, self.messages, more, &end, took);
         }
         self.stream.close(unread, Instant::now() + LINGER);
     }
@@ -212,11 +223,21 @@ impl<'a> Conn<'a> {
             }
             Err(error) => {
                 let end = format!("TLS handshake: {error}");
-                maillog::connection(&who, self.messages, 0, &end, self.begun.elapsed());
+                let (level, took) = (log::Level::Info, self.begun.elapsed());
+                maillog::connection(level, &who, self.messages, 0, &end, took);
                 self.live.socket.drain(UNREAD, Instant::now() + LINGER);
                 None
             }
         }
+    }
+
+    /// A connection of `--healthcheck`: from this host, and it greeted, said good-bye and did nothing else. Anything more
+    /// is worth a line, whatever name it comes by.
+    fn is_healthcheck(&self) -> bool {
+        self.lines == HEALTHCHECK_LINES
+            && self.refusals == 0
+            && self.session.helo() == Some(smtp::HEALTHCHECK)
+            && self.client.is_own()
     }
 
     /// The relay, and whether this client may use it now.
@@ -303,6 +324,7 @@ impl<'a> Conn<'a> {
                         store: &self.state.store,
                         relay: self.relay(),
                     };
+                    self.lines = self.lines.saturating_add(1);
                     let behind = self.stream.input().len() > used;
                     let wrong = self.session.wrong_logins();
                     let challenged = std::mem::take(&mut self.challenged);

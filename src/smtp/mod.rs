@@ -12,3 +12,6 @@ pub mod policy;
 pub mod reply;
 pub mod session;
 pub mod xclient;
+
+/// The name in the EHLO of `--healthcheck`.
+pub const HEALTHCHECK: &str = "mailslot-healthcheck";

@@ -3,8 +3,8 @@
 use crate::server::{Server, Setup};
 use crate::tls::{CERT, KEY};
 use mailslot::cmd::healthcheck::check;
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -120,5 +120,64 @@ fn a_silent_server_is_given_ten_seconds() {
     assert!(
         (Duration::from_secs(9)..Duration::from_secs(60)).contains(&taken),
         "{taken:?}"
+    );
+}
+
+/// Its own connections are no news, and nobody hides behind its name.
+#[test]
+fn a_supervisor_does_not_fill_the_log() {
+    let socket = std::env::temp_dir().join(format!("mailslot-quiet-{}", std::process::id()));
+    let launch = |level: &str| {
+        let listen = ["smtp://127.0.0.1:0", "smtp://127.0.0.1:0?proxy"];
+        let unix = format!("lmtp:{}", socket.display());
+        let args = ["--create", "--trust", "127.0.0.1"];
+        Server::launch(&Setup {
+            listen: listen
+                .map(str::to_owned)
+                .into_iter()
+                .chain([unix])
+                .collect(),
+            args: args.map(str::to_owned).to_vec(),
+            env: vec![("RUST_LOG".into(), level.into())],
+            ..Setup::default()
+        })
+        .unwrap()
+    };
+    let server = launch("info");
+    for url in &server.urls {
+        assert_eq!(check(&url.parse().unwrap()), Ok(()), "{url}");
+    }
+    let place = |server: &Server, listener: usize| {
+        let place = server.urls[listener].split_once("://").unwrap().1;
+        place.split('?').next().unwrap().to_owned()
+    };
+    let say = |listener, text: &str| {
+        let mut socket = TcpStream::connect(place(&server, listener)).unwrap();
+        socket.write_all(text.as_bytes()).unwrap();
+        let mut said = String::new();
+        socket.read_to_string(&mut said).unwrap();
+    };
+    let hello = "EHLO mailslot-healthcheck\r\n";
+    for more in [
+        "NOOP\r\nQUIT\r\n",
+        "EHLO x\r\nQUIT\r\n",
+        "VRFY x\r\nQUIT\r\n",
+        "NONSENSE\r\nQUIT\r\n",
+    ] {
+        say(0, &format!("{hello}{more}"));
+    }
+    say(
+        1,
+        &format!("PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\n{hello}QUIT\r\n"),
+    );
+    server.logged("connection client=\"[192.0.2.7]\" helo=\"mailslot-healthcheck\"");
+    let log = server.log();
+    let lines = log.lines().filter(|line| line.contains(" connection "));
+    assert_eq!(lines.count(), 5, "{log}");
+    drop(server);
+    let server = launch("debug");
+    assert_eq!(check(&server.urls[0].parse().unwrap()), Ok(()));
+    server.logged(
+        "connection client=\"[127.0.0.1]\" helo=\"mailslot-healthcheck\" messages=0 end=\"221",
     );
 }
