@@ -244,7 +244,6 @@ impl Spool {
         if delivery.is_none_or(|delivery| delivery.staged) {
             return Ok(Way::Copy);
         }
-        let owner = delivery.and_then(|delivery| delivery.target.owner);
         let here = |s: &super::source::Source| s.dirs.identity.device == dirs.identity.device;
         let found = self.sources.iter().enumerate().find(|(_, s)| here(s));
         let Some((number, source)) = found else {
@@ -256,7 +255,7 @@ impl Spool {
                 refusal: refusal.clone(),
             });
         }
-        Ok(match source.owner == owner {
+        Ok(match source.dirs.owner == dirs.owner {
             true if self.deliveries.len() == 1 && source.home == index => Way::Move(number),
             true => Way::Link(number),
             false => Way::Copy,
@@ -357,6 +356,10 @@ impl Spool {
                 other => other.map_err(Trouble::at("open", &path))?,
             };
             delivery.staged = true;
+            if let Some(to_whom) = dirs.owner {
+                let given = context.disk.give(disk::fd(&to), to_whom);
+                given.map_err(Trouble::at("fchown", &path))?;
+            }
             let from = self.any_source()?;
             let copied = disk::copy(context.disk.as_ref(), from, &to);
             copied.map_err(Trouble::at("copy", &path))?;

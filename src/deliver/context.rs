@@ -1,6 +1,5 @@
 //! What all messages on their way share: the disk, the server's part of file names, the directories that are kept open.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -29,7 +28,7 @@ pub(super) struct Context {
     /// What spam is told by.
     pub(super) junk: Arc<[JunkField]>,
     /// Maildirs that were opened anew: their `tmp/` may want a sweep.
-    pub(super) opened: Mutex<Vec<PathBuf>>,
+    pub(super) opened: Mutex<Vec<Target>>,
     /// Whether there are any, so that most messages lock nothing to learn that there are none.
     pub(super) any_opened: AtomicBool,
 }
@@ -53,7 +52,11 @@ impl Context {
         self.dirs.keep(target, dirs);
         let mut opened = lock(&self.opened);
         if opened.len() < SWEPT_AT_ONCE {
-            opened.push(target.maildir.clone());
+            // What is gone by then is not made again for that.
+            opened.push(Target {
+                may_create: false,
+                ..target.clone()
+            });
             self.any_opened.store(true, Ordering::Relaxed);
         }
     }

@@ -7,13 +7,16 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat, write};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, linkat, unlinkat, write};
+
+use super::target::Owner;
 
 /// What delivery asks of a file system.
 pub(crate) trait Disk: Send + Sync {
@@ -27,6 +30,12 @@ pub(crate) trait Disk: Send + Sync {
     fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity>;
     /// Makes a directory of mode 0700.
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
+    /// The user that a directory belongs to, and its mode.
+    fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, Mode)>;
+    /// Gives a file or directory to a user and group.
+    fn give(&self, file: BorrowedFd<'_>, to: Owner) -> io::Result<()>;
+    /// Lets everybody pass through a directory that only its owner can list.
+    fn open_way(&self, dir: BorrowedFd<'_>) -> io::Result<()>;
     /// Makes a file of mode 0600 that must not exist yet.
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File>;
     /// Opens a file to read, or with `append` to add at its end; never waits for a FIFO's other end.
@@ -43,8 +52,8 @@ pub(crate) trait Disk: Send + Sync {
     fn replace(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
     /// Removes a file.
     fn unlink(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
-    /// Calls `each` with every name in a directory but `.` and `..`.
-    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr)) -> io::Result<()>;
+    /// Calls `each` with the names in a directory but `.` and `..`, until it says that it is enough.
+    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr) -> bool) -> io::Result<()>;
 }
 
 /// Which file or directory something is: nothing else on the machine has the same two as long as it is open.
@@ -98,6 +107,21 @@ impl Disk for Real {
         again(|| mkdirat(dir, name, Mode::S_IRWXU))
     }
 
+    fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, Mode)> {
+        let found = fstat(dir)?;
+        Ok((found.st_uid, Mode::from_bits_truncate(found.st_mode)))
+    }
+
+    fn give(&self, file: BorrowedFd<'_>, to: Owner) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(to.uid), Gid::from_raw(to.gid));
+        again(|| fchown(file, Some(uid), Some(gid)))
+    }
+
+    fn open_way(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        let mode = Mode::S_IRWXU | Mode::S_IXGRP | Mode::S_IXOTH;
+        again(|| fchmod(dir, mode))
+    }
+
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
         let flags = FILE | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR;
         again(|| openat(dir, name, flags, OWNER)).map(File::from)
@@ -111,7 +135,9 @@ impl Disk for Real {
         };
         let flags = FILE | OFlag::O_NONBLOCK | way;
         let file = File::from(again(|| openat(dir, name, flags, Mode::empty()))?);
-        if file.metadata()?.is_file() {
+        // A second name may be that of somebody else's file.
+        let found = file.metadata()?;
+        if found.is_file() && found.nlink() == 1 {
             Ok(file)
         } else {
             Err(Errno::EINVAL.into())
@@ -165,14 +191,14 @@ impl Disk for Real {
         again(|| unlinkat(dir, name, UnlinkatFlags::NoRemoveDir))
     }
 
-    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr) -> bool) -> io::Result<()> {
         // A descriptor of its own: reading moves a position that the given one shares.
         let mut names = Dir::from_fd(openat(dir, ".", DIRECTORY, Mode::empty())?)?;
         for entry in names.iter() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                each(OsStr::from_bytes(name));
+            if name != b"." && name != b".." && !each(OsStr::from_bytes(name)) {
+                break;
             }
         }
         Ok(())

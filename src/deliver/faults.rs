@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use super::disk::{Disk, Identity, Real};
 use super::junk::JunkField;
 use super::store::Store;
-use super::target::{Form, Group, Quota, Sync, Target};
+use super::target::{Form, Group, Owner, Quota, Sync, Target};
 use super::trace::Trace;
 use crate::clock;
 
@@ -139,6 +139,15 @@ impl Disk for Script {
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         self.call(|| Real.make_dir(dir, name))
     }
+    fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, nix::sys::stat::Mode)> {
+        self.call(|| Real.holder(dir))
+    }
+    fn give(&self, file: BorrowedFd<'_>, to: Owner) -> io::Result<()> {
+        self.call(|| Real.give(file, to))
+    }
+    fn open_way(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        self.call(|| Real.open_way(dir))
+    }
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
         self.on(dir, "create")?;
         self.call(|| Real.create(dir, name))
@@ -172,7 +181,7 @@ impl Disk for Script {
     fn unlink(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         self.call(|| Real.unlink(dir, name))
     }
-    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr) -> bool) -> io::Result<()> {
         self.call(|| Real.list(dir, each))
     }
 }

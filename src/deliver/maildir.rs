@@ -1,28 +1,22 @@
-//! A Maildir's directories and names (cr.yp.to/proto/maildir.html): opening them, making the missing ones durably,
-//! and sweeping what an interrupted delivery left in `tmp/`. The way to a Maildir may go through the operator's
-//! symbolic links; the Maildir itself and everything in it must be real directories.
+//! A Maildir's directories and names (cr.yp.to/proto/maildir.html): opening them, and making the missing ones durably. The
+//! way to a Maildir may go through symbolic links, its owner's with the owner's rights (`owner`); the Maildir itself
+//! and everything in it must be real directories.
 
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
 use super::disk::{self, Disk, Identity, errno};
 use super::group_sync::GroupSync;
+use super::owner::{self, Way};
 use super::refusal::Trouble;
 use super::syncs::Syncs;
-use super::target::Target;
+use super::target::{Owner, Target};
 use crate::smtp::reply::{self, Refusal};
-
-/// The age at which the Maildir page allows a file in `tmp/` to be removed.
-const TMP_AGE: Duration = Duration::from_secs(36 * 60 * 60);
-
-/// Maximum old files removed at once: memory stays bounded and the caller's delay short.
-const SWEPT_AT_ONCE: usize = 1000;
 
 /// The open directories of the place where one recipient's message goes.
 pub(super) struct OpenMaildir {
@@ -36,6 +30,8 @@ pub(super) struct OpenMaildir {
     pub(super) identity: Identity,
     /// The path of `new` that it was opened by.
     pub(super) path: PathBuf,
+    /// Whom files that are made here are given to.
+    pub(super) owner: Option<Owner>,
     /// Whether it is the place that was asked for, and not the inbox for want of the folder.
     pub(super) as_asked: bool,
     /// Whether it is among those that are kept open.
@@ -66,8 +62,9 @@ impl OpenMaildir {
 /// 451 4.2.1 where the mail root or the Maildir is missing, 451 4.2.0 where it cannot be used, else by its errno.
 pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<OpenMaildir, Trouble> {
     let maildir = &target.maildir;
-    let base = if target.may_create {
-        walk(disk, sync, target)?
+    let owner = owner::receiver(target.owner);
+    let base = if target.may_create || target.owner.is_some() {
+        walk(disk, sync, target, owner)?
     } else {
         match disk.open(maildir) {
             Err(e) if errno(&e) == Some(Errno::ENOENT) => return Err(Trouble::away(maildir)),
@@ -85,7 +82,11 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
         (Some(open), Some(name)) => (open, maildir.join(name)),
         _ => (&base, maildir.clone()),
     };
-    let part = |name: &str| ensure(disk, disk::fd(dir), name.as_ref(), false, &path);
+    let part = |name: &str| {
+        let (part, made) = ensure(disk, disk::fd(dir), name.as_ref(), false, &path)?;
+        give(disk, &part, owner.filter(|_| made), &path)?;
+        Ok(part)
+    };
     let (tmp, new) = (part("tmp")?, part("new")?);
     // Delivery never goes to cur/, but without it it isn't a Maildir.
     part("cur")?;
@@ -101,22 +102,26 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
         new,
         identity,
         path,
+        owner,
         as_asked,
         kept: AtomicBool::new(false),
         syncs: sync.group(identity),
     })
 }
 
-/// Opens a Maildir by its path below the root; it and its parents are made where they are missing.
-fn walk(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<OwnedFd, Trouble> {
-    let away = || Trouble::away(&target.maildir);
-    let root = disk.open_in(nix::fcntl::AT_FDCWD, target.root.as_os_str(), true);
-    let mut dir = match root {
-        Err(e) if errno(&e) == Some(Errno::ENOENT) => return Err(away()),
-        other => other.map_err(Trouble::at("open", &target.root))?,
-    };
+/// Opens a Maildir by its path below the root; it and its parents are made where they are missing and may be made. The
+/// Maildir is given to `owner` then, and its parents let everybody pass.
+fn walk(
+    disk: &dyn Disk,
+    sync: &Syncs,
+    target: &Target,
+    owner: Option<Owner>,
+) -> Result<OwnedFd, Trouble> {
+    let mut way = Way::new(target.owner);
+    let mut dir = root(disk, target, &mut way)?;
     let inner = target.maildir.strip_prefix(&target.root);
-    let mut components = inner.map_err(|_| away())?.components().peekable();
+    let inner = inner.map_err(|_| Trouble::away(&target.maildir))?;
+    let mut components = inner.components().peekable();
     let mut path = target.root.to_path_buf();
     while let Some(component) = components.next() {
         let Component::Normal(name) = component else {
@@ -125,39 +130,107 @@ fn walk(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<OwnedFd, Troub
                 refusal: Refusal::local(reply::MAILBOX_UNUSABLE),
             });
         };
-        let inner = ensure(
-            disk,
-            disk::fd(&dir),
-            name,
-            components.peek().is_some(),
-            &path,
-        )?;
-        let synced = sync.parent(disk, disk::fd(&dir));
-        synced.map_err(Trouble::at("fsync", &path))?;
+        let is_last = components.peek().is_none();
+        let follow = !is_last && way.follow;
+        let inner = if target.may_create {
+            let (inner, made) = ensure(disk, disk::fd(&dir), name, follow, &path)?;
+            match owner.filter(|_| made) {
+                Some(owner) if is_last => give(disk, &inner, Some(owner), &path)?,
+                Some(_) if !way.is_owners() => {
+                    let opened = disk.open_way(disk::fd(&inner));
+                    opened.map_err(Trouble::at("fchmod", path.join(name)))?;
+                }
+                _ => {}
+            }
+            let synced = sync.parent(disk, disk::fd(&dir));
+            synced.map_err(Trouble::at("fsync", &path))?;
+            inner
+        } else {
+            enter(disk, target, (&dir, name, follow), &path)?
+        };
         dir = inner;
         path.push(name);
+        let passed = way.through(disk, &dir);
+        passed.map_err(Trouble::at("fstat", &path))?;
     }
     Ok(dir)
 }
 
-/// Opens a directory in another one; makes it where it is missing. The other one must be synced afterwards.
+/// Opens the directory that the Maildir is below: for an account with an owner step by step, because a home may lie in a
+/// directory of its user.
+fn root(disk: &dyn Disk, target: &Target, way: &mut Way) -> Result<OwnedFd, Trouble> {
+    let root = &target.root;
+    let at = |path: &Path| disk.open_in(nix::fcntl::AT_FDCWD, path.as_os_str(), true);
+    if target.owner.is_none() {
+        return match at(root) {
+            Err(e) if errno(&e) == Some(Errno::ENOENT) => Err(Trouble::away(&target.maildir)),
+            other => other.map_err(Trouble::at("open", root)),
+        };
+    }
+    let mut path = PathBuf::from(if root.is_absolute() { "/" } else { "." });
+    let mut dir = at(&path).map_err(Trouble::at("open", &path))?;
+    for component in root.components() {
+        if matches!(component, Component::RootDir | Component::CurDir) {
+            continue;
+        }
+        way.through(disk, &dir)
+            .map_err(Trouble::at("fstat", &path))?;
+        let name = component.as_os_str();
+        dir = enter(disk, target, (&dir, name, way.follow), &path)?;
+        path.push(name);
+    }
+    let passed = way.through(disk, &dir);
+    passed.map_err(Trouble::at("fstat", &path))?;
+    Ok(dir)
+}
+
+/// Opens a directory on the way, which must be there.
+fn enter(
+    disk: &dyn Disk,
+    target: &Target,
+    (dir, name, follow): (&OwnedFd, &OsStr, bool),
+    path: &Path,
+) -> Result<OwnedFd, Trouble> {
+    match disk.open_in(disk::fd(dir), name, follow) {
+        Err(e) if errno(&e) == Some(Errno::ENOENT) => Err(Trouble::away(&target.maildir)),
+        other => other.map_err(Trouble::at("open", path.join(name))),
+    }
+}
+
+/// Gives a directory that was made just now to its owner.
+fn give(disk: &dyn Disk, dir: &OwnedFd, owner: Option<Owner>, path: &Path) -> Result<(), Trouble> {
+    let given = owner.map_or(Ok(()), |owner| disk.give(disk::fd(dir), owner));
+    given.map_err(Trouble::at("fchown", path))
+}
+
+/// Opens a directory in another one; makes it where it is missing, and tells whether it did. The other one must be synced
+/// afterwards.
 fn ensure(
     disk: &dyn Disk,
     dir: BorrowedFd<'_>,
     name: &OsStr,
     follow: bool,
     parent: &Path,
-) -> Result<OwnedFd, Trouble> {
+) -> Result<(OwnedFd, bool), Trouble> {
     let open = || disk.open_in(dir, name, follow);
     match open() {
         Err(e) if errno(&e) == Some(Errno::ENOENT) => {}
-        other => return other.map_err(Trouble::at("open", parent.join(name))),
+        other => {
+            let opened = other.map_err(Trouble::at("open", parent.join(name)))?;
+            return Ok((opened, false));
+        }
     }
-    match disk.make_dir(dir, name) {
+    let made = disk.make_dir(dir, name);
+    match made {
         Err(e) if errno(&e) != Some(Errno::EEXIST) => {
             Err(Trouble::at("mkdir", parent.join(name))(e))
         }
-        _ => open().map_err(Trouble::at("open", parent.join(name))),
+        _ => {
+            // What the owner put here meanwhile is not followed.
+            let opened = disk.open_in(dir, name, follow && made.is_err());
+            let opened = opened.map_err(Trouble::at("open", parent.join(name)))?;
+            Ok((opened, made.is_ok()))
+        }
     }
 }
 
@@ -181,36 +254,6 @@ pub(super) fn escape_host(host: &str) -> String {
     } else {
         name
     }
-}
-
-/// Removes the files in a Maildir's `tmp/` that were last written more than 36 hours ago. Errors end it quietly:
-/// it's housekeeping, and the next one comes within the hour.
-pub(super) fn sweep(disk: &dyn Disk, maildir: &Path, now: SystemTime) {
-    let Ok(base) = disk.open(maildir) else { return };
-    let Ok(tmp) = disk.open_in(disk::fd(&base), "tmp".as_ref(), false) else {
-        return;
-    };
-    let mut old = Vec::new();
-    let _ = disk.list(disk::fd(&tmp), &mut |name| {
-        if old.len() < SWEPT_AT_ONCE && is_old(&tmp, name, now) {
-            old.push(name.to_owned());
-        }
-    });
-    for name in old {
-        log::info!("sweep path={maildir:?} file={name:?}");
-        let _ = disk.unlink(disk::fd(&tmp), &name);
-    }
-}
-
-/// Whether a file in `tmp/` is older than a delivery can take.
-fn is_old(tmp: &OwnedFd, name: &OsStr, now: SystemTime) -> bool {
-    let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
-    let Ok(found) = nix::sys::stat::fstatat(tmp, name, flags) else {
-        return false;
-    };
-    let changed = Duration::from_secs(u64::try_from(found.st_mtime).unwrap_or(0));
-    now.duration_since(SystemTime::UNIX_EPOCH)
-        .is_ok_and(|now| now.saturating_sub(changed) > TMP_AGE)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod groups;
 mod header;
 mod junk;
 mod maildir;
+mod owner;
 mod quota;
 mod redirect;
 mod refusal;
@@ -33,6 +34,7 @@ mod room;
 mod source;
 mod spool;
 mod store;
+mod sweep;
 mod syncs;
 mod target;
 #[cfg(test)]

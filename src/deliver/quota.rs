@@ -319,6 +319,7 @@ fn recount(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, pending: Used) ->
         if name.as_bytes().first() == Some(&b'.') && name != TRASH {
             folders.push(name.to_owned());
         }
+        true
     })?;
     for folder in folders {
         if let Ok(dir) = disk.open_in(base, &folder, false) {
@@ -329,7 +330,10 @@ fn recount(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, pending: Used) ->
     let tmp = disk::fd(&dirs.tmp);
     let file = disk.create(tmp, &temporary)?;
     let text = format!("{}\n{} {}\n", quota.definition(), used.bytes, used.messages);
-    let written = disk::write_all(disk, &file, text.as_bytes());
+    let given = dirs
+        .owner
+        .map_or(Ok(()), |to| disk.give(disk::fd(&file), to));
+    let written = given.and_then(|()| disk::write_all(disk, &file, text.as_bytes()));
     if let Err(e) = written.and_then(|()| disk.replace((tmp, &temporary), (base, NAME))) {
         let _ = disk.unlink(tmp, OsStr::new(&temporary));
         return Err(e);
@@ -346,12 +350,13 @@ fn count(disk: &dyn Disk, dir: BorrowedFd<'_>, used: &mut Used) -> io::Result<()
         };
         disk.list(disk::fd(&part), &mut |name| {
             if name.as_bytes().first() == Some(&b'.') {
-                return;
+                return true;
             }
             // A file that a reader just moved counts nothing now; the next count will see it.
             if let Some(octets) = named_size(name).or_else(|| stat_size(disk::fd(&part), name)) {
                 used.add(octets, 1);
             }
+            true
         })?;
     }
     Ok(())

@@ -11,7 +11,6 @@ use super::context::Context;
 use super::disk;
 use super::maildir::OpenMaildir;
 use super::refusal::Trouble;
-use super::target::Owner;
 use crate::smtp::reply::Refusal;
 
 /// A file that is written.
@@ -19,7 +18,6 @@ pub(super) struct Source {
     /// The mailbox it is made in.
     pub(super) home: usize,
     pub(super) dirs: Arc<OpenMaildir>,
-    pub(super) owner: Option<Owner>,
     /// Its name in `tmp/`.
     pub(super) name: String,
     /// The file, or what went wrong with it.
@@ -36,19 +34,25 @@ impl Source {
     pub(super) fn create(
         context: &Context,
         dirs: Arc<OpenMaildir>,
-        (home, owner): (usize, Option<Owner>),
+        home: usize,
         name: String,
     ) -> Result<Self, Trouble> {
         let file = context.disk.create(disk::fd(&dirs.tmp), &name);
         let file = file.map_err(Trouble::at("open", dirs.tmp_path(&name)))?;
-        Ok(Self {
+        let given = dirs.owner;
+        let given = given.map_or(Ok(()), |to| context.disk.give(disk::fd(&file), to));
+        let mut source = Self {
             home,
             dirs,
-            owner,
             name,
             file: Ok(file),
             named: true,
-        })
+        };
+        if let Err(e) = given {
+            source.remove(context);
+            return Err(Trouble::at("fchown", source.dirs.tmp_path(&source.name))(e));
+        }
+        Ok(source)
     }
 
     /// Adds octets at the end; nothing where it failed before.

@@ -224,15 +224,14 @@ impl Spool {
     fn create(&mut self, index: usize) -> Result<Source, Trouble> {
         let name = format!("{}.{}", self.id, self.context.host);
         let dirs = self.dirs(index)?;
-        let owner = self.delivery(index)?.target.owner;
-        match Source::create(&self.context, dirs, (index, owner), name.clone()) {
+        match Source::create(&self.context, dirs, index, name.clone()) {
             Err(trouble) if is_stale(&trouble) => {
                 let delivery = self.delivery(index)?;
                 (delivery.dirs, delivery.identity) = (None, None);
                 let target = Arc::clone(&delivery.target);
                 self.context.dirs.forget(&target);
                 let dirs = self.dirs(index)?;
-                Source::create(&self.context, dirs, (index, owner), name)
+                Source::create(&self.context, dirs, index, name)
             }
             other => other,
         }

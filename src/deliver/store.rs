@@ -14,6 +14,7 @@ use super::maildir;
 use super::quota::Ledger;
 use super::room::Room;
 use super::spool::Spool;
+use super::sweep;
 use super::syncs::Syncs;
 use super::target::{Form, Group, Sync, Target};
 use super::trace::Trace;
@@ -107,14 +108,17 @@ impl Store {
         self.context.any_opened.load(Ordering::Relaxed)
     }
 
-    /// Removes files older than 36 hours from the `tmp/` of Maildirs that were opened since the last call, each at most
-    /// hourly. Meant for after the reply, so that no client waits for it.
+    /// Removes files older than 36 hours from the `tmp/` of Maildirs that were opened since the last call, and from those of
+    /// their folders, each at most hourly. Meant for after the reply, so that no client waits for it.
     pub fn sweep(&self) {
         self.context.any_opened.store(false, Ordering::Relaxed);
         let opened = std::mem::take(&mut *lock(&self.context.opened));
-        for maildir in opened {
-            if self.claim(&maildir) {
-                maildir::sweep(self.context.disk.as_ref(), &maildir, SystemTime::now());
+        for target in opened {
+            if self.claim(&target.maildir)
+                && let Ok(dirs) = self.context.dirs(&target)
+            {
+                let disk = self.context.disk.as_ref();
+                sweep::sweep(disk, &target.maildir, &dirs.base, SystemTime::now());
             }
         }
     }

@@ -6,6 +6,7 @@
 )]
 
 mod mailboxes;
+mod owners;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -14,6 +14,7 @@ mod lists;
 mod lookup;
 mod mailbox;
 mod names;
+mod owners;
 mod pattern;
 mod postmaster;
 #[cfg(test)]

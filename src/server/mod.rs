@@ -23,9 +23,11 @@ use crate::relay::{self, Relay};
 use crate::state::{ServerState, load, reload};
 use crate::sys::inherited::Socket;
 use crate::sys::notify::Notify;
+use crate::sys::privileges::drop_groups;
 use mio::Waker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::geteuid;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -133,6 +135,26 @@ impl Server {
         text
     }
 
+    /// Where mail is given to the users of mailboxes, nobody's rights but theirs count on the way there; where it is not,
+    /// root says so.
+    fn prepare_owners(&self) {
+        let snapshot = self.state.snapshot();
+        let directory = &snapshot.directory;
+        if !geteuid().is_root() {
+            return;
+        }
+        if directory.has_owners() {
+            drop_groups();
+        }
+        if let Some((maildir, uid)) = directory.foreign_mailbox(0) {
+            log::warn!(
+                "{} belongs to user {uid}, but mail there will belong to root: give the account a uid and gid in --users, \
+                 or run as that user (--run-as)",
+                maildir.display()
+            );
+        }
+    }
+
     /// The listeners as they were asked for, a line each.
     pub fn listeners(&self) -> String {
         let all = self.config.listen.iter().chain(&self.config.metrics);
@@ -158,6 +180,7 @@ impl Server {
         for line in self.describe().lines() {
             log::info!("{line}");
         }
+        self.prepare_owners();
         let waker = listeners
             .waker()
             .map_err(|e| system(format!("poll: {e}")))?;

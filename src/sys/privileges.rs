@@ -101,6 +101,15 @@ pub fn set_umask() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
+/// Gives up supplementary groups, so that a thread which takes on a user's rights has none of root's. What keeps root from
+/// it (a user namespace) leaves the groups as they are.
+pub fn drop_groups() {
+    #[cfg(target_os = "linux")]
+    if let Err(e) = nix::unistd::setgroups(&[]) {
+        log::warn!("setgroups: {}: the server keeps its groups", e.desc());
+    }
+}
+
 fn enter(dir: &Path) -> Result<(), (&'static str, io::Error)> {
     let fault = |call| move |e: nix::Error| (call, io::Error::from(e));
     nix::unistd::chdir(dir).map_err(fault("chdir"))?;

@@ -29,6 +29,7 @@ mod log;
 mod memory;
 mod metrics;
 mod operation;
+mod owners;
 mod privileges;
 mod proxy;
 mod readme;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use nix::errno::Errno;
 
 use super::super::disk::{Disk, Identity, Real};
+use super::super::target::Owner;
 use super::history::{Event, History, Node, ROOT, holds_whole_files};
 use super::turns;
 
@@ -287,6 +288,15 @@ impl Disk for Recorder {
             Ok(())
         })
     }
+    fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, nix::sys::stat::Mode)> {
+        Real.holder(dir)
+    }
+    fn give(&self, file: BorrowedFd<'_>, to: Owner) -> io::Result<()> {
+        Real.give(file, to)
+    }
+    fn open_way(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        Real.open_way(dir)
+    }
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
         self.change(|log| {
             let created = Real.create(dir, name)?;
@@ -377,7 +387,7 @@ impl Disk for Recorder {
             Ok(())
         })
     }
-    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+    fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr) -> bool) -> io::Result<()> {
         Real.list(dir, each)
     }
 }

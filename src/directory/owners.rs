@@ -1,0 +1,53 @@
+//! Whose mailboxes are, as far as the operator must hear of it at the start.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use super::lookup::Directory;
+use crate::deliver::Target;
+
+/// Mailboxes that are looked at.
+const LOOKED_AT: usize = 1_000;
+
+impl Directory {
+    /// Whether the users file names owners of mailboxes.
+    pub fn has_owners(&self) -> bool {
+        let mut entries = self.users.iter().flat_map(|users| users.iter());
+        entries.any(|entry| matches!(entry.owner(), Ok(Some(_))))
+    }
+
+    /// Among the first mailboxes one that belongs to another user than `uid`, and whose user no entry names: its
+    /// mail would belong to `uid`. With the user that it belongs to.
+    pub fn foreign_mailbox(&self, uid: u32) -> Option<(PathBuf, u32)> {
+        let domains = 0..self.domains.len();
+        let mut all = domains.flat_map(|domain| self.mailboxes(domain));
+        all.find_map(|target| {
+            let found = fs::symlink_metadata(&target.maildir).ok()?;
+            let foreign = target.owner.is_none() && found.is_dir() && found.uid() != uid;
+            foreign.then(|| (target.maildir, found.uid()))
+        })
+    }
+
+    /// Some mailboxes of a domain.
+    fn mailboxes(&self, domain: usize) -> Vec<Target> {
+        if let Some(users) = &self.users {
+            let key = self.domains.key(domain);
+            let entries = users.iter().filter(|entry| entry.is_at(key));
+            let found = entries.filter_map(|entry| self.listed(&entry, domain));
+            return found.take(LOOKED_AT).map(|found| found.target).collect();
+        }
+        let siblings = self.pattern.siblings(self.domains.name(domain));
+        let Some((siblings, entries)) = siblings
+            .and_then(|siblings| fs::read_dir(&siblings.dir).ok().map(|dir| (siblings, dir)))
+        else {
+            return Vec::new();
+        };
+        let named = entries.take(LOOKED_AT).filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            let local = name.strip_prefix(&siblings.before)?;
+            self.target(local.strip_suffix(&siblings.after)?, domain, None)
+        });
+        named.collect()
+    }
+}

@@ -1,0 +1,162 @@
+//! Mail for a host's own users, delivered by root: it belongs to them, and one who is hostile hurts nobody else. Needs root;
+//! says so elsewhere.
+
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::server::{Client, Server, Setup};
+
+const ALICE: u32 = 3_999_990;
+const BOB: u32 = 3_999_991;
+
+/// A server by root whose accounts have homes, and two users with one each.
+fn serve(users: &str) -> Option<Server> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: not root");
+        return None;
+    }
+    let args = ["--users", "users", "--maildir", "%h/Maildir"];
+    let setup = Setup {
+        listen: vec!["lmtp://127.0.0.1:0".into()],
+        args: args.map(str::to_owned).into(),
+        files: vec![(
+            "users".into(),
+            "nobody:x:65534:65534::/nonexistent\n".into(),
+        )],
+        ..Setup::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let home = |name: &str| server.dir.join(name).display().to_string();
+    let users = users
+        .replace("ALICE", &home("alice"))
+        .replace("BOB", &home("bob"));
+    std::fs::write(server.dir.join("users"), users).unwrap();
+    for (name, uid) in [("alice", ALICE), ("bob", BOB)] {
+        let home = server.dir.join(name);
+        std::fs::create_dir(&home).unwrap();
+        chown(&home, Some(uid), Some(uid)).unwrap();
+    }
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.reloaded();
+    Some(server)
+}
+
+/// The replies of a new connection to the recipients, then to the message for those accepted.
+fn send(client: &mut Client, to: &[&str]) -> Vec<String> {
+    client.send(b"LHLO c\r\nMAIL FROM:<>\r\n");
+    (0..3).for_each(|_| assert!(client.reply().starts_with('2')));
+    let mut replies = Vec::new();
+    for to in to {
+        client.send(format!("RCPT TO:<{to}@localhost>\r\n").as_bytes());
+        replies.push(client.reply());
+    }
+    let accepted = replies.iter().filter(|reply| reply.starts_with("250"));
+    let accepted = accepted.count();
+    client.send(b"DATA\r\n");
+    assert!(client.reply().starts_with("354"));
+    client.send(b"Subject: x\r\n\r\n.\r\n");
+    replies.extend((0..accepted).map(|_| client.reply()));
+    replies
+}
+
+fn new(home: &Path) -> Vec<PathBuf> {
+    let dir = std::fs::read_dir(home.join("Maildir/new"));
+    let entries = dir.into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+const USERS: &str = "alice:x:3999990:3999990::ALICE\nbob:x:3999991:3999991::BOB\ngone:x:3999991:3999991::BOB/gone\n";
+
+#[test]
+fn mail_belongs_to_the_hosts_own_users() {
+    let Some(server) = serve(USERS) else { return };
+    let mut client = server.client();
+    let replies = send(&mut client, &["alice", "bob", "gone"]);
+    let codes: Vec<&str> = replies.iter().map(|reply| &reply[..9]).collect();
+    let (taken, delivered) = ("250 2.1.5", "250 2.0.0");
+    assert_eq!(codes, [taken, taken, "451 4.2.0", delivered, delivered]);
+    for (name, uid) in [("alice", ALICE), ("bob", BOB)] {
+        let home = server.dir.join(name);
+        let new = new(&home);
+        for path in [&new[0], &home.join("Maildir"), &home.join("Maildir/tmp")] {
+            let found = std::fs::metadata(path).unwrap();
+            assert_eq!((found.uid(), found.gid()), (uid, uid), "{path:?}");
+        }
+    }
+}
+
+/// A file system that nobody answers for, mounted by a user over a directory.
+struct Fuse {
+    dir: PathBuf,
+    holder: Child,
+}
+
+impl Fuse {
+    fn mount(dir: &Path, uid: u32) -> Option<Self> {
+        let options = format!("fd=3,rootmode=40000,user_id={uid},group_id={uid}");
+        let script = "exec 3<>/dev/fuse && mount -i -t fuse -o \"$1\" silent \"$2\" && echo mounted && exec cat";
+        let mut holder = Command::new("sh")
+            .args(["-c", script, "sh", &options])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut said = [0; 7];
+        let out = holder.stdout.as_mut()?;
+        let mounted = std::io::Read::read_exact(out, &mut said).is_ok();
+        let dir = dir.to_owned();
+        let fuse = Self { dir, holder };
+        mounted.then_some(fuse)
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+        let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+    }
+}
+
+/// A Maildir on a file system that its user serves, and never answers for: the system lets nobody but that user in, so
+/// that it is refused at once.
+#[test]
+fn a_maildir_on_a_users_own_file_system_holds_up_nobody() {
+    let Some(server) = serve(USERS) else { return };
+    let maildir = server.dir.join("bob/Maildir");
+    std::fs::create_dir(&maildir).unwrap();
+    chown(&maildir, Some(BOB), Some(BOB)).unwrap();
+    let Some(_mounted) = Fuse::mount(&maildir, BOB) else {
+        eprintln!("skipped: no file system of FUSE can be mounted");
+        return;
+    };
+    let replies = send(&mut server.client(), &["bob", "alice"]);
+    assert!(replies[0].starts_with("451"), "{replies:?}");
+    assert!(replies[2].starts_with("250 2.0.0"), "{replies:?}");
+    assert_eq!(new(&server.dir.join("alice")).len(), 1);
+}
+
+/// Mail would belong to root beside directories that belong to a user: the start says so.
+#[test]
+fn root_beside_a_users_maildir_says_so() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: not root");
+    }
+    let server = Server::start(&["--create"]);
+    let maildir = server.dir.join("mail/localhost/alice");
+    std::fs::create_dir_all(&maildir).unwrap();
+    chown(&maildir, Some(ALICE), Some(ALICE)).unwrap();
+    let again = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+        .args(["--listen", "smtp://127.0.0.1:0", "--create"])
+        .current_dir(&server.dir)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let again = Server::attach(again, server.dir.join("none"), 1).unwrap();
+    again
+        .logged("mail/localhost/alice belongs to user 3999990, but mail there will belong to root");
+    assert!(!server.log().contains("belongs to user"));
+}
