@@ -25,7 +25,6 @@ const LOCAL: &str = "/etc/localtime";
 ///
 /// The zone is read once, at the first call: a server that changes its root makes that call before it does.
 pub fn rfc5322_now() -> String {
-    static ZONE: LazyLock<TimeZone> = LazyLock::new(local_zone);
     thread_local! {
         static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
@@ -33,10 +32,16 @@ pub fn rfc5322_now() -> String {
     LAST.with_borrow_mut(|(second, text)| {
         if *second != seconds || text.is_empty() {
             *second = seconds;
-            *text = rfc5322(seconds, ZONE.clone());
+            *text = rfc5322_at(seconds);
         }
         text.clone()
     })
+}
+
+/// The same of another moment, in seconds since 1970.
+pub fn rfc5322_at(seconds: u64) -> String {
+    static ZONE: LazyLock<TimeZone> = LazyLock::new(local_zone);
+    rfc5322(seconds, ZONE.clone())
 }
 
 /// A stamp of the form `SECONDS.MusecPpidQcount`: the part of a Maildir file name before the host, and the id told to the client.

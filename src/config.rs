@@ -182,7 +182,7 @@ fn policy(settings: &Settings, hostname: String) -> Result<Policy, Failure> {
         max_errors: u32::try_from(count(settings, Key::MaxErrors)?).unwrap_or(u32::MAX),
         bare_newline: choice(settings, Key::BareNewline, bare_newline)?,
         bare_address: settings.flag(Key::BareAddress),
-        dsn: false,
+        dsn: true,
         etrn: false,
         atrn: false,
     })

@@ -43,6 +43,7 @@ pub mod queue;
 pub mod rates;
 mod read;
 pub mod relay;
+pub mod report;
 pub mod server;
 pub mod settings;
 pub mod smtp;

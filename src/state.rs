@@ -8,7 +8,7 @@ use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::net::tls::Identity;
 use crate::net::url::Scheme;
-use crate::relay::Relay;
+use crate::relay::{self, Relay};
 use crate::smtp::policy::{Policy, Service};
 use crate::values::Networks;
 use rustls::ServerConfig;
@@ -139,7 +139,11 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
                 },
                 starttls: tls.is_some(),
                 mechanisms: directory.mechanisms(),
+                // An MTA that hands over by LMTP reports itself what LMTP's replies tell, unless DSN is offered: where no
+                // report can leave this host that is better.
+                dsn: config.relay.is_some() || url.scheme != Scheme::Lmtp,
                 etrn: config.relay.is_some(),
+                atrn: config.relay.as_ref().is_some_and(relay::Config::is_fetched),
                 ..config.policy.clone()
             }),
             tls,

@@ -4,7 +4,7 @@ use crate::auth::{Account, Accounts, Decoy};
 use crate::deliver::{Group, Store, Target};
 use crate::directory::{Directory, Ways};
 use crate::encoding::base64_encode;
-use crate::relay::{Relay, Wanted};
+use crate::relay::{NoTurn, Relay, Wanted};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::{self, Refusal, Reply};
 use crate::smtp::session::{Backend, Mailboxes, QueueNode};
@@ -104,6 +104,9 @@ impl Backend for ServerBackend<'_> {
             return Err(Refusal::policy(reply::TOO_MANY_RECIPIENTS));
         }
         self.check(&new, group.len(), size)?;
+        if group.iter().any(|target| self.is_elsewhere(target)) {
+            mailboxes.set_onward();
+        }
         let new: Vec<u64> = new.into_iter().map(|(number, _)| number).collect();
         mailboxes.add(list, new);
         Ok(group)
@@ -152,6 +155,15 @@ impl Backend for ServerBackend<'_> {
                 reply::CANNOT_START_QUEUE
             }
         }
+    }
+
+    fn atrn(&mut self, user: &str, domains: &[&str]) -> Result<(), Refusal> {
+        let refused = || Refusal::policy(reply::ATRN_REFUSED);
+        let (relay, _) = self.relay.ok_or_else(refused)?;
+        relay.claim_turn(user, domains).map_err(|why| match why {
+            NoTurn::Refused => refused(),
+            NoTurn::NothingWaits => Refusal::policy(reply::NOTHING_WAITING),
+        })
     }
 
     fn nonce(&mut self) -> String {

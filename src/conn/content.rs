@@ -163,6 +163,11 @@ impl Conn<'_> {
         }
         self.end_content();
         self.sweep();
+        if let Some(notice) = outcome.notice {
+            // The replies come first, whatever becomes of the report.
+            let _ = self.stream.flush(Instant::now() + LINGER);
+            notice.send(self.state);
+        }
         let last = replies.into_iter().next_back();
         last.filter(|_| next == Next::Close).map(Ended::Close)
     }

@@ -10,7 +10,7 @@ use super::proxied::{self, Claim};
 use crate::deliver::Group;
 use crate::maillog;
 use crate::net::stream::{Stream, UNREAD};
-use crate::relay::Relay;
+use crate::relay::{Relay, Turned};
 use crate::smtp;
 use crate::smtp::line::{Lines, Split};
 use crate::smtp::reply::{self, Reply};
@@ -76,6 +76,8 @@ pub(super) enum Ended {
     /// With a reply that was the last.
     Close(Reply),
     StartTls,
+    /// The client fetches its mail for these domains.
+    Turn(Vec<String>),
 }
 
 /// Why a connection ended before its dialogue did.
@@ -179,6 +181,7 @@ impl<'a> Conn<'a> {
                     Some(secured) => self = secured,
                     None => return,
                 },
+                Ok(Ended::Turn(domains)) => return self.turn(&domains),
                 Err(stop) => {
                     let unread = !matches!(stop, Stop::Gone | Stop::Broken(_));
                     break (self.final_reply(&stop), unread);
@@ -240,6 +243,27 @@ impl<'a> Conn<'a> {
             && self.client.is_own()
     }
 
+    /// The roles turn, and the mail that waits goes out on this very connection (RFC 2645 §5.2).
+    fn turn(mut self, domains: &[String]) {
+        let (who, user) = (
+            self.who(),
+            self.session.user().unwrap_or_default().to_owned(),
+        );
+        let _ = self.stream.flush(Instant::now() + self.state.wait());
+        if let Some((relay, _)) = self.relay() {
+            let domains: Vec<&str> = domains.iter().map(String::as_str).collect();
+            let turned = Turned {
+                stream: self.stream,
+                socket: Arc::clone(&self.live.socket),
+                tls: self.cipher.is_some(),
+                peer: self.client.log_name().to_owned(),
+            };
+            relay.turn(&user, &domains, turned);
+        }
+        let (info, took) = (log::Level::Info, self.begun.elapsed());
+        maillog::connection(info, &who, self.messages, 0, "turned", took);
+    }
+
     /// The relay, and whether this client may use it now.
     fn relay(&self) -> Option<(&'a Relay, bool)> {
         let relay = self.state.relay.get()?;
@@ -274,8 +298,7 @@ impl<'a> Conn<'a> {
                 Next::Close => Some(Ended::Close(step.reply.unwrap_or(reply::BYE))),
                 Next::StartTls => Some(Ended::StartTls),
                 Next::Xclient(attributes) => self.hand_over(&attributes),
-                // Nobody turns a connection yet: ATRN is not offered.
-                Next::Turn(_) => Some(Ended::Close(reply::TURNING)),
+                Next::Turn(domains) => Some(Ended::Turn(domains)),
             };
             if let Some(ended) = ended {
                 return Ok(ended);

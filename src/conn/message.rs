@@ -1,15 +1,16 @@
 //! A message on its way in: the decoder of its content, the spool behind that, and the limits, up to the outcome. It is
 //! fed octets by whoever has them: no socket here, and no dialogue.
 
+use super::notice::{Notice, Start};
 use crate::clock;
 use crate::deliver::{Delivered, Form, Group, Spool, Store, Target, Trace, refusal};
 use crate::queue::{Draft, Envelope, Recipient};
 use crate::relay::Relay;
-use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots};
-use crate::smtp::params::BodyType;
+use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
+use crate::smtp::params::{BodyType, Notify};
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Refusal, Reply};
-use crate::smtp::session::Session;
+use crate::smtp::session::{Session, Transaction};
 use std::io;
 use std::sync::Arc;
 
@@ -22,6 +23,10 @@ pub struct Message {
     limit: u64,
     /// Decoded octets past the limit: they are dropped.
     surplus: Vec<u8>,
+    /// For a report of success.
+    start: Start,
+    /// From which octet of the file on line ends are stored as they came.
+    exact_from: Option<u64>,
 }
 
 enum Decoder {
@@ -37,6 +42,8 @@ pub struct Outcome {
     pub replies: Vec<Reply>,
     /// Octets of content, CRLF counted as two.
     pub size: u64,
+    /// What is to be told after the replies.
+    pub notice: Option<Notice>,
 }
 
 /// What the trace says that the session does not know.
@@ -59,9 +66,19 @@ impl Message {
     pub fn chunked(session: &Session<Group>, store: &Store, origin: Origin<'_>) -> Self {
         let body = session.transaction().and_then(|t| t.params.body);
         let binary = body == Some(BodyType::Binary);
-        let form = if binary { Form::Binary } else { Form::Text };
-        let decoder = Decoder::Chunks(Chunks::new(binary));
-        Self::begin(session, store, origin, form, decoder)
+        let onward = session.transaction().is_some_and(Transaction::is_onward);
+        let (form, ends) = match (binary, onward) {
+            (true, _) => (Form::Binary, LineEnds::Kept),
+            // The next hop must have each line end as it came.
+            (false, true) => (Form::Text, LineEnds::LfUntilBare),
+            (false, false) => (Form::Text, LineEnds::Lf),
+        };
+        let decoder = Decoder::Chunks(Chunks::new(ends));
+        let message = Self::begin(session, store, origin, form, decoder);
+        Self {
+            exact_from: binary.then_some(0),
+            ..message
+        }
     }
 
     fn begin(
@@ -99,6 +116,8 @@ impl Message {
             bare_newline: policy.bare_newline,
             limit: policy.max_size,
             surplus: Vec::new(),
+            start: Start::new(session),
+            exact_from: None,
         }
     }
 
@@ -107,16 +126,35 @@ impl Message {
     /// # Errors
     /// The reply to close with where the message has more than twice the size that is allowed.
     pub fn feed(&mut self, input: &[u8]) -> Result<Decoded, Reply> {
+        let start = &mut self.start;
         let fed = match &mut self.decoder {
-            Decoder::Dots(dots) if dots.size() <= self.limit => {
-                self.spool.decode(|out| dots.feed(input, out))
-            }
+            Decoder::Dots(dots) if dots.size() <= self.limit => self.spool.decode(|out| {
+                let before = out.len();
+                let fed = dots.feed(input, out);
+                start.take(out.get(before..));
+                fed
+            }),
             Decoder::Dots(dots) => {
                 self.surplus.clear();
                 dots.feed(input, &mut self.surplus)
             }
             Decoder::Chunks(chunks) => {
-                self.spool.decode(|out| chunks.feed(input, out));
+                let mut feed = |spool: &mut Spool, octets: &[u8], keep: bool| {
+                    spool.decode(|out| {
+                        let before = out.len();
+                        if keep {
+                            chunks.keep(out);
+                        }
+                        let used = chunks.feed(octets, out);
+                        start.take(out.get(before..));
+                        used
+                    })
+                };
+                let used = feed(&mut self.spool, input, false);
+                if let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
+                    self.exact_from = Some(self.spool.keep_line_ends());
+                    feed(&mut self.spool, rest, true);
+                }
                 Decoded::More
             }
         };
@@ -146,6 +184,7 @@ impl Message {
                 id: None,
                 replies: vec![reply.clone(); count],
                 size,
+                notice: None,
             }
         };
         if let Some(refused) = self.refused() {
@@ -165,6 +204,7 @@ impl Message {
                 return refuse(&refusal(&e).reply);
             }
         };
+        let start = std::mem::take(&mut self.start);
         let (replies, onward) = if each {
             let outcomes = self.spool.commit_each();
             let onward = |target: &Arc<Target>| relay.is_some_and(|relay| relay.is_queue(target));
@@ -182,8 +222,12 @@ impl Message {
             draft.keep(delivered.name());
             relay.add(delivered.id());
         }
-        let id = Some(id);
-        Outcome { id, replies, size }
+        Outcome {
+            notice: Notice::new(session, relay, &id, start, &replies),
+            id: Some(id),
+            replies,
+            size,
+        }
     }
 
     /// The envelope of the recipients elsewhere, on the disk before the message is; nothing where there are none.
@@ -197,7 +241,7 @@ impl Message {
         let mut envelope = Envelope {
             from: transaction.reverse_path.as_str().to_owned(),
             created,
-            exact: transaction.params.body == Some(BodyType::Binary),
+            exact_from: self.exact_from,
             smtputf8: transaction.params.smtputf8,
             requiretls: transaction.params.requiretls,
             ret: transaction.params.ret.map(|ret| ret.as_str().to_owned()),
@@ -207,16 +251,28 @@ impl Message {
         let params = transaction.recipient_params.iter();
         let onward = recipients(session)
             .zip(params)
-            .flat_map(|(targets, params)| targets.iter().map(move |target| (target, params)))
-            .filter(|(target, _)| relay.is_queue(target));
-        for (target, params) in onward {
+            .flat_map(|(targets, params)| {
+                let notify = params.notify.map(|notify| match targets.len() {
+                    0 | 1 => notify,
+                    // The list was expanded, and that is what its sender is told (RFC 3461 §6.2.7.3).
+                    _ => Notify {
+                        success: false,
+                        ..notify
+                    },
+                });
+                targets
+                    .iter()
+                    .map(move |target| (target, notify, &params.orcpt))
+            })
+            .filter(|(target, ..)| relay.is_queue(target));
+        for (target, notify, orcpt) in onward {
             let known = |to: &Recipient| to.address == target.address;
             if !envelope.recipients.iter().any(known) {
                 envelope.recipients.push(Recipient {
                     address: target.address.clone(),
                     next: created,
-                    notify: params.notify.map(|notify| notify.to_string()),
-                    orcpt: params.orcpt.clone(),
+                    notify: notify.map(|notify| notify.to_string()),
+                    orcpt: orcpt.clone(),
                     ..Recipient::default()
                 });
             }

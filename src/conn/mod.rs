@@ -9,7 +9,11 @@ mod driver;
 mod floor;
 pub mod live;
 pub mod message;
+mod notice;
 mod proxied;
+mod reports;
 
 pub use self::driver::serve;
+pub use self::notice::Notice;
 pub use self::proxied::Claim;
+pub use self::reports::reporter;

@@ -72,6 +72,11 @@ impl Filter {
         self.junk.as_ref().is_some_and(Watch::found)
     }
 
+    /// Line ends come in another form from now on.
+    pub(super) const fn set_form(&mut self, form: Form) {
+        self.form = form;
+    }
+
     /// How many Received fields came so far.
     pub(super) fn received(&self) -> usize {
         self.received

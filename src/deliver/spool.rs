@@ -165,6 +165,12 @@ impl Spool {
         outcome
     }
 
+    /// From now on line ends come as they are to be stored. Returns the octet of the file where that begins.
+    pub fn keep_line_ends(&mut self) -> u64 {
+        self.filter.set_form(Form::Binary);
+        self.size
+    }
+
     /// The message is whole: everything goes to the files, and the files to their disks. A disk that fails is that of its
     /// own mailboxes only.
     ///

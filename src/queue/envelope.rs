@@ -9,7 +9,8 @@
 //! last 451 4.3.0 try later
 //! ```
 //!
-//! `to` has the time of the next try, how many there were, and the address; the lines that belong to it follow it.
+//! `content lines` says that LF ends every line of the content file, `octets` that it has each octet as it came, and
+//! `octets from N` that it does from the octet N on, where a CR or LF stands alone. `to` has the time of the next try, how many there were, and the address; the lines that belong to it follow it.
 
 use std::fmt::Write as _;
 
@@ -41,8 +42,8 @@ pub struct Envelope {
     pub from: String,
     /// When it was received, in seconds since 1970.
     pub created: u64,
-    /// Whether the content is stored octet for octet; else LF ends its lines.
-    pub exact: bool,
+    /// From which octet on the content is stored octet for octet; before that LF ends its lines.
+    pub exact_from: Option<u64>,
     /// Whether the client asked for SMTPUTF8.
     pub smtputf8: bool,
     /// Whether it may go over verified TLS only (RFC 8689).
@@ -61,8 +62,11 @@ impl Envelope {
     /// The text of the file.
     pub fn to_text(&self) -> String {
         let mut text = format!("{FIRST}\nfrom {}\ncreated {}\n", self.from, self.created);
-        let form = if self.exact { "octets" } else { "lines" };
-        let _ = writeln!(text, "content {form}");
+        let _ = match self.exact_from {
+            None => writeln!(text, "content lines"),
+            Some(0) => writeln!(text, "content octets"),
+            Some(from) => writeln!(text, "content octets from {from}"),
+        };
         for (name, set) in self.flags() {
             if set {
                 let _ = writeln!(text, "{name} yes");
@@ -113,10 +117,10 @@ impl Envelope {
             ("from", _) => self.from = value.to_owned(),
             ("created", _) => self.created = value.parse().ok()?,
             ("content", _) => {
-                self.exact = match value {
-                    "octets" => true,
-                    "lines" => false,
-                    _ => return None,
+                self.exact_from = match value {
+                    "octets" => Some(0),
+                    "lines" => None,
+                    _ => Some(value.strip_prefix("octets from ")?.parse().ok()?),
                 }
             }
             ("smtputf8", _) => self.smtputf8 = value == "yes",
@@ -171,7 +175,7 @@ mod tests {
         Envelope {
             from: "a@b".into(),
             created: 7,
-            exact: true,
+            exact_from: Some(0),
             smtputf8: true,
             requiretls: true,
             ret: Some("HDRS".into()),
@@ -209,6 +213,11 @@ mod tests {
             ..Envelope::default()
         };
         assert_eq!(Envelope::parse(&least.to_text()), Ok(least));
+        let mixed = Envelope {
+            exact_from: Some(1_234),
+            ..full
+        };
+        assert_eq!(Envelope::parse(&mixed.to_text()), Ok(mixed));
         // A hop's words are one line, whatever they are.
         let mut evil = envelope();
         if let Some(to) = evil.recipients.first_mut() {

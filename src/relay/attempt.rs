@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::connect::Trouble;
 use super::content::Prepared;
+use super::hurry::is_at;
 use super::link::Link;
 use super::schedule::Hop;
 use super::sender::Relay;
@@ -102,13 +103,50 @@ impl Relay {
         link
     }
 
+    /// Sends one message over a connection that is there, to its recipients at these domains, or to all at this hop where
+    /// none is named.
+    pub(super) fn send_over(
+        &self,
+        hop: &Hop,
+        id: &Arc<str>,
+        names: &[String],
+        link: Link,
+    ) -> Option<Link> {
+        let (envelope, mut content) = match self.open_message(id) {
+            Ok(opened) => opened,
+            Err(e) => {
+                log::error!("queue id={id}: {e}");
+                return Some(link);
+            }
+        };
+        let mut rest = self.recipients(&envelope, hop);
+        let wanted = |address: &str| names.iter().any(|name| is_at(address, name, false));
+        rest.retain(|to| names.is_empty() || wanted(&to.address));
+        let mut attempt = Attempt {
+            rest,
+            settled: Vec::new(),
+        };
+        let mut link = Some(link);
+        while !attempt.rest.is_empty()
+            && let Some(mut open) = link.take()
+        {
+            let batch = attempt.batch(&open);
+            let sent = content.send(&mut open.connection, &envelope, &batch);
+            link = attempt.take_in(batch, sent, open);
+        }
+        if let Some(next) = self.settle(hop, id, &envelope, attempt.settled, &mut content) {
+            self.put_off(hop, id, next);
+        }
+        link
+    }
+
     fn open_message(&self, id: &str) -> std::io::Result<(Envelope, Prepared)> {
         let envelope = self.queue.read(id)?;
-        let content = Prepared::open(self.queue.content(id)?, envelope.exact)?;
+        let content = Prepared::open(self.queue.content(id)?, envelope.exact_from)?;
         Ok((envelope, content))
     }
 
-    fn recipients(&self, envelope: &Envelope, hop: &Hop) -> Vec<Recipient> {
+    pub(super) fn recipients(&self, envelope: &Envelope, hop: &Hop) -> Vec<Recipient> {
         let own = |to: &&Recipient| self.hop(&to.address).as_ref() == Some(hop);
         envelope.recipients.iter().filter(own).cloned().collect()
     }
@@ -149,6 +187,10 @@ impl Relay {
     fn no_connection(&self, hop: &Hop, trouble: Trouble) -> Outcome {
         match trouble {
             Trouble::Never(outcome) => outcome,
+            Trouble::Unfetched(outcome) => {
+                self.hop_waits(hop, false);
+                outcome
+            }
             Trouble::Later(failure) => {
                 self.hop_failed(hop, &failure);
                 failure.outcome()
@@ -175,7 +217,9 @@ impl Relay {
                 settled: Vec::new(),
             };
             attempt.all(outcome, "");
-            self.forget(hop, &id);
+            if !self.forget(hop, &id) {
+                continue;
+            }
             if let Some(next) = self.settle(hop, &id, &envelope, attempt.settled, &mut content) {
                 self.put_off(hop, &id, next);
             }

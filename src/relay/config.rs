@@ -98,6 +98,12 @@ impl Config {
         })
     }
 
+    /// Whether some of the mail is fetched by ATRN.
+    pub fn is_fetched(&self) -> bool {
+        let mut all = self.routes.all().iter();
+        all.any(|route| matches!(route.kind, Kind::Atrn(_)))
+    }
+
     /// Where mail for elsewhere goes, in words, a sentence a line.
     pub fn describe(&self) -> String {
         let line = |route: &Route| match route.domains.as_slice() {

@@ -19,6 +19,8 @@ pub(super) enum Trouble {
     Later(Failure),
     /// This domain takes no mail.
     Never(Outcome),
+    /// The mail waits until its user fetches it.
+    Unfetched(Outcome),
 }
 
 impl Relay {
@@ -114,7 +116,11 @@ impl Relay {
                     .map(|mx| at(&mx.host, tcp(mx.addresses, SMTP_PORT)));
                 Ok(hosts.collect())
             }
-            Kind::Atrn(_) => Ok(Vec::new()),
+            Kind::Atrn(user) => {
+                let text = format!("Waits until {user} fetches it");
+                let outcome = Outcome::local(Verdict::Later, Status::new(4, 4, 1), text);
+                Err(Trouble::Unfetched(outcome))
+            }
         }
     }
 

@@ -20,8 +20,8 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn open(mut file: File, exact: bool) -> io::Result<Self> {
-        let mut scan = Scan::new(exact);
+    pub(super) fn open(mut file: File, exact_from: Option<u64>) -> io::Result<Self> {
+        let mut scan = Scan::new(exact_from);
         let mut piece = vec![0; PIECE];
         let mut skip = None;
         loop {
@@ -30,8 +30,14 @@ impl Prepared {
                 break;
             }
             // This host's own headers are at the start of the first piece.
-            let own = skip.map_or_else(|| own_headers(octets), |_| 0);
-            skip.get_or_insert(own);
+            let own = match skip {
+                Some(_) => 0,
+                None => {
+                    let own = own_headers(octets);
+                    scan = Scan::new(exact_from.map(|from| from.saturating_sub(own as u64)));
+                    *skip.insert(own)
+                }
+            };
             let (_, onward) = octets
                 .split_at_checked(own)
                 .ok_or(io::ErrorKind::InvalidData)?;

@@ -44,16 +44,20 @@ impl Relay {
     }
 
     /// Whether a message has a recipient there. One that is gone by now has none.
-    fn is_for(&self, id: &str, domain: &str, below: bool) -> bool {
+    pub(super) fn is_for(&self, id: &str, domain: &str, below: bool) -> bool {
         let Ok(envelope) = self.queue().read(id) else {
             return false;
         };
-        envelope.recipients.iter().any(|to| {
-            let own = to.address.rsplit_once('@').map(|(_, own)| own);
-            let own = own.and_then(to_alabel);
-            own.is_some_and(|own| matches(&own, domain, below))
-        })
+        let mut recipients = envelope.recipients.iter();
+        recipients.any(|to| is_at(&to.address, domain, below))
     }
+}
+
+/// Whether an address is at a domain or, with `below`, at one of its subdomains.
+pub(super) fn is_at(address: &str, domain: &str, below: bool) -> bool {
+    let own = address.rsplit_once('@').map(|(_, own)| own);
+    let own = own.and_then(to_alabel);
+    own.is_some_and(|own| matches(&own, domain, below))
 }
 
 /// Whether a domain is the one that is wanted or, with `below`, one of its subdomains. Both are A-labels.

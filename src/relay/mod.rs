@@ -3,8 +3,8 @@
 //!
 //! `config` reads the options, `logins` the passwords for hops; `route` has the table of hops, `schedule` the times.
 //! `sender` has the threads, and `connect`, `content` and `attempt` what they do with a message. `settle` is what follows
-//! from the outcomes, `report` the words of a report. `hurry` is what ETRN and `--queue-run` ask for, `control` how the
-//! latter reaches the server.
+//! from the outcomes. `hurry` is what ETRN and `--queue-run` ask for, `control` how the
+//! latter reaches the server, `turn` the mail that is fetched by ATRN.
 
 mod attempt;
 mod config;
@@ -14,16 +14,16 @@ pub mod control;
 mod hurry;
 mod link;
 mod logins;
-mod report;
 mod route;
 mod schedule;
 mod sender;
 mod settle;
+mod turn;
 
 pub use config::Config;
 pub use hurry::Wanted;
 pub use logins::Logins;
-pub use report::{Action, Report, Told};
 pub use route::{Kind, Route, Routes, TlsMode};
 pub use schedule::{Hop, Patience, Schedule};
 pub use sender::{Relay, Reporter, Settings};
+pub use turn::{NoTurn, Turned};

@@ -63,6 +63,8 @@ struct Lane {
     until: u64,
     /// Whether the next try goes without TLS: the last one failed in it.
     clear: bool,
+    /// Whether a connection that has turned has it.
+    claimed: bool,
 }
 
 /// All of it.
@@ -99,7 +101,7 @@ impl Schedule {
             } else {
                 most(hop)
             };
-            due && lane.until <= now && lane.running < most
+            due && lane.until <= now && lane.running < most && !lane.claimed
         });
         let (hop, lane) = wanting?;
         lane.running += 1;
@@ -110,10 +112,51 @@ impl Schedule {
     pub fn end(&mut self, hop: &Hop) {
         if let Some(lane) = self.0.get_mut(hop) {
             lane.running = lane.running.saturating_sub(1);
-            if lane.running == 0 && lane.waiting.is_empty() {
-                self.0.remove(hop);
-            }
+            self.tidy(hop);
         }
+    }
+
+    fn tidy(&mut self, hop: &Hop) {
+        let idle = |lane: &&Lane| lane.running == 0 && !lane.claimed && lane.waiting.is_empty();
+        if self.0.get(hop).filter(idle).is_some() {
+            self.0.remove(hop);
+        }
+    }
+
+    /// Claims hops for a connection that has turned: nothing else starts for them. False where any of them is claimed.
+    pub fn claim(&mut self, hops: &[Hop]) -> bool {
+        let claimed = |hop: &Hop| self.0.get(hop).is_some_and(|lane| lane.claimed);
+        if hops.iter().any(claimed) {
+            return false;
+        }
+        for hop in hops {
+            self.0.entry(hop.clone()).or_default().claimed = true;
+        }
+        true
+    }
+
+    /// Gives claimed hops back.
+    pub fn release(&mut self, hops: &[Hop]) {
+        for hop in hops {
+            if let Some(lane) = self.0.get_mut(hop) {
+                lane.claimed = false;
+            }
+            self.tidy(hop);
+        }
+    }
+
+    /// Takes the messages that are wanted out of those that wait for a hop, whenever they are due; the oldest first.
+    pub fn withdraw(&mut self, hop: &Hop, wanted: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let Some(lane) = self.0.get_mut(hop) else {
+            return Vec::new();
+        };
+        let (out, rest): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut lane.waiting)
+            .into_iter()
+            .partition(|(_, id)| wanted(id));
+        lane.waiting = rest;
+        let mut ids: Vec<Arc<str>> = out.into_iter().map(|(_, id)| id).collect();
+        ids.sort();
+        ids
     }
 
     /// A hop did not answer: all its mail waits. Returns until when.
@@ -164,11 +207,14 @@ impl Schedule {
         lengths
     }
 
-    /// The message does not wait for this hop any more.
-    pub fn remove(&mut self, hop: &Hop, id: &str) {
-        if let Some(lane) = self.0.get_mut(hop) {
-            lane.waiting.retain(|(_, known)| known.as_ref() != id);
-        }
+    /// The message does not wait for this hop any more. Whether it did.
+    pub fn remove(&mut self, hop: &Hop, id: &str) -> bool {
+        let Some(lane) = self.0.get_mut(hop) else {
+            return false;
+        };
+        let before = lane.waiting.len();
+        lane.waiting.retain(|(_, known)| known.as_ref() != id);
+        lane.waiting.len() < before
     }
 
     /// The hops that `wanted` says are tried at once, with all that waits for them. How many messages that are.
@@ -191,7 +237,8 @@ impl Schedule {
 
     /// When something is due next that no running connection will take, where `most` says how many a hop may have.
     pub fn next(&self, most: impl Fn(&Hop) -> usize) -> Option<u64> {
-        let lanes = self.0.iter().filter(|(hop, lane)| lane.running < most(hop));
+        let free = |(hop, lane): &(&Hop, &Lane)| lane.running < most(hop) && !lane.claimed;
+        let lanes = self.0.iter().filter(free);
         let times = lanes.filter_map(|(_, lane)| {
             let (next, _) = lane.waiting.first()?;
             let idle = lane.failures == 0 || lane.running == 0;
@@ -290,7 +337,7 @@ mod tests {
             Some(a.clone())
         );
         assert_eq!(all.waiting(&a).len(), 2);
-        all.remove(&a, "1");
+        assert!(all.remove(&a, "1") && !all.remove(&a, "1"));
         assert_eq!(all.waiting(&a).len(), 1);
     }
 
@@ -305,5 +352,27 @@ mod tests {
         assert_eq!(all.hurry(|_, id| id == "2"), 1);
         assert_eq!(all.take(&a, 0).as_deref(), Some("2"));
         assert_eq!(all.take(&a, 0), None);
+    }
+
+    #[test]
+    fn a_claimed_hop_is_left_alone() {
+        let mut all = Schedule::default();
+        let (a, b) = (hop("a"), hop("b"));
+        for (id, next) in [("3", 0), ("1", 500), ("2", 9)] {
+            all.add(&a, &id.into(), next);
+        }
+        assert!(all.claim(&[a.clone(), b.clone()]));
+        assert!(!all.claim(std::slice::from_ref(&b)));
+        assert_eq!((all.start(10, |_| 1), all.next(|_| 1)), (None, None));
+        let out = all.withdraw(&a, |id| id != "2");
+        assert_eq!(
+            out.iter().map(AsRef::as_ref).collect::<Vec<_>>(),
+            ["1", "3"]
+        );
+        all.release(&[a.clone(), b]);
+        assert_eq!(all.start(10, |_| 1), Some(a.clone()));
+        assert_eq!(all.take(&a, 10).as_deref(), Some("2"));
+        all.end(&a);
+        assert!(all.0.is_empty());
     }
 }

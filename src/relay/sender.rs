@@ -198,11 +198,12 @@ impl Relay {
         }
     }
 
-    /// Connections that a hop may have; mail that is fetched has none.
+    /// Connections that a hop may have. Mail that is fetched has one thread, which finds out what has waited too long.
     fn most(&self, hop: &Hop) -> usize {
         match self.route(hop.route) {
-            Some(route) if !matches!(route.kind, Kind::Atrn(_)) => route.connections,
-            _ => 0,
+            Some(route) if matches!(route.kind, Kind::Atrn(_)) => 1,
+            Some(route) => route.connections,
+            None => 0,
         }
     }
 
@@ -274,11 +275,8 @@ impl Relay {
         if let Some(Link { connection, .. }) = link {
             connection.quit();
         }
-        let mut state = self.lock();
-        state.handles.remove(&thread);
-        state.running = state.running.saturating_sub(1);
-        state.schedule.end(hop);
-        self.changed.notify_all();
+        self.lock().schedule.end(hop);
+        self.end_thread(thread);
     }
 
     /// The next message that is due; with an open connection it is waited for a little.
@@ -310,19 +308,21 @@ impl Relay {
 
     /// A hop did not answer: all its mail waits.
     pub(super) fn hop_failed(&self, hop: &Hop, failure: &Failure) {
-        let now = clock::seconds();
-        let tls = matches!(failure, Failure::Tls(_));
-        let patience = &self.settings.patience;
-        let until = self
-            .lock()
-            .schedule
-            .failed(hop, now, patience, chance(), tls);
+        let wait = self.hop_waits(hop, matches!(failure, Failure::Tls(_)));
         let route = self.route(hop.route).map_or("", |route| &route.url);
-        let (domain, wait) = (&hop.domain, until.saturating_sub(now));
+        let domain = &hop.domain;
         log::warn!(
             "relay hop={route:?} domain={domain:?} wait={wait} why={:?}",
             failure.to_string()
         );
+    }
+
+    /// All mail of a hop waits; `tls` says whether that was to blame. Returns how long, in seconds.
+    pub(super) fn hop_waits(&self, hop: &Hop, tls: bool) -> u64 {
+        let (now, patience) = (clock::seconds(), &self.settings.patience);
+        let mut state = self.lock();
+        let until = state.schedule.failed(hop, now, patience, chance(), tls);
+        until.saturating_sub(now)
     }
 
     /// Whether the next try of a hop goes without TLS.
@@ -358,9 +358,42 @@ impl Relay {
         waiting.collect()
     }
 
-    /// A message does not wait for a hop any more.
-    pub(super) fn forget(&self, hop: &Hop, id: &str) {
-        self.lock().schedule.remove(hop, id);
+    /// A message does not wait for a hop any more. Whether it did.
+    pub(super) fn forget(&self, hop: &Hop, id: &str) -> bool {
+        self.lock().schedule.remove(hop, id)
+    }
+
+    /// Claims hops for a connection that has turned; false where another one has any of them, and at a stop.
+    pub(super) fn claim(&self, hops: &[Hop]) -> bool {
+        let mut state = self.lock();
+        !state.stopping && state.schedule.claim(hops)
+    }
+
+    /// Gives claimed hops back.
+    pub(super) fn release(&self, hops: &[Hop]) {
+        self.lock().schedule.release(hops);
+        self.changed.notify_all();
+    }
+
+    /// Takes messages out of those that wait for a hop, the oldest first.
+    pub(super) fn withdraw(&self, hop: &Hop, wanted: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        self.lock().schedule.withdraw(hop, wanted)
+    }
+
+    /// A thread of somebody else sends from now on. Its number.
+    pub(super) fn begin_thread(&self) -> usize {
+        let mut state = self.lock();
+        state.running += 1;
+        state.threads = state.threads.wrapping_add(1);
+        state.threads
+    }
+
+    /// A thread does not send any more.
+    pub(super) fn end_thread(&self, thread: usize) {
+        let mut state = self.lock();
+        state.handles.remove(&thread);
+        state.running = state.running.saturating_sub(1);
+        self.changed.notify_all();
     }
 }
 

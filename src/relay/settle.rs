@@ -2,12 +2,12 @@
 //! hears of those that failed or are late. A report is on its way before the recipient it is about is forgotten.
 
 use super::content::Prepared;
-use super::report::{Action, MAX_RETURNED, Report, Told, header_of};
 use super::route::Kind;
 use super::schedule::Hop;
 use super::sender::{Relay, chance};
 use crate::clock;
 use crate::queue::{Envelope, Recipient};
+use crate::report::{Action, MAX_RETURNED, Report, Told};
 use crate::smtp::client::{Outcome, Status, Verdict};
 
 /// A recipient after a try.
@@ -132,7 +132,7 @@ impl Relay {
         let wanted = |one: &&Settled| match action {
             Action::Failed => one.to.notify.is_none() || asks(&one.to, "FAILURE"),
             Action::Delayed => one.to.notify.is_none() || asks(&one.to, "DELAY"),
-            Action::Relayed | Action::Delivered => true,
+            Action::Relayed | Action::Delivered | Action::Expanded => true,
         };
         let recipients: Vec<Told> = about.filter(wanted).map(told).collect();
         let Some(report) = self
@@ -142,21 +142,23 @@ impl Relay {
         else {
             return true;
         };
-        let start = content.start(MAX_RETURNED + 1);
-        let full = action == Action::Failed && envelope.ret.as_deref() == Some("FULL");
-        let whole = full && start.len() <= MAX_RETURNED;
-        let returned = if whole { &start[..] } else { header_of(&start) };
+        let until = envelope
+            .created
+            .saturating_add(self.settings.patience.retry_for.as_secs());
+        let until = clock::rfc5322_at(until);
         let text = Report {
             action,
             hostname: &self.settings.hostname,
             to: &envelope.from,
             id: &clock::unique(),
             date: &clock::rfc5322_now(),
+            arrived: &clock::rfc5322_at(envelope.created),
+            until: (action == Action::Delayed).then_some(until.as_str()),
             envid: envelope.envid.as_deref(),
             message: id,
             recipients: &recipients,
-            returned,
-            whole,
+            start: &content.start(MAX_RETURNED + 1),
+            full: action == Action::Failed && envelope.ret.as_deref() == Some("FULL"),
         };
         match report(&envelope.from, &text.content()) {
             Ok(()) => true,

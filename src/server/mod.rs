@@ -3,7 +3,6 @@
 
 mod admission;
 mod linger;
-mod reports;
 mod scrape;
 
 use self::admission::{Admission, ConnLimits};
@@ -12,6 +11,7 @@ use self::scrape::Scrape;
 use crate::auth::hashing;
 use crate::clock;
 use crate::config::Config;
+use crate::conn;
 use crate::deliver::{Store, Sync};
 use crate::failure::Failure;
 use crate::log_queue;
@@ -231,7 +231,7 @@ impl Server {
         };
         let sync = self.config.sync == Sync::Full;
         let relay = Arc::new(Relay::open(settings, &config.dir, sync)?);
-        relay.report_by(reports::reporter(
+        relay.report_by(conn::reporter(
             &self.state,
             &relay,
             &self.config.policy.hostname,

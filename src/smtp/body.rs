@@ -154,32 +154,80 @@ impl Dots {
     }
 }
 
+/// What becomes of the line ends of a message that arrives in chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineEnds {
+    /// CRLF becomes LF; a CR or LF that stands alone stays as it is.
+    Lf,
+    /// The same up to the first CR or LF that stands alone, for whoever must be able to tell them apart later.
+    LfUntilBare,
+    /// Every octet is kept.
+    Kept,
+}
+
 /// The decoder of a message that arrives in chunks (RFC 3030 §2): its octets are content as they are, and no framing
 /// hangs on a CR or LF. On disk CRLF becomes LF, unless the message is BINARYMIME.
 #[derive(Debug)]
 pub struct Chunks {
-    binary: bool,
+    ends: LineEnds,
     /// A CR at the end of a chunk may be half of a CRLF.
     cr: bool,
     size: u64,
 }
 
 impl Chunks {
-    /// A decoder for one message, which keeps every octet where it is `binary`.
-    pub const fn new(binary: bool) -> Self {
+    /// A decoder for one message.
+    pub const fn new(ends: LineEnds) -> Self {
         Self {
-            binary,
+            ends,
             cr: false,
             size: 0,
         }
     }
 
-    /// Decodes the octets of a chunk, or a part of them, and appends the content to `out`.
-    pub fn feed(&mut self, octets: &[u8], out: &mut Vec<u8>) {
+    /// Decodes the octets of a chunk, or a part of them, and appends the content to `out`. Returns how many were used:
+    /// fewer than given where `LfUntilBare` came to its end.
+    pub fn feed(&mut self, octets: &[u8], out: &mut Vec<u8>) -> usize {
+        let plain = match self.ends {
+            LineEnds::LfUntilBare => self.before_bare(octets),
+            LineEnds::Lf | LineEnds::Kept => octets.len(),
+        };
+        let octets = octets.get(..plain).unwrap_or(octets);
         self.size += octets.len() as u64;
-        if self.binary {
-            return out.extend_from_slice(octets);
+        match self.ends {
+            LineEnds::Kept => out.extend_from_slice(octets),
+            LineEnds::Lf | LineEnds::LfUntilBare => self.decode(octets, out),
         }
+        octets.len()
+    }
+
+    /// From now on every octet is kept, one that was held back first.
+    pub fn keep(&mut self, out: &mut Vec<u8>) {
+        self.ends = LineEnds::Kept;
+        self.finish(out);
+    }
+
+    /// Octets before the first CR or LF that stands alone. What follows a CR at the very end is not known yet.
+    fn before_bare(&self, octets: &[u8]) -> usize {
+        let mut from = 0;
+        if self.cr && !octets.is_empty() {
+            if octets.first() != Some(&b'\n') {
+                return 0;
+            }
+            from = 1;
+        }
+        loop {
+            let rest = octets.get(from..).unwrap_or_default();
+            from += plain_run(rest);
+            match octets.get(from..) {
+                Some([b'\r', b'\n', ..]) => from += 2,
+                Some([b'\r']) => return octets.len(),
+                _ => return from,
+            }
+        }
+    }
+
+    fn decode(&mut self, octets: &[u8], out: &mut Vec<u8>) {
         out.reserve(octets.len());
         for line in octets.split_inclusive(|&o| o == b'\n') {
             if self.cr && line != b"\n" {
@@ -355,13 +403,54 @@ mod tests {
     fn chunks_keep_what_is_no_line_end() {
         let input = b"a\r\nb\rc\n\r\r\n.\r\n\r";
         for split in 0..=input.len() {
-            for (binary, expected) in [(true, &input[..]), (false, b"a\nb\rc\n\r\n.\n\r")] {
-                let (mut chunks, mut out) = (Chunks::new(binary), Vec::new());
+            for (ends, expected) in [
+                (LineEnds::Kept, &input[..]),
+                (LineEnds::Lf, b"a\nb\rc\n\r\n.\n\r"),
+            ] {
+                let (mut chunks, mut out) = (Chunks::new(ends), Vec::new());
                 for part in [&input[..split], &input[split..]] {
                     chunks.feed(part, &mut out);
                 }
                 chunks.finish(&mut out);
-                assert_eq!(out, expected, "{binary} at {split}");
+                assert_eq!(out, expected, "{ends:?} at {split}");
+                assert_eq!(chunks.size(), input.len() as u64);
+            }
+        }
+    }
+
+    /// From the first CR or LF that stands alone everything is kept, wherever the pieces are cut.
+    #[test]
+    fn chunks_tell_bare_newlines_apart() {
+        for (input, plain, kept) in [
+            ("a\r\nb\nc\r\n", "a\nb", "\nc\r\n"),
+            ("a\r\r\nb\r\n", "a", "\r\r\nb\r\n"),
+            ("\nx\r\n", "", "\nx\r\n"),
+            ("x\r\n\r", "x\n\r", ""),
+            ("x\r\ny\r\n", "x\ny\n", ""),
+            (
+                "0123456789012345678901234567890123456789\rx\n",
+                "0123456789012345678901234567890123456789",
+                "\rx\n",
+            ),
+        ] {
+            for split in 0..=input.len() {
+                let (mut chunks, mut out) = (Chunks::new(LineEnds::LfUntilBare), Vec::new());
+                let mut at = None;
+                for part in [&input.as_bytes()[..split], &input.as_bytes()[split..]] {
+                    let used = chunks.feed(part, &mut out);
+                    if used < part.len() {
+                        at = Some(out.len());
+                        chunks.keep(&mut out);
+                        assert_eq!(chunks.feed(&part[used..], &mut out), part.len() - used);
+                    }
+                }
+                chunks.finish(&mut out);
+                let at = at.unwrap_or(out.len());
+                assert_eq!(
+                    (&out[..at], &out[at..]),
+                    (plain.as_bytes(), kept.as_bytes()),
+                    "{input:?} at {split}"
+                );
                 assert_eq!(chunks.size(), input.len() as u64);
             }
         }

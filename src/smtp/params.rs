@@ -220,6 +220,11 @@ fn envid(value: &str) -> Option<String> {
 }
 
 fn orcpt(value: &str) -> Option<String> {
+    original_recipient(value).map(|_| value.to_owned())
+}
+
+/// The type and the decoded address of an ORCPT (RFC 3461 §4.2, RFC 6533 §3); `None` where it is malformed.
+pub fn original_recipient(value: &str) -> Option<(&str, String)> {
     let (kind, address) = value.split_once(';')?;
     let atom = |c: u8| c.is_ascii_graphic() && !b"()<>[]:;@\\,.\"=".contains(&c);
     if value.len() > MAX_ORCPT || kind.is_empty() || !kind.bytes().all(atom) {
@@ -230,9 +235,8 @@ fn orcpt(value: &str) -> Option<String> {
     } else {
         xtext_decode(address).filter(|_| address.bytes().all(|o| o.is_ascii_graphic()))
     };
-    decoded
-        .filter(|text| !text.is_empty())
-        .map(|_| value.to_owned())
+    let address = decoded.filter(|text| !text.is_empty())?;
+    Some((kind, address))
 }
 
 /// Decodes utf-8-addr-xtext, utf-8-addr-unitext or a mixture of them (RFC 6533 §3): `\x{HEX}`

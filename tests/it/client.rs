@@ -53,7 +53,7 @@ fn hop(address: &str, host: &str) -> Hop {
 }
 
 fn envelope(recipients: &[&str], content: &str) -> Envelope {
-    let mut scan = Scan::new(false);
+    let mut scan = Scan::new(None);
     scan.feed(content.as_bytes());
     let rcpt = |path: &&str| Rcpt {
         path: (*path).to_owned(),

@@ -1,6 +1,7 @@
 //! Next hops that give trouble.
 
 use crate::relay::{end, front, queued, send, wait_for};
+use crate::scripted::Hop;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -98,4 +99,41 @@ fn a_silent_hop_holds_up_nothing() {
         begun.elapsed()
     );
     assert_eq!(queued(&a), 1);
+}
+
+/// A CR or LF that stands alone goes onward by BDAT as it came, or comes back; a copy here does not change that.
+#[test]
+fn bare_newlines_go_as_they_came() {
+    let (chunks, plain) = (Hop::start(&["CHUNKING"]), Hop::start(&["DSN"]));
+    let routes = [format!("{}?for=b.test", chunks.url), plain.url.clone()];
+    let a = front(&[&routes[0], &routes[1]], &[]);
+    for content in [
+        "A: b\r\n\r\none\r\ntwo\nthree\rfour\r\n",
+        "A: b\nB: c\r\n\r\nlast\r",
+    ] {
+        let mut client = a.client();
+        client.reply();
+        let (head, tail) = content.split_at(content.len() / 2);
+        for command in [
+            "EHLO c\r\n",
+            "MAIL FROM:<alice@a.test>\r\n",
+            "RCPT TO:<x@b.test>\r\n",
+            "RCPT TO:<y@c.test>\r\n",
+            "RCPT TO:<local@a.test>\r\n",
+            &format!("BDAT {}\r\n{head}", head.len()),
+            &format!("BDAT {} LAST\r\n{tail}", tail.len()),
+        ] {
+            client.send(command.as_bytes());
+            let reply = client.reply();
+            assert!(reply.starts_with("25"), "{command}: {reply}");
+        }
+        chunks.heard(content);
+    }
+    let report = wait_for(&a, "a.test/alice", 2).remove(0);
+    assert!(
+        report.contains("Final-Recipient: rfc822; y@c.test\nAction: failed\nStatus: 5.6.3\n"),
+        "{report}"
+    );
+    assert!(!plain.heard("EHLO").contains("MAIL"));
+    assert_eq!(a.messages("a.test/local").len(), 2);
 }

@@ -10,12 +10,14 @@
 )]
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 
+mod atrn;
 mod cli;
 mod client;
 mod conformance;
 mod contrib;
 mod dialogues;
 mod docs;
+mod dsn;
 mod ends;
 mod etrn;
 mod fuzz;
@@ -34,6 +36,7 @@ mod privileges;
 mod proxy;
 mod readme;
 mod relay;
+mod scripted;
 mod sendmail;
 mod server;
 mod supervisor;

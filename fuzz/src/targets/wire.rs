@@ -4,7 +4,7 @@ use super::first;
 use mailslot::encoding;
 use mailslot::net::proxy::{Header, MAX_HEADER};
 use mailslot::smtp::address::{ForwardPath, ReversePath};
-use mailslot::smtp::body::{BareNewline, Chunks, Decoded, Dots};
+use mailslot::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
 use mailslot::smtp::command::Command;
 use mailslot::smtp::cursor::Cursor;
 use mailslot::smtp::line::{Lines, Split};
@@ -143,8 +143,8 @@ pub fn dots(octets: &[u8]) {
 /// The content of BDAT: CRLF becomes LF and nothing else changes; BINARYMIME changes nothing.
 pub fn bdat(octets: &[u8]) {
     let (step, input) = first(octets);
-    for binary in [false, true] {
-        let mut decoder = Chunks::new(binary);
+    for (binary, ends) in [(false, LineEnds::Lf), (true, LineEnds::Kept)] {
+        let mut decoder = Chunks::new(ends);
         let mut out = Vec::new();
         for piece in input.chunks(step + 1) {
             decoder.feed(piece, &mut out);

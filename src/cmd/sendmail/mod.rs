@@ -166,7 +166,7 @@ fn envelope(
     recipients: Vec<String>,
     content: &[u8],
 ) -> Envelope {
-    let mut scan = Scan::new(false);
+    let mut scan = Scan::new(None);
     scan.feed(content);
     let rcpt = |path| Rcpt {
         path,

@@ -6,8 +6,10 @@
 pub(super) struct Encoder {
     /// DATA, where dots are doubled and the end is a lone dot; else BDAT.
     dots: bool,
-    /// Whether line ends are stored as LF.
-    lf: bool,
+    /// From which octet on line ends are stored as they are; before that as LF.
+    exact_from: Option<u64>,
+    /// Octets that were fed.
+    at: u64,
     line_start: bool,
     after_cr: bool,
     /// Octets of content that went out, without doubled dots.
@@ -15,10 +17,11 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) const fn new(dots: bool, lf: bool) -> Self {
+    pub(super) const fn new(dots: bool, exact_from: Option<u64>) -> Self {
         Self {
             dots,
-            lf,
+            exact_from,
+            at: 0,
             line_start: true,
             after_cr: false,
             sent: 0,
@@ -27,6 +30,18 @@ impl Encoder {
 
     /// Appends the next piece to `out`.
     pub(super) fn feed(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        let left = self.exact_from.map(|from| from.saturating_sub(self.at));
+        let left = left.map_or(piece.len(), |left| {
+            usize::try_from(left).unwrap_or(usize::MAX)
+        });
+        let (head, exact) = piece.split_at(left.min(piece.len()));
+        self.at += piece.len() as u64;
+        self.encode(head, true, out);
+        self.encode(exact, false, out);
+    }
+
+    /// Appends octets whose line ends are stored as LF, or as they are.
+    fn encode(&mut self, piece: &[u8], lf: bool, out: &mut Vec<u8>) {
         for line in piece.split_inclusive(|&octet| octet == b'\n') {
             if self.dots && self.line_start && line.first() == Some(&b'.') {
                 out.push(b'.');
@@ -41,11 +56,11 @@ impl Encoder {
             };
             self.after_cr = text.is_none() && line.ends_with(b"\r");
             if text.is_some() {
-                let end: &[u8] = if self.lf { b"\r\n" } else { b"\n" };
+                let end: &[u8] = if lf { b"\r\n" } else { b"\n" };
                 out.extend_from_slice(end);
                 self.sent += end.len() as u64;
             }
-            self.line_start = text.is_some() && (self.lf || ended_in_cr);
+            self.line_start = text.is_some() && (lf || ended_in_cr);
         }
     }
 

@@ -46,14 +46,16 @@ pub struct Content {
     pub bare: bool,
     /// Octets above 127 are in the header section.
     pub utf8_header: bool,
-    /// Whether it is stored octet for octet; else an LF stands for each line end.
-    pub exact: bool,
+    /// From which octet on it is stored octet for octet; before that an LF stands for each line end.
+    pub exact_from: Option<u64>,
 }
 
 /// Finds out a [`Content`] by looking at all of it once.
 #[derive(Debug)]
 pub struct Scan {
     content: Content,
+    /// Octets so far, as they are stored.
+    at: u64,
     /// The octet before.
     last: u8,
     /// Octets of the present line, up to a few.
@@ -62,14 +64,15 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// A look at content that is stored octet for octet, or with LF line ends.
-    pub fn new(exact: bool) -> Self {
+    /// A look at content that is stored with LF line ends, or octet for octet from that octet on.
+    pub fn new(exact_from: Option<u64>) -> Self {
         let content = Content {
-            exact,
+            exact_from,
             ..Content::default()
         };
         Self {
             content,
+            at: 0,
             last: 0,
             line: 0,
             body: false,
@@ -90,12 +93,13 @@ impl Scan {
                 }
             }
             self.last = octet;
+            self.at += 1;
         }
     }
 
     fn line_feed(&mut self) {
         let after_cr = self.last == b'\r';
-        if self.content.exact {
+        if self.content.exact_from.is_some_and(|from| self.at >= from) {
             self.content.bare |= !after_cr;
         } else {
             // The line end on the wire is CRLF; a CR before it stands alone.
@@ -205,7 +209,10 @@ impl Rcpt {
         let mut line = format!("RCPT TO:<{}>", self.path);
         if offered.dsn {
             parameter(&mut line, "NOTIFY", self.notify.as_deref());
-            parameter(&mut line, "ORCPT", self.orcpt.as_deref());
+            let orcpt = self.orcpt.as_deref();
+            let ascii = orcpt.filter(|value| !value.is_ascii() && !offered.smtputf8);
+            let ascii = ascii.map(to_xtext);
+            parameter(&mut line, "ORCPT", ascii.as_deref().or(orcpt));
         }
         line
     }
@@ -215,6 +222,18 @@ fn parameter(line: &mut String, name: &str, value: Option<&str>) {
     if let Some(value) = value {
         line.push_str(&format!(" {name}={value}"));
     }
+}
+
+/// The form of an internationalized ORCPT for servers without SMTPUTF8 (RFC 6533 §3, utf-8-addr-xtext).
+fn to_xtext(value: &str) -> String {
+    let mut coded = String::with_capacity(value.len());
+    for c in value.chars() {
+        match c.is_ascii() {
+            true => coded.push(c),
+            false => coded.push_str(&format!("\\x{{{:X}}}", u32::from(c))),
+        }
+    }
+    coded
 }
 
 /// Nothing that could end the path or the command line.

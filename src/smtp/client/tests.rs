@@ -6,7 +6,9 @@
     clippy::indexing_slicing,
     reason = "tests"
 )]
+use super::encode::Encoder;
 use super::*;
+use crate::smtp::body::{Chunks, LineEnds};
 
 mod connection;
 mod random;
@@ -47,7 +49,7 @@ fn ready(keywords: &str) -> Client {
 }
 
 fn scanned(content: &str, exact: bool) -> Content {
-    let mut scan = Scan::new(exact);
+    let mut scan = Scan::new(exact.then_some(0));
     scan.feed(content.as_bytes());
     scan.finish()
 }
@@ -389,7 +391,62 @@ fn scanning_content() {
     ] {
         assert!(found(text, exact).1, "{text:?}");
     }
+    let mut mixed = Scan::new(Some(2));
+    mixed.feed(b"a\nb\r\n");
+    let mixed = mixed.finish();
+    assert_eq!((mixed.wire, mixed.bare), (6, false));
     let content = scanned("A: b\n\n\u{e9}\n", false);
     assert!(content.eight_bit && !content.utf8_header);
     assert!(scanned("A: \u{e9}\n\nb\n", false).utf8_header);
+}
+
+/// Whatever comes in by BDAT goes out by BDAT octet for octet, over the form in which it is stored.
+#[test]
+fn content_survives_storage() {
+    let mut seed = 7_u32;
+    let mut chance = |most: u32| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 16) % most
+    };
+    let (mut plain, mut bare) = (0, 0);
+    for _ in 0..5_000 {
+        let length = chance(12);
+        let octets = (0..length).flat_map(|_| match chance(5) {
+            0 => b"\r".to_vec(),
+            1 => b"\n".to_vec(),
+            2 => b".".to_vec(),
+            3 => b"ab".to_vec(),
+            _ => b"\r\n".to_vec(),
+        });
+        let octets: Vec<u8> = octets.collect();
+        let (stored, exact_from) = stored(&octets, chance(13) as usize);
+        let mut scan = Scan::new(exact_from);
+        scan.feed(&stored);
+        let content = scan.finish();
+        assert_eq!(content.wire, octets.len() as u64, "{octets:?}");
+        let (mut encoder, mut out) = (Encoder::new(false, exact_from), Vec::new());
+        let (head, tail) = stored.split_at((chance(13) as usize).min(stored.len()));
+        encoder.feed(head, &mut out);
+        encoder.feed(tail, &mut out);
+        assert_eq!((out, encoder.sent()), (octets, content.wire));
+        *(if content.bare { &mut bare } else { &mut plain }) += 1;
+    }
+    assert!(plain > 500 && bare > 500, "{plain} and {bare}");
+}
+
+/// Content as a message that goes onward is stored, which came in two pieces.
+fn stored(octets: &[u8], cut: usize) -> (Vec<u8>, Option<u64>) {
+    let (head, tail) = octets.split_at(cut.min(octets.len()));
+    let (mut chunks, mut out) = (Chunks::new(LineEnds::LfUntilBare), Vec::new());
+    let mut exact_from = None;
+    for piece in [head, tail] {
+        let used = chunks.feed(piece, &mut out);
+        if used < piece.len() {
+            exact_from = Some(out.len() as u64);
+            chunks.keep(&mut out);
+            chunks.feed(&piece[used..], &mut out);
+        }
+    }
+    chunks.finish(&mut out);
+    (out, exact_from)
 }

@@ -88,7 +88,7 @@ impl Transaction {
             }
         }
         Self {
-            encoder: Encoder::new(!offered.chunking, !envelope.content.exact),
+            encoder: Encoder::new(!offered.chunking, envelope.content.exact_from),
             envelope,
             offered: offered.clone(),
             lmtp,

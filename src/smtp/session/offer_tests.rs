@@ -216,10 +216,17 @@ fn etrn_and_atrn() {
         insecure_auth: true,
         ..with_tls()
     };
+    let sealed = Policy {
+        insecure_auth: false,
+        ..fetching.clone()
+    };
+    let offered = ehlo(&mut Session::new(Arc::new(sealed), Channel::Clear));
+    assert!(offered.contains("\nETRN") && !offered.contains("\nATRN"));
     let mut session = Session::new(Arc::new(fetching), Channel::Clear);
     run(&mut session, &[("ETRN h", 503), ("ATRN", 503)]);
+    // Clients look for it before they log in.
     let offered = ehlo(&mut session);
-    assert!(offered.contains("\nETRN") && !offered.contains("\nATRN"));
+    assert!(offered.contains("\nETRN") && offered.contains("\nATRN"));
     run(
         &mut session,
         &[

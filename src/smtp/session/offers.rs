@@ -42,7 +42,12 @@ impl<R> Session<R> {
             ),
             Verb::Expn => (self.policy.expn, reply::NO_EXPN, true),
             Verb::Etrn => (self.policy.etrn, reply::NOT_OFFERED, true),
-            Verb::Atrn => (self.policy.atrn, reply::NOT_OFFERED, self.user().is_some()),
+            // Clients look for it before they log in.
+            Verb::Atrn => (
+                self.policy.atrn,
+                reply::NOT_OFFERED,
+                self.user().is_some() || !self.mechanisms().is_empty(),
+            ),
             Verb::Xclient => (self.trusted, reply::NOT_TRUSTED, true),
             Verb::Unimplemented => (false, reply::NOT_OFFERED, false),
             _ => return Offer::Now,

@@ -28,6 +28,14 @@ pub struct Transaction<R> {
 pub struct Mailboxes {
     each: HashSet<u64>,
     lists: HashSet<usize>,
+    onward: bool,
+}
+
+impl<R> Transaction<R> {
+    /// Whether some of the mail goes on to other hosts.
+    pub const fn is_onward(&self) -> bool {
+        self.mailboxes.onward
+    }
 }
 
 impl Mailboxes {
@@ -44,6 +52,11 @@ impl Mailboxes {
     /// Whether all of a list are there.
     pub fn has_list(&self, list: usize) -> bool {
         self.lists.contains(&list)
+    }
+
+    /// Some of the mail goes on to other hosts.
+    pub const fn set_onward(&mut self) {
+        self.onward = true;
     }
 
     /// Adds those of a list.

@@ -1,10 +1,10 @@
-//! How a report gets to the sender of a message: into its Maildir, or into the queue again. A report goes out from `<>`, so
-//! that nobody is told of a report that fails.
+//! How a report gets to the sender of a message: into its Maildir or, with a relay, into the queue. A report goes out from
+//! `<>`, so that nobody is told of a report that fails: it is logged and dropped.
 
 use std::sync::{Arc, Weak};
 
 use crate::clock;
-use crate::deliver::{Form, Group, Trace};
+use crate::deliver::{Form, Group, Target, Trace};
 use crate::directory::Ways;
 use crate::queue::{Envelope, Recipient};
 use crate::relay::{Relay, Reporter};
@@ -13,20 +13,23 @@ use crate::smtp::cursor::Cursor;
 use crate::state::ServerState;
 
 /// The way for the reports of a relay.
-pub(super) fn reporter(state: &Arc<ServerState>, relay: &Arc<Relay>, hostname: &str) -> Reporter {
+pub fn reporter(state: &Arc<ServerState>, relay: &Arc<Relay>, hostname: &str) -> Reporter {
     let (state, hostname) = (Arc::clone(state), hostname.to_owned());
     // The relay owns this: it must not own the relay in turn.
     let relay: Weak<Relay> = Arc::downgrade(relay);
     Box::new(move |to, content| match relay.upgrade() {
-        Some(relay) => deliver(&state, &relay, &hostname, to, content),
+        Some(relay) => deliver(&state, Some(&relay), &hostname, to, content),
         None => Err("the server ends".to_owned()),
     })
 }
 
 /// Delivers a report. Where nobody is there to read it, it is logged and dropped.
-fn deliver(
+///
+/// # Errors
+/// Why it cannot be delivered now.
+pub(super) fn deliver(
     state: &ServerState,
-    relay: &Relay,
+    relay: Option<&Relay>,
     hostname: &str,
     to: &str,
     content: &[u8],
@@ -36,9 +39,9 @@ fn deliver(
     let Some(path) = ForwardPath::parse(&mut cursor) else {
         return dropped(to, "no address");
     };
-    let onward = |address: &str| relay.target(address);
+    let onward = |address: &str| relay.and_then(|relay| relay.target(address));
     let ways = Ways {
-        onward: Some(&onward),
+        onward: relay.is_some().then_some(&onward),
         open: true,
         takes: &|target| state.store.quota_check(target, 0).is_ok(),
     };
@@ -63,13 +66,14 @@ fn deliver(
 
 fn commit(
     state: &ServerState,
-    relay: &Relay,
+    relay: Option<&Relay>,
     trace: &Trace<'_>,
     targets: Group,
     content: &[u8],
 ) -> Result<(), String> {
     let created = clock::seconds();
-    let onward = targets.iter().filter(|target| relay.is_queue(target));
+    let is_onward = |target: &&Arc<Target>| relay.is_some_and(|relay| relay.is_queue(target));
+    let onward = targets.iter().filter(is_onward);
     let recipients: Vec<Recipient> = onward
         .map(|target| Recipient {
             address: target.address.clone(),
@@ -79,9 +83,9 @@ fn commit(
         .collect();
     let size = u64::try_from(content.len()).ok();
     let mut spool = state.store.begin(trace, vec![targets], Form::Text, size);
-    let draft = match recipients.is_empty() {
-        true => None,
-        false => {
+    let draft = match relay.filter(|_| !recipients.is_empty()) {
+        None => None,
+        Some(relay) => {
             let envelope = Envelope {
                 created,
                 recipients,
@@ -94,7 +98,7 @@ fn commit(
     spool.write(content);
     let delivered = spool.commit();
     let delivered = delivered.map_err(|refusal| refusal.reply.text().to_owned())?;
-    if let Some(draft) = draft {
+    if let (Some(draft), Some(relay)) = (draft, relay) {
         draft.keep(delivered.name());
         relay.add(delivered.id());
     }

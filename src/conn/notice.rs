@@ -1,0 +1,146 @@
+//! What the sender of an accepted message is told at once because NOTIFY=SUCCESS asks for it (RFC 3461 §6.2): who has it in
+//! the mailbox, and which lists went to all their members. What goes to other hosts is the relay's to tell.
+//!
+//! The report is made after the 250 and can neither hold that up nor change it. A crash between the two loses the report
+//! and never the message.
+
+use super::reports;
+use crate::clock;
+use crate::deliver::Group;
+use crate::relay::Relay;
+use crate::report::{Action, MAX_RETURNED, Report, Told};
+use crate::smtp::client::Status;
+use crate::smtp::reply::Reply;
+use crate::smtp::session::{Session, Transaction};
+use crate::state::ServerState;
+
+/// The recipients that their sender wants to hear of, and what a report says of the message.
+pub struct Notice {
+    message: String,
+    hostname: String,
+    from: String,
+    envid: Option<String>,
+    start: Vec<u8>,
+    told: Vec<(Action, Told)>,
+}
+
+/// The start of a message that a report may be due for.
+#[derive(Default)]
+pub(super) struct Start(Option<Vec<u8>>);
+
+impl Start {
+    /// Nothing is kept where no report is asked for.
+    pub(super) fn new(session: &Session<Group>) -> Self {
+        let asks = |t: &Transaction<Group>| {
+            let mut all = t.recipient_params.iter();
+            !t.reverse_path.as_str().is_empty() && all.any(|p| p.notify.is_some_and(|n| n.success))
+        };
+        Self(session.transaction().is_some_and(asks).then(Vec::new))
+    }
+
+    /// Takes decoded content, as much of it as a report may have.
+    pub(super) fn take(&mut self, content: Option<&[u8]>) {
+        if let (Some(start), Some(content)) = (&mut self.0, content) {
+            let room = (MAX_RETURNED + 1).saturating_sub(start.len());
+            start.extend(content.iter().take(room));
+        }
+    }
+}
+
+impl Notice {
+    /// What is to be told after the replies to a message; nothing where nobody asks.
+    pub(super) fn new(
+        session: &Session<Group>,
+        relay: Option<&Relay>,
+        message: &str,
+        start: Start,
+        replies: &[Reply],
+    ) -> Option<Self> {
+        let (start, transaction) = (start.0?, session.transaction()?);
+        let mut told = Vec::new();
+        let recipients = transaction.recipients.iter();
+        for (place, ((path, group), params)) in
+            recipients.zip(&transaction.recipient_params).enumerate()
+        {
+            // One reply is for all of them, unless it is LMTP.
+            let reply = replies.get(place).or_else(|| replies.first());
+            let success = params.notify.is_some_and(|notify| notify.success);
+            if !success || reply.is_none_or(Reply::is_error) {
+                continue;
+            }
+            let Some((action, text)) = fate(group, relay) else {
+                continue;
+            };
+            let address = path.as_str();
+            let address = match address.contains('@') {
+                true => address.to_owned(),
+                false => format!("{address}@{}", session.policy().hostname),
+            };
+            let orcpt = params.orcpt.clone();
+            told.push((
+                action,
+                Told {
+                    address,
+                    orcpt,
+                    status: Status::new(2, 0, 0),
+                    text: text.to_owned(),
+                    remote: None,
+                },
+            ));
+        }
+        (!told.is_empty()).then(|| Self {
+            message: message.to_owned(),
+            hostname: session.policy().hostname.clone(),
+            from: transaction.reverse_path.as_str().to_owned(),
+            envid: transaction.params.envid.clone(),
+            start,
+            told,
+        })
+    }
+
+    /// Sends the reports, one for each thing that happened.
+    pub(super) fn send(&self, state: &ServerState) {
+        let relay = state.relay.get().map(AsRef::as_ref);
+        let date = clock::rfc5322_now();
+        for action in [Action::Delivered, Action::Expanded] {
+            let told = self.told.iter().filter(|(own, _)| *own == action);
+            let recipients: Vec<Told> = told.map(|(_, told)| told.clone()).collect();
+            if recipients.is_empty() {
+                continue;
+            }
+            let report = Report {
+                action,
+                hostname: &self.hostname,
+                to: &self.from,
+                id: &clock::unique(),
+                date: &date,
+                arrived: &date,
+                until: None,
+                envid: self.envid.as_deref(),
+                message: &self.message,
+                recipients: &recipients,
+                start: &self.start,
+                // RFC 3461 §4.3: all of it goes back with a failure only.
+                full: false,
+            };
+            let content = report.content();
+            let sent = reports::deliver(state, relay, &self.hostname, &self.from, &content);
+            if let Err(why) = sent {
+                log::warn!(
+                    "report dropped id={} to={:?}: {why}",
+                    self.message,
+                    self.from
+                );
+            }
+        }
+    }
+}
+
+/// What became of an accepted recipient, where that is told now.
+fn fate(group: &Group, relay: Option<&Relay>) -> Option<(Action, &'static str)> {
+    match &**group {
+        [only] if relay.is_some_and(|relay| relay.is_queue(only)) => None,
+        [_] => Some((Action::Delivered, "delivered to the mailbox")),
+        _ => Some((Action::Expanded, "sent to all members")),
+    }
+}

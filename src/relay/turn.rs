@@ -1,0 +1,209 @@
+//! ATRN (RFC 2645): the mail of an `atrn:` hop goes out over the connection of the user who fetches it, with the roles
+//! turned. No wait holds it up, and what is left when the connection ends waits on.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::link::Link;
+use super::route::Kind;
+use super::schedule::Hop;
+use super::sender::Relay;
+use crate::client::{self, Connection};
+use crate::net::dns::to_alabel;
+use crate::net::socket::Socket;
+use crate::net::stream::Stream;
+use crate::smtp::client::{Channel, Settings, TlsUse};
+
+/// Why a connection cannot be turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTurn {
+    /// The user fetches no mail here, or not that of a domain that was named; or is fetching it already.
+    Refused,
+    /// There is none.
+    NothingWaits,
+}
+
+/// A connection whose roles turn.
+pub struct Turned {
+    /// The stream, with nothing to be sent on it.
+    pub stream: Stream,
+    /// Its socket.
+    pub socket: Arc<Socket>,
+    /// Whether it is in TLS.
+    pub tls: bool,
+    /// Who is there, for the log and for reports.
+    pub peer: String,
+}
+
+/// The mail of one hop that is handed over; what is left of it waits again when this is dropped.
+struct Batch<'a> {
+    relay: &'a Relay,
+    hop: Hop,
+    /// The last comes first.
+    ids: Vec<Arc<str>>,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        for id in self.ids.drain(..) {
+            self.relay.wait_again(&self.hop, &id);
+        }
+    }
+}
+
+/// A connection that has turned; when this is dropped its hops are free again.
+struct Claim<'a> {
+    relay: &'a Relay,
+    thread: usize,
+    hops: &'a [Hop],
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.relay.release(self.hops);
+        self.relay.end_thread(self.thread);
+    }
+}
+
+impl Relay {
+    /// Claims the hops of a user for a connection, for the mail of these domains, or all of it where none is named.
+    ///
+    /// # Errors
+    /// Why there is nothing to be handed over.
+    pub fn claim_turn(&self, user: &str, domains: &[&str]) -> Result<(), NoTurn> {
+        let hops = self.fetched_by(user);
+        let own = |domain: &&str| {
+            let route = self.settings.routes.find(domain);
+            route.is_some_and(|route| hops.iter().any(|hop| hop.route == route))
+        };
+        if hops.is_empty() || !domains.iter().all(own) || !self.claim(&hops) {
+            return Err(NoTurn::Refused);
+        }
+        let names = names(domains);
+        if hops.iter().all(|hop| self.wanted(hop, &names).is_empty()) {
+            self.release(&hops);
+            return Err(NoTurn::NothingWaits);
+        }
+        Ok(())
+    }
+
+    /// Sends the mail that was claimed, and says good-bye.
+    pub fn turn(&self, user: &str, domains: &[&str], turned: Turned) {
+        let hops = self.fetched_by(user);
+        let claim = Claim {
+            relay: self,
+            thread: self.begin_thread(),
+            hops: &hops,
+        };
+        match self.take_over(turned) {
+            Ok(link) => {
+                let (handle, mut link) = (link.connection.handle(), Some(link));
+                for hop in &hops {
+                    self.opened(hop, claim.thread, handle.clone());
+                    link = link.and_then(|link| self.hand_over(hop, &names(domains), link));
+                }
+                if let Some(link) = link {
+                    link.connection.quit();
+                }
+            }
+            Err(e) => log::warn!("ATRN user={user:?}: {e}"),
+        }
+    }
+
+    /// The hops whose mail a user fetches.
+    fn fetched_by(&self, user: &str) -> Vec<Hop> {
+        let routes = self.settings.routes.all().iter().enumerate();
+        let own = routes.filter(
+            |(_, route)| matches!(&route.kind, Kind::Atrn(own) if own.eq_ignore_ascii_case(user)),
+        );
+        let hop = |(route, _)| Hop {
+            route,
+            domain: "".into(),
+        };
+        own.map(hop).collect()
+    }
+
+    /// The messages that wait for a hop and for one of these domains.
+    fn wanted(&self, hop: &Hop, names: &[String]) -> HashSet<Arc<str>> {
+        let ids = self.waiting(hop).into_iter();
+        let is_wanted = |id: &Arc<str>| {
+            let mut all = names.iter();
+            names.is_empty() || all.any(|name| self.is_for(id, name, false))
+        };
+        ids.filter(is_wanted).collect()
+    }
+
+    /// A message that was not handed over waits for its hop again.
+    fn wait_again(&self, hop: &Hop, id: &Arc<str>) {
+        let Ok(envelope) = self.queue().read(id) else {
+            return;
+        };
+        let own = self.recipients(&envelope, hop);
+        if let Some(next) = own.iter().map(|to| to.next).min() {
+            self.put_off(hop, id, next);
+        }
+    }
+
+    fn take_over(&self, turned: Turned) -> Result<Link, String> {
+        let host = turned.peer;
+        let settings = Settings {
+            lmtp: false,
+            hostname: self.settings.hostname.clone(),
+            tls: TlsUse::Never,
+            login: None,
+            nonce: client::nonce().map_err(|e| e.to_string())?,
+        };
+        let channel = match turned.tls {
+            // The user's host has shown a password and no certificate.
+            true => Channel::Tls {
+                exporter: None,
+                verified: false,
+            },
+            false => Channel::Clear,
+        };
+        let hop = client::Hop {
+            addresses: Vec::new(),
+            host: host.clone(),
+            implicit_tls: false,
+            verify: false,
+            proxy: false,
+        };
+        let (stream, socket) = (turned.stream, turned.socket);
+        let tls = &self.settings.tls;
+        let connection = Connection::over(stream, socket, channel, settings, (&hop, tls));
+        Ok(Link {
+            connection: connection.map_err(|e| e.to_string())?,
+            host,
+            used: 0,
+        })
+    }
+
+    /// Message after message; the connection comes back where it can still be used.
+    fn hand_over(&self, hop: &Hop, names: &[String], link: Link) -> Option<Link> {
+        let wanted = self.wanted(hop, names);
+        let mut ids = self.withdraw(hop, |id| wanted.contains(id));
+        ids.reverse();
+        let mut batch = Batch {
+            relay: self,
+            hop: hop.clone(),
+            ids,
+        };
+        let mut link = Some(link);
+        while let Some(open) = link.take() {
+            let next = batch.ids.last().filter(|_| !self.is_stopping());
+            let Some(id) = next.map(Arc::clone) else {
+                return Some(open);
+            };
+            link = self.send_over(hop, &id, names, open);
+            batch.ids.pop();
+        }
+        None
+    }
+}
+
+/// The names that recipients' domains are compared with.
+fn names(domains: &[&str]) -> Vec<String> {
+    let lower = |domain: &&str| domain.to_lowercase();
+    let name = |domain: &&str| to_alabel(domain).unwrap_or_else(|| lower(domain));
+    domains.iter().map(name).collect()
+}

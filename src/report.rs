@@ -1,0 +1,518 @@
+//! The words of delivery status notifications (RFC 3464, RFC 6522, RFC 6533): text for people first, then the same for
+//! programs, then the message or its header. Which report is due, and how it gets to the sender, is not known here.
+
+use std::fmt::Write as _;
+
+use crate::encoding::xtext_decode;
+use crate::smtp::client::Status;
+use crate::smtp::params::original_recipient;
+
+/// Octets of the message, or of its header, that go back with a report.
+pub const MAX_RETURNED: usize = 64 * 1024;
+/// Octets of a line without its end (RFC 5322 §2.1.1).
+const MAX_LINE: usize = 998;
+const TEXT_PART: &str =
+    "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n";
+
+/// What happened (RFC 3464 §2.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It will not arrive.
+    Failed,
+    /// It is still tried.
+    Delayed,
+    /// It went to a server that does not report.
+    Relayed,
+    /// It is in the recipient's mailbox.
+    Delivered,
+    /// It went to the members of a list.
+    Expanded,
+}
+
+impl Action {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delayed => "delayed",
+            Self::Relayed => "relayed",
+            Self::Delivered => "delivered",
+            Self::Expanded => "expanded",
+        }
+    }
+
+    const fn subject(self) -> &'static str {
+        match self {
+            Self::Failed => "Undelivered mail returned to sender",
+            Self::Delayed => "Mail is delayed, still trying",
+            Self::Relayed => "Mail was passed on",
+            Self::Delivered => "Mail was delivered",
+            Self::Expanded => "Mail was sent to the members of a list",
+        }
+    }
+
+    const fn intro(self) -> &'static str {
+        match self {
+            Self::Failed => "Your message could not be delivered to the following recipients.",
+            Self::Delayed => {
+                "Your message could not be delivered yet to the following recipients. It will be\n\
+                 tried again; you need not send it again."
+            }
+            Self::Delivered => "Your message was delivered to the following recipients.",
+            Self::Relayed => {
+                "Your message was passed on to the mail servers of the following recipients, which\n\
+                 do not report whether it arrives."
+            }
+            Self::Expanded => {
+                "Your message was sent to all members of the following addresses. There are no\n\
+                 reports of its arrival at each of them."
+            }
+        }
+    }
+}
+
+/// One recipient of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The address.
+    pub address: String,
+    /// ORCPT, as it came.
+    pub orcpt: Option<String>,
+    /// Why, as a code.
+    pub status: Status,
+    /// Why, in words.
+    pub text: String,
+    /// The host that said so, where one did.
+    pub remote: Option<String>,
+}
+
+impl Told {
+    /// ORCPT taken apart: the type and the address, where it is one of that type.
+    fn original(&self) -> Option<(&str, String)> {
+        let (kind, address) = original_recipient(self.orcpt.as_deref()?)?;
+        let fits = address.is_ascii() || kind.eq_ignore_ascii_case("utf-8");
+        fits.then_some((kind, address))
+    }
+
+    /// Whether an address needs more than ASCII.
+    fn is_global(&self) -> bool {
+        let original = self.original();
+        !self.address.is_ascii() || original.is_some_and(|(_, address)| !address.is_ascii())
+    }
+}
+
+/// All that a report says.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// What happened.
+    pub action: Action,
+    /// The host that reports.
+    pub hostname: &'a str,
+    /// The reverse-path of the message, which the report goes to.
+    pub to: &'a str,
+    /// The report's own id, unique.
+    pub id: &'a str,
+    /// Now, as in a header.
+    pub date: &'a str,
+    /// When the message was accepted, as in a header.
+    pub arrived: &'a str,
+    /// When it is given up, as in a header, where it is still tried.
+    pub until: Option<&'a str>,
+    /// ENVID, xtext.
+    pub envid: Option<&'a str>,
+    /// The id of the message in the log.
+    pub message: &'a str,
+    /// The recipients.
+    pub recipients: &'a [Told],
+    /// The first octets of the message, with LF or CRLF line ends: all of it, or more than `MAX_RETURNED`.
+    pub start: &'a [u8],
+    /// Whether all of the message is asked for; else its header goes back.
+    pub full: bool,
+}
+
+impl Report<'_> {
+    /// The report as a message with LF line ends.
+    pub fn content(&self) -> Vec<u8> {
+        let (kind, returned) = self.returned();
+        let mut boundary = format!("report-{}", self.id);
+        while contains(&returned, boundary.as_bytes()) {
+            boundary.push('x');
+        }
+        let mut text = self.header(&boundary);
+        let _ = write!(text, "--{boundary}\n{TEXT_PART}{}\n", self.words());
+        let (global, status) = self.status();
+        let status_kind = match global {
+            true => "message/global-delivery-status\nContent-Transfer-Encoding: 8bit",
+            false => "message/delivery-status",
+        };
+        let _ = write!(
+            text,
+            "--{boundary}\nContent-Type: {status_kind}\n\n{status}\n--{boundary}\nContent-Type: {kind}\n\n"
+        );
+        let mut content = text.into_bytes();
+        content.extend_from_slice(&returned);
+        content.extend_from_slice(format!("\n--{boundary}--\n").as_bytes());
+        content
+    }
+
+    fn header(&self, boundary: &str) -> String {
+        let (host, to, date, id) = (self.hostname, self.to, self.date, self.id);
+        let subject = self.action.subject();
+        format!(
+            "From: Mail Delivery System <MAILER-DAEMON@{host}>\nTo: <{to}>\nDate: {date}\n\
+             Message-ID: <{id}@{host}>\nSubject: {subject}\nAuto-Submitted: auto-replied\n\
+             MIME-Version: 1.0\nContent-Type: multipart/report; report-type=delivery-status;\n\
+             \tboundary=\"{boundary}\"\n\nThis is a report in MIME format.\n\n"
+        )
+    }
+
+    /// For people.
+    fn words(&self) -> String {
+        let mut text = format!(
+            "This is the mail system at {}.\n\n{}\n",
+            self.hostname,
+            self.action.intro()
+        );
+        for told in self.recipients {
+            let said = match &told.remote {
+                Some(host) => format!("{host} said: {}", told.text),
+                None => told.text.clone(),
+            };
+            let _ = write!(text, "\n<{}>\n{}", told.address, folded(&said));
+        }
+        let _ = write!(
+            text,
+            "\nThe message has the id {} in the log of {}.\n",
+            self.message, self.hostname
+        );
+        text
+    }
+
+    /// For programs (RFC 3464 §2.2, §2.3), and whether that takes more than ASCII (RFC 6533 §4).
+    fn status(&self) -> (bool, String) {
+        let global = self.recipients.iter().any(Told::is_global);
+        let mut text = format!("Reporting-MTA: dns; {}\n", self.hostname);
+        if let Some(envid) = self.envid.and_then(xtext_decode) {
+            let _ = writeln!(text, "Original-Envelope-Id: {envid}");
+        }
+        let _ = writeln!(text, "Arrival-Date: {}", self.arrived);
+        for told in self.recipients {
+            text.push('\n');
+            self.recipient(&mut text, told);
+        }
+        if !global && !text.is_ascii() {
+            text = text.replace(|c: char| !c.is_ascii(), "?");
+        }
+        (global, text)
+    }
+
+    fn recipient(&self, text: &mut String, told: &Told) {
+        if let Some((kind, address)) = told.original() {
+            let _ = writeln!(text, "Original-Recipient: {kind}; {address}");
+        }
+        let kind = if told.address.is_ascii() {
+            "rfc822"
+        } else {
+            "utf-8"
+        };
+        let (action, status) = (self.action.name(), told.status);
+        let _ = writeln!(
+            text,
+            "Final-Recipient: {kind}; {}\nAction: {action}\nStatus: {status}",
+            told.address
+        );
+        if let Some(host) = &told.remote {
+            let words = folded(&told.text);
+            let words = words.trim_start().replace("\n    ", "\n\t");
+            let _ = write!(
+                text,
+                "Remote-MTA: dns; {host}\nDiagnostic-Code: smtp; {words}"
+            );
+        }
+        if let Some(until) = self.until {
+            let _ = writeln!(text, "Will-Retry-Until: {until}");
+        }
+    }
+
+    /// The message, where that is asked for and it is short enough and text, else its header; and the type of that part.
+    fn returned(&self) -> (&'static str, Vec<u8>) {
+        let whole = self.full && self.start.len() <= MAX_RETURNED && is_text(self.start);
+        let header = header_of(self.start);
+        let utf8 = std::str::from_utf8(&header).is_ok();
+        if !whole {
+            let kind = match (header.is_ascii(), utf8) {
+                (true, _) => "text/rfc822-headers",
+                (_, true) => "message/global-headers\nContent-Transfer-Encoding: 8bit",
+                (_, false) => {
+                    "text/rfc822-headers; charset=unknown-8bit\nContent-Transfer-Encoding: 8bit"
+                }
+            };
+            return (kind, header);
+        }
+        let content: Vec<u8> = lines(self.start).flat_map(with_lf).collect();
+        let kind = match (content.is_ascii(), utf8 && !header.is_ascii()) {
+            (true, _) => "message/rfc822",
+            (_, true) => "message/global\nContent-Transfer-Encoding: 8bit",
+            (_, false) => "message/rfc822\nContent-Transfer-Encoding: 8bit",
+        };
+        (kind, content)
+    }
+}
+
+/// Words in lines of at most 72 characters where they allow it, each behind four blanks.
+fn folded(text: &str) -> String {
+    let mut lines = String::new();
+    let mut length = 0;
+    for word in text.split_whitespace() {
+        // No line is longer than a message may have, whatever a server says.
+        let word = word.chars().take(400).filter(|c| !c.is_control());
+        let word: String = word.collect();
+        let count = word.chars().count();
+        if length > 0 && length + 1 + count > 72 {
+            lines.push('\n');
+            length = 0;
+        }
+        lines.push_str(if length == 0 { "    " } else { " " });
+        lines.push_str(&word);
+        length += count + 1;
+    }
+    lines.push('\n');
+    lines
+}
+
+/// The lines of a message without their ends, be they CRLF or LF.
+fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
+    content
+        .split_inclusive(|&octet| octet == b'\n')
+        .map(|line| {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            line.strip_suffix(b"\r").unwrap_or(line)
+        })
+}
+
+fn with_lf(line: &[u8]) -> impl Iterator<Item = u8> {
+    line.iter().copied().chain([b'\n'])
+}
+
+/// Whether a message can be part of one that is sent as text: RFC 2045 §2.8 calls all else binary.
+fn is_text(content: &[u8]) -> bool {
+    lines(content).all(|line| line.len() <= MAX_LINE && !line.iter().any(|o| b"\r\0".contains(o)))
+}
+
+/// The header section of a message and nothing of its body, in lines that a report may have, and not more of it than
+/// `MAX_RETURNED`.
+fn header_of(content: &[u8]) -> Vec<u8> {
+    let content = content.get(..MAX_RETURNED).unwrap_or(content);
+    let mut header = Vec::new();
+    for line in lines(content) {
+        let continued = line.starts_with(b" ") || line.starts_with(b"\t");
+        if !(is_field(line) || continued && !header.is_empty()) {
+            break;
+        }
+        let plain = |o: u8| if b"\r\0".contains(&o) { b'?' } else { o };
+        header.extend(line.iter().take(MAX_LINE).map(|&o| plain(o)));
+        header.push(b'\n');
+    }
+    header
+}
+
+/// A field's name and its colon (RFC 5322 §3.6.8).
+fn is_field(line: &[u8]) -> bool {
+    let name = line.split(|&octet| octet == b':').next();
+    let name = name.filter(|name| name.len() < line.len());
+    let name = name.map(<[u8]>::trim_ascii_end).unwrap_or_default();
+    !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(address: &str) -> Told {
+        Told {
+            address: address.to_owned(),
+            orcpt: Some("rfc822;Al+2B@x.org".to_owned()),
+            status: Status::new(5, 1, 1),
+            text: "550 5.1.1 No such user".to_owned(),
+            remote: Some("mx.example".to_owned()),
+        }
+    }
+
+    fn example(recipients: &[Told]) -> Report<'_> {
+        Report {
+            action: Action::Failed,
+            hostname: "h.test",
+            to: "me@h.test",
+            id: "7.M1",
+            date: "Thu, 01 Jan 1970 00:00:00 +0000",
+            arrived: "Wed, 31 Dec 1969 23:00:00 +0000",
+            until: None,
+            envid: Some("x+2By"),
+            message: "6.M1",
+            recipients,
+            start: b"Subject: x\n\nbody\n",
+            full: false,
+        }
+    }
+
+    fn report(action: Action, recipients: &[Told]) -> String {
+        let report = Report {
+            action,
+            ..example(recipients)
+        };
+        String::from_utf8_lossy(&report.content()).into_owned()
+    }
+
+    #[test]
+    fn a_failure_says_what_and_why() {
+        let text = report(Action::Failed, &[told("al@x.org")]);
+        for part in [
+            "To: <me@h.test>\n",
+            "Auto-Submitted: auto-replied\n",
+            "multipart/report; report-type=delivery-status;\n\tboundary=\"report-7.M1\"\n",
+            "<al@x.org>\n    mx.example said: 550 5.1.1 No such user\n",
+            "Reporting-MTA: dns; h.test\nOriginal-Envelope-Id: x+y\n\
+             Arrival-Date: Wed, 31 Dec 1969 23:00:00 +0000\n\nOriginal-Recipient: rfc822; Al+@x.org\n\
+             Final-Recipient: rfc822; al@x.org\nAction: failed\nStatus: 5.1.1\nRemote-MTA: dns; mx.example\n\
+             Diagnostic-Code: smtp; 550 5.1.1 No such user\n",
+            "Content-Type: text/rfc822-headers\n\nSubject: x\n\n--report-7.M1--\n",
+        ] {
+            assert!(text.contains(part), "{part}\nin\n{text}");
+        }
+        assert!(text.is_ascii());
+    }
+
+    #[test]
+    fn other_kinds_of_report() {
+        let text = report(Action::Delayed, &[told("al@x.org"), told("j\u{e9}@x.org")]);
+        assert!(text.contains("Action: delayed") && text.contains("need not send it again"));
+        assert!(text.contains("message/global-delivery-status"));
+        assert!(text.contains("Final-Recipient: utf-8; j\u{e9}@x.org"));
+        assert!(report(Action::Relayed, &[told("x@y")]).contains("do not report"));
+        assert!(report(Action::Delivered, &[told("x@y")]).contains("Action: delivered\n"));
+        assert!(report(Action::Expanded, &[told("x@y")]).contains("Action: expanded\n"));
+        let told = [told("x@y")];
+        let waits = Report {
+            until: Some("Fri, 02 Jan 1970 00:00:00 +0000"),
+            ..example(&told)
+        };
+        let text = String::from_utf8_lossy(&waits.content()).into_owned();
+        assert!(
+            text.contains("Will-Retry-Until: Fri, 02 Jan 1970"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_servers_words_are_folded() {
+        let mut long = told("al@x.org");
+        long.text = format!("550 {} {}", "word ".repeat(100), "x".repeat(5_000));
+        let text = report(Action::Failed, &[long]);
+        assert!(text.lines().all(|line| line.len() <= 500), "{text}");
+        assert!(text.contains("Diagnostic-Code: smtp; 550 word word"));
+    }
+
+    /// What comes back of a message, and the type of that part.
+    fn returned(start: &[u8], full: bool) -> (&'static str, String) {
+        let report = Report {
+            start,
+            full,
+            ..example(&[])
+        };
+        let (kind, octets) = report.returned();
+        let kind = kind.split(['\n', ';']).next().unwrap_or_default();
+        (kind, String::from_utf8_lossy(&octets).into_owned())
+    }
+
+    #[test]
+    fn headers() {
+        for (start, header) in [
+            ("A: b\n\nC: d\n\nx", "A: b\n"),
+            ("A: b\r\n c\r\n\r\nbody", "A: b\n c\n"),
+            ("A: b", "A: b\n"),
+            ("hello\nB: c\n\nbody", ""),
+            (" A: b\n\nbody", ""),
+            ("A: b\nno field\nB: c\n", "A: b\n"),
+            ("A: b\rc\0d\n\n", "A: b?c?d\n"),
+        ] {
+            let found = returned(start.as_bytes(), false);
+            assert_eq!(found, ("text/rfc822-headers", header.to_owned()), "{start}");
+        }
+        let long = format!("A: {}", "x".repeat(2_000));
+        assert_eq!(returned(long.as_bytes(), false).1.len(), MAX_LINE + 1);
+        let many = "A: b\n".repeat(100_000);
+        assert!(returned(many.as_bytes(), false).1.len() <= MAX_RETURNED + 1);
+        assert_eq!(
+            returned("A: \u{e9}\n".as_bytes(), false).0,
+            "message/global-headers"
+        );
+        assert_eq!(returned(b"A: \xe9\n", false).0, "text/rfc822-headers");
+    }
+
+    #[test]
+    fn all_of_a_message_where_it_is_short_and_text() {
+        for (start, kind) in [
+            ("A: b\r\n\r\nbody", "message/rfc822"),
+            ("A: b\n\n\u{e9}", "message/rfc822"),
+            ("A: \u{e9}\n\nx", "message/global"),
+        ] {
+            let whole = format!("{}\n", start.replace('\r', ""));
+            assert_eq!(returned(start.as_bytes(), true), (kind, whole), "{start}");
+        }
+        for body in [
+            "a\rb".to_owned(),
+            "a\0".to_owned(),
+            "x".repeat(999),
+            "x\n".repeat(40_000),
+        ] {
+            let header = ("text/rfc822-headers", "A: b\n".to_owned());
+            assert_eq!(returned(format!("A: b\n\n{body}").as_bytes(), true), header);
+        }
+    }
+
+    /// A message cannot end the report that it is part of.
+    #[test]
+    fn the_boundary_is_nowhere_in_the_message() {
+        let content = Report {
+            start: b"A: b\n\n--report-7.M1--\n",
+            full: true,
+            ..example(&[])
+        }
+        .content();
+        let text = String::from_utf8_lossy(&content).into_owned();
+        assert!(text.contains("boundary=\"report-7.M1x\"\n"), "{text}");
+        assert_eq!(text.matches("\n--report-7.M1x").count(), 4, "{text}");
+    }
+
+    /// RFC 6533 §3: the type of the address decides how it is decoded.
+    #[test]
+    fn original_recipients() {
+        for (orcpt, address, field, global) in [
+            ("rfc822;a+2Bb@x", "y@x", "rfc822; a+b@x", false),
+            ("utf-8;j\\x{E9}@x", "y@x", "utf-8; j\u{e9}@x", true),
+            ("utf-8;j\u{e9}@x", "j\u{e9}@x", "utf-8; j\u{e9}@x", true),
+            ("x400;/a+3Db/", "y@x", "x400; /a=b/", false),
+        ] {
+            let one = Told {
+                orcpt: Some(orcpt.to_owned()),
+                text: "550 5.1.1 Benutzer unbekannt: \u{fc}".to_owned(),
+                ..told(address)
+            };
+            let text = report(Action::Failed, &[one]);
+            let (_, status) = text.split_once("delivery-status\n").unwrap_or_default();
+            assert!(
+                status.contains(&format!("Original-Recipient: {field}\n")),
+                "{text}"
+            );
+            assert_eq!(
+                text.contains("message/global-delivery-status"),
+                global,
+                "{text}"
+            );
+            assert_eq!(status.is_ascii(), !global, "{text}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Delivery status notifications (RFC 3461): what the sender is told of mail that arrived, and what a next hop is told to
+//! tell.
+
+use crate::relay::{front, launch, wait_for};
+use crate::scripted::Hop;
+use crate::server::{Client, Server, Setup};
+use std::net::TcpStream;
+
+const ALIASES: (&str, &str) = ("aliases", "team: bob, carol\nrobert: bob\n");
+
+fn server(args: &[&str]) -> Server {
+    let all = ["-d", "a.test", "--create", "--aliases", "aliases"];
+    launch(&[&all, args].concat(), &[ALIASES])
+}
+
+/// Says all lines, a reply each, and sends a message.
+fn say(client: &mut Client, commands: &[&str]) -> Vec<String> {
+    client.reply();
+    let reply = |command: &&str| {
+        client.send(format!("{command}\r\n").as_bytes());
+        client.reply()
+    };
+    commands.iter().map(reply).collect()
+}
+
+fn send(server: &Server, commands: &[&str]) {
+    let content = ["DATA", "Subject: secret\r\n\r\nbody\r\n."];
+    let all = [&["EHLO c"], commands, &content].concat();
+    let replies = say(&mut server.client(), &all);
+    assert!(
+        replies.iter().all(|reply| reply.starts_with(['2', '3'])),
+        "{replies:?}"
+    );
+}
+
+/// R156 R158 A17
+#[test]
+fn delivered_and_expanded() {
+    let a = server(&[]);
+    send(
+        &a,
+        &[
+            "MAIL FROM:<alice@a.test> RET=FULL ENVID=QQ+2B1",
+            "RCPT TO:<robert@a.test> NOTIFY=SUCCESS ORCPT=rfc822;Rob+2Bx@z.test",
+            "RCPT TO:<dave> NOTIFY=SUCCESS,FAILURE",
+            "RCPT TO:<team@a.test> NOTIFY=SUCCESS",
+            "RCPT TO:<erin@a.test> NOTIFY=NEVER",
+            "RCPT TO:<frank@a.test>",
+        ],
+    );
+    let reports = wait_for(&a, "a.test/alice", 2);
+    let find = |words: &str| reports.iter().find(|text| text.contains(words)).unwrap();
+    let delivered = find("Action: delivered");
+    for part in [
+        "To: <alice@a.test>\n",
+        "Original-Envelope-Id: QQ+1\n",
+        "Original-Recipient: rfc822; Rob+x@z.test\nFinal-Recipient: rfc822; robert@a.test\n\
+         Action: delivered\nStatus: 2.0.0\n",
+        "Final-Recipient: rfc822; dave@mx.test\nAction: delivered\n",
+        "Content-Type: text/rfc822-headers\n\nSubject: secret\n\n--",
+    ] {
+        assert!(delivered.contains(part), "{part} in {delivered}");
+    }
+    // All of a message goes back with a failure only, and who behind an alias has it is nobody's business.
+    for part in ["body", "erin", "frank", "bob", "team"] {
+        assert!(!delivered.contains(part), "{part} in {delivered}");
+    }
+    let expanded = find("Action: expanded");
+    assert!(
+        expanded.contains("Final-Recipient: rfc822; team@a.test\n"),
+        "{expanded}"
+    );
+    assert!(
+        !expanded.contains("carol") && !expanded.contains("Original-Recipient"),
+        "{expanded}"
+    );
+    let whole = a.stored();
+    let report = whole
+        .iter()
+        .find(|text| text.contains("Action: expanded"))
+        .unwrap();
+    assert!(report.starts_with("Return-Path: <>\n"), "{report}");
+}
+
+/// R157 R159 The connection goes on after a message whose report cannot be delivered.
+#[test]
+fn reports_that_go_nowhere() {
+    let a = server(&["--quota", "5000,1"]);
+    for (from, why) in [
+        ("x@elsewhere.test", "Relaying is not permitted"),
+        ("full@a.test", "Mailbox full"),
+    ] {
+        if why == "Mailbox full" {
+            send(&a, &["MAIL FROM:<>", "RCPT TO:<full@a.test>"]);
+        }
+        let mail = format!("MAIL FROM:<{from}>");
+        send(&a, &[&mail, "RCPT TO:<bob@a.test> NOTIFY=SUCCESS"]);
+        a.logged(&format!("to=\"{from}\""));
+        std::fs::remove_dir_all(a.dir.join("mail/a.test/bob")).unwrap();
+    }
+    assert!(a.log().contains("report dropped"), "{}", a.log());
+    // Nobody is told of a message from nobody.
+    send(&a, &["MAIL FROM:<>", "RCPT TO:<bob@a.test> NOTIFY=SUCCESS"]);
+    send(
+        &a,
+        &[
+            "MAIL FROM:<alice@a.test>",
+            "RCPT TO:<carol@a.test> NOTIFY=SUCCESS",
+        ],
+    );
+    wait_for(&a, "a.test/alice", 1);
+    assert_eq!(a.stored().len(), 4, "{:?}", a.stored());
+}
+
+#[test]
+fn lmtp_tells_of_each_that_was_accepted() {
+    let a = Server::launch(&Setup {
+        listen: vec!["lmtp://127.0.0.1:0".into()],
+        args: ["-d", "a.test", "--create", "--quota", "5000"]
+            .map(str::to_owned)
+            .into(),
+        ..Setup::default()
+    })
+    .unwrap();
+    let mut client = Client::new(TcpStream::connect(a.address()).unwrap());
+    let big = "xyz\r\n".repeat(600);
+    let content = format!("Subject: x\r\n\r\n{big}\r\n.");
+    let first = [
+        "LHLO c",
+        "MAIL FROM:<>",
+        "RCPT TO:<full@a.test>",
+        "DATA",
+        &content,
+    ];
+    let hello = say(&mut client, &first);
+    // What LMTP's replies tell is told by the MTA in front, unless DSN is offered to it.
+    assert!(!hello[0].contains("DSN"), "{hello:?}");
+    for command in [
+        "MAIL FROM:<alice@a.test>",
+        "RCPT TO:<full@a.test> NOTIFY=SUCCESS",
+        "RCPT TO:<bob@a.test> NOTIFY=SUCCESS",
+        "DATA",
+    ] {
+        client.send(format!("{command}\r\n").as_bytes());
+        assert!(client.reply().starts_with(['2', '3']), "{command}");
+    }
+    client.send(format!("{content}\r\n").as_bytes());
+    let replies = [client.reply(), client.reply()];
+    assert!(
+        replies[0].starts_with("552") && replies[1].starts_with("250"),
+        "{replies:?}"
+    );
+    let report = wait_for(&a, "a.test/alice", 1).remove(0);
+    assert!(
+        report.contains("rfc822; bob@a.test\nAction: delivered\n"),
+        "{report}"
+    );
+    assert!(!report.contains("full@"), "{report}");
+}
+
+#[test]
+fn offered_where_it_is_honoured() {
+    let hello = |server: &Server, word: &str| {
+        let socket = TcpStream::connect(server.address()).unwrap();
+        say(&mut Client::new(socket), &[word]).remove(0)
+    };
+    assert!(hello(&server(&[]), "EHLO c").contains("250-DSN\r\n"));
+    let lmtp = Server::launch(&Setup {
+        listen: vec!["lmtp://127.0.0.1:0".into()],
+        args: ["--create", "--relay", "smtp://127.0.0.1:9"]
+            .map(str::to_owned)
+            .into(),
+        ..Setup::default()
+    });
+    assert!(hello(&lmtp.unwrap(), "LHLO c").contains("250-DSN\r\n"));
+}
+
+/// A hop that offers DSN is told everything, and one that does not is why the sender hears that nobody reports.
+#[test]
+fn next_hops() {
+    let (knows, plain) = (Hop::start(&["DSN"]), Hop::start(&["8BITMIME"]));
+    let routes = [format!("{}?for=b.test", knows.url), plain.url.clone()];
+    let a = front(&[&routes[0], &routes[1]], &[]);
+    let mail = "MAIL FROM:<alice@a.test> RET=HDRS ENVID=e1";
+    let utf8 = format!("{mail} SMTPUTF8");
+    send(
+        &a,
+        &[
+            &utf8,
+            "RCPT TO:<x@b.test> NOTIFY=SUCCESS,DELAY ORCPT=utf-8;j\u{e9}@z.test",
+            "RCPT TO:<away@a.test> NOTIFY=SUCCESS ORCPT=rfc822;away@a.test",
+        ],
+    );
+    let heard = knows.heard("\r\n.\r\n");
+    for part in [
+        "MAIL FROM:<alice@a.test> RET=HDRS ENVID=e1\r\n",
+        "RCPT TO:<x@b.test> NOTIFY=SUCCESS,DELAY ORCPT=utf-8;j\\x{E9}@z.test\r\n",
+        "RCPT TO:<bob@b.test> NOTIFY=SUCCESS ORCPT=rfc822;away@a.test\r\n",
+    ] {
+        assert!(heard.contains(part), "{part} in {heard}");
+    }
+    send(
+        &a,
+        &[
+            mail,
+            "RCPT TO:<both@a.test> NOTIFY=SUCCESS,FAILURE",
+            "RCPT TO:<y@c.test> NOTIFY=SUCCESS",
+        ],
+    );
+    knows.heard("RCPT TO:<bob@b.test> NOTIFY=FAILURE\r\n");
+    let heard = plain.heard("\r\n.\r\n");
+    assert!(
+        heard.contains("MAIL FROM:<alice@a.test>\r\nRCPT TO:<y@c.test>\r\n"),
+        "{heard}"
+    );
+    let reports = wait_for(&a, "a.test/alice", 3);
+    let count = |words: &str| reports.iter().filter(|text| text.contains(words)).count();
+    assert_eq!(
+        count("Final-Recipient: rfc822; both@a.test\nAction: expanded"),
+        1
+    );
+    assert_eq!(
+        count("Final-Recipient: rfc822; y@c.test\nAction: relayed\nStatus: 2."),
+        1
+    );
+    assert_eq!(count("Subject: secret"), 3, "one is the message itself");
+    // A sender elsewhere has the report by the queue.
+    send(
+        &a,
+        &[
+            "MAIL FROM:<far@c.test>",
+            "RCPT TO:<carol@a.test> NOTIFY=SUCCESS",
+        ],
+    );
+    let heard = plain.heard("Action: delivered");
+    assert!(
+        heard.contains("MAIL FROM:<>\r\nRCPT TO:<far@c.test>\r\n"),
+        "{heard}"
+    );
+}
