@@ -71,7 +71,8 @@ fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
     let config = Config::with_sockets(&settings, &names)?;
     let server = Server::new(config, sockets)?;
     if settings.flag(Key::Check) {
-        println!("{}{}", server.listeners(), server.describe());
+        let (listeners, text) = (server.listeners(), server.describe());
+        println!("{listeners}{text}{}", server.next_hops());
         return Ok(ExitCode::SUCCESS);
     }
     server.run().map(|()| ExitCode::SUCCESS)

@@ -8,7 +8,7 @@ use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::net::tls::Identity;
 use crate::net::url::Scheme;
-use crate::relay::{self, Relay};
+use crate::relay::Relay;
 use crate::smtp::policy::{Policy, Service};
 use crate::values::Networks;
 use rustls::ServerConfig;
@@ -127,6 +127,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
         // Served all the same (F40): an old certificate is better than none to most clients.
         log::warn!("certificate expired at {end}Z");
     }
+    let relay = config.relay.as_ref();
     let mut listeners = Vec::with_capacity(config.listen.len());
     for url in &config.listen {
         let tls = identity.as_ref().map(Identity::config).transpose()?;
@@ -143,7 +144,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
                 // report can leave this host that is better.
                 dsn: config.relay.is_some() || url.scheme != Scheme::Lmtp,
                 etrn: config.relay.is_some(),
-                atrn: config.relay.as_ref().is_some_and(relay::Config::is_fetched),
+                atrn: relay.is_some_and(|relay| relay.fetching().next().is_some()),
                 ..config.policy.clone()
             }),
             tls,

@@ -122,7 +122,12 @@ impl Backend for ServerBackend<'_> {
     }
 
     fn room(&mut self, octets: u64) -> Result<(), Refusal> {
-        self.store.room(self.directory.root(), octets)
+        self.store.room(self.directory.root(), octets)?;
+        // Aliases lead there, whoever sends.
+        match self.relay {
+            Some((relay, _)) => relay.room(octets),
+            None => Ok(()),
+        }
     }
 
     fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {

@@ -46,6 +46,7 @@ pub(crate) use self::disk::{Disk, Real as RealDisk, errno, fd, write_all};
 pub use self::group_sync::GroupSync;
 pub use self::junk::JunkField;
 pub use self::refusal::refusal;
+pub use self::room::Room;
 pub use self::spool::Spool;
 pub use self::store::Store;
 pub(crate) use self::syncs::Syncs;

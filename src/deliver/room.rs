@@ -16,7 +16,7 @@ const KNOWN: Duration = Duration::from_secs(1);
 
 /// The room on the disk as last seen. It is good for a second where a message needs less than half of it.
 #[derive(Default)]
-pub(super) struct Room {
+pub struct Room {
     last: Mutex<Option<Seen>>,
 }
 
@@ -32,7 +32,7 @@ impl Room {
     ///
     /// # Errors
     /// 452 4.3.1 where it has not, else by [`refusal`].
-    pub(super) fn check(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
+    pub fn check(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
         let enough = |seen: &Seen| seen.at.elapsed() < KNOWN && octets < seen.free / 2;
         if lock(&self.last).as_ref().is_some_and(enough) {
             return Ok(());

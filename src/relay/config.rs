@@ -98,10 +98,9 @@ impl Config {
         })
     }
 
-    /// Whether some of the mail is fetched by ATRN.
-    pub fn is_fetched(&self) -> bool {
-        let mut all = self.routes.all().iter();
-        all.any(|route| matches!(route.kind, Kind::Atrn(_)))
+    /// The next hops.
+    pub(super) const fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// Where mail for elsewhere goes, in words, a sentence a line.

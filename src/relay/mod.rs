@@ -3,7 +3,7 @@
 //!
 //! `config` reads the options, `logins` the passwords for hops; `route` has the table of hops, `schedule` the times.
 //! `sender` has the threads, and `connect`, `content` and `attempt` what they do with a message. `settle` is what follows
-//! from the outcomes. `hurry` is what ETRN and `--queue-run` ask for, `control` how the
+//! from the outcomes. `hurry` is what ETRN and `--queue-run` ask for, `look_up` is what `--check` says of them, `control` how the
 //! latter reaches the server, `turn` the mail that is fetched by ATRN.
 
 mod attempt;
@@ -14,6 +14,7 @@ pub mod control;
 mod hurry;
 mod link;
 mod logins;
+mod look_up;
 mod route;
 mod schedule;
 mod sender;

@@ -13,7 +13,7 @@ use super::route::{Kind, Route, Routes};
 use super::schedule::{Hop, Patience, Schedule};
 use crate::client::Handle;
 use crate::clock;
-use crate::deliver::Target;
+use crate::deliver::{Room, Target};
 use crate::failure::Failure as Fatal;
 use crate::lock::lock;
 use crate::metrics::Waiting;
@@ -21,6 +21,7 @@ use crate::net::client_tls::ClientTls;
 use crate::net::dns::{Resolver, to_alabel};
 use crate::queue::Queue;
 use crate::smtp::client::Failure;
+use crate::smtp::reply::Refusal;
 use crate::values::Networks;
 
 /// How long a connection without work is kept.
@@ -59,6 +60,7 @@ pub struct Relay {
     pub(super) queue: Queue,
     pub(super) report: OnceLock<Reporter>,
     pub(super) resolver: Resolver,
+    room: Room,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -85,6 +87,7 @@ impl Relay {
             settings,
             report: OnceLock::new(),
             resolver: Resolver::system(),
+            room: Room::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         };
@@ -94,6 +97,14 @@ impl Relay {
             relay.add(&id);
         }
         Ok(relay)
+    }
+
+    /// Whether the queue's file system has room for so many octets.
+    ///
+    /// # Errors
+    /// 452 4.3.1 where it has not.
+    pub fn room(&self, octets: u64) -> Result<(), Refusal> {
+        self.room.check(self.queue.dir(), octets)
     }
 
     /// The queue.

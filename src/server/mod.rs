@@ -8,7 +8,7 @@ mod scrape;
 use self::admission::{Admission, ConnLimits};
 use self::linger::Linger;
 use self::scrape::Scrape;
-use crate::auth::hashing;
+use crate::auth::{Account, hashing};
 use crate::clock;
 use crate::config::Config;
 use crate::conn;
@@ -16,6 +16,7 @@ use crate::deliver::{Store, Sync};
 use crate::failure::Failure;
 use crate::log_queue;
 use crate::metrics::Metrics;
+use crate::net::dns::Resolver;
 use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
 use crate::net::url::{BindTo, ListenUrl};
@@ -153,6 +154,24 @@ impl Server {
                 maildir.display()
             );
         }
+    }
+
+    /// What `--check` says of the way onward besides, a line each: whether names resolve and users exist.
+    pub fn next_hops(&self) -> String {
+        let Some(relay) = &self.config.relay else {
+            return String::new();
+        };
+        let mut text = String::new();
+        for line in relay.look_up(&Resolver::system()) {
+            text.push_str(&format!("\n{line}"));
+        }
+        let snapshot = self.state.snapshot();
+        for user in relay.fetching() {
+            if matches!(snapshot.directory.account(user), Account::Unknown) {
+                text.push_str(&format!("\nno user {user}: nobody can fetch that mail"));
+            }
+        }
+        text
     }
 
     /// The listeners as they were asked for, a line each.

@@ -53,3 +53,30 @@ fn a_taken_port_is_71() {
     assert_eq!(output.status.code(), Some(71));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&url));
 }
+
+/// The way onward is part of what `--check` says, and a name that leads nowhere now is no fault of the configuration.
+#[test]
+fn a_check_says_where_mail_goes() {
+    let hops = [
+        "smtp://localhost:2526",
+        "lmtp:/nowhere/lmtp?for=b.test",
+        "atrn:branch?for=c.test",
+    ];
+    let output = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+        .args(["--check", "-q", "--create"])
+        .args(hops.iter().flat_map(|hop| ["--relay", hop]))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for line in [
+        "mail for elsewhere goes to smtp://localhost:2526\n",
+        "mail for b.test goes to lmtp:/nowhere/lmtp?for=b.test\n",
+        "\nlocalhost is ",
+        "127.0.0.1",
+        "\n/nowhere/lmtp is not there\n",
+        "\nno user branch: nobody can fetch that mail\n",
+    ] {
+        assert!(said.contains(line), "{line} in {said}");
+    }
+}

@@ -1,0 +1,120 @@
+//! What `--check` says of the next hops: whether their names lead anywhere now. Only name servers are asked; nobody is
+//! connected to.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::config::Config;
+use super::route::{Kind, Route};
+use crate::net::dial;
+use crate::net::dns::Resolver;
+
+impl Config {
+    /// Where the names of the next hops lead now, a line each. What does not resolve may do so later: it is said, and is
+    /// no fault of the configuration.
+    pub fn look_up(&self, resolver: &Resolver) -> Vec<String> {
+        let routes = self.routes().all().iter();
+        routes.flat_map(|route| hop(route, resolver)).collect()
+    }
+
+    /// The users who fetch mail by ATRN.
+    pub fn fetching(&self) -> impl Iterator<Item = &str> {
+        let routes = self.routes().all().iter();
+        routes.filter_map(|route| match &route.kind {
+            Kind::Atrn(user) => Some(user.as_str()),
+            _ => None,
+        })
+    }
+}
+
+fn hop(route: &Route, resolver: &Resolver) -> Vec<String> {
+    match &route.kind {
+        Kind::Host { host, .. } => {
+            vec![match resolver.addresses(host) {
+                Ok(_) if host.parse::<IpAddr>().is_ok() => return Vec::new(),
+                Ok(addresses) => format!("{host} is {}", list(&addresses)),
+                Err(e) => format!("{host} does not resolve: {e}"),
+            }]
+        }
+        Kind::Socket(path) => socket(path),
+        Kind::Mx => {
+            let domains = route.domains.iter();
+            let named = domains.filter(|domain| !domain.starts_with('.'));
+            named.map(|domain| exchangers(domain, resolver)).collect()
+        }
+        Kind::Atrn(_) => Vec::new(),
+    }
+}
+
+fn socket(path: &Path) -> Vec<String> {
+    match path.exists() {
+        true => Vec::new(),
+        false => vec![format!("{} is not there", path.display())],
+    }
+}
+
+fn exchangers(domain: &str, resolver: &Resolver) -> String {
+    match dial::exchangers(resolver, domain, &|_, _| false) {
+        Ok(hosts) => {
+            let hosts = hosts.iter();
+            let hosts = hosts.map(|mx| format!("{} ({})", mx.host, list(&mx.addresses)));
+            let hosts: Vec<String> = hosts.collect();
+            format!("mail for {domain} goes to {}", hosts.join(", "))
+        }
+        Err(e) => format!("mail for {domain} cannot go anywhere now: {e}"),
+    }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    addresses.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::net::{SocketAddr, UdpSocket};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::dns::Servers;
+
+    /// A name of the hosts file, an address, a socket, and names that nobody answers for.
+    #[test]
+    fn where_names_lead() {
+        // Bound and never read: whoever asks there waits in vain.
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server: SocketAddr = silent.local_addr().unwrap();
+        let servers = Servers {
+            addresses: vec![server],
+            timeout: Duration::from_millis(10),
+            attempts: 1,
+            ..Servers::default()
+        };
+        let hosts = std::env::temp_dir().join(format!("mailslot-look-up-{}", std::process::id()));
+        std::fs::write(&hosts, "192.0.2.7 hop.test\n").unwrap();
+        let resolver = Resolver::new(&hosts, servers);
+        let said = |url: &str| hop(&url.parse().unwrap(), &resolver);
+        assert_eq!(said("smtp://hop.test"), ["hop.test is 192.0.2.7"]);
+        assert!(
+            said("submissions://gone.test")
+                .concat()
+                .starts_with("gone.test does not resolve: ")
+        );
+        assert_eq!(
+            said("lmtp:/nowhere/at/all"),
+            ["/nowhere/at/all is not there"]
+        );
+        let mx = said("mx:?for=far.test&for=.sub.test");
+        assert!(
+            mx.concat()
+                .starts_with("mail for far.test cannot go anywhere now: "),
+            "{mx:?}"
+        );
+        assert_eq!(mx.len(), 1);
+        for quiet in ["smtp://192.0.2.1", "lmtp:/", "mx:", "atrn:x"] {
+            assert_eq!(said(quiet), [""; 0], "{quiet}");
+        }
+        std::fs::remove_file(&hosts).unwrap();
+    }
+}
