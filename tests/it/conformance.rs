@@ -413,6 +413,10 @@ fn run_on_one(setup: &Setup, cases: &[&Case<'_>]) -> BTreeMap<String, String> {
             failed.insert(case.id.to_owned(), case.report(&wrong));
         }
     }
+    let waiting = std::fs::read_dir(server.dir.join("queue/envelope"));
+    if waiting.is_ok_and(|mut files| files.next().is_some()) {
+        failed.insert("queue".into(), "mail waits for a next hop\n".into());
+    }
     let stopped = cases.iter().any(|case| case.json.member("after").is_some());
     if !stopped && server.stop() != Some(0) {
         let ids: Vec<_> = cases.iter().map(|case| case.id).collect();
@@ -432,6 +436,16 @@ pub fn file(name: &str) -> String {
 
 #[test]
 fn every_case() {
+    every_case_with(&[]);
+}
+
+/// A relay changes nothing for those who may not use it, and none of their mail waits for a next hop.
+#[test]
+fn every_case_beside_a_relay() {
+    every_case_with(&["--relay", "smtp://127.0.0.1:9"]);
+}
+
+fn every_case_with(more: &[&str]) {
     let json: Json = file("dialogues.json").parse().unwrap();
     let cases: Vec<Case<'_>> = json
         .member("cases")
@@ -443,14 +457,19 @@ fn every_case() {
             json,
         })
         .collect();
+    let setup = |case: &Case<'_>| {
+        let mut setup = case.setup();
+        setup.args.extend(more.iter().map(|&arg| arg.to_owned()));
+        setup
+    };
     let mut shared: BTreeMap<Setup, Vec<&Case<'_>>> = BTreeMap::new();
     let mut groups: Vec<(Setup, Vec<&Case<'_>>)> = Vec::new();
     for case in &cases {
         case.check_names();
         if case.alone() {
-            groups.push((case.setup(), vec![case]));
+            groups.push((setup(case), vec![case]));
         } else {
-            shared.entry(case.setup()).or_default().push(case);
+            shared.entry(setup(case)).or_default().push(case);
         }
     }
     for (setup, cases) in shared {

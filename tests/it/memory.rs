@@ -23,18 +23,18 @@ const ORIGIN: Origin<'_> = Origin {
 };
 
 /// A conversation: octets in, octets out.
-struct Memory {
-    dir: PathBuf,
+pub struct Memory {
+    pub dir: PathBuf,
     directory: Directory,
     store: Store,
     session: Session<Group>,
     lines: Lines,
     input: Vec<u8>,
-    output: Vec<u8>,
+    pub output: Vec<u8>,
     mode: Mode,
     /// The message that comes in.
     message: Option<Message>,
-    closed: bool,
+    pub closed: bool,
 }
 
 enum Mode {
@@ -45,7 +45,7 @@ enum Mode {
 }
 
 impl Memory {
-    fn new(script: &Script) -> Self {
+    pub fn new(script: &Script) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir =
@@ -112,7 +112,7 @@ impl Memory {
         }
     }
 
-    fn send(&mut self, octets: &[u8]) {
+    pub fn send(&mut self, octets: &[u8]) {
         self.input.extend_from_slice(octets);
         while !self.closed && self.advance() {}
     }
