@@ -1,4 +1,4 @@
-.PHONY: all build run test fuzz lint interop endurance faults powercut soak mutants bench doc clean install uninstall
+.PHONY: all build run test fuzz lint interop endurance faults powercut queue soak mutants bench doc clean install uninstall
 PREFIX ?= /usr/local
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -34,6 +34,7 @@ interop: build
 	python3 tests/interop/interop.py $(BINARY)
 	python3 tests/interop/relay.py $(BINARY)
 	python3 tests/interop/reports.py $(BINARY)
+	python3 tests/interop/hops.py $(BINARY)
 	python3 tests/interop/fronts.py $(BINARY)
 	python3 tests/interop/proxies.py $(BINARY)
 	python3 tests/interop/metrics.py $(BINARY)
@@ -46,6 +47,10 @@ faults: build
 # More than a server should have to bear. SECONDS=60: two minutes; SECONDS=600 by hand.
 soak: build
 	python3 tests/soak/soak.py $(BINARY) $(or $(SECONDS),60)
+# Mail onward while the server is killed and the next hop goes up and down; and memory with a long queue. ARGS=--quick: a minute.
+queue: build
+	python3 tests/queue/kill.py $(BINARY) $(ARGS)
+	python3 tests/queue/waiting.py $(BINARY) $(ARGS)
 # One line broken at a time: do the tests notice? ARGS: words of a breakage, or --list.
 mutants:
 	python3 tests/mutants/mutants.py $(ARGS)

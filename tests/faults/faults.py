@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """System calls that fail under the running server, and limits that it runs into.
 
-`faults.py MAILSLOT [--quick]`. With strace, each call that a message costs fails once, at its first, second … n-th time
+`faults.py MAILSLOT [--quick]`. With strace, each call that a message costs, also one that goes to the queue, fails once, at its first, second … n-th time
 in a thread, with each errno. Then the limits: a full tmpfs, RLIMIT_NOFILE, NPROC, FSIZE, AS. After each of them: every recipient
 of a message that had a 250 has it, once and whole; every other message is absent or whole; the next client
 is served. What this machine does not allow is said and skipped; 1 where something was wrong."""
@@ -88,7 +88,7 @@ def send(port, name, recipients, lmtp, content=BODY):
                 return set()
             ask(f"{'LHLO' if lmtp else 'EHLO'} client.test\r\n")
             ask("MAIL FROM:<sender@client.test>\r\n")
-            accepted = [to for to in recipients if ask(f"RCPT TO:<{to}@here.test>\r\n").startswith(b"250")]
+            accepted = [to for to in recipients if ask(f"RCPT TO:<{to}@here.test>\r\n").startswith((b"250", b"251"))]
             if not ask("DATA\r\n").startswith(b"354"):
                 return set()
             sock.sendall(f"Subject: {name}\r\n\r\n{content}".replace("\n", "\r\n").replace("\r\r", "\r").encode() + b".\r\n")
@@ -102,15 +102,35 @@ def send(port, name, recipients, lmtp, content=BODY):
 def look(what, home, acknowledged, content=BODY):
     """What lies in new/ against what was acknowledged: name -> recipients."""
     found = collections.Counter()
-    for path in (home / "mail").glob("here.test/*/new/*"):
+    mailboxes = [(path, [path.parent.parent.name]) for path in (home / "mail").glob("here.test/*/new/*")]
+    for path, recipients in mailboxes + waiting(home):
         head, _, text = path.read_text().partition("\n\n")
         check(what, text == content, f"{path.name} is not whole")
-        found[head.rpartition("Subject: ")[2], path.parent.parent.name] += 1
+        for to in recipients:
+            found[head.rpartition("Subject: ")[2], to] += 1
     for name, recipients in acknowledged.items():
         for to in recipients:
             check(what, found[name, to] == 1, f"{name} is in the mailbox of {to} {found[name, to]} times")
     for (name, to), count in found.items():
         check(what, count == 1, f"{name} is in the mailbox of {to} {count} times")
+
+
+def waiting(home):
+    """The messages of the queue: a content file, and the recipients that its envelope names."""
+    found = []
+    for path in (home / "queue/new").glob("*"):
+        envelope = home / "queue/envelope" / ".".join(path.name.split(".")[:2])
+        text = envelope.read_text() if envelope.exists() else ""
+        found.append((path, re.findall(r"^to \d+ \d+ (\w+)@far.test$", text, re.M)))
+    return found
+
+
+def options(home, mode):
+    """What the server is started with to deliver by SMTP or LMTP, or to keep mail for a hop that is down."""
+    if mode != "onward":
+        return {"scheme": mode}, []
+    (home / "aliases").write_text("a: a@far.test\nb: b@far.test\n")
+    return {}, ["--aliases", "aliases", "--relay", "smtp://127.0.0.1:9"]
 
 
 @contextlib.contextmanager
@@ -140,14 +160,15 @@ def folder():
         yield pathlib.Path(home)
 
 
-def calls_of_a_message(lmtp):
+def calls_of_a_message(mode):
     """How often each call comes, at most, in one thread while a client is served."""
     counts = collections.Counter()
     with folder() as home:
         (home / "mail").mkdir()
-        with served(home, scheme="lmtp" if lmtp else "smtp") as (child, port):
+        given, args = options(home, mode)
+        with served(home, *args, **given) as (child, port):
             with traced(child.pid, "-e", "trace=" + ",".join(CALLS)) as lines:
-                send(port, "first", ["a", "b"], lmtp)
+                send(port, "first", ["a", "b"], mode == "lmtp")
     for line in lines:
         if found := re.match(rb"(?:\[pid +(\d+)\] )?(\w+)\(", line):
             counts[found[2].decode(), found[1]] += 1
@@ -157,22 +178,23 @@ def calls_of_a_message(lmtp):
     return most
 
 
-def fail_each_call(lmtp):
+def fail_each_call(mode):
     tried = 0
-    for call, most in sorted(calls_of_a_message(lmtp).items()):
+    for call, most in sorted(calls_of_a_message(mode).items()):
         nth = sorted({1, 2, 3, most // 2 or 1, most} & set(range(1, most + 1))) if QUICK or call in ("write", "recvfrom", "sendto") else range(1, most + 1)
         for errno in ERRNOS:
             for number in nth:
-                fail_one(call, errno, number, lmtp)
+                fail_one(call, errno, number, mode)
                 tried += 1
-    print(f"ok     {tried} faults in {'lmtp' if lmtp else 'smtp'}" if not FAILED else f"       {tried} faults tried", flush=True)
+    print(f"ok     {tried} faults in {mode}" if not FAILED else f"       {tried} faults tried", flush=True)
 
 
-def fail_one(call, errno, number, lmtp):
-    what = f"{call} #{number} {errno} {'lmtp' if lmtp else 'smtp'}"
+def fail_one(call, errno, number, mode):
+    what, lmtp = f"{call} #{number} {errno} {mode}", mode == "lmtp"
     with folder() as home:
         (home / "mail").mkdir()
-        with served(home, "--quota", "100M", scheme="lmtp" if lmtp else "smtp") as (child, port):
+        given, args = options(home, mode)
+        with served(home, "--quota", "100M", *args, **given) as (child, port):
             acknowledged = {}
             with traced(child.pid, "-e", "trace=none", "-e", f"inject={call}:error={errno}:when={number}"):
                 acknowledged["faulty"] = send(port, "faulty", ["a", "b"], lmtp)
@@ -277,8 +299,8 @@ if __name__ == "__main__":
     if reason := strace_works():
         print(f"skip   failing calls: {reason}")
     else:
-        for lmtp in (False, True):
-            fail_each_call(lmtp)
+        for mode in ("smtp", "lmtp", "onward"):
+            fail_each_call(mode)
     limits()
     print(f"{len(FAILED)} wrong")
     sys.exit(bool(FAILED))
