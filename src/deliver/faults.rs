@@ -87,6 +87,8 @@ pub(super) fn files(maildir: &Path, part: &str) -> Vec<PathBuf> {
 #[derive(Clone, Default)]
 pub(super) struct Script {
     pub(super) calls: Arc<AtomicUsize>,
+    /// How many directories were read.
+    pub(super) lists: Arc<AtomicUsize>,
     pub(super) fired: Arc<AtomicBool>,
     /// The call that fails, counted from 1.
     pub(super) fail_at: usize,
@@ -182,6 +184,7 @@ impl Disk for Script {
         self.call(|| Real.unlink(dir, name))
     }
     fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr) -> bool) -> io::Result<()> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
         self.call(|| Real.list(dir, each))
     }
 }

@@ -12,6 +12,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
@@ -317,6 +318,7 @@ fn errors_become_replies() {
     assert_eq!(of(Errno::EROFS), reply::LOCAL_ERROR);
 }
 
+/// F10
 #[test]
 fn room_and_sweep() {
     let scratch = Scratch::new();
@@ -357,4 +359,41 @@ fn room_and_sweep() {
     store.sweep();
     assert_eq!(files(&target.maildir, "tmp").len(), 2, "hourly");
     assert!(!store.sweep_due());
+}
+
+/// F65: whoever cleans `tmp/` too early costs the message, and never a 250.
+#[test]
+fn a_file_that_was_taken_from_tmp_is_no_message() {
+    let scratch = Scratch::new();
+    for users in [&["a"][..], &["a", "b"]] {
+        let targets: Vec<Target> = users.iter().map(|user| target(&scratch, user)).collect();
+        let spool = begin(&store(), &targets);
+        fs::remove_file(files(&targets[0].maildir, "tmp").pop().unwrap()).unwrap();
+        assert_eq!(code(spool.commit()).0, 451);
+        for target in &targets {
+            assert!(files(&target.maildir, "new").is_empty());
+        }
+    }
+}
+
+/// F63: a delivery makes as many calls beside ten thousand messages as beside none, and none of them reads the directory.
+#[test]
+fn a_full_directory_costs_nothing() {
+    let calls = |messages: usize| {
+        let scratch = Scratch::new();
+        let target = target(&scratch, "a");
+        let new = target.maildir.join("new");
+        fs::create_dir_all(&new).unwrap();
+        (0..messages).for_each(|n| drop(fs::File::create(new.join(n.to_string())).unwrap()));
+        let script = Script::default();
+        let store = Store::with_disk("mx", Sync::Full, OPEN, Box::new(script.clone()));
+        for _ in 0..2 {
+            begin(&store, std::slice::from_ref(&target))
+                .commit()
+                .unwrap();
+        }
+        assert_eq!(script.lists.load(Ordering::Relaxed), 0);
+        script.calls.load(Ordering::Relaxed)
+    };
+    assert_eq!(calls(10_000), calls(0));
 }

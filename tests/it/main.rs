@@ -38,6 +38,7 @@ mod privileges;
 mod proxy;
 mod readme;
 mod relay;
+mod room;
 mod scripted;
 mod sendmail;
 mod server;

@@ -111,6 +111,19 @@ impl History {
         self.events.iter().filter(promised).count()
     }
 
+    /// Whether the last message to one mailbox was accepted while a sync of the other's was under way.
+    pub(super) fn overtaken(&self, by: &str, slow: &str) -> bool {
+        let promise = |user: &str| {
+            let to = |event: &Event| matches!(event, Event::Promised { path, .. } if path.iter().any(|name| name == user));
+            self.events.iter().rposition(to)
+        };
+        let (Some(quick), Some(late)) = (promise(by), promise(slow)) else {
+            return false;
+        };
+        let spans = |event: &Event| matches!(event, Event::Synced { begun, .. } if *begun <= quick);
+        quick < late && self.events[quick..late].iter().any(spans)
+    }
+
     /// The nodes that were synced, in order of their making.
     pub(super) fn synced(&self) -> Vec<Node> {
         let synced = |event: &Event| match event {

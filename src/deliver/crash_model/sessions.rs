@@ -142,6 +142,24 @@ fn every_order_of_two_sessions_keeps_the_promise() {
     assert!(all_keep(orders) > 300);
 }
 
+/// F64: while one session's sync takes its time, a session to another mailbox comes to its end.
+#[test]
+fn a_slow_sync_holds_up_its_own_session_only() {
+    let sessions = [session(&[&["a"]]), session(&[&["b"]])];
+    let run = |at: Vec<usize>| {
+        let order = switching(at);
+        run(&sessions, true, Syncs::Shared, order, Fails::default())
+    };
+    let alone = run(Vec::new());
+    let overtakes = (1..=alone.steps).filter(|at| {
+        let history = run(vec![*at]).history;
+        assert!(check(&history).is_ok());
+        history.overtaken("b", "a")
+    });
+    // The sync of the file, and that of the directory.
+    assert_eq!(overtakes.count(), 2);
+}
+
 /// A session whose second mailbox fails takes its name out of the first again: the sync of that may fail, too, and others
 /// have names there.
 #[test]

@@ -1,0 +1,60 @@
+//! A file system that is full, for real: it's mounted for the test, which needs root and says so elsewhere.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::server::{Client, Server, Setup};
+
+/// A small file system in memory.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(dir: &Path, options: &str) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(dir);
+        let mounted = mount.stderr(Stdio::null()).status();
+        let mounted = mounted.is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("skipped: nothing can be mounted here");
+        }
+        mounted.then(|| Self(dir.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn mail(client: &mut Client) -> String {
+    client.send(b"RSET\r\nMAIL FROM:<>\r\n");
+    client.reply();
+    client.reply()
+}
+
+/// F62: without an inode for one more file there is no room, however many octets are free.
+#[test]
+fn a_file_system_without_inodes_is_full() {
+    let setup = Setup {
+        args: vec!["--create".into()],
+        dirs: vec!["mail".into()],
+        ..Setup::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let dir = server.dir.join("mail");
+    let Some(_mounted) = Mounted::new(&dir, "size=8m,nr_inodes=10") else {
+        return;
+    };
+    let files = (0..20).map(|n| dir.join(n.to_string()));
+    let made: Vec<PathBuf> = files
+        .filter(|path| std::fs::write(path, "").is_ok())
+        .collect();
+    assert!((1..10).contains(&made.len()));
+    let mut client = server.client();
+    client.send(b"EHLO c\r\n");
+    (0..2).for_each(|_| assert!(client.reply().starts_with('2')));
+    assert!(mail(&mut client).starts_with("452 4.3.1"));
+    std::fs::remove_file(&made[0]).unwrap();
+    assert!(mail(&mut client).starts_with("250"));
+}
