@@ -195,3 +195,51 @@ fn every_requirement_is_cited_or_listed() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// The words of a Markdown text that are set as code.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// SECURITY.md names tests: each exists, by its function, dialogue or target of make.
+#[test]
+fn security_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let makefile = std::fs::read_to_string(root.join("Makefile")).unwrap();
+    let table = text.split("## ").find(|part| part.starts_with("How each"));
+    let mut words = BTreeSet::new();
+    for dir in ["src", "tests"] {
+        functions(&root.join(dir), &mut words);
+    }
+    let (mut wrong, mut tests) = (Vec::new(), 0);
+    for name in code(table.unwrap()) {
+        let is_test = name.contains('_') && !name.contains(['(', '/']);
+        let exists = match (name.strip_prefix("make "), name.ends_with(".txt")) {
+            (Some(target), _) => makefile.contains(&format!("\n{target}:")),
+            (_, true) => root.join("tests/dialogues").join(name).exists(),
+            _ if is_test => words.contains(name),
+            _ => continue,
+        };
+        tests += 1;
+        wrong.extend((!exists).then_some(name));
+    }
+    assert!(
+        wrong.is_empty() && tests > 30,
+        "{tests} names, wrong: {wrong:?}"
+    );
+}
+
+/// The names of all functions below a directory.
+fn functions(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            functions(&path, found);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let names = text.split("fn ").skip(1);
+            found.extend(names.filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())));
+        }
+    }
+}

@@ -29,11 +29,16 @@ MIB = 1024 * 1024
 FILE_SYSTEMS = [
     ("ext4", "mkfs.ext4 -q -F", 128, None, "", True),
     ("ext4-nojournal", "mkfs.ext4 -q -F -O ^has_journal", 128, "e2fsck -f -y", "", False),
-    ("ext2", "mkfs.ext2 -q -F", 128, "e2fsck -f -y", "", False),
+    ("ext2", "mkfs.ext2 -q -F -O ^dir_index", 128, "e2fsck -f -y", "", False),
+    ("ext2-index", "mkfs.ext2 -q -F", 128, "e2fsck -f -y", "", False),
     ("xfs", "mkfs.xfs -q -f", 320, None, "", True),
     ("btrfs", "mkfs.btrfs -q -f -M", 160, None, "", True),
     ("f2fs", "mkfs.f2fs -q -f", 128, None, "", True),
 ]
+# Without a journal a directory that needs its second block is written anew as an index, block by block: a cut in between loses
+# names that were synced long before. On ext4 fsync of a directory leaves out the blocks of its extent tree besides.
+# Whatever a program does: such losses are counted, and are no failure.
+KNOWN_TO_LOSE = ("ext4-nojournal", "ext2-index")
 # Name, sessions, recipients of a message as a function of session and message.
 LOADS = [
     ("single", 4, lambda session, number: [f"s{session}"]),
@@ -212,7 +217,10 @@ class Case:
         good = bool(lost) if self.sync == "none" else not lost and not partial
         if self.options.must_lose and self.sync != "none":
             good = bool(lost)
-        print(f"{'ok    ' if good else 'FAILED'} {self.name}: {len(lost)} lost, {len(partial)} partial of {looked} acknowledged copies looked for at {self.options.cuts + 1} moments", flush=True)
+        known = not good and not partial and self.system[0] in KNOWN_TO_LOSE
+        word = "ok    " if good else "known " if known else "FAILED"
+        good = good or known
+        print(f"{word} {self.name}: {len(lost)} lost, {len(partial)} partial of {looked} acknowledged copies looked for at {self.options.cuts + 1} moments", flush=True)
         for what in (lost + partial)[:3] if not good else []:
             print(f"       {what}")
         return good
