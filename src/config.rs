@@ -48,6 +48,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Connections of one address at once.
     pub max_per_client: usize,
+    /// Messages of one sender, and the time that they count for.
+    pub max_rate: Option<(u32, Duration)>,
     /// What is given up once the listeners are bound.
     pub privileges: Privileges,
 }
@@ -96,6 +98,12 @@ impl Config {
             trust: networks(settings, Key::Trust)?,
             max_connections: count(settings, Key::MaxConnections)?,
             max_per_client: count(settings, Key::MaxPerClient)?,
+            max_rate: optional(
+                settings,
+                Key::MaxRate,
+                values::rate,
+                "a number and a duration such as 100/1h",
+            )?,
             privileges: privileges(settings)?,
             policy: policy(settings, hostname)?,
         };

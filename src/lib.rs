@@ -49,4 +49,5 @@ pub mod settings;
 pub mod smtp;
 pub mod state;
 pub mod sys;
+pub mod throttle;
 pub mod values;

@@ -246,9 +246,10 @@ pub fn message<R>(
     );
 }
 
-/// A login was wrong. `contrib/fail2ban` matches this line.
-pub fn wrong_login(client: &str) {
-    log::warn!("login failed client=\"{client}\"");
+/// A login to an account, as the client spelled it, was wrong. `contrib/fail2ban` matches this line.
+pub fn wrong_login(client: &str, account: Option<&str>) {
+    let account = Quoted(account.unwrap_or_default());
+    log::warn!("login failed client=\"{client}\" account={account}");
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub enum Key {
     MaxRecipients,
     MaxConnections,
     MaxPerClient,
+    MaxRate,
     MaxErrors,
     Timeout,
     TlsCert,
@@ -164,6 +165,8 @@ pub const OPTIONS: &[Opt] = &[
         .manual("The connections at once. One more is answered with 421."),
     opt(Key::MaxPerClient, "max-per-client", "N", "connections of one client at once").default("64")
         .manual("The connections of one client at once. A client is an IPv4 address or an IPv6 /64."),
+    opt(Key::MaxRate, "max-rate", "N/DURATION", "messages of a client or user, 100/1h")
+        .manual("The messages that a client, or after AUTH a user, may send in that time. Accepted ones count; MAIL is answered with 450 past it. A client is as for --max-per-client; Unix sockets are not counted."),
     opt(Key::MaxErrors, "max-errors", "N", "errors in a connection").default("20")
         .manual("The 4xx and 5xx replies in a connection. One more is a 421, and the connection is closed."),
     opt(Key::Timeout, "timeout", "DURATION", "wait for a client's next octets").default("5m")

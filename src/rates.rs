@@ -3,29 +3,69 @@
 //! bring the time, too.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 /// Keys that are known at once, in two generations of half as many.
-const MAX_KEYS: usize = 65_536;
+const MAX_KEYS: usize = 32_768;
+/// Events closer to each other than this part of a span are kept as one entry.
+const PARTS: u32 = 16;
 
-/// Counts by key within a span of time that begins with the first event.
+/// Counts by key within any span of time, which slides.
 #[derive(Debug)]
 pub struct Rates<K> {
     span: Duration,
     limit: u32,
     /// Keys that were touched since the last turn, and those of the turn before. Forgetting is dropping the
     /// older map: no event ever costs a walk through all keys.
-    current: HashMap<K, Window>,
-    previous: HashMap<K, Window>,
+    current: HashMap<K, Events>,
+    previous: HashMap<K, Events>,
     turned: Instant,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Window {
+/// The events of one key, oldest first: [`PARTS`] entries and a few at most, whatever their number.
+#[derive(Debug, Default)]
+struct Events(Vec<Burst>);
+
+/// Events at nearly the same time. All of them count for as long as the last one does, so that no span ever has
+/// more than its limit.
+#[derive(Debug)]
+struct Burst {
     began: Instant,
     last: Instant,
     count: u32,
+}
+
+impl Events {
+    fn last(&self) -> Option<Instant> {
+        self.0.last().map(|burst| burst.last)
+    }
+
+    /// How many there were in the span before `now`.
+    fn count(&self, span: Duration, now: Instant) -> u32 {
+        let recent = |burst: &&Burst| is_open(burst.last, span, now);
+        let counts = self.0.iter().filter(recent).map(|burst| burst.count);
+        counts.fold(0, u32::saturating_add)
+    }
+
+    fn add(&mut self, span: Duration, now: Instant) {
+        self.0.retain(|burst| is_open(burst.last, span, now));
+        match self.0.last_mut() {
+            Some(burst) if is_open(burst.began, span / PARTS, now) => {
+                burst.last = burst.last.max(now);
+                burst.count = burst.count.saturating_add(1);
+            }
+            _ => {
+                self.0.reserve_exact(1);
+                self.0.push(Burst {
+                    began: now,
+                    last: now,
+                    count: 1,
+                });
+            }
+        }
+    }
 }
 
 impl<K: Eq + Hash> Rates<K> {
@@ -40,41 +80,45 @@ impl<K: Eq + Hash> Rates<K> {
         }
     }
 
-    /// Whether a key has used up what it may do, until its span is over.
+    /// Whether a key has used up what it may do in the span before now.
     pub fn is_used_up(&self, key: &K, now: Instant) -> bool {
-        self.window(key)
-            .is_some_and(|window| self.is_open(window.began, now) && window.count >= self.limit)
+        let events = self.events(key);
+        events.is_some_and(|events| events.count(self.span, now) >= self.limit)
     }
 
-    /// The same for a block that lasts a span from the last event, however long ago the first one was.
+    /// The same for a block that lasts a span from the last event.
     pub fn is_blocked(&self, key: &K, now: Instant) -> bool {
-        self.window(key)
-            .is_some_and(|window| self.is_open(window.last, now) && window.count >= self.limit)
+        self.events(key).is_some_and(|events| {
+            let last = events.last().filter(|&last| is_open(last, self.span, now));
+            last.is_some_and(|last| events.count(self.span, last) >= self.limit)
+        })
     }
 
     /// Counts an event.
     pub fn count(&mut self, key: K, now: Instant) {
-        if !self.is_open(self.turned, now) || self.current.len() >= MAX_KEYS / 2 {
+        if !is_open(self.turned, self.span, now) || self.current.len() >= MAX_KEYS / 2 {
             self.previous = std::mem::take(&mut self.current);
             self.turned = now;
         }
-        let known = self.current.get(&key).or_else(|| self.previous.get(&key));
-        let known = known.filter(|window| self.is_open(window.began, now));
-        let window = Window {
-            began: known.map_or(now, |window| window.began),
-            last: now,
-            count: known.map_or(1, |window| window.count.saturating_add(1)),
+        let before = &mut self.previous;
+        let events = self.current.entry(key);
+        let events = match events {
+            Entry::Occupied(events) => events.into_mut(),
+            Entry::Vacant(vacant) => {
+                let known = before.remove(vacant.key()).unwrap_or_default();
+                vacant.insert(known)
+            }
         };
-        self.current.insert(key, window);
+        events.add(self.span, now);
     }
 
-    fn window(&self, key: &K) -> Option<&Window> {
+    fn events(&self, key: &K) -> Option<&Events> {
         self.current.get(key).or_else(|| self.previous.get(key))
     }
+}
 
-    fn is_open(&self, began: Instant, now: Instant) -> bool {
-        now.saturating_duration_since(began) < self.span
-    }
+fn is_open(began: Instant, span: Duration, now: Instant) -> bool {
+    now.saturating_duration_since(began) < span
 }
 
 #[cfg(test)]
@@ -83,23 +127,37 @@ mod tests {
 
     const SPAN: Duration = Duration::from_secs(600);
 
+    /// No span, wherever it begins, has more than its limit.
     #[test]
-    fn a_span_begins_with_the_first_event() {
+    fn a_span_slides() {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let mut rates = Rates::new(3, SPAN, begin);
-        for seconds in [100, 200, 300] {
+        for seconds in [100, 600, 650] {
             assert!(!rates.is_used_up(&"a", at(seconds)));
             rates.count("a", at(seconds));
         }
-        assert!(rates.is_used_up(&"a", at(300)) && rates.is_used_up(&"a", at(699)));
-        assert!(!rates.is_used_up(&"b", at(300)));
+        assert!(rates.is_used_up(&"a", at(650)) && rates.is_used_up(&"a", at(699)));
+        assert!(!rates.is_used_up(&"b", at(650)));
         assert!(!rates.is_used_up(&"a", at(700)));
         rates.count("a", at(700));
-        assert!(
-            !rates.is_used_up(&"a", at(700)),
-            "a new span has a new count"
-        );
+        assert!(rates.is_used_up(&"a", at(701)), "600, 650 and 700");
+        assert!(!rates.is_used_up(&"a", at(1_300)));
+    }
+
+    /// However many events a key has, it takes little memory, and none is forgotten early.
+    #[test]
+    fn bursts_are_kept_as_one() {
+        let begin = Instant::now();
+        let mut rates = Rates::new(10_000, SPAN, begin);
+        for number in 0..10_000 {
+            let now = begin + Duration::from_millis(number * 59);
+            assert!(!rates.is_used_up(&(), now));
+            rates.count((), now);
+        }
+        assert!(rates.is_used_up(&(), begin + Duration::from_secs(599)));
+        assert!(!rates.is_used_up(&(), begin + Duration::from_secs(600) + SPAN / PARTS));
+        assert!(rates.events(&()).is_some_and(|events| events.0.len() <= 17));
     }
 
     #[test]
@@ -112,6 +170,8 @@ mod tests {
         rates.count(1, at(500));
         assert!(rates.is_blocked(&1, at(500)) && rates.is_blocked(&1, at(1_099)));
         assert!(!rates.is_blocked(&1, at(1_100)));
+        rates.count(1, at(1_100));
+        assert!(!rates.is_blocked(&1, at(1_100)), "the first one of a span");
     }
 
     /// Not even a million clients take more memory, and the last ones are known all the same.
@@ -123,7 +183,7 @@ mod tests {
             rates.count(key, now);
             assert!(rates.current.len() + rates.previous.len() <= MAX_KEYS);
         }
-        assert!((970_000..1_000_000).all(|key| rates.is_used_up(&key, now)));
+        assert!((984_000..1_000_000).all(|key| rates.is_used_up(&key, now)));
     }
 
     /// A clock that stands still or is asked out of order does no harm.

@@ -10,6 +10,7 @@ use crate::net::tls::Identity;
 use crate::net::url::Scheme;
 use crate::relay::Relay;
 use crate::smtp::policy::{Policy, Service};
+use crate::throttle::Throttle;
 use crate::values::Networks;
 use rustls::ServerConfig;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,6 +33,8 @@ pub struct ServerState {
     pub trust: Networks,
     /// What is counted.
     pub metrics: Metrics,
+    /// What clients did lately.
+    pub throttle: Throttle,
     /// Set while more than four fifths of the connections are in use.
     pub stress: AtomicBool,
     /// Where mail for elsewhere goes, where it may.
@@ -69,6 +72,7 @@ impl ServerState {
         auth_header: bool,
         trust: Networks,
         metrics: Metrics,
+        throttle: Throttle,
     ) -> Self {
         Self {
             snapshot: RwLock::new(snapshot),
@@ -78,6 +82,7 @@ impl ServerState {
             auth_header,
             trust,
             metrics,
+            throttle,
             stress: AtomicBool::new(false),
             relay: OnceLock::new(),
             stopping: AtomicBool::new(false),

@@ -10,6 +10,9 @@ pub trait Accounts {
     /// The account a client means by `login`, which is UTF-8 as sent, not empty, without control characters.
     fn account(&mut self, login: &str) -> Account;
 
+    /// Hears which account a client tries, as it spelled it; for the log, also where it is not looked up.
+    fn tried(&mut self, _login: &[u8]) {}
+
     /// What unknown users are given in place of an account. The default costs and looks as a password hashed by
     /// [`hash_password`](super::password::hash_password) does.
     fn decoy(&self) -> Decoy {

@@ -32,6 +32,7 @@ impl Cram {
         let Some(digest) = digest.and_then(unhex).filter(|digest| digest.len() == 16) else {
             return Progress::Malformed;
         };
+        accounts.tried(name);
         let Some(name) = login(name) else {
             return Progress::Failed;
         };

@@ -19,6 +19,7 @@ impl Machine for Plain {
         else {
             return Progress::Malformed;
         };
+        accounts.tried(authcid);
         // To act as another user is a right nobody has here.
         if !authzid.is_empty() && authzid != authcid {
             return Progress::Failed;
@@ -44,6 +45,7 @@ impl Machine for Login {
         match (&self.name, response) {
             (None, None) => Progress::Challenge(b"Username:".to_vec()),
             (None, Some(name)) => {
+                accounts.tried(name);
                 self.name = Some(name.to_vec());
                 Progress::Challenge(b"Password:".to_vec())
             }

@@ -58,6 +58,7 @@ impl Scram {
         let Some(first) = std::str::from_utf8(message).ok().and_then(First::parse) else {
             return Progress::Malformed;
         };
+        accounts.tried(first.user.as_bytes());
         let Some(channel) = self.channel(&first) else {
             return Progress::Failed;
         };

@@ -8,7 +8,9 @@ use crate::relay::{NoTurn, Relay, Wanted};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::{self, Refusal, Reply};
 use crate::smtp::session::{Backend, Mailboxes, QueueNode};
+use crate::throttle::Throttle;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The directory and the disk as a session asks them.
@@ -19,6 +21,10 @@ pub struct ServerBackend<'a> {
     pub store: &'a Store,
     /// Where mail for elsewhere goes, and whether this client may send it.
     pub relay: Option<(&'a Relay, bool)>,
+    /// What clients did before.
+    pub throttle: &'a Throttle,
+    /// The client, as limits count it.
+    pub client: Option<IpAddr>,
 }
 
 impl ServerBackend<'_> {
@@ -119,6 +125,14 @@ impl Backend for ServerBackend<'_> {
 
     fn is_exempt(&self) -> bool {
         self.relay.is_some_and(|(_, open)| open)
+    }
+
+    fn is_guessing(&self) -> bool {
+        self.throttle.is_guessing(self.client)
+    }
+
+    fn is_over_rate(&self, user: Option<&str>) -> bool {
+        self.throttle.is_used_up(self.client, user)
     }
 
     fn room(&mut self, octets: u64) -> Result<(), Refusal> {

@@ -4,7 +4,7 @@ use crate::net::dial;
 use crate::net::listen::Peer;
 use crate::smtp::xclient::{Attributes, Source};
 use crate::values::Networks;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// How a client is named that a proxy does not know.
 const UNKNOWN: &str = "unknown";
@@ -98,6 +98,17 @@ impl Client {
         }
     }
 
+    /// What limits count it as: an IPv4 address, or the network of an IPv6 address that one subscriber has to himself.
+    pub fn counted(&self) -> Option<IpAddr> {
+        Some(match self.address()?.to_canonical() {
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+
     /// True where it is one of these clients.
     pub fn is_in(&self, networks: &Networks) -> bool {
         self.peer.is_some_and(|peer| peer.is_in(networks))
@@ -140,6 +151,21 @@ mod tests {
             assert_eq!(client.trace_name(), format!("mx.test {literal}"));
         }
         assert_eq!(Client::new(&Peer::Unix(None)).log_name(), "unix");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_client() {
+        let same = |a: &str, b: &str| {
+            let counted = |text: &str| {
+                Client::remote(SocketAddr::new(text.parse().unwrap(), 9), None).counted()
+            };
+            counted(a) == counted(b)
+        };
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("::ffff:192.0.2.2", "::ffff:192.0.2.1"));
     }
 
     /// What XCLIENT does not say stays, and a client that the proxy does not know has no rights.

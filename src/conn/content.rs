@@ -155,6 +155,8 @@ impl Conn<'_> {
         }
         if outcome.replies.iter().any(|reply| !reply.is_error()) {
             self.messages += 1;
+            let user = self.session.user();
+            self.state.throttle.message(self.client.counted(), user);
         }
         self.log_message(&outcome, incoming.begun);
         let (replies, next) = self.session.finish(outcome.replies);

@@ -163,7 +163,7 @@ impl<'a> Conn<'a> {
                 return None;
             }
         }
-        if let Err(refused) = (self.claim)(self.client.address()) {
+        if let Err(refused) = (self.claim)(self.client.counted()) {
             self.say(Some(&refused));
             maillog::not_served(self.client.log_name(), &maillog::one_line(&refused));
             self.stream.close(true, Instant::now() + LINGER);
@@ -310,7 +310,7 @@ impl<'a> Conn<'a> {
     /// client sends through the proxy from now on has no more rights than the client.
     fn hand_over(&mut self, attributes: &Attributes) -> Option<Ended> {
         self.client = self.client.handed_over(attributes);
-        if let Err(refused) = (self.claim)(self.client.address()) {
+        if let Err(refused) = (self.claim)(self.client.counted()) {
             self.say(Some(&refused));
             return Some(Ended::Close(refused));
         }
@@ -346,6 +346,8 @@ impl<'a> Conn<'a> {
                         directory: &self.snapshot.directory,
                         store: &self.state.store,
                         relay: self.relay(),
+                        throttle: &self.state.throttle,
+                        client: self.client.counted(),
                     };
                     self.lines = self.lines.saturating_add(1);
                     let behind = self.stream.input().len() > used;
@@ -368,8 +370,7 @@ impl<'a> Conn<'a> {
                         self.state.metrics.login(mechanism.name(), succeeded);
                     }
                     if self.session.wrong_logins() > wrong {
-                        maillog::wrong_login(self.client.log_name());
-                        std::thread::sleep(WRONG_LOGIN_PAUSE);
+                        self.wrong_login();
                     }
                     return Ok(step);
                 }
@@ -383,6 +384,13 @@ impl<'a> Conn<'a> {
             }
             self.wait(since)?;
         }
+    }
+
+    /// A wrong login is logged, counts for all connections of the client, and takes longer.
+    fn wrong_login(&self) {
+        maillog::wrong_login(self.client.log_name(), self.session.tried_account());
+        self.state.throttle.wrong_login(self.client.counted());
+        std::thread::sleep(WRONG_LOGIN_PAUSE);
     }
 
     /// Takes what was read anew, unless a transaction is under way.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// The wait for a whole header, where the timeout is longer.
 const HEADER: Duration = Duration::from_secs(30);
 
-/// Counts the connection for the client at an address, and for none where that is not known; the reply to close with
+/// Counts the connection for a client, as it is counted, and for none where its address is not known; the reply to close with
 /// where that client has too many.
 pub type Claim<'a> = &'a mut dyn FnMut(Option<IpAddr>) -> Result<(), Reply>;
 

@@ -25,6 +25,7 @@ use crate::state::{ServerState, load, reload};
 use crate::sys::inherited::Socket;
 use crate::sys::notify::Notify;
 use crate::sys::privileges::drop_groups;
+use crate::throttle::Throttle;
 use mio::Waker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -89,6 +90,7 @@ impl Server {
             config.auth_header,
             config.trust.clone(),
             Metrics::new(!config.metrics.is_empty()),
+            Throttle::new(config.max_rate),
         );
         Ok(Self {
             inherited: inherited.into_iter().map(Some).collect(),

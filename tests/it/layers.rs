@@ -13,7 +13,7 @@ const EDGES: &[(&str, &str)] = &[
     ("clock", "encoding"),
     ("cmd", "auth client clock encoding failure net options queue relay settings smtp"),
     ("config", "deliver directory failure net options relay settings smtp sys values"),
-    ("conn", "auth clock deliver directory encoding maillog net queue relay report smtp state values"),
+    ("conn", "auth clock deliver directory encoding maillog net queue relay report smtp state throttle values"),
     ("deliver", "clock encoding lock smtp"),
     ("directory", "auth deliver encoding failure lock smtp"),
     ("log_queue", "lock"),
@@ -23,11 +23,12 @@ const EDGES: &[(&str, &str)] = &[
     ("queue", "deliver failure lock"),
     ("relay", "client clock deliver failure lock metrics net options queue read report settings smtp values"),
     ("report", "encoding smtp"),
-    ("server", "auth clock config conn deliver failure lock log_queue maillog metrics net relay smtp state sys"),
+    ("server", "auth clock config conn deliver failure lock log_queue maillog metrics net relay smtp state sys throttle"),
     ("settings", "failure options"),
     ("smtp", "auth encoding"),
-    ("state", "clock config deliver directory metrics net relay smtp values"),
+    ("state", "clock config deliver directory metrics net relay smtp throttle values"),
     ("sys", "failure values"),
+    ("throttle", "lock rates"),
 ];
 
 /// What is pure, and the words of what it must not do.

@@ -43,5 +43,6 @@ mod scripted;
 mod sendmail;
 mod server;
 mod supervisor;
+mod throttle;
 mod tls;
 mod wire;

@@ -13,6 +13,7 @@ use mailslot::smtp::line::{Lines, Split};
 use mailslot::smtp::policy::{Policy, Service};
 use mailslot::smtp::reply::Reply;
 use mailslot::smtp::session::{Channel, Next, Session};
+use mailslot::throttle::Throttle;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,6 +35,7 @@ pub struct Memory {
     mode: Mode,
     /// The message that comes in.
     message: Option<Message>,
+    throttle: Throttle,
     pub closed: bool,
 }
 
@@ -108,6 +110,7 @@ impl Memory {
             output,
             mode: Mode::Lines,
             message: None,
+            throttle: Throttle::new(None),
             closed: false,
         }
     }
@@ -199,6 +202,8 @@ impl Memory {
                     directory: &self.directory,
                     store: &self.store,
                     relay: None,
+                    throttle: &self.throttle,
+                    client: None,
                 };
                 let step = self.session.line(line, input.len() > used, &mut backend);
                 if let Some(reply) = step.reply {

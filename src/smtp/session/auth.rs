@@ -44,6 +44,9 @@ impl<R> Session<R> {
         if self.channel == Channel::Clear && !self.policy.insecure_auth {
             return Err(reply::AUTH_NEEDS_TLS);
         }
+        if backend.is_guessing() {
+            return Err(reply::TOO_MUCH_GUESSING);
+        }
         let offered = self.mechanisms();
         let mechanism = Mechanism::parse(cursor.word()).filter(|m| offered.contains(m));
         let mechanism = mechanism.ok_or(reply::NO_SUCH_MECHANISM)?;
@@ -104,15 +107,21 @@ impl<R> Session<R> {
         response: Option<&[u8]>,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
+        // Other connections of the client may have guessed on since it began, and while this step took its time: from
+        // then on right and wrong are answered alike.
+        if backend.is_guessing() {
+            return say(reply::TOO_MUCH_GUESSING);
+        }
         let mut noting = Noting {
             accounts: backend,
-            asked: None,
+            tried: None,
         };
         let progress = exchange.step(response, &mut noting);
-        if let Some(asked) = noting.asked {
-            self.tried_account = Some(asked);
+        if let Some(tried) = noting.tried {
+            self.tried_account = Some(tried);
         }
         match progress {
+            _ if backend.is_guessing() => say(reply::TOO_MUCH_GUESSING),
             Progress::Challenge(challenge) => {
                 self.phase = Phase::Exchange(exchange);
                 say(reply::CHALLENGE.with_text(base64_encode(&challenge)))
@@ -146,16 +155,19 @@ impl<R> Session<R> {
     }
 }
 
-/// Accounts, with a note of who was asked for.
+/// Accounts, with a note of which one was tried.
 struct Noting<'a, A> {
     accounts: &'a mut A,
-    asked: Option<String>,
+    tried: Option<String>,
 }
 
 impl<A: Accounts> Accounts for Noting<'_, A> {
     fn account(&mut self, login: &str) -> Account {
-        self.asked = Some(login.to_owned());
         self.accounts.account(login)
+    }
+
+    fn tried(&mut self, login: &[u8]) {
+        self.tried = Some(String::from_utf8_lossy(login).into_owned());
     }
 
     fn decoy(&self) -> Decoy {

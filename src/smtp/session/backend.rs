@@ -32,6 +32,14 @@ pub trait Backend: Accounts {
     fn is_exempt(&self) -> bool {
         false
     }
+    /// Whether the client may not log in now, after too many wrong logins.
+    fn is_guessing(&self) -> bool {
+        false
+    }
+    /// Whether the client, or the user once there is one, has sent as many messages as it may for now.
+    fn is_over_rate(&self, _user: Option<&str>) -> bool {
+        false
+    }
     /// Whether the disk has room for `octets`.
     ///
     /// # Errors

@@ -48,6 +48,9 @@ impl<R> Session<R> {
         if user.is_some_and(|user| !backend.may_send_as(user, &reverse_path)) {
             return Err(reply::NOT_YOURS);
         }
+        if backend.is_over_rate(self.user()) {
+            return Err(reply::RATE_LIMITED);
+        }
         backend
             .room(params.size.unwrap_or(0))
             .map_err(|refusal| refusal.reply)?;

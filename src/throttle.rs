@@ -1,0 +1,108 @@
+//! What a client may do over all its connections: guess at passwords, and send messages (`--max-rate`). How it is counted
+//! is `rates`'s, what is answered past a limit the session's.
+
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::lock::lock;
+use crate::rates::Rates;
+
+/// Wrong logins of a client within [`GUESSING`]; no more are looked at until that long after the last.
+const MAX_GUESSES: u32 = 10;
+/// The time that wrong logins count for.
+const GUESSING: Duration = Duration::from_secs(600);
+
+/// Counts by client. A client is as [`Client::counted`](crate::conn::client::Client::counted) has it; those without an
+/// address are one when they guess.
+pub struct Throttle {
+    guesses: Mutex<Rates<Option<IpAddr>>>,
+    messages: Option<Mutex<Rates<Sender>>>,
+}
+
+/// Whose messages are counted.
+#[derive(PartialEq, Eq, Hash)]
+enum Sender {
+    Client(IpAddr),
+    User(String),
+}
+
+impl Sender {
+    /// After a login the user, wherever he sends from. Nobody counts at a Unix socket, whose mode says who may use it.
+    fn new(client: Option<IpAddr>, user: Option<&str>) -> Option<Self> {
+        let user = user.map(|user| Self::User(user.to_owned()));
+        user.or_else(|| client.map(Self::Client))
+    }
+}
+
+impl Throttle {
+    /// Nothing has happened yet. `max_rate` is the messages of a sender, and the time they count for.
+    pub fn new(max_rate: Option<(u32, Duration)>) -> Self {
+        let now = Instant::now();
+        let messages = max_rate.map(|(limit, span)| Rates::new(limit, span, now));
+        Self {
+            guesses: Mutex::new(Rates::new(MAX_GUESSES, GUESSING, now)),
+            messages: messages.map(Mutex::new),
+        }
+    }
+
+    /// True while a client may not log in, after too many wrong logins.
+    pub fn is_guessing(&self, client: Option<IpAddr>) -> bool {
+        lock(&self.guesses).is_blocked(&client, Instant::now())
+    }
+
+    /// Counts a wrong login.
+    pub fn wrong_login(&self, client: Option<IpAddr>) {
+        lock(&self.guesses).count(client, Instant::now());
+    }
+
+    /// True while a sender has sent as much as it may.
+    pub fn is_used_up(&self, client: Option<IpAddr>, user: Option<&str>) -> bool {
+        let sender = || Sender::new(client, user);
+        let messages = self.messages.as_ref().zip(sender());
+        messages.is_some_and(|(all, sender)| lock(all).is_used_up(&sender, Instant::now()))
+    }
+
+    /// Counts an accepted message.
+    pub fn message(&self, client: Option<IpAddr>, user: Option<&str>) {
+        if let Some(messages) = &self.messages
+            && let Some(sender) = Sender::new(client, user)
+        {
+            lock(messages).count(sender, Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_counted_wherever_they_send_from() {
+        let throttle = Throttle::new(Some((2, GUESSING)));
+        let [a, b] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|octets| Some(IpAddr::from(octets)));
+        throttle.message(a, Some("alice"));
+        throttle.message(b, Some("alice"));
+        assert!(throttle.is_used_up(a, Some("alice")) && throttle.is_used_up(None, Some("alice")));
+        assert!(!throttle.is_used_up(a, None) && !throttle.is_used_up(a, Some("bob")));
+        throttle.message(a, None);
+        throttle.message(a, None);
+        assert!(throttle.is_used_up(a, None) && !throttle.is_used_up(b, None));
+        (0..9).for_each(|_| throttle.message(None, None));
+        assert!(!throttle.is_used_up(None, None), "a Unix socket");
+        let unlimited = Throttle::new(None);
+        (0..9).for_each(|_| unlimited.message(a, None));
+        assert!(!unlimited.is_used_up(a, None));
+    }
+
+    #[test]
+    fn guesses_are_counted_by_client() {
+        let throttle = Throttle::new(None);
+        let client = Some(IpAddr::from([127, 0, 0, 1]));
+        for _ in 0..MAX_GUESSES {
+            assert!(!throttle.is_guessing(client));
+            throttle.wrong_login(client);
+        }
+        assert!(throttle.is_guessing(client) && !throttle.is_guessing(None));
+    }
+}
