@@ -255,7 +255,9 @@ class Hop:
                     say("450 4.2.1 later")
                 elif verb == b"DATA":
                     say("354 go")
-                    list(iter(lines.readline, b".\r\n"))
+                    while (line := lines.readline()) != b".\r\n":
+                        if not line:
+                            return None
                     if fault == "drop":
                         return None
                     self.taken += recipients

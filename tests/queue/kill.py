@@ -77,7 +77,11 @@ class Hop:
                 out.write(b"250-hop\r\n250 PIPELINING\r\n")
             elif verb == b"DATA":
                 out.write(b"354 go\r\n")
-                content = b"".join(iter(lines.readline, b".\r\n"))
+                content = b""
+                while (line := lines.readline()) != b".\r\n":
+                    if not line:
+                        return
+                    content += line
                 last = {"settled": False}
                 with self.lock:
                     self.arrived[int(SUBJECT.search(content)[1])].append(last)
