@@ -9,11 +9,13 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
 
 use crate::encoding::push_decimal;
 
+const DAYS: &str = "Mon Tue Wed Thu Fri Sat Sun";
+const MONTHS: &str = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
 /// Where the zone files are (tzfile(5)), by the name that TZ has.
 const ZONES: &str = "/usr/share/zoneinfo";
 /// The zone where TZ names none.
@@ -75,9 +77,10 @@ pub fn unique() -> String {
 pub fn utc_digits() -> String {
     let seconds = i64::try_from(since_epoch().as_secs()).ok();
     let now = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-    now.unwrap_or(Timestamp::MAX)
-        .strftime("%Y%m%d%H%M%S")
-        .to_string()
+    let at = TimeZone::UTC.to_datetime(now.unwrap_or(Timestamp::MAX));
+    let (year, month, day) = (at.year(), at.month(), at.day());
+    let (hour, minute, second) = (at.hour(), at.minute(), at.second());
+    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
 }
 
 /// The present moment in seconds since 1970.
@@ -121,9 +124,23 @@ fn rfc5322(seconds: u64, zone: TimeZone) -> String {
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())
         .unwrap_or(Timestamp::MAX);
-    Zoned::new(timestamp, zone)
-        .strftime("%a, %d %b %Y %H:%M:%S %z")
-        .to_string()
+    // By hand: the library's own formatting would be the largest part of it in the binary.
+    let offset = zone.to_offset(timestamp);
+    let at = offset.to_datetime(timestamp);
+    let (year, day) = (at.year(), at.day());
+    let name = |names: &'static str, number: i8| {
+        let mut names = names.split(' ');
+        usize::try_from(number).ok().and_then(|n| names.nth(n))
+    };
+    let weekday = name(DAYS, at.weekday().to_monday_zero_offset()).unwrap_or_default();
+    let month = name(MONTHS, at.month() - 1).unwrap_or_default();
+    let (hour, minute, second) = (at.hour(), at.minute(), at.second());
+    let sign = if offset.is_negative() { '-' } else { '+' };
+    let minutes = offset.seconds().unsigned_abs() / 60;
+    let (hours, minutes) = (minutes / 60, minutes % 60);
+    format!(
+        "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} {sign}{hours:02}{minutes:02}"
+    )
 }
 
 #[cfg(test)]
