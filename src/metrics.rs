@@ -4,7 +4,6 @@
 //! A counter has its help and no TYPE. OpenMetrics would have the type under a name without `_total`, which
 //! `mailslot_connections` shares with a gauge, and `promtool check metrics` reads it under the whole name.
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -24,17 +23,43 @@ struct Counts {
     recipients: u64,
     octets: u64,
     /// By service.
-    messages: BTreeMap<&'static str, u64>,
+    messages: Vec<Tally>,
     /// By code.
-    replies: BTreeMap<u16, u64>,
-    /// By mechanism and whether they succeeded.
-    logins: BTreeMap<(&'static str, bool), u64>,
-    /// By version and whether they succeeded.
-    handshakes: BTreeMap<(&'static str, bool), u64>,
+    replies: Vec<(u16, u64)>,
+    /// By mechanism and how they ended.
+    logins: Vec<Tally>,
+    /// By version and how they ended.
+    handshakes: Vec<Tally>,
     /// By bucket; longer ones are in none.
     commits: [u64; BUCKETS.len()],
     commit_count: u64,
     commit_time: Duration,
+}
+
+/// A count of a kind of things, and of one end that they can have.
+#[derive(Debug)]
+struct Tally {
+    kind: &'static str,
+    result: &'static str,
+    count: u64,
+}
+
+/// One more of them. There are few kinds, and a list of them is short.
+fn add(tallies: &mut Vec<Tally>, kind: &'static str, result: &'static str) {
+    let same = |tally: &&mut Tally| (tally.kind, tally.result) == (kind, result);
+    match tallies.iter_mut().find(same) {
+        Some(tally) => tally.count += 1,
+        None => tallies.push(Tally {
+            kind,
+            result,
+            count: 1,
+        }),
+    }
+}
+
+/// The value of the label `result`.
+const fn result(succeeded: bool) -> &'static str {
+    if succeeded { "success" } else { "failure" }
 }
 
 /// What is known elsewhere at the time of a scrape.
@@ -86,7 +111,7 @@ impl Metrics {
     /// A message was accepted.
     pub fn message(&self, service: &'static str, recipients: usize, octets: u64) {
         self.count(|counts| {
-            *counts.messages.entry(service).or_default() += 1;
+            add(&mut counts.messages, service, "");
             counts.recipients += recipients as u64;
             counts.octets = counts.octets.wrapping_add(octets);
         });
@@ -107,17 +132,22 @@ impl Metrics {
 
     /// A command or a message was answered 4xx or 5xx.
     pub fn refusal(&self, code: u16) {
-        self.count(|counts| *counts.replies.entry(code).or_default() += 1);
+        self.count(
+            |counts| match counts.replies.iter_mut().find(|(known, _)| *known == code) {
+                Some((_, count)) => *count += 1,
+                None => counts.replies.push((code, 1)),
+            },
+        );
     }
 
     /// A login is over.
     pub fn login(&self, mechanism: &'static str, succeeded: bool) {
-        self.count(|counts| *counts.logins.entry((mechanism, succeeded)).or_default() += 1);
+        self.count(|counts| add(&mut counts.logins, mechanism, result(succeeded)));
     }
 
     /// A TLS handshake is over.
     pub fn handshake(&self, version: &'static str, succeeded: bool) {
-        self.count(|counts| *counts.handshakes.entry((version, succeeded)).or_default() += 1);
+        self.count(|counts| add(&mut counts.handshakes, version, result(succeeded)));
     }
 
     /// The page.
@@ -146,7 +176,7 @@ impl Page {
     }
 
     /// A line; `labels` are names and values.
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: &dyn Display) {
         let _ = write!(self.0, "mailslot_{name}");
         for (at, (label, value)) in labels.iter().enumerate() {
             let begin = if at == 0 { '{' } else { ',' };
@@ -175,17 +205,19 @@ impl Page {
             ),
         ] {
             self.help(name, help);
-            self.sample(name, &[], value);
-        }
-        self.help("messages_total", "Accepted messages.");
-        for (service, value) in &counts.messages {
-            self.sample("messages_total", &[("service", service)], value);
+            self.sample(name, &[], &value);
         }
         self.help("replies_total", "Replies with a code from 400 on.");
         for (code, value) in &counts.replies {
             self.sample("replies_total", &[("code", &code.to_string())], value);
         }
         for (name, help, label, all) in [
+            (
+                "messages_total",
+                "Accepted messages.",
+                "service",
+                &counts.messages,
+            ),
             ("logins_total", "Logins.", "mechanism", &counts.logins),
             (
                 "tls_handshakes_total",
@@ -195,9 +227,11 @@ impl Page {
             ),
         ] {
             self.help(name, help);
-            for ((kind, succeeded), value) in all {
-                let result = if *succeeded { "success" } else { "failure" };
-                self.sample(name, &[(label, kind), ("result", result)], value);
+            for tally in all {
+                let labels = [(label, tally.kind), ("result", tally.result)];
+                let with_result = if tally.result.is_empty() { 1 } else { 2 };
+                let labels = labels.get(..with_result).unwrap_or_default();
+                self.sample(name, labels, &tally.count);
             }
         }
         self.commits(counts);
@@ -214,38 +248,44 @@ impl Page {
         for (end, count) in BUCKETS.iter().zip(&counts.commits) {
             sum += count;
             let end = format!("{}.{:03}", end / 1_000, end % 1_000);
-            self.sample("commit_seconds_bucket", &[("le", &end)], sum);
+            self.sample("commit_seconds_bucket", &[("le", &end)], &sum);
         }
         self.sample(
             "commit_seconds_bucket",
             &[("le", "+Inf")],
-            counts.commit_count,
+            &counts.commit_count,
         );
-        self.sample("commit_seconds_count", &[], counts.commit_count);
+        self.sample("commit_seconds_count", &[], &counts.commit_count);
         let time = format!("{:.6}", counts.commit_time.as_secs_f64());
-        self.sample("commit_seconds_sum", &[], time);
+        self.sample("commit_seconds_sum", &[], &time);
     }
 
     fn now(&mut self, now: &Now) {
         self.gauge("connections", "Connections now.");
-        self.sample("connections", &[], now.connections);
-        if !now.hops.is_empty() {
-            self.gauge("queue_messages", "Messages that wait for a next hop.");
-            for waiting in &now.hops {
-                let hop = [("hop", waiting.hop.as_str())];
-                self.sample("queue_messages", &hop, waiting.messages);
+        self.sample("connections", &[], &now.connections);
+        let hops = &now.hops;
+        for (name, help, value) in [
+            (
+                "queue_messages",
+                "Messages that wait for a next hop.",
+                (|waiting| waiting.messages as u64) as fn(&Waiting) -> u64,
+            ),
+            ("queue_oldest_seconds", "Age of the oldest of them.", |w| {
+                w.oldest
+            }),
+        ] {
+            if !hops.is_empty() {
+                self.gauge(name, help);
             }
-            self.gauge("queue_oldest_seconds", "Age of the oldest of them.");
-            for waiting in &now.hops {
-                let hop = [("hop", waiting.hop.as_str())];
-                self.sample("queue_oldest_seconds", &hop, waiting.oldest);
+            for waiting in hops {
+                self.sample(name, &[("hop", &waiting.hop)], &value(waiting));
             }
         }
         let dropped = "log_lines_dropped_total";
         self.help(dropped, "Log lines that were dropped.");
-        self.sample(dropped, &[], now.dropped_lines);
+        self.sample(dropped, &[], &now.dropped_lines);
         self.gauge("start_time_seconds", "Start of the server, since 1970.");
-        self.sample("start_time_seconds", &[], now.started);
+        self.sample("start_time_seconds", &[], &now.started);
     }
 }
 

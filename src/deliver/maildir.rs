@@ -82,6 +82,11 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
         (Some(open), Some(name)) => (open, maildir.join(name)),
         _ => (&base, maildir.clone()),
     };
+    if folder.is_some() {
+        // Whoever made it may not have come to that.
+        let synced = sync.parent(disk, disk::fd(&base));
+        synced.map_err(Trouble::at("fsync", maildir))?;
+    }
     let part = |name: &str| {
         let (part, made) = ensure(disk, disk::fd(dir), name.as_ref(), false, &path)?;
         give(disk, &part, owner.filter(|_| made), &path)?;

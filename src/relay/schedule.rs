@@ -1,7 +1,7 @@
 //! When which message goes to which hop. No clock, file or thread: times come in as seconds since 1970. A hop that does
 //! not answer is tried for one message only, and all its mail waits with it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,17 +194,16 @@ impl Schedule {
         ids.map(|(_, id)| Arc::clone(id)).collect()
     }
 
-    /// How many messages wait for each route, and the id of the oldest: ids begin with the second in which they were made.
-    pub fn lengths(&self) -> BTreeMap<usize, (usize, Option<Arc<str>>)> {
-        let mut lengths: BTreeMap<usize, (usize, Option<Arc<str>>)> = BTreeMap::new();
-        for (hop, lane) in &self.0 {
-            let (count, oldest) = lengths.entry(hop.route).or_default();
-            *count += lane.waiting.len();
-            let ids = lane.waiting.iter().map(|(_, id)| id).chain(oldest.as_ref());
-            let first = ids.min().map(Arc::clone);
-            *oldest = first;
-        }
-        lengths
+    /// How many messages wait for a route, and the id of the oldest: ids begin with the second in which they were made.
+    pub fn length(&self, route: usize) -> (usize, Option<&str>) {
+        let lanes = self.0.iter().filter(|(hop, _)| hop.route == route);
+        let ids = lanes.flat_map(|(_, lane)| lane.waiting.iter().map(|(_, id)| id.as_ref()));
+        ids.fold((0, None), |(count, oldest), id| {
+            (
+                count + 1,
+                Some(oldest.map_or(id, |oldest: &str| oldest.min(id))),
+            )
+        })
     }
 
     /// The message does not wait for this hop any more. Whether it did.
@@ -283,6 +282,26 @@ mod tests {
             ..patience()
         };
         assert!(brief.is_late(10, 310) && !brief.is_late(10, 309));
+    }
+
+    #[test]
+    fn lengths_are_those_of_a_route() {
+        let mut all = Schedule::default();
+        let other = Hop {
+            route: 1,
+            ..hop("")
+        };
+        for (hop, id, next) in [
+            (&hop("a"), "20.M1", 5),
+            (&hop("a"), "30.M1", 1),
+            (&hop("b"), "10.M1", 9),
+            (&other, "05.M1", 1),
+        ] {
+            all.add(hop, &id.into(), next);
+        }
+        assert_eq!(all.length(0), (3, Some("10.M1")));
+        assert_eq!(all.length(1), (1, Some("05.M1")));
+        assert_eq!(all.length(2), (0, None));
     }
 
     #[test]

@@ -354,12 +354,12 @@ impl Relay {
 
     /// The mail that waits for each next hop, at `now`.
     pub fn lengths(&self, now: u64) -> Vec<Waiting> {
-        let lengths = self.lock().schedule.lengths();
+        let state = self.lock();
         let routes = self.settings.routes.all().iter().enumerate();
         let waiting = routes.map(|(number, route)| {
-            let (messages, oldest) = lengths.get(&number).cloned().unwrap_or_default();
-            let made =
-                oldest.and_then(|id| id.split('.').next().and_then(|text| text.parse().ok()));
+            let (messages, oldest) = state.schedule.length(number);
+            let second = oldest.and_then(|id| id.split('.').next());
+            let made = second.and_then(|second| second.parse().ok());
             Waiting {
                 hop: route.url.clone(),
                 messages,

@@ -23,6 +23,8 @@ fn scenarios() -> Vec<Scenario> {
         one("one recipient"),
         Scenario { messages: 3, ..one("three messages") },
         Scenario { made_by_others: true, ..one("a Maildir that was made just now") },
+        Scenario { made_by_others: true, junk: true, ..one("spam, and its folder was made just now") },
+        Scenario { made_by_others: true, junk: true, named: true, ..one("a folder that was made just now") },
         Scenario { quota: true, ..one("a quota") },
         three("three recipients"),
         Scenario { lmtp, ..three("LMTP") },

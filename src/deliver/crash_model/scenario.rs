@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::super::disk::{Disk, Real, fd};
 use super::super::faults::{Scratch, target, trace};
+use super::super::junk::JunkField;
 use super::super::store::Store;
 use super::super::target::{Form, Group, Quota, Sync, Target};
 use super::history::History;
@@ -28,6 +29,10 @@ pub(super) struct Scenario {
     pub(super) elsewhere: Option<&'static str>,
     /// Another process made the Maildir of `a` just now, and has not come to its syncs.
     pub(super) made_by_others: bool,
+    /// The messages are spam, and that Maildir has a folder for it.
+    pub(super) junk: bool,
+    /// The folder for spam is named by the address.
+    pub(super) named: bool,
     /// So many messages, one after the other.
     pub(super) messages: usize,
     /// Octets of a message besides its first and last lines.
@@ -50,7 +55,7 @@ impl Scenario {
     pub(super) fn recorder(&self, scratch: &Scratch, mutation: Mutation) -> Recorder {
         let recorder = Recorder::new(&scratch.0, mutation, self.no_links, self.elsewhere);
         if self.made_by_others {
-            make(&recorder, scratch);
+            make(&recorder, scratch, self.junk);
         }
         recorder
     }
@@ -61,6 +66,8 @@ impl Scenario {
         let recorder = self.recorder(&scratch, mutation);
         recorder.start(fails);
         let store = Store::with_disk("mx", Sync::Full, 100, Box::new(recorder.clone()));
+        let junk = JunkField::parse("Subject:x").filter(|_| self.junk);
+        let store = store.with_junk(junk.into_iter().collect());
         for _ in 0..self.messages {
             self.deliver(&scratch, &recorder, &store);
         }
@@ -84,7 +91,8 @@ impl Scenario {
             let Ok(delivered) = outcome else { continue };
             for target in group.iter() {
                 let inner = target.maildir.strip_prefix(&scratch.0).unwrap();
-                let path = inner.join("new").join(delivered.name());
+                let folder = if self.junk { ".Junk/new" } else { "new" };
+                let path = inner.join(folder).join(delivered.name());
                 let names = path.iter().map(|name| name.to_str().unwrap().to_owned());
                 promised.push((names.collect(), END));
             }
@@ -100,6 +108,7 @@ impl Scenario {
             });
             Arc::new(Target {
                 quota,
+                folder: self.named.then(|| ".Junk".to_owned()),
                 ..target(scratch, user)
             })
         };
@@ -109,13 +118,16 @@ impl Scenario {
 }
 
 /// Makes the Maildir of `a`, and syncs nothing.
-fn make(disk: &Recorder, scratch: &Scratch) {
+fn make(disk: &Recorder, scratch: &Scratch, junk: bool) {
     let mut dir = Real.open(&scratch.0).unwrap();
     for name in ["example.org", "a"] {
         disk.make_dir(fd(&dir), name.as_ref()).unwrap();
         dir = Real.open_in(fd(&dir), name.as_ref(), false).unwrap();
     }
-    for name in ["cur", "new", "tmp"] {
+    for name in ["cur", "new", "tmp", ".Junk"]
+        .into_iter()
+        .take(if junk { 4 } else { 3 })
+    {
         disk.make_dir(fd(&dir), name.as_ref()).unwrap();
     }
 }
