@@ -32,6 +32,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "virtual_mailbox_domains",
         "needs Postfix; tests/interop has it",
     ),
+    ("begin routers", "needs Exim; tests/interop has it"),
+    (
+        "action \"mailslot\" relay",
+        "needs OpenSMTPD; tests/interop has it",
+    ),
 ];
 const HERE: &[&str] = &[
     "printf 'Subject: hello",

@@ -118,6 +118,14 @@ fn an_inherited_socket_takes_proxy_headers() {
 }
 
 #[test]
+fn an_inherited_socket_is_scraped() {
+    let (server, address) = activated("metrics", &["--listen", "smtp://127.0.0.1:0"], 2);
+    assert_eq!(server.urls[1], format!("metrics://{address}"));
+    let url = server.urls[1].parse().unwrap();
+    assert_eq!(mailslot::cmd::healthcheck::check(&url), Ok(()));
+}
+
+#[test]
 fn inherited_sockets_join_configured_listeners() {
     let (server, address) = activated("lmtp", &["--listen", "smtp://127.0.0.1:0"], 2);
     assert!(server.urls[0].starts_with("smtp://127.0.0.1:"));

@@ -86,7 +86,11 @@ fn require_tls() {
     );
     let step = session.line(Line::Ok(b"BDAT 5"), false, &mut TestBackend);
     assert!(matches!(step.next, Next::Skip { size: 5, .. }));
-    run(&mut session, &[("STARTTLS", 220)]);
+    session.trust(true);
+    assert!(!ehlo(&mut session).contains("XCLIENT"), "not in the clear");
+    run(&mut session, &[("XCLIENT NAME=x", 530), ("STARTTLS", 220)]);
+    session.tls_started(None);
+    assert!(ehlo(&mut session).contains("XCLIENT"));
 }
 
 /// R160 to R169, R171, A9.

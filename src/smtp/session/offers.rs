@@ -48,7 +48,11 @@ impl<R> Session<R> {
                 reply::NOT_OFFERED,
                 self.user().is_some() || !self.mechanisms().is_empty(),
             ),
-            Verb::Xclient => (self.trusted, reply::NOT_TRUSTED, true),
+            Verb::Xclient => (
+                self.trusted,
+                reply::NOT_TRUSTED,
+                !self.policy.require_tls || self.channel != Channel::Clear,
+            ),
             Verb::Unimplemented => (false, reply::NOT_OFFERED, false),
             _ => return Offer::Now,
         };
