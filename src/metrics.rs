@@ -108,18 +108,14 @@ impl Metrics {
         self.count(|counts| counts.connections += 1);
     }
 
-    /// A message was accepted.
-    pub fn message(&self, service: &'static str, recipients: usize, octets: u64) {
+    /// A message was made durable in this time, or could not be; `recipients` is how many have it.
+    pub fn message(&self, service: &'static str, recipients: usize, octets: u64, took: Duration) {
         self.count(|counts| {
-            add(&mut counts.messages, service, "");
-            counts.recipients += recipients as u64;
-            counts.octets = counts.octets.wrapping_add(octets);
-        });
-    }
-
-    /// A message was made durable, or could not be, in this time.
-    pub fn commit(&self, took: Duration) {
-        self.count(|counts| {
+            if recipients > 0 {
+                add(&mut counts.messages, service, "");
+                counts.recipients += recipients as u64;
+                counts.octets = counts.octets.wrapping_add(octets);
+            }
             let millis = took.as_micros().div_ceil(1_000);
             let mut buckets = BUCKETS.iter().zip(&mut counts.commits);
             if let Some((_, bucket)) = buckets.find(|(end, _)| millis <= u128::from(**end)) {
@@ -303,10 +299,14 @@ mod tests {
     fn everything_counted_is_on_the_page() {
         let metrics = Metrics::new(true);
         metrics.connection();
-        metrics.message("smtp", 3, 5_000_000_000);
-        metrics.message("lmtp", 1, 1);
-        for millis in [0, 1, 3, 11_000] {
-            metrics.commit(Duration::from_millis(millis));
+        for (service, recipients, octets, millis) in [
+            ("smtp", 3, 5_000_000_000, 0),
+            ("lmtp", 1, 1, 1),
+            ("smtp", 0, 7, 3),
+            ("smtp", 0, 7, 11_000),
+        ] {
+            let took = Duration::from_millis(millis);
+            metrics.message(service, recipients, octets, took);
         }
         metrics.refusal(550);
         metrics.refusal(550);

@@ -150,7 +150,7 @@ impl Conn<'_> {
         let outcome = incoming
             .message
             .finish(&self.session, self.state.relay.get().map(Arc::as_ref));
-        if let Some(begun) = commit {
+        if let Some(begun) = commit.filter(|_| outcome.id.is_some()) {
             self.count(&outcome, begun.elapsed());
         }
         if outcome.replies.iter().any(|reply| !reply.is_error()) {
@@ -176,18 +176,14 @@ impl Conn<'_> {
 
     /// For the metrics.
     fn count(&self, outcome: &Outcome, took: Duration) {
-        let metrics = &self.state.metrics;
-        if outcome.id.is_some() {
-            metrics.commit(took);
-        }
-        let accepted = outcome.replies.iter().filter(|reply| !reply.is_error());
         let service = self.session.policy().service;
-        let recipients = match (accepted.count(), service) {
-            (0, _) => return,
-            (accepted, Service::Lmtp) => accepted,
-            _ => self.session.transaction().map_or(0, |t| t.recipients.len()),
+        let accepted = outcome.replies.iter().filter(|reply| !reply.is_error());
+        let recipients = match (accepted.count(), self.session.transaction()) {
+            (1.., Some(transaction)) if service != Service::Lmtp => transaction.recipients.len(),
+            (accepted, _) => accepted,
         };
-        metrics.message(service.name(), recipients, outcome.size);
+        let metrics = &self.state.metrics;
+        metrics.message(service.name(), recipients, outcome.size, took);
     }
 
     /// Housekeeping after the reply, so that no client waits for it.
