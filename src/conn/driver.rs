@@ -366,9 +366,7 @@ impl<'a> Conn<'a> {
                         }
                     }
                     self.stream.consume(used);
-                    if let Some((mechanism, succeeded)) = self.session.take_login() {
-                        self.state.metrics.login(mechanism.name(), succeeded);
-                    }
+                    self.count_login();
                     if self.session.wrong_logins() > wrong {
                         self.wrong_login();
                     }
@@ -391,6 +389,12 @@ impl<'a> Conn<'a> {
         maillog::wrong_login(self.client.log_name(), self.session.tried_account());
         self.state.throttle.wrong_login(self.client.counted());
         std::thread::sleep(WRONG_LOGIN_PAUSE);
+    }
+
+    fn count_login(&mut self) {
+        if let Some((mechanism, succeeded)) = self.session.take_login() {
+            self.state.metrics.login(mechanism.name(), succeeded);
+        }
     }
 
     /// Takes what was read anew, unless a transaction is under way.

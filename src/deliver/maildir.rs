@@ -71,22 +71,11 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
             other => other.map_err(Trouble::at("open", maildir))?,
         }
     };
-    let folder = match &target.folder {
-        Some(folder) => match disk.open_in(disk::fd(&base), OsStr::new(folder), false) {
-            Err(e) if errno(&e) == Some(Errno::ENOENT) => None,
-            other => Some(other.map_err(Trouble::at("open", maildir.join(folder)))?),
-        },
-        None => None,
-    };
+    let folder = open_folder(disk, sync, target, &base)?;
     let (dir, path) = match (&folder, &target.folder) {
         (Some(open), Some(name)) => (open, maildir.join(name)),
         _ => (&base, maildir.clone()),
     };
-    if folder.is_some() {
-        // Whoever made it may not have come to that.
-        let synced = sync.parent(disk, disk::fd(&base));
-        synced.map_err(Trouble::at("fsync", maildir))?;
-    }
     let part = |name: &str| {
         let (part, made) = ensure(disk, disk::fd(dir), name.as_ref(), false, &path)?;
         give(disk, &part, owner.filter(|_| made), &path)?;
@@ -112,6 +101,25 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
         kept: AtomicBool::new(false),
         syncs: sync.group(identity),
     })
+}
+
+/// Opens a target's folder in its Maildir, where there is one; it is durable then, whoever made it.
+fn open_folder(
+    disk: &dyn Disk,
+    sync: &Syncs,
+    target: &Target,
+    base: &OwnedFd,
+) -> Result<Option<OwnedFd>, Trouble> {
+    let Some(folder) = &target.folder else {
+        return Ok(None);
+    };
+    let opened = match disk.open_in(disk::fd(base), OsStr::new(folder), false) {
+        Err(e) if errno(&e) == Some(Errno::ENOENT) => return Ok(None),
+        other => other.map_err(Trouble::at("open", target.maildir.join(folder)))?,
+    };
+    let synced = sync.parent(disk, disk::fd(base));
+    synced.map_err(Trouble::at("fsync", &target.maildir))?;
+    Ok(Some(opened))
 }
 
 /// Opens a Maildir by its path below the root; it and its parents are made where they are missing and may be made. The

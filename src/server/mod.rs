@@ -207,22 +207,9 @@ impl Server {
             .map_err(|e| system(format!("poll: {e}")))?;
         self.watch(waker, Arc::clone(&notify))
             .map_err(|e| system(format!("threads: {e}")))?;
-        let admission = Admission {
-            limits: Arc::new(ConnLimits::new(&self.config, &self.state)),
-            pool: Pool::new(self.config.max_connections, STACK, KEEP),
-            state: Arc::clone(&self.state),
-            linger: Linger::start().map_err(|e| system(format!("threads: {e}")))?,
-            config: Arc::clone(&self.config),
-        };
-        if !config.metrics.is_empty() {
-            let scrape = Scrape {
-                state: Arc::clone(&self.state),
-                limits: Arc::clone(&admission.limits),
-                started,
-            };
-            let serving = scrape.serve(scraped);
-            serving.map_err(|e| system(format!("threads: {e}")))?;
-        }
+        let admission = self
+            .admission(scraped, started)
+            .map_err(|e| system(format!("threads: {e}")))?;
         let mut upkeep = Upkeep::default();
         let relay = self.start_relay()?;
         notify.ready();
@@ -243,6 +230,26 @@ impl Server {
         }
         admission.limits.drain();
         Ok(())
+    }
+
+    /// What newcomers go through, and the thread that tells of it at the metrics listeners.
+    fn admission(&self, scraped: Listeners, started: u64) -> io::Result<Admission> {
+        let limits = Arc::new(ConnLimits::new(&self.config, &self.state));
+        if !self.config.metrics.is_empty() {
+            let scrape = Scrape {
+                state: Arc::clone(&self.state),
+                limits: Arc::clone(&limits),
+                started,
+            };
+            scrape.serve(scraped)?;
+        }
+        Ok(Admission {
+            limits,
+            pool: Pool::new(self.config.max_connections, STACK, KEEP),
+            state: Arc::clone(&self.state),
+            linger: Linger::start()?,
+            config: Arc::clone(&self.config),
+        })
     }
 
     /// Opens the queue and sends what is in it.
