@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::deliver::{JunkField, Quota, Sync};
 use crate::directory::DirectorySettings;
 use crate::failure::Failure;
+use crate::greylist::{self, RETRY_WITHIN};
 use crate::net::url::{BindTo, ListenUrl, Scheme};
+use crate::oauth;
 use crate::options::Key;
 use crate::relay;
 use crate::settings::{Settings, Value};
@@ -50,6 +52,10 @@ pub struct Config {
     pub max_per_client: usize,
     /// Messages of one sender, and the time that they count for.
     pub max_rate: Option<(u32, Duration)>,
+    /// Who is put off at first, if anybody.
+    pub greylist: Option<greylist::Settings>,
+    /// What tokens must state, where users may log in by them.
+    pub oauth: Option<oauth::Settings>,
     /// What is given up once the listeners are bound.
     pub privileges: Privileges,
 }
@@ -104,6 +110,13 @@ impl Config {
                 values::rate,
                 "a number and a duration such as 100/1h",
             )?,
+            greylist: greylist(settings)?,
+            oauth: optional(
+                settings,
+                Key::Oauth,
+                oauth::Settings::parse,
+                "FILE?issuer=URL&audience=NAME&claim=NAME, the last three where wanted",
+            )?,
             privileges: privileges(settings)?,
             policy: policy(settings, hostname)?,
         };
@@ -127,6 +140,9 @@ impl Config {
     fn consistent(&self, settings: &Settings) -> Result<(), Failure> {
         if self.policy.require_tls && self.tls.is_none() {
             return Err(settings.fault(Key::RequireTls, NO_CERTIFICATE));
+        }
+        if self.oauth.is_some() && self.directory.users.is_none() {
+            return Err(settings.fault(Key::Oauth, "a token names an account; add --users"));
         }
         let mut values = settings.all(Key::Listen).into_iter();
         for url in &self.listen {
@@ -358,6 +374,24 @@ fn optional<T>(
     };
     let parsed = parse(&value.text);
     parsed.map(Some).ok_or_else(|| value.invalid(expected))
+}
+
+/// `DELAY[,FILE]`. A second try counts only in the time that it must come in.
+fn greylist(settings: &Settings) -> Result<Option<greylist::Settings>, Failure> {
+    let parse = |text: &str| {
+        let (delay, file) = match text.split_once(',') {
+            Some((delay, file)) => (delay, Some(PathBuf::from(file))),
+            None => (text, None),
+        };
+        let delay = values::duration(delay)?;
+        let usable = delay.as_secs() < u64::from(RETRY_WITHIN)
+            && file
+                .as_ref()
+                .is_none_or(|file| !file.as_os_str().is_empty());
+        usable.then_some(greylist::Settings { delay, file })
+    };
+    let expected = "a delay below 4h and maybe a file, such as 5m or 5m,greylist";
+    optional(settings, Key::Greylist, parse, expected)
 }
 
 /// `SIZE[,MESSAGES]`.

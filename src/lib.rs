@@ -38,6 +38,7 @@ pub mod log_queue;
 pub mod maillog;
 pub mod metrics;
 pub mod net;
+pub mod oauth;
 pub mod options;
 pub mod queue;
 pub mod rates;

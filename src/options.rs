@@ -20,12 +20,14 @@ pub enum Key {
     MaxConnections,
     MaxPerClient,
     MaxRate,
+    Greylist,
     MaxErrors,
     Timeout,
     TlsCert,
     TlsKey,
     RequireTls,
     InsecureAuth,
+    Oauth,
     AuthSender,
     AuthHeader,
     Vrfy,
@@ -167,6 +169,8 @@ pub const OPTIONS: &[Opt] = &[
         .manual("The connections of one client at once. A client is an IPv4 address or an IPv6 /64."),
     opt(Key::MaxRate, "max-rate", "N/DURATION", "messages of a client or user, 100/1h")
         .manual("The messages that a client, or after AUTH a user, may send in that time. Accepted ones count; MAIL is answered with 450 past it. A client is as for --max-per-client; Unix sockets are not counted."),
+    opt(Key::Greylist, "greylist", "DELAY[,FILE]", "put off first mail of unknown clients")
+        .manual("On smtp:// listeners the first mail of a client, reverse-path and recipient is answered with 451 4.7.1 until DELAY has passed. A client that tries again within 4 hours is known for 36 days, with its network (/24, or /64 of IPv6). Users, --relay-from and --trust clients are not delayed. FILE keeps the list over a restart; it is written a minute after a change and at the end, as the user and in the root directory that the server runs with."),
     opt(Key::MaxErrors, "max-errors", "N", "errors in a connection").default("20")
         .manual("The 4xx and 5xx replies in a connection. One more is a 421, and the connection is closed."),
     opt(Key::Timeout, "timeout", "DURATION", "wait for a client's next octets").default("5m")
@@ -179,6 +183,8 @@ pub const OPTIONS: &[Opt] = &[
         .manual("Without TLS only EHLO, HELO, LHLO, NOOP, RSET, HELP, STARTTLS and QUIT are served, on loopback and Unix sockets too."),
     flag(Key::InsecureAuth, "insecure-auth", "AUTH without TLS too")
         .manual("Offers AUTH without TLS too. Passwords then cross the network in the clear."),
+    opt(Key::Oauth, "oauth", "FILE[?issuer=..]", "keys of tokens for XOAUTH2, OAUTHBEARER")
+        .manual("Users may log in by a token (JWT, RFC 7519) of their identity provider. FILE is the provider's JWK set (RFC 7517) with keys for RS256, PS256, ES256, ES384 or EdDSA. ?issuer=, &audience= and &claim= may follow it: the iss and aud that a token must state, and the claim that names the account (email). A token without exp, and one for an audience where none is named here, is refused. Nothing is fetched; SIGHUP reads the file again."),
     flag(Key::AuthSender, "auth-sender", "users send from their own addresses only")
         .manual("MAIL FROM must be an address that the user who logged in receives at."),
     flag(Key::AuthHeader, "auth-header", "name the user in Received")

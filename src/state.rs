@@ -1,13 +1,16 @@
 //! What connections share: the files as last read, the disk, and whether the server is pressed or
 //! ending. Here the files are read, at the start and again at SIGHUP.
 
+use crate::auth::TOKEN_MECHANISMS;
 use crate::clock;
 use crate::config::Config;
 use crate::deliver::Store;
 use crate::directory::Directory;
+use crate::greylist::Keeper;
 use crate::metrics::Metrics;
 use crate::net::tls::Identity;
 use crate::net::url::Scheme;
+use crate::oauth::Tokens;
 use crate::relay::Relay;
 use crate::smtp::policy::{Policy, Service};
 use crate::throttle::Throttle;
@@ -39,6 +42,8 @@ pub struct ServerState {
     pub stress: AtomicBool,
     /// Where mail for elsewhere goes, where it may.
     pub relay: OnceLock<Arc<Relay>>,
+    /// Who is put off at first, where anybody is.
+    pub greylist: OnceLock<Arc<Keeper>>,
     /// Set once the server ends.
     pub stopping: AtomicBool,
 }
@@ -47,6 +52,8 @@ pub struct ServerState {
 pub struct Snapshot {
     /// The mailboxes.
     pub directory: Directory,
+    /// The keys that tokens are signed with.
+    pub tokens: Option<Tokens>,
     /// The listeners' rules, by their number.
     pub listeners: Vec<ListenerRules>,
 }
@@ -85,6 +92,7 @@ impl ServerState {
             throttle,
             stress: AtomicBool::new(false),
             relay: OnceLock::new(),
+            greylist: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -122,6 +130,12 @@ impl ServerState {
 /// Reads users, aliases, certificate and key: all of them or nothing.
 pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     let directory = Directory::load(&config.directory).map_err(|e| e.to_string())?;
+    let tokens = config.oauth.as_ref().map(Tokens::load).transpose();
+    let tokens = tokens.map_err(|e| e.to_string())?;
+    let mut mechanisms = directory.mechanisms();
+    if tokens.is_some() {
+        mechanisms.extend(TOKEN_MECHANISMS);
+    }
     let identity = match &config.tls {
         Some((chain, key)) => Some(Identity::load(chain, key)?),
         None => None,
@@ -144,7 +158,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
                     Scheme::Lmtp => Service::Lmtp,
                 },
                 starttls: tls.is_some(),
-                mechanisms: directory.mechanisms(),
+                mechanisms: mechanisms.clone(),
                 // An MTA that hands over by LMTP reports itself what LMTP's replies tell, unless DSN is offered: where no
                 // report can leave this host that is better.
                 dsn: config.relay.is_some() || url.scheme != Scheme::Lmtp,
@@ -159,6 +173,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     }
     Ok(Snapshot {
         directory,
+        tokens,
         listeners,
     })
 }

@@ -15,10 +15,12 @@ _mailslot() {
         --max-connections) COMPREPLY=(); return ;;
         --max-per-client) COMPREPLY=(); return ;;
         --max-rate) COMPREPLY=(); return ;;
+        --greylist) COMPREPLY=(); return ;;
         --max-errors) COMPREPLY=(); return ;;
         --timeout) COMPREPLY=(); return ;;
         --tls-cert) COMPREPLY=($(compgen -f -- "$word")); return ;;
         --tls-key) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --oauth) COMPREPLY=(); return ;;
         --sync) COMPREPLY=($(compgen -W 'full none' -- "$word")); return ;;
         --bare-newline) COMPREPLY=($(compgen -W 'reject normalize' -- "$word")); return ;;
         --junk) COMPREPLY=(); return ;;
@@ -36,6 +38,6 @@ _mailslot() {
         --retry-for) COMPREPLY=(); return ;;
         --queue-run) COMPREPLY=(); return ;;
     esac
-    COMPREPLY=($(compgen -W '-l --listen --hostname -d --domain -m --maildir --create -u --users -a --aliases --recipient-delimiter --quota --max-size --max-recipients --max-connections --max-per-client --max-rate --max-errors --timeout --tls-cert --tls-key --require-tls --insecure-auth --auth-sender --auth-header --vrfy --expn --sync --bare-newline --bare-address --junk --trust --run-as --chroot --config --check --hash-password --healthcheck --sendmail --relay --relay-from --relay-auth --tls-ca --queue --retry --retry-for --queue-list --queue-run -v --verbose -q --quiet --help --version' -- "$word"))
+    COMPREPLY=($(compgen -W '-l --listen --hostname -d --domain -m --maildir --create -u --users -a --aliases --recipient-delimiter --quota --max-size --max-recipients --max-connections --max-per-client --max-rate --greylist --max-errors --timeout --tls-cert --tls-key --require-tls --insecure-auth --oauth --auth-sender --auth-header --vrfy --expn --sync --bare-newline --bare-address --junk --trust --run-as --chroot --config --check --hash-password --healthcheck --sendmail --relay --relay-from --relay-auth --tls-ca --queue --retry --retry-for --queue-list --queue-run -v --verbose -q --quiet --help --version' -- "$word"))
 }
 complete -F _mailslot mailslot

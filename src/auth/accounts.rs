@@ -10,6 +10,12 @@ pub trait Accounts {
     /// The account a client means by `login`, which is UTF-8 as sent, not empty, without control characters.
     fn account(&mut self, login: &str) -> Account;
 
+    /// The account that a token names, where the token is good; `user` is whom the client names beside it, which must
+    /// be the same account. By default there are no tokens.
+    fn token(&mut self, _token: &str, _user: Option<&str>) -> Option<String> {
+        None
+    }
+
     /// Hears which account a client tries, as it spelled it; for the log, also where it is not looked up.
     fn tried(&mut self, _login: &[u8]) {}
 

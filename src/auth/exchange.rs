@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::accounts::Accounts;
+use super::bearer::Bearer;
 use super::cram::Cram;
 use super::machine::{Context, Machine, Progress};
 use super::mechanism::Mechanism;
@@ -33,6 +34,8 @@ impl Exchange {
             Mechanism::CramMd5 => Box::new(Cram::new(context)),
             Mechanism::Plain => Box::new(Plain),
             Mechanism::Login => Box::new(Login::new()),
+            Mechanism::OAuthBearer => Box::new(Bearer::new(true)),
+            Mechanism::XOAuth2 => Box::new(Bearer::new(false)),
         }
     }
 
@@ -47,6 +50,13 @@ impl Exchange {
             self.machine = None;
         }
         progress
+    }
+}
+
+impl Exchange {
+    /// True after an outcome.
+    pub const fn is_over(&self) -> bool {
+        self.machine.is_none()
     }
 }
 

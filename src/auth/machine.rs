@@ -31,6 +31,8 @@ pub enum Progress {
     },
     /// Wrong, for whatever reason: 535 5.7.8.
     Failed,
+    /// The same, after one more challenge that tells why. Whatever the client answers to it changes nothing.
+    Rejected(Vec<u8>),
     /// Not what the mechanism's grammar allows: 501 5.5.2.
     Malformed,
     /// The accounts can't be asked now: 454 4.7.0.

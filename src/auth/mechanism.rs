@@ -9,7 +9,12 @@ pub const MECHANISMS: &[Mechanism] = &[
     Mechanism::CramMd5,
     Mechanism::Plain,
     Mechanism::Login,
+    Mechanism::OAuthBearer,
+    Mechanism::XOAuth2,
 ];
+
+/// Those that take a token in place of a password.
+pub const TOKEN_MECHANISMS: &[Mechanism] = &[Mechanism::OAuthBearer, Mechanism::XOAuth2];
 
 /// A SASL mechanism.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +29,10 @@ pub enum Mechanism {
     Plain,
     /// LOGIN, never standardized, still used.
     Login,
+    /// OAUTHBEARER (RFC 7628).
+    OAuthBearer,
+    /// XOAUTH2, the same before it was standardized.
+    XOAuth2,
 }
 
 impl Mechanism {
@@ -35,6 +44,8 @@ impl Mechanism {
             Self::CramMd5 => "CRAM-MD5",
             Self::Plain => "PLAIN",
             Self::Login => "LOGIN",
+            Self::OAuthBearer => "OAUTHBEARER",
+            Self::XOAuth2 => "XOAUTH2",
         }
     }
 

@@ -9,6 +9,7 @@
 //! ASCII must be typed in the form in which it was hashed.
 
 mod accounts;
+mod bearer;
 pub mod client;
 mod cram;
 pub mod crypt;
@@ -31,5 +32,5 @@ pub use self::accounts::{Account, Accounts};
 pub use self::decoy::{Decoy, DecoyMaker};
 pub use self::exchange::Exchange;
 pub use self::machine::{Context, Progress};
-pub use self::mechanism::{MECHANISMS, Mechanism};
+pub use self::mechanism::{MECHANISMS, Mechanism, TOKEN_MECHANISMS};
 pub use self::password::Stored;

@@ -85,6 +85,7 @@ impl Stored {
     pub fn supports(&self, mechanism: Mechanism) -> bool {
         match mechanism {
             Mechanism::Plain | Mechanism::Login => true,
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => false,
             Mechanism::CramMd5 => self.cram().is_some(),
             Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => {
                 matches!(self, Self::Plain(_) | Self::ScramSha256(_))

@@ -43,6 +43,13 @@ impl Accounts for Book {
             None => Account::Unknown,
         }
     }
+
+    fn token(&mut self, token: &str, user: Option<&str>) -> Option<String> {
+        let account = token.strip_prefix("token-of-")?;
+        let (name, _) = self.0.iter().find(|(name, _)| *name == account)?;
+        let same = user.is_none_or(|user| user == *name);
+        same.then(|| format!("{name}@example.org"))
+    }
 }
 
 pub(super) fn context(nonce: &str) -> Context<'_> {

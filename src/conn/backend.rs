@@ -1,9 +1,12 @@
 //! Answers the session's questions, out of the directory and the disk.
 
 use crate::auth::{Account, Accounts, Decoy};
+use crate::clock;
 use crate::deliver::{Group, Store, Target};
 use crate::directory::{Directory, Ways};
 use crate::encoding::base64_encode;
+use crate::greylist::{Keeper, Verdict};
+use crate::oauth::Tokens;
 use crate::relay::{NoTurn, Relay, Wanted};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::{self, Refusal, Reply};
@@ -17,6 +20,8 @@ use std::sync::Arc;
 pub struct ServerBackend<'a> {
     /// Who has which mailbox.
     pub directory: &'a Directory,
+    /// The keys of `--oauth`.
+    pub tokens: Option<&'a Tokens>,
     /// The disk.
     pub store: &'a Store,
     /// Where mail for elsewhere goes, and whether this client may send it.
@@ -25,6 +30,8 @@ pub struct ServerBackend<'a> {
     pub throttle: &'a Throttle,
     /// The client, as limits count it.
     pub client: Option<IpAddr>,
+    /// Who is put off at first, where this client may be.
+    pub greylist: Option<&'a Keeper>,
 }
 
 impl ServerBackend<'_> {
@@ -61,6 +68,15 @@ impl ServerBackend<'_> {
         self.store.quota_check(target, size)
     }
 
+    /// Whether a recipient that could be accepted must wait.
+    fn is_put_off(&self, from: &ReversePath, to: &ForwardPath) -> bool {
+        let (Some(greylist), Some(client)) = (self.greylist, self.client) else {
+            return false;
+        };
+        let now = clock::seconds();
+        greylist.check(client, from.as_str(), to.as_str(), now) == Verdict::Wait
+    }
+
     /// Whether mailboxes that the transaction does not have yet can take the message. A list of which some are full is
     /// tried again later, so that all of them have it once.
     fn check(&self, new: &[(u64, &Arc<Target>)], members: usize, size: u64) -> Result<(), Refusal> {
@@ -84,6 +100,20 @@ impl Accounts for ServerBackend<'_> {
         self.directory.account(login)
     }
 
+    fn token(&mut self, token: &str, user: Option<&str>) -> Option<String> {
+        let claimed = self.tokens?.account(token, clock::seconds());
+        let claimed = claimed.inspect_err(|why| log::warn!("token refused: {why}"));
+        let account = self.directory.account_name(&claimed.ok()?);
+        if account.is_none() {
+            log::warn!("token refused: it names no account");
+        }
+        // An account of any other name is not the token's.
+        account.filter(|account| {
+            let named = user.map(|user| self.directory.account_name(user));
+            named.is_none_or(|named| named.as_ref() == Some(account))
+        })
+    }
+
     fn decoy(&self) -> Decoy {
         self.directory.decoy()
     }
@@ -94,6 +124,7 @@ impl Backend for ServerBackend<'_> {
 
     fn recipient(
         &mut self,
+        from: &ReversePath,
         to: &ForwardPath,
         size: Option<u64>,
         mailboxes: &mut Mailboxes,
@@ -110,6 +141,9 @@ impl Backend for ServerBackend<'_> {
             return Err(Refusal::policy(reply::TOO_MANY_RECIPIENTS));
         }
         self.check(&new, group.len(), size)?;
+        if self.is_put_off(from, to) {
+            return Err(Refusal::policy(reply::GREYLISTED));
+        }
         if group.iter().any(|target| self.is_elsewhere(target)) {
             mailboxes.set_onward();
         }

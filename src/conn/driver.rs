@@ -8,11 +8,13 @@ use super::live::Live;
 use super::message::Message;
 use super::proxied::{self, Claim};
 use crate::deliver::Group;
+use crate::greylist::Keeper;
 use crate::maillog;
 use crate::net::stream::{Stream, UNREAD};
 use crate::relay::{Relay, Turned};
 use crate::smtp;
 use crate::smtp::line::{Lines, Split};
+use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
 use crate::smtp::xclient::Attributes;
@@ -271,6 +273,16 @@ impl<'a> Conn<'a> {
         Some((relay.as_ref(), open))
     }
 
+    /// The greylist, where this client may be put off: on a listener for everybody's mail, and nobody who may relay or
+    /// speaks for others.
+    fn greylist(&self) -> Option<&'a Keeper> {
+        let greylist = self.state.greylist.get()?;
+        let everybody = self.session.policy().service == Service::Smtp;
+        let open = self.session.user().is_some() || self.relay().is_some_and(|(_, open)| open);
+        let exempt = open || self.client.is_in(&self.state.trust);
+        (everybody && !exempt).then_some(greylist.as_ref())
+    }
+
     pub(super) fn who(&self) -> String {
         maillog::who(
             self.client.log_name(),
@@ -344,10 +356,12 @@ impl<'a> Conn<'a> {
                 Split::Line { line, used } => {
                     let mut backend = ServerBackend {
                         directory: &self.snapshot.directory,
+                        tokens: self.snapshot.tokens.as_ref(),
                         store: &self.state.store,
                         relay: self.relay(),
                         throttle: &self.state.throttle,
                         client: self.client.counted(),
+                        greylist: self.greylist(),
                     };
                     self.lines = self.lines.saturating_add(1);
                     let behind = self.stream.input().len() > used;

@@ -25,6 +25,11 @@ impl Directory {
         }
     }
 
+    /// The name of the account that `login` means, whether it has a password or not.
+    pub fn account_name(&self, login: &str) -> Option<String> {
+        self.entry(login).map(|entry| entry.user.to_owned())
+    }
+
     fn entry(&self, login: &str) -> Option<Entry<'_>> {
         let users = self.users.as_ref()?;
         let login = composed(&login.to_ascii_lowercase()).into_owned();

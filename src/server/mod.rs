@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::conn;
 use crate::deliver::{Store, Sync};
 use crate::failure::Failure;
+use crate::greylist::Keeper;
 use crate::log_queue;
 use crate::metrics::Metrics;
 use crate::net::dns::Resolver;
@@ -131,6 +132,10 @@ impl Server {
             let trusted = trusted.join(", ");
             text.push_str(&format!("\ntrusted to name other clients: {trusted}"));
         }
+        if let Some(greylist) = &self.config.greylist {
+            let delay = greylist.delay.as_secs();
+            text.push_str(&format!("\nfirst mail of a sender is put off for {delay}s"));
+        }
         for line in self.config.privileges.describe() {
             text.push('\n');
             text.push_str(&line);
@@ -212,6 +217,7 @@ impl Server {
             .map_err(|e| system(format!("threads: {e}")))?;
         let mut upkeep = Upkeep::default();
         let relay = self.start_relay()?;
+        let greylist = self.start_greylist()?;
         notify.ready();
         while !self.state.stopping.load(Ordering::SeqCst) {
             let pause = upkeep.pause().into_iter().chain(notify.interval()).min();
@@ -229,6 +235,9 @@ impl Server {
             relay.stop();
         }
         admission.limits.drain();
+        if let Some(greylist) = greylist {
+            greylist.save();
+        }
         Ok(())
     }
 
@@ -271,6 +280,18 @@ impl Server {
         let thread = std::thread::Builder::new().spawn(move || running.run());
         thread.map_err(|e| Failure::System(format!("threads: {e}")))?;
         Ok(Some(relay))
+    }
+
+    /// The file is read and written as the user and in the root that the server runs with.
+    fn start_greylist(&self) -> Result<Option<Arc<Keeper>>, Failure> {
+        let Some(settings) = &self.config.greylist else {
+            return Ok(None);
+        };
+        let greylist = Arc::new(Keeper::open(settings)?);
+        let started = greylist.start();
+        started.map_err(|e| Failure::System(format!("threads: {e}")))?;
+        let _ = self.state.greylist.set(Arc::clone(&greylist));
+        Ok(Some(greylist))
     }
 
     fn bind(&mut self, urls: &[ListenUrl]) -> Result<Listeners, Failure> {

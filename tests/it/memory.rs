@@ -200,10 +200,12 @@ impl Memory {
             Split::Line { line, used } => {
                 let mut backend = ServerBackend {
                     directory: &self.directory,
+                    tokens: None,
                     store: &self.store,
                     relay: None,
                     throttle: &self.throttle,
                     client: None,
+                    greylist: None,
                 };
                 let step = self.session.line(line, input.len() > used, &mut backend);
                 if let Some(reply) = step.reply {

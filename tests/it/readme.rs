@@ -29,6 +29,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "needs Postfix; tests/interop has it",
     ),
     (
+        "curl -sSfo jwks.json",
+        "fetches an identity provider's keys; oauth.rs has its own",
+    ),
+    (
         "virtual_mailbox_domains",
         "needs Postfix; tests/interop has it",
     ),

@@ -19,7 +19,7 @@ fn launch(args: &str) -> Server {
 }
 
 /// A connection from an address, greeted.
-fn from(server: &Server, address: &str) -> Client {
+pub fn from(server: &Server, address: &str) -> Client {
     let family = if address.contains(':') {
         "TCP6"
     } else {
@@ -36,12 +36,12 @@ fn from(server: &Server, address: &str) -> Client {
     client
 }
 
-fn ask(client: &mut Client, line: &str) -> String {
+pub fn ask(client: &mut Client, line: &str) -> String {
     client.send(format!("{line}\r\n").as_bytes());
     client.reply().chars().take(9).collect()
 }
 
-fn login(client: &mut Client, user: &str, password: &str) -> String {
+pub fn login(client: &mut Client, user: &str, password: &str) -> String {
     let response = base64_encode(format!("\0{user}\0{password}").as_bytes());
     ask(client, &format!("AUTH PLAIN {response}"))
 }

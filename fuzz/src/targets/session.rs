@@ -26,6 +26,7 @@ impl Backend for Anybody {
     type Recipient = ();
     fn recipient(
         &mut self,
+        _: &ReversePath,
         to: &ForwardPath,
         _: Option<u64>,
         _: &mut Mailboxes,

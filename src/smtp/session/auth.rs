@@ -84,6 +84,10 @@ impl<R> Session<R> {
             // Lines come here within an exchange only.
             return say(reply::UNKNOWN_COMMAND);
         };
+        if exchange.is_over() {
+            // The answer to the challenge that told why a token is wrong (RFC 7628 §3.2.3).
+            return self.failed();
+        }
         if line == b"*" {
             return say(reply::AUTH_CANCELLED);
         }
@@ -134,13 +138,28 @@ impl<R> Session<R> {
             Progress::Malformed => say(reply::BAD_RESPONSE),
             Progress::Unavailable => say(reply::AUTH_AWAY),
             Progress::Failed => {
-                self.wrong_logins += 1;
-                self.ended_login = Some(false);
-                if self.wrong_logins >= MAX_WRONG_LOGINS {
-                    return close(reply::TOO_MANY_WRONG_LOGINS);
-                }
-                say(reply::WRONG_CREDENTIALS)
+                self.count_wrong_login();
+                self.failed()
             }
+            Progress::Rejected(why) => {
+                self.count_wrong_login();
+                self.phase = Phase::Exchange(exchange);
+                say(reply::CHALLENGE.with_text(base64_encode(&why)))
+            }
+        }
+    }
+
+    const fn count_wrong_login(&mut self) {
+        self.wrong_logins += 1;
+        self.ended_login = Some(false);
+    }
+
+    /// The answer to a wrong login.
+    const fn failed(&self) -> Step {
+        if self.wrong_logins >= MAX_WRONG_LOGINS {
+            close(reply::TOO_MANY_WRONG_LOGINS)
+        } else {
+            say(reply::WRONG_CREDENTIALS)
         }
     }
 
@@ -164,6 +183,10 @@ struct Noting<'a, A> {
 impl<A: Accounts> Accounts for Noting<'_, A> {
     fn account(&mut self, login: &str) -> Account {
         self.accounts.account(login)
+    }
+
+    fn token(&mut self, token: &str, user: Option<&str>) -> Option<String> {
+        self.accounts.token(token, user)
     }
 
     fn tried(&mut self, login: &[u8]) {

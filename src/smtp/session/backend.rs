@@ -12,13 +12,14 @@ use super::queue_node::QueueNode;
 pub trait Backend: Accounts {
     /// What stands for an accepted recipient.
     type Recipient;
-    /// Where mail for `to` goes; `size` is what MAIL declared, in octets. Mailboxes that the transaction does not have
+    /// Where mail for `to` from `from` goes; `size` is what MAIL declared, in octets. Mailboxes that the transaction does not have
     /// yet are added to `mailboxes` where the recipient is accepted.
     ///
     /// # Errors
     /// The refusal to answer RCPT with.
     fn recipient(
         &mut self,
+        from: &ReversePath,
         to: &ForwardPath,
         size: Option<u64>,
         mailboxes: &mut Mailboxes,

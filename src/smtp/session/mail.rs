@@ -100,7 +100,12 @@ impl<R> Session<R> {
         }
         let size = transaction.params.size;
         let recipient = backend
-            .recipient(&to, size, &mut transaction.mailboxes)
+            .recipient(
+                &transaction.reverse_path,
+                &to,
+                size,
+                &mut transaction.mailboxes,
+            )
             .map_err(|refusal| refusal.reply)?;
 
         let accepted = if backend.is_onward(&recipient) {

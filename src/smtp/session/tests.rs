@@ -33,6 +33,7 @@ impl Backend for TestBackend {
     type Recipient = String;
     fn recipient(
         &mut self,
+        _: &ReversePath,
         to: &ForwardPath,
         _: Option<u64>,
         _: &mut Mailboxes,

@@ -17,7 +17,7 @@ const SLOTS: usize = 131_072;
 /// A slot without an entry.
 const FREE: u16 = u16::MAX;
 /// Seconds in which the second try must come.
-const RETRY_WITHIN: u32 = 4 * 60 * 60;
+pub const RETRY_WITHIN: u32 = 4 * 60 * 60;
 /// Seconds for which a client is known after it last came.
 const KNOWN: u32 = 36 * 24 * 60 * 60;
 /// Times are kept as seconds after this one (2025-01-01), in 31 bits.
@@ -25,7 +25,7 @@ const EPOCH: u64 = 1_735_689_600;
 /// The bit of a time that says that it is a client's, and not a triple's.
 const PASSED: u32 = 1 << 31;
 /// Octets of the key, and of an entry in a file.
-const KEY: usize = 32;
+pub(super) const KEY: usize = 32;
 const RECORD: usize = 12;
 /// What a file begins with.
 const MAGIC: &[u8; 16] = b"mailslot-grey-1\n";
@@ -101,7 +101,7 @@ impl Greylist {
         };
         match self.age(at, now) {
             age if age < self.delay => Verdict::Wait,
-            age if age > RETRY_WITHIN.max(self.delay.saturating_mul(2)) => {
+            age if age > RETRY_WITHIN => {
                 self.remove(at);
                 self.insert(triple, now);
                 Verdict::Wait

@@ -1,0 +1,300 @@
+//! The greylist of a running server: one for all connections. Where a file is named it is read at the start, and
+//! written a minute after something changed and at the end. Who is put off is `list`'s.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::list::{Greylist, KEY, Verdict};
+use crate::failure::{Failure, FileError};
+use crate::lock::{lock, wait};
+
+/// What is lost at most where the process is killed.
+const SAVE_AFTER: Duration = Duration::from_secs(60);
+/// More octets than a whole file has.
+const LONGEST: u64 = 1 << 20;
+
+/// What `--greylist` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The time before which no second try counts.
+    pub delay: Duration,
+    /// Where the list survives a restart.
+    pub file: Option<PathBuf>,
+}
+
+/// The list that all connections share.
+pub struct Keeper {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// The file, which one thread at a time writes.
+    file: Option<Mutex<PathBuf>>,
+}
+
+struct State {
+    list: Greylist,
+    /// Whether the file is out of date.
+    changed: bool,
+}
+
+impl Keeper {
+    /// Reads the file. One that is damaged is left aside with a warning, and the list begins empty.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a directory that it cannot be written in.
+    pub fn open(settings: &Settings) -> Result<Self, Failure> {
+        let list = match &settings.file {
+            Some(path) => read(path, settings.delay)?,
+            None => None,
+        };
+        let list = match list {
+            Some(list) => list,
+            None => empty(settings.delay)?,
+        };
+        Ok(Self {
+            state: Mutex::new(State {
+                list,
+                changed: false,
+            }),
+            changed: Condvar::new(),
+            file: settings.file.clone().map(Mutex::new),
+        })
+    }
+
+    /// Decides on one recipient at `now`, in seconds since 1970.
+    pub fn check(&self, client: IpAddr, from: &str, to: &str, now: u64) -> Verdict {
+        let mut state = lock(&self.state);
+        let verdict = state.list.check(client, from, to, now);
+        if !state.changed {
+            state.changed = true;
+            self.changed.notify_one();
+        }
+        verdict
+    }
+
+    /// Starts the thread that writes the file, where there is one. It sleeps while nothing changes.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        let own = Arc::clone(self);
+        let run = move || {
+            loop {
+                own.wait();
+                std::thread::sleep(SAVE_AFTER);
+                own.save();
+            }
+        };
+        std::thread::Builder::new().spawn(run).map(|_| ())
+    }
+
+    fn wait(&self) {
+        let mut state = lock(&self.state);
+        while !state.changed {
+            state = wait(&self.changed, &self.state, state);
+        }
+    }
+
+    /// Writes the file where it is out of date. Trouble is logged, and then it stays out of date.
+    pub fn save(&self) {
+        let Some(path) = &self.file else { return };
+        let path = lock(path);
+        let mut state = lock(&self.state);
+        if !std::mem::take(&mut state.changed) {
+            return;
+        }
+        let octets = state.list.save();
+        drop(state);
+        if let Err(error) = replace(&path, &octets) {
+            log::error!("--greylist: {error}");
+            lock(&self.state).changed = true;
+        }
+    }
+}
+
+fn empty(delay: Duration) -> Result<Greylist, Failure> {
+    let mut secret = [0; KEY];
+    let filled = SystemRandom::new().fill(&mut secret);
+    filled.map_err(|_| Failure::System("--greylist: no random numbers".to_owned()))?;
+    Ok(Greylist::new(delay, secret))
+}
+
+/// What the file holds; none where there is none, or where it is damaged. The directory is tried, too.
+fn read(path: &Path, delay: Duration) -> Result<Option<Greylist>, Failure> {
+    let fault = |error| FileError::new(path, None, format_args!("--greylist: {error}"));
+    let mut octets = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut octets));
+    let found = match read {
+        Ok(_) => true,
+        Err(e) if e.kind() == ErrorKind::NotFound => false,
+        Err(e) => return Err(fault(format!("cannot read: {e}")).into()),
+    };
+    let half = half(path);
+    let tried = create(&half).and_then(|_| std::fs::remove_file(&half));
+    tried.map_err(|e| fault(format!("cannot write {}: {e}", half.display())))?;
+    let list = Greylist::load(delay, &octets);
+    if list.is_none() && found {
+        log::warn!("{}: damaged, the greylist begins empty", path.display());
+    }
+    Ok(list)
+}
+
+/// Puts a new file in the place of the old one; after a power cut one of the two is there, and whole.
+fn replace(path: &Path, octets: &[u8]) -> Result<(), String> {
+    let half = half(path);
+    let at = |call: &'static str, path: &Path| {
+        let path = path.display().to_string();
+        move |e: io::Error| format!("{call} {path}: {e}")
+    };
+    let mut file = create(&half).map_err(at("open", &half))?;
+    file.write_all(octets).map_err(at("write", &half))?;
+    file.sync_all().map_err(at("fsync", &half))?;
+    std::fs::rename(&half, path).map_err(at("rename", &half))?;
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let parent = parent.unwrap_or_else(|| Path::new("."));
+    match File::open(parent).and_then(|dir| dir.sync_all()) {
+        // Some file systems have no sync for directories.
+        Err(e) if e.kind() != ErrorKind::InvalidInput => Err(at("fsync", parent)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// The name of a file that is being written.
+fn half(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".half");
+    PathBuf::from(name)
+}
+
+/// A new file that only its owner reads. What a crash left is removed, and no link is followed.
+fn create(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const NOW: u64 = 1_800_000_000;
+
+    /// A directory that goes with the test.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new() -> Self {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("mailslot-greylist-{}-{count}", std::process::id());
+            let dir = std::env::temp_dir().join(name);
+            std::fs::create_dir(&dir).unwrap();
+            Self(dir)
+        }
+
+        fn settings(&self) -> Settings {
+            Settings {
+                delay: Duration::from_secs(300),
+                file: Some(self.0.join("grey")),
+            }
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn check(keeper: &Keeper, now: u64) -> Verdict {
+        keeper.check(IpAddr::from([192, 0, 2, 1]), "a@x", "b@y", now)
+    }
+
+    /// What one process put off, the next one knows, and nobody else can read it.
+    #[test]
+    fn a_file_outlives_the_process() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = Dir::new();
+        let keeper = Keeper::open(&dir.settings()).unwrap();
+        keeper.save();
+        assert!(!dir.0.join("grey").exists(), "nothing to keep yet");
+        assert_eq!(check(&keeper, NOW), Verdict::Wait);
+        keeper.save();
+        let next = Keeper::open(&dir.settings()).unwrap();
+        assert_eq!(check(&next, NOW + 299), Verdict::Wait);
+        assert_eq!(check(&next, NOW + 300), Verdict::Pass);
+        next.save();
+        let known = Keeper::open(&dir.settings()).unwrap();
+        assert_eq!(check(&known, NOW + 301), Verdict::Pass);
+        let mode = dir.0.join("grey").metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1);
+    }
+
+    /// A damaged file is an empty list, and the next save mends it. What a crash left half-written is no hindrance.
+    #[test]
+    fn damage_is_survived() {
+        let dir = Dir::new();
+        std::fs::write(dir.0.join("grey"), b"mailslot-grey-1\nshort").unwrap();
+        std::fs::write(dir.0.join("grey.half"), b"half").unwrap();
+        let keeper = Keeper::open(&dir.settings()).unwrap();
+        assert_eq!(check(&keeper, NOW), Verdict::Wait);
+        keeper.save();
+        let next = Keeper::open(&dir.settings()).unwrap();
+        assert_eq!(check(&next, NOW + 300), Verdict::Pass);
+    }
+
+    /// A link that somebody put where the file is written is not followed.
+    #[test]
+    fn no_link_is_followed() {
+        let dir = Dir::new();
+        let victim = dir.0.join("victim");
+        std::fs::write(&victim, b"precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.0.join("grey.half")).unwrap();
+        let keeper = Keeper::open(&dir.settings()).unwrap();
+        std::os::unix::fs::symlink(&victim, dir.0.join("grey.half")).unwrap();
+        check(&keeper, NOW);
+        keeper.save();
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+        assert!(dir.0.join("grey").metadata().unwrap().len() > 40);
+    }
+
+    /// Where the file cannot be kept, the start says so. Trouble later is tried again.
+    #[test]
+    fn unusable_paths() {
+        let dir = Dir::new();
+        let mut settings = dir.settings();
+        for path in ["missing/grey", "."] {
+            settings.file = Some(dir.0.join(path));
+            let failure = Keeper::open(&settings).err().unwrap();
+            let path = dir.0.join(path).display().to_string();
+            assert!(failure.to_string().contains(&path), "{failure}");
+            assert_eq!(failure.status(), 78);
+        }
+        let below = dir.0.join("below");
+        std::fs::create_dir(&below).unwrap();
+        settings.file = Some(below.join("grey"));
+        let keeper = Keeper::open(&settings).unwrap();
+        check(&keeper, NOW);
+        std::fs::remove_dir(&below).unwrap();
+        keeper.save();
+        std::fs::create_dir(&below).unwrap();
+        keeper.save();
+        let next = Keeper::open(&settings).unwrap();
+        assert_eq!(check(&next, NOW + 300), Verdict::Pass);
+    }
+}
