@@ -36,6 +36,8 @@ class Hop:
         hop = self
 
         class Handler(socketserver.StreamRequestHandler):
+            disable_nagle_algorithm = True
+
             def handle(self):
                 with contextlib.suppress(OSError, ValueError):
                     hop.serve(self.rfile, self.wfile)
@@ -208,13 +210,16 @@ def main():
         mailslot = Mailslot(str(pathlib.Path(given.binary).resolve()), pathlib.Path(home), hop)
         submitters = Submitters(mailslot.port, count)
         began = time.monotonic()
-        if not trouble(hop, mailslot, submitters, chance):
-            hop.up()
-        hop.steady = True
-        # One kill more in the middle of what is left, and then peace.
-        mailslot.kill()
-        settle(mailslot, 300)
-        left, status = mailslot.waiting(), mailslot.stop()
+        try:
+            if not trouble(hop, mailslot, submitters, chance):
+                hop.up()
+            hop.steady = True
+            # One kill more in the middle of what is left, and then peace.
+            mailslot.kill()
+            settle(mailslot, 300)
+            left, status = mailslot.waiting(), mailslot.stop()
+        finally:
+            mailslot.child.kill()
         hop.down()
     lost = submitters.accepted - set(hop.arrived)
     events = [event for events in hop.arrived.values() for event in events[:-1]]
