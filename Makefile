@@ -1,4 +1,4 @@
-.PHONY: all build run test fuzz lint interop endurance faults powercut queue soak mutants bench doc clean install uninstall
+.PHONY: all build run test fuzz lint interop endurance faults powercut queue soak mutants bench timing doc clean install uninstall
 PREFIX ?= /usr/local
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -38,6 +38,7 @@ interop: build
 	python3 tests/interop/fronts.py $(BINARY)
 	python3 tests/interop/proxies.py $(BINARY)
 	python3 tests/interop/metrics.py $(BINARY)
+	python3 tests/interop/logins.py $(BINARY)
 # A thousand kills under load, a message of 1 GiB, idle memory: minutes, and not part of the tests.
 endurance: build
 	python3 tests/interop/endurance.py $(BINARY)
@@ -62,6 +63,9 @@ powercut: build
 # WAYS=1: ways to make messages durable on that disk, without a server.
 bench:
 	QUICK="$(QUICK)" FULL="$(FULL)" BENCH_DIR="$(BENCH_DIR)" ONLY="$(ONLY)" LOAD="$(LOAD)" WAYS="$(WAYS)" cargo bench --locked --bench mailslot
+# Known, unknown and locked accounts by the time that a wrong login takes. PROFILE=dev: without a release build.
+timing:
+	cargo bench --locked --bench timing $(if $(PROFILE),--profile $(PROFILE))
 # Where, and as which files: PREFIX, and DESTDIR before it for a package. UNITDIR for systemd's units.
 install: build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/mailslot

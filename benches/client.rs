@@ -114,15 +114,6 @@ impl Client {
         })
     }
 
-    /// Whether it offers an AUTH mechanism.
-    pub(crate) fn offers_auth(&self, mechanism: &str) -> bool {
-        let auth = self
-            .offers
-            .lines()
-            .find(|line| line.get(4..9) == Some("AUTH "));
-        auth.is_some_and(|line| line.split_whitespace().any(|word| word == mechanism))
-    }
-
     pub(crate) fn send(&mut self, octets: &[u8]) -> io::Result<()> {
         self.wire.write_all(octets)
     }

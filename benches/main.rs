@@ -16,7 +16,6 @@
     reason = "a benchmark may stop on the first surprise"
 )]
 
-mod auth;
 mod client;
 mod dovecot;
 mod given;
@@ -360,10 +359,6 @@ fn quiet(bench: &mut Bench, extent: &Extent) -> io::Result<()> {
         for program in programs {
             idle::first_220(bench, program, if extent.quick { 10 } else { 20 })?;
         }
-    }
-    if extent.wants("535") && bench.binary.knows("--users") {
-        eprintln!("535");
-        auth::timing(bench, if extent.quick { 10 } else { 200 })?;
     }
     Ok(())
 }

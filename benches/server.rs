@@ -152,30 +152,6 @@ impl Binary {
         self.help.contains(word)
     }
 
-    /// The binary with an option and something on stdin; its stdout.
-    pub(crate) fn filter(&self, option: &str, input: &str) -> io::Result<String> {
-        let mut command = Command::new(&self.path);
-        let command = command
-            .arg(option)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = place::spawn(command)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            io::Write::write_all(&mut stdin, input.as_bytes())?;
-        }
-        if place::wait(&mut child, START)?.is_none() {
-            place::stop(&mut child)?;
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let mut text = String::new();
-        child
-            .stdout
-            .take()
-            .map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut text))?;
-        Ok(text.trim().to_owned())
-    }
-
     /// Starts it with its mailboxes in `dir`.
     pub(crate) fn start(&self, dir: &Path, setup: &Setup) -> io::Result<Process> {
         let scheme = if setup.lmtp { "lmtp" } else { "smtp" };

@@ -4,25 +4,28 @@ use super::composition::composed;
 use super::expand::Visit;
 use super::lookup::Directory;
 use super::names::domain_key;
-use super::users::Entry;
+use super::users::{Entry, Users};
 use crate::auth::{Account, Decoy, Mechanism};
 use crate::smtp::address::{ForwardPath, ReversePath};
+use std::hint::black_box;
 use std::sync::Arc;
 
 impl Directory {
     /// Who logs in as `login`: an entry without a domain by its name, alone or with any
     /// delivered domain; one with a domain by its full address.
     pub fn account(&self, login: &str) -> Account {
-        let Some(entry) = self.entry(login) else {
-            return Account::Unknown;
-        };
-        match entry.stored() {
-            Ok(Some(stored)) => Account::Known {
+        let entry = self.entry(login);
+        let stored = entry.as_ref().and_then(|entry| entry.stored().ok()?);
+        if let (Some(entry), Some(stored)) = (entry, stored) {
+            return Account::Known {
                 user: entry.user.to_owned(),
                 stored: Arc::new(stored),
-            },
-            Ok(None) | Err(_) => Account::Unknown,
+            };
         }
+        // To make sense of a password takes time, which must not tell that there is one.
+        let sample = self.users.as_ref().and_then(Users::sample);
+        drop(black_box(sample.map(|entry| entry.stored().map(Arc::new))));
+        Account::Unknown
     }
 
     /// The name of the account that `login` means, whether it has a password or not.

@@ -22,6 +22,8 @@ pub(super) struct Users {
     lines: HashMap<Box<str>, u32>,
     mechanisms: Vec<Mechanism>,
     decoy: Decoy,
+    /// Where the line of the first account with a password begins.
+    sample: Option<u32>,
 }
 
 /// One line.
@@ -58,6 +60,7 @@ impl Users {
             lines: HashMap::new(),
             mechanisms: Vec::new(),
             decoy: Decoy::default(),
+            sample: None,
             text,
         };
         let mut mechanisms = None;
@@ -79,6 +82,7 @@ impl Users {
                 return Err(fault(format!("user '{}' is listed twice", entry.user)));
             }
             if logins && let Some(stored) = entry.stored().map_err(fault)? {
+                users.sample.get_or_insert(start);
                 decoy.add(entry.password, stored.cost(), stored.look());
                 mechanisms
                     .get_or_insert_with(|| MECHANISMS.to_vec())
@@ -105,6 +109,11 @@ impl Users {
     /// What stands in for accounts that do not exist.
     pub(super) fn decoy(&self) -> &Decoy {
         &self.decoy
+    }
+
+    /// An account with a password, where there is one.
+    pub(super) fn sample(&self) -> Option<Entry<'_>> {
+        self.at(self.sample?)
     }
 
     /// Who `local` is at a domain.

@@ -38,6 +38,12 @@ def skip(what, why):
     print(f"skip   {what}: {why}", flush=True)
 
 
+def finish():
+    """Says how it went, and exits accordingly."""
+    print(f"{len(PASSED)} passed, {len(FAILED)} failed, {len(SKIPPED)} skipped")
+    sys.exit(1 if FAILED or (SKIPPED and os.environ.get("INTEROP_REQUIRED") == "1") else 0)
+
+
 def need(*programs):
     missing = [p for p in programs if not find(p)]
     return f"not installed: {' '.join(missing)}" if missing else None

@@ -11,7 +11,6 @@ import pathlib
 import shutil
 import smtplib
 import subprocess
-import sys
 import tempfile
 
 import interop
@@ -167,9 +166,7 @@ def main():
             skip("Postfix as the next hop", why)
         else:
             by_postfix(home)
-    print(f"{len(interop.PASSED)} passed, {len(interop.FAILED)} failed, {len(interop.SKIPPED)} skipped")
-    required = os.environ.get("INTEROP_REQUIRED") == "1"
-    sys.exit(1 if interop.FAILED or (required and interop.SKIPPED) else 0)
+    interop.finish()
 
 
 if __name__ == "__main__":
