@@ -3,6 +3,7 @@
 //! silently left out. Cases that want the same server share one, those that look at the disk or
 //! leave the connection open have their own.
 
+use crate::answers::matched;
 use crate::json::{Json, Read};
 use crate::server::{Server, Setup};
 use crate::tls;
@@ -345,54 +346,6 @@ fn shown(octets: &[u8]) -> String {
         0..=600 => text,
         n => format!("{}…{} ({n} characters)", &text[..300], &text[n - 100..]),
     }
-}
-
-/// Matches what comes, in order; the pattern that it broke at. An optional one takes what fits.
-fn matched(wire: &mut Wire, patterns: &[&str], came: &mut Vec<Event>) -> Result<(), String> {
-    let expanded = patterns.iter().flat_map(|pattern| {
-        let (codes, optional) = match pattern.strip_suffix('?') {
-            Some(codes) => (codes, true),
-            None => (*pattern, false),
-        };
-        let (codes, times) = match codes.strip_suffix('}') {
-            Some(codes) => codes.split_once('{').unwrap(),
-            None => (codes, "1"),
-        };
-        std::iter::repeat_n((codes, optional), times.parse().unwrap())
-    });
-    let expanded: Vec<_> = expanded.collect();
-    for (at, &(codes, optional)) in expanded.iter().enumerate() {
-        // Nobody need answer any more: a short wait will do.
-        let may_be_all = expanded[at..].iter().all(|(_, optional)| *optional);
-        let event = match codes == "silent" || may_be_all {
-            true => wire.peek_silence(),
-            false => wire.peek(),
-        };
-        match fits(codes, event) {
-            true if *event == Event::Nothing => came.push(Event::Nothing),
-            true => came.push(wire.take()),
-            false if optional => {}
-            false => {
-                came.push(wire.take());
-                return Err(codes.to_owned());
-            }
-        }
-    }
-    Ok(())
-}
-
-fn fits(codes: &str, event: &Event) -> bool {
-    codes.split('|').any(|code| match (code, event) {
-        ("closed", Event::Closed) | ("silent", Event::Nothing) => true,
-        ("closed" | "silent", _) => false,
-        ("x", Event::Reply(_)) => true,
-        (code, Event::Reply(_)) => match (code.strip_prefix('!'), code.strip_suffix("xx")) {
-            (Some(other), _) => event.code() != other,
-            (None, Some(class)) => event.code().starts_with(class),
-            (None, None) => event.code() == code,
-        },
-        _ => false,
-    })
 }
 
 /// Runs cases on one server; who failed, and how.

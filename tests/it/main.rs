@@ -10,6 +10,7 @@
 )]
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 
+mod answers;
 mod atrn;
 mod cli;
 mod client;

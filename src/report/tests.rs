@@ -1,0 +1,188 @@
+//! Reports as their readers see them: parts, fields and bounds.
+
+use super::*;
+
+fn told(address: &str) -> Told {
+    Told {
+        address: address.to_owned(),
+        orcpt: Some("rfc822;Al+2B@x.org".to_owned()),
+        status: Status::new(5, 1, 1),
+        text: "550 5.1.1 No such user".to_owned(),
+        remote: Some("mx.example".to_owned()),
+    }
+}
+
+fn example(recipients: &[Told]) -> Report<'_> {
+    Report {
+        action: Action::Failed,
+        hostname: "h.test",
+        to: "me@h.test",
+        id: "7.M1",
+        date: "Thu, 01 Jan 1970 00:00:00 +0000",
+        arrived: "Wed, 31 Dec 1969 23:00:00 +0000",
+        until: None,
+        envid: Some("x+2By"),
+        message: "6.M1",
+        recipients,
+        start: b"Subject: x\n\nbody\n",
+        full: false,
+    }
+}
+
+fn report(action: Action, recipients: &[Told]) -> String {
+    let report = Report {
+        action,
+        ..example(recipients)
+    };
+    String::from_utf8_lossy(&report.content()).into_owned()
+}
+
+#[test]
+fn a_failure_says_what_and_why() {
+    let text = report(Action::Failed, &[told("al@x.org")]);
+    for part in [
+        "To: <me@h.test>\n",
+        "Auto-Submitted: auto-replied\n",
+        "multipart/report; report-type=delivery-status;\n\tboundary=\"report-7.M1\"\n",
+        "<al@x.org>\n    mx.example said: 550 5.1.1 No such user\n",
+        "Reporting-MTA: dns; h.test\nOriginal-Envelope-Id: x+y\n\
+         Arrival-Date: Wed, 31 Dec 1969 23:00:00 +0000\n\nOriginal-Recipient: rfc822; Al+@x.org\n\
+         Final-Recipient: rfc822; al@x.org\nAction: failed\nStatus: 5.1.1\nRemote-MTA: dns; mx.example\n\
+         Diagnostic-Code: smtp; 550 5.1.1 No such user\n",
+        "Content-Type: text/rfc822-headers\n\nSubject: x\n\n--report-7.M1--\n",
+    ] {
+        assert!(text.contains(part), "{part}\nin\n{text}");
+    }
+    assert!(text.is_ascii());
+}
+
+#[test]
+fn other_kinds_of_report() {
+    let text = report(Action::Delayed, &[told("al@x.org"), told("j\u{e9}@x.org")]);
+    assert!(text.contains("Action: delayed") && text.contains("need not send it again"));
+    assert!(text.contains("message/global-delivery-status"));
+    assert!(text.contains("Final-Recipient: utf-8; j\u{e9}@x.org"));
+    assert!(report(Action::Relayed, &[told("x@y")]).contains("do not report"));
+    assert!(report(Action::Delivered, &[told("x@y")]).contains("Action: delivered\n"));
+    assert!(report(Action::Expanded, &[told("x@y")]).contains("Action: expanded\n"));
+    let told = [told("x@y")];
+    let waits = Report {
+        until: Some("Fri, 02 Jan 1970 00:00:00 +0000"),
+        ..example(&told)
+    };
+    let text = String::from_utf8_lossy(&waits.content()).into_owned();
+    assert!(
+        text.contains("Will-Retry-Until: Fri, 02 Jan 1970"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_servers_words_are_folded() {
+    let mut long = told("al@x.org");
+    long.text = format!("550 {} {}", "word ".repeat(100), "x".repeat(5_000));
+    let text = report(Action::Failed, &[long]);
+    assert!(text.lines().all(|line| line.len() <= 500), "{text}");
+    assert!(text.contains("Diagnostic-Code: smtp; 550 word word"));
+}
+
+/// What comes back of a message, and the type of that part.
+fn returned(start: &[u8], full: bool) -> (&'static str, String) {
+    let report = Report {
+        start,
+        full,
+        ..example(&[])
+    };
+    let (kind, octets) = report.returned();
+    let kind = kind.split(['\n', ';']).next().unwrap_or_default();
+    (kind, String::from_utf8_lossy(&octets).into_owned())
+}
+
+#[test]
+fn headers() {
+    for (start, header) in [
+        ("A: b\n\nC: d\n\nx", "A: b\n"),
+        ("A: b\r\n c\r\n\r\nbody", "A: b\n c\n"),
+        ("A: b", "A: b\n"),
+        ("hello\nB: c\n\nbody", ""),
+        (" A: b\n\nbody", ""),
+        ("A: b\nno field\nB: c\n", "A: b\n"),
+        ("A: b\rc\0d\n\n", "A: b?c?d\n"),
+    ] {
+        let found = returned(start.as_bytes(), false);
+        assert_eq!(found, ("text/rfc822-headers", header.to_owned()), "{start}");
+    }
+    let long = format!("A: {}", "x".repeat(2_000));
+    assert_eq!(returned(long.as_bytes(), false).1.len(), MAX_LINE + 1);
+    let many = "A: b\n".repeat(100_000);
+    assert!(returned(many.as_bytes(), false).1.len() <= MAX_RETURNED + 1);
+    assert_eq!(
+        returned("A: \u{e9}\n".as_bytes(), false).0,
+        "message/global-headers"
+    );
+    assert_eq!(returned(b"A: \xe9\n", false).0, "text/rfc822-headers");
+}
+
+#[test]
+fn all_of_a_message_where_it_is_short_and_text() {
+    for (start, kind) in [
+        ("A: b\r\n\r\nbody", "message/rfc822"),
+        ("A: b\n\n\u{e9}", "message/rfc822"),
+        ("A: \u{e9}\n\nx", "message/global"),
+    ] {
+        let whole = format!("{}\n", start.replace('\r', ""));
+        assert_eq!(returned(start.as_bytes(), true), (kind, whole), "{start}");
+    }
+    for body in [
+        "a\rb".to_owned(),
+        "a\0".to_owned(),
+        "x".repeat(999),
+        "x\n".repeat(40_000),
+    ] {
+        let header = ("text/rfc822-headers", "A: b\n".to_owned());
+        assert_eq!(returned(format!("A: b\n\n{body}").as_bytes(), true), header);
+    }
+}
+
+/// A message cannot end the report that it is part of.
+#[test]
+fn the_boundary_is_nowhere_in_the_message() {
+    let content = Report {
+        start: b"A: b\n\n--report-7.M1--\n",
+        full: true,
+        ..example(&[])
+    }
+    .content();
+    let text = String::from_utf8_lossy(&content).into_owned();
+    assert!(text.contains("boundary=\"report-7.M1x\"\n"), "{text}");
+    assert_eq!(text.matches("\n--report-7.M1x").count(), 4, "{text}");
+}
+
+/// RFC 6533 §3: the type of the address decides how it is decoded.
+#[test]
+fn original_recipients() {
+    for (orcpt, address, field, global) in [
+        ("rfc822;a+2Bb@x", "y@x", "rfc822; a+b@x", false),
+        ("utf-8;j\\x{E9}@x", "y@x", "utf-8; j\u{e9}@x", true),
+        ("utf-8;j\u{e9}@x", "j\u{e9}@x", "utf-8; j\u{e9}@x", true),
+        ("x400;/a+3Db/", "y@x", "x400; /a=b/", false),
+    ] {
+        let one = Told {
+            orcpt: Some(orcpt.to_owned()),
+            text: "550 5.1.1 Benutzer unbekannt: \u{fc}".to_owned(),
+            ..told(address)
+        };
+        let text = report(Action::Failed, &[one]);
+        let (_, status) = text.split_once("delivery-status\n").unwrap_or_default();
+        assert!(
+            status.contains(&format!("Original-Recipient: {field}\n")),
+            "{text}"
+        );
+        assert_eq!(
+            text.contains("message/global-delivery-status"),
+            global,
+            "{text}"
+        );
+        assert_eq!(status.is_ascii(), !global, "{text}");
+    }
+}
