@@ -109,13 +109,14 @@ class Server:
         return None
 
     def flat(self, what, spare=8 * 1024):
-        """Back to what it was once everybody has gone, but for threads that wait for more and what the allocator keeps."""
-        end = time.monotonic() + 20
-        while (now := self.figures())[2] > self.before[2] + 40 and time.monotonic() < end:
+        """Back to what it was once everybody has gone, but for what the allocator keeps: threads that wait for more work end
+        after a while, too."""
+        end = time.monotonic() + 60
+        while (now := self.figures()) and (now[1] > self.before[1] + 20 or now[2] > self.before[2] + 40) and time.monotonic() < end:
             time.sleep(0.05)
         alive = self.child.poll() is None
         shown = f"memory {self.before[0]} -> {now[0]} KiB, threads {now[1]}, descriptors {self.before[2]} -> {now[2]}, CPU {now[3] - self.before[3]:.1f} s"
-        check(what, alive and now[0] <= self.before[0] + spare and now[2] <= self.before[2] + 40, shown)
+        check(what, alive and now[0] <= self.before[0] + spare and now[1] <= self.before[1] + 20 and now[2] <= self.before[2] + 40, shown)
 
     def end(self):
         if self.child.poll() is None:
@@ -161,7 +162,7 @@ def idle():
         memory = one.figures()
         check(f"mail beside {count} idle clients", beside >= 0.8 * alone, f"{alone:.0f} a second alone, {beside:.0f} beside them; {memory[0] - one.before[0]} KiB and {memory[1]} threads for them")
         [sock.close() for sock in socks]
-        one.flat("after the idle clients", spare=256 * 1024)
+        one.flat("after the idle clients", spare=64 * 1024)
 
 
 PHASES = {
