@@ -83,6 +83,8 @@ pub(super) fn files(maildir: &Path, part: &str) -> Vec<PathBuf> {
     dir.map(|entry| entry.unwrap().path()).collect()
 }
 
+type Meanwhile = Arc<dyn Fn(&OsStr) + Send + std::marker::Sync>;
+
 /// What a faulty disk does.
 #[derive(Clone, Default)]
 pub(super) struct Script {
@@ -99,6 +101,8 @@ pub(super) struct Script {
     pub(super) bad_device: Option<(nix::libc::dev_t, &'static str, Errno)>,
     /// Whether the message is spam, and the mailboxes have a folder for it.
     pub(super) junk: bool,
+    /// What somebody else does when a directory was made, by its name.
+    pub(super) meanwhile: Option<Meanwhile>,
 }
 
 impl Script {
@@ -139,7 +143,11 @@ impl Disk for Script {
         self.call(|| Real.identity_of(dir))
     }
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        self.call(|| Real.make_dir(dir, name))
+        self.call(|| Real.make_dir(dir, name))?;
+        if let Some(act) = &self.meanwhile {
+            act(name);
+        }
+        Ok(())
     }
     fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, nix::sys::stat::Mode)> {
         self.call(|| Real.holder(dir))

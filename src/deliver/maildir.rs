@@ -63,8 +63,10 @@ impl OpenMaildir {
 pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<OpenMaildir, Trouble> {
     let maildir = &target.maildir;
     let owner = owner::receiver(target.owner);
+    // The owner's rights last until all is open: what is made with them is the owner's at once.
+    let mut way = Way::new(target.owner);
     let base = if target.may_create || target.owner.is_some() {
-        walk(disk, sync, target, owner)?
+        walk(disk, sync, target, (owner, &mut way))?
     } else {
         match disk.open(maildir) {
             Err(e) if errno(&e) == Some(Errno::ENOENT) => return Err(Trouble::away(maildir)),
@@ -84,6 +86,7 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
     let (tmp, new) = (part("tmp")?, part("new")?);
     // Delivery never goes to cur/, but without it it isn't a Maildir.
     part("cur")?;
+    drop(way);
     let synced = sync.parent(disk, disk::fd(dir));
     synced.map_err(Trouble::at("fsync", &path))?;
     let path = path.join("new");
@@ -128,10 +131,9 @@ fn walk(
     disk: &dyn Disk,
     sync: &Syncs,
     target: &Target,
-    owner: Option<Owner>,
+    (owner, way): (Option<Owner>, &mut Way),
 ) -> Result<OwnedFd, Trouble> {
-    let mut way = Way::new(target.owner);
-    let mut dir = root(disk, target, &mut way)?;
+    let mut dir = root(disk, target, way)?;
     let inner = target.maildir.strip_prefix(&target.root);
     let inner = inner.map_err(|_| Trouble::away(&target.maildir))?;
     let mut components = inner.components().peekable();
@@ -210,9 +212,15 @@ fn enter(
     }
 }
 
-/// Gives a directory that was made just now to its owner.
+/// Gives a directory that was made just now to its owner. One that belongs to somebody else is not the one that was made.
 fn give(disk: &dyn Disk, dir: &OwnedFd, owner: Option<Owner>, path: &Path) -> Result<(), Trouble> {
-    let given = owner.map_or(Ok(()), |owner| disk.give(disk::fd(dir), owner));
+    let Some(owner) = owner else { return Ok(()) };
+    let holder = disk.holder(disk::fd(dir));
+    let (holder, _) = holder.map_err(Trouble::at("fstat", path))?;
+    if !owner::is_own(holder) {
+        return Ok(());
+    }
+    let given = disk.give(disk::fd(dir), owner);
     given.map_err(Trouble::at("fchown", path))
 }
 

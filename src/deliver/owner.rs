@@ -47,6 +47,11 @@ pub(super) fn receiver(owner: Option<Owner>) -> Option<Owner> {
     owner.filter(|owner| rights.may_give && (owner.uid, owner.gid) != (rights.uid, rights.gid))
 }
 
+/// Whether a user is this process's.
+pub(super) fn is_own(uid: u32) -> bool {
+    uid == rights().uid
+}
+
 /// A way through directories, and with whose rights it is taken.
 pub(super) struct Way {
     /// Whose links count, where they are another user's than the process is.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{begin, code, send, store};
-use crate::deliver::faults::{Scratch, each_alone, files, target, trace};
-use crate::deliver::target::{Form, Owner, Quota, Target};
+use crate::deliver::faults::{Scratch, Script, each_alone, files, target, trace};
+use crate::deliver::store::Store;
+use crate::deliver::target::{Form, Owner, Quota, Sync, Target};
 
 const ALICE: Owner = Owner {
     uid: 12_345,
@@ -127,6 +128,35 @@ fn links_lead_nowhere_that_their_maker_could_not_go() {
     };
     assert_eq!(code(send(&[target], "x")).0, 250);
     assert_eq!(owner_of(&home.join("Maildir")).0, BOB);
+}
+
+/// A user who is quick puts another directory in the place of one that was made just now: it stays its owner's.
+#[test]
+fn only_what_was_made_is_given_away() {
+    let Some(scratch) = scratch() else { return };
+    let shared = dir(scratch.0.join("shared"), None, 0o777);
+    for (number, part) in ["tmp", "new", "cur"].into_iter().enumerate() {
+        let bob = owned(&scratch, &format!("b{number}"), BOB);
+        fs::create_dir_all(&bob.maildir).unwrap();
+        chown(&bob.maildir, Some(BOB.uid), Some(BOB.gid)).unwrap();
+        let alices = dir(shared.join(part), Some(ALICE), 0o777);
+        let place = bob.maildir.join(part);
+        let (other, to) = (alices.clone(), place.clone());
+        let script = Script {
+            meanwhile: Some(Arc::new(move |name| {
+                if name == part {
+                    fs::remove_dir(&to).unwrap();
+                    fs::rename(&other, &to).unwrap();
+                }
+            })),
+            ..Script::default()
+        };
+        let store = Store::with_disk("mx", Sync::Full, 100, Box::new(script));
+        let groups = each_alone(&[Arc::new(bob)]);
+        let _ = store.begin(&trace(), groups, Form::Text, None).commit();
+        assert!(!alices.exists(), "{part}");
+        assert_eq!(owner_of(&place), (ALICE, 0o777), "{part}");
+    }
 }
 
 /// What a user puts into the own Maildir costs that user mail, and nobody else anything.
