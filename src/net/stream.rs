@@ -360,7 +360,8 @@ impl Read for Wire {
             self.ahead = ahead;
             (self.start, self.end) = (0, read?);
         }
-        let from = self.ahead.get(self.start..self.end).unwrap_or_default();
+        let from = self.ahead.get(self.start..self.end);
+        let from = from.ok_or(io::ErrorKind::InvalidData)?;
         let octets = from.len().min(room.len());
         if let (Some(to), Some(from)) = (room.get_mut(..octets), from.get(..octets)) {
             to.copy_from_slice(from);

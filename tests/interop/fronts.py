@@ -8,17 +8,14 @@ import collections
 import contextlib
 import os
 import pathlib
-import shutil
 import signal
 import smtplib
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 
 import interop
-from interop import check, find, free_port, mailslot, messages, need, port_of, skip, wait_for
+from interop import check, find, free_port, mailslot, messages, need, port_of, scratch, skip, wait_for
 
 USERS = {"Debian-exim": 201, "opensmtpd": 202, "opensmtpq": 203}
 
@@ -246,10 +243,7 @@ def fail2ban(home):
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="mailslot-fronts-") as home:
-        home = pathlib.Path(home)
-        home.chmod(0o755)
-        interop.BINARY = shutil.copy(interop.BINARY, home / "mailslot")
+    with scratch("fronts") as home:
         root = None if os.geteuid() == 0 else "needs root"
         for name, packages, configure, scheme in (("Exim", ["exim4-daemon-light", "exim4-base"], exim, "lmtp"), ("OpenSMTPD", ["opensmtpd"], opensmtpd, "smtp")):
             if why := root or need("unshare", "dpkg"):
@@ -261,9 +255,8 @@ def main():
                 skip(name, why)
             else:
                 run(home)
-    print(f"{len(interop.PASSED)} passed, {len(interop.FAILED)} failed, {len(interop.SKIPPED)} skipped")
-    return bool(interop.FAILED)
+    interop.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,19 +6,17 @@ ATRN. All on loopback. `hops.py MAILSLOT`; root for most of it. What cannot run 
 import contextlib
 import getpass
 import os
-import pathlib
 import shutil
 import smtplib
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 import fronts
 import interop
-from interop import check, find, free_port, mailslot, messages, need, port_of, postfix, skip, wait_for
+from interop import check, find, free_port, mailslot, messages, need, port_of, postfix, scratch, skip, wait_for
 
 CERT = interop.REPO / "tests/tls/cert.pem"
 KEY = interop.REPO / "tests/tls/key.pem"
@@ -332,10 +330,7 @@ def fetch(case, options):
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="mailslot-hops-") as home:
-        home = pathlib.Path(home)
-        home.chmod(0o755)
-        interop.BINARY = shutil.copy(interop.BINARY, home / "mailslot")
+    with scratch("hops") as home:
         misbehaving(home)
         root = None if getpass.getuser() == "root" else "needs root"
         for name, programs, run in (

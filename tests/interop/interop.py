@@ -59,6 +59,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@contextlib.contextmanager
+def scratch(name):
+    """A directory for a run, with the binary in it, where another user than the one that built it can run it."""
+    global BINARY
+    with tempfile.TemporaryDirectory(prefix=f"mailslot-{name}-") as home:
+        home = pathlib.Path(home)
+        home.chmod(0o755)
+        BINARY = shutil.copy(BINARY, home / "mailslot")
+        yield home
+
+
 def wait_for(what, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -534,12 +545,7 @@ def shapes(home):
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="mailslot-interop-") as home:
-        home = pathlib.Path(home)
-        home.chmod(0o755)
-        # Where another user than the one that built it can run it.
-        global BINARY
-        BINARY = shutil.copy(BINARY, home / "mailslot")
+    with scratch("interop") as home:
         shapes(home)
         chunking(home)
         clients(home)

@@ -5,16 +5,13 @@ Postfix tries again until its mail is taken. `logins.py MAILSLOT`; what is not i
 import base64
 import getpass
 import json
-import pathlib
-import shutil
 import smtplib
 import ssl
 import subprocess
-import tempfile
 import time
 
 import interop
-from interop import check, free_port, mailslot, messages, need, port_of, postfix, skip, wait_for
+from interop import check, free_port, mailslot, messages, need, port_of, postfix, scratch, skip, wait_for
 
 CERT = interop.REPO / "tests/tls/cert.pem"
 KEY = interop.REPO / "tests/tls/key.pem"
@@ -130,10 +127,7 @@ def greylisted(home):
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="mailslot-logins-") as home:
-        home = pathlib.Path(home)
-        home.chmod(0o755)
-        interop.BINARY = shutil.copy(interop.BINARY, home / "mailslot")
+    with scratch("logins") as home:
         if why := need("openssl"):
             skip("tokens", why)
         else:

@@ -4,21 +4,16 @@ expression of the dashboard, and the strict parser of Prometheus's Python client
 installed is said and skipped."""
 
 import json
-import os
-import pathlib
 import re
-import shutil
 import smtplib
 import ssl
 import subprocess
-import sys
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 
 import interop
-from interop import REPO, check, find, free_port, mailslot, need, port_of, skip, wait_for
+from interop import REPO, check, find, free_port, mailslot, need, port_of, scratch, skip, wait_for
 
 MESSAGES = 20
 
@@ -108,9 +103,7 @@ scrape_configs:
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="mailslot-metrics-") as home:
-        home = pathlib.Path(home)
-        interop.BINARY = shutil.copy(interop.BINARY, home / "mailslot")
+    with scratch("metrics") as home:
         (home / "users").write_text("alice:{PLAIN}secret\n")
         tls = ["--tls-cert", str(REPO / "tests/tls/cert.pem"), "--tls-key", str(REPO / "tests/tls/key.pem")]
         (home / "mail").mkdir()
@@ -128,9 +121,8 @@ def main():
                 skip("Prometheus", why)
             else:
                 prometheus(home, port_of(urls[1]), page)
-    print(f"{len(interop.PASSED)} passed, {len(interop.FAILED)} failed, {len(interop.SKIPPED)} skipped")
-    return bool(interop.FAILED or (os.environ.get("INTEROP_REQUIRED") == "1" and interop.SKIPPED))
+    interop.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,18 +6,14 @@ proxy's own. What is not installed is said and skipped. Postfix itself takes XCL
 import contextlib
 import http.server
 import os
-import pathlib
-import shutil
 import smtplib
 import socket
 import ssl
 import subprocess
-import sys
-import tempfile
 import threading
 
 import interop
-from interop import REPO, check, find, free_port, mailslot, messages, need, port_of, skip, wait_for
+from interop import REPO, check, find, free_port, mailslot, messages, need, port_of, scratch, skip, wait_for
 
 CLIENT = "127.0.0.5"
 TLS = ["--tls-cert", str(REPO / "tests/tls/cert.pem"), "--tls-key", str(REPO / "tests/tls/key.pem")]
@@ -215,10 +211,7 @@ mail {{
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="mailslot-proxies-") as home:
-        home = pathlib.Path(home)
-        home.chmod(0o755)
-        interop.BINARY = shutil.copy(interop.BINARY, home / "mailslot")
+    with scratch("proxies") as home:
         root = None if os.geteuid() == 0 else "needs root"
         module = None if os.path.exists(NGINX_MODULE) else "not installed: nginx's mail module"
         for name, why, run in (
@@ -228,9 +221,8 @@ def main():
             ("nginx", need("nginx") or module, nginx),
         ):
             skip(name, why) if why else run(home)
-    print(f"{len(interop.PASSED)} passed, {len(interop.FAILED)} failed, {len(interop.SKIPPED)} skipped")
-    return bool(interop.FAILED or (os.environ.get("INTEROP_REQUIRED") == "1" and interop.SKIPPED))
+    interop.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,13 +8,11 @@ import email.policy
 import getpass
 import os
 import pathlib
-import shutil
 import smtplib
 import subprocess
-import tempfile
 
 import interop
-from interop import check, find, free_port, mailslot, messages, need, postfix, skip, wait_for
+from interop import check, find, free_port, mailslot, messages, need, postfix, scratch, skip, wait_for
 
 CERT = interop.REPO / "tests/tls/cert.pem"
 KEY = interop.REPO / "tests/tls/key.pem"
@@ -156,10 +154,7 @@ def callers(home):
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="mailslot-relay-") as home:
-        home = pathlib.Path(home)
-        home.chmod(0o755)
-        interop.BINARY = shutil.copy(interop.BINARY, home / "mailslot")
+    with scratch("relay") as home:
         callers(home)
         root = None if getpass.getuser() == "root" else "needs root"
         if why := root or need("postfix", "master", "postconf"):

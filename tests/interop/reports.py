@@ -5,15 +5,10 @@ directory. `reports.py MAILSLOT` takes the binary to try."""
 
 import email
 import email.policy
-import os
-import pathlib
-import shutil
 import smtplib
-import sys
-import tempfile
 
 import interop
-from interop import check, mailslot, messages, wait_for
+from interop import check, mailslot, messages, scratch, wait_for
 
 LARGE = "x" * 70 + "\n"
 
@@ -122,9 +117,7 @@ def beyond_ascii(url, inbox):
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="mailslot-reports-") as home:
-        home = pathlib.Path(home)
-        interop.BINARY = shutil.copy(interop.BINARY, home / "mailslot")
+    with scratch("reports") as home:
         end, front = home / "end", home / "front"
         for path in (end, front):
             path.mkdir()
@@ -137,8 +130,7 @@ def main():
                 success(urls[0], inbox)
                 failures(urls[0], inbox)
                 beyond_ascii(urls[0], inbox)
-    print(f"{len(interop.PASSED)} passed, {len(interop.FAILED)} failed")
-    sys.exit(1 if interop.FAILED else 0)
+    interop.finish()
 
 
 if __name__ == "__main__":

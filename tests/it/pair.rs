@@ -4,6 +4,7 @@
 
 use crate::dialogues::{Script, files};
 use crate::memory::Memory;
+use crate::server;
 use mailslot::smtp::client::{
     Channel, Client, Envelope, Failure, Rcpt, Scan, Settings, TlsUse, Verdict, Want,
 };
@@ -117,22 +118,13 @@ fn envelope(random: &mut Random, content: &[u8], domain: &str) -> Envelope {
 /// How often each message is in a mailbox, by the subject.
 fn stored(memory: &Memory) -> BTreeMap<String, Vec<Vec<u8>>> {
     let mut found: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
-    let mut dirs = vec![memory.dir.join("mail")];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if dir.ends_with("new") {
-                let octets = std::fs::read(&path).unwrap();
-                let text = String::from_utf8_lossy(&octets).into_owned();
-                let subject = text.lines().find(|line| line.ends_with(" of pair"));
-                found
-                    .entry(subject.unwrap_or_default().to_owned())
-                    .or_default()
-                    .push(octets);
-            }
-        }
+    for octets in server::stored(&memory.dir) {
+        let text = String::from_utf8_lossy(&octets).into_owned();
+        let subject = text.lines().find(|line| line.ends_with(" of pair"));
+        found
+            .entry(subject.unwrap_or_default().to_owned())
+            .or_default()
+            .push(octets);
     }
     found
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -27,6 +27,23 @@ pub struct Server {
     /// The URLs of the lines "listening on URL", in their order.
     pub urls: Vec<String>,
     log: Arc<(Mutex<String>, Condvar)>,
+}
+
+/// All messages of all mailboxes below a server's directory.
+pub fn stored(dir: &Path) -> Vec<Vec<u8>> {
+    let mut dirs = vec![dir.join("mail")];
+    let mut messages = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if dir.ends_with("new") {
+                messages.push(std::fs::read(path).unwrap());
+            }
+        }
+    }
+    messages
 }
 
 impl Server {
@@ -164,20 +181,9 @@ impl Server {
 
     /// All messages of all mailboxes, whole.
     pub fn stored(&self) -> Vec<String> {
-        let mut dirs = vec![self.dir.join("mail")];
-        let mut messages = Vec::new();
-        while let Some(dir) = dirs.pop() {
-            for entry in std::fs::read_dir(&dir).into_iter().flatten() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    dirs.push(path);
-                } else if dir.ends_with("new") {
-                    let octets = std::fs::read(path).unwrap();
-                    messages.push(String::from_utf8_lossy(&octets).into_owned());
-                }
-            }
-        }
-        messages
+        let all = stored(&self.dir).into_iter();
+        all.map(|octets| String::from_utf8_lossy(&octets).into_owned())
+            .collect()
     }
 
     /// The messages of a mailbox, their trace header taken off.
