@@ -47,7 +47,6 @@ const fn is_hidden(c: char) -> bool {
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
     line: &'a [u8],
-    row: Option<&'static Row>,
     response: bool,
     /// The other protocol that a client speaks.
     foreign: Option<&'static str>,
@@ -62,21 +61,25 @@ impl<'a> Command<'a> {
             Line::Tls => (b"", Some("TLS")),
             Line::TooLong(_) | Line::Malformed => (b"", None),
         };
-        let row = command::Command::parse(line)
-            .ok()
-            .map(|command| command.row);
-        let row = row.filter(|_| !response);
         Self {
             line,
-            row,
             response,
             foreign,
         }
     }
 
+    /// The command's row; it is looked up only for a line of the log.
+    fn row(&self) -> Option<&'static Row> {
+        if self.response {
+            return None;
+        }
+        let command = command::Command::parse(self.line).ok()?;
+        Some(command.row)
+    }
+
     /// The verb; `?` where it is unknown.
     fn verb(&self) -> &'static str {
-        match self.row {
+        match self.row() {
             _ if self.response => "AUTH",
             Some(row) => row.name,
             None => self.foreign.unwrap_or("?"),
@@ -85,7 +88,7 @@ impl<'a> Command<'a> {
 
     /// The path of MAIL or RCPT as it came.
     fn address(&self) -> Option<Cow<'a, str>> {
-        let row = self.row?;
+        let row = self.row()?;
         if !matches!(row.verb, Verb::Mail | Verb::Rcpt) {
             return None;
         }
@@ -102,7 +105,7 @@ impl<'a> Command<'a> {
 
     /// The whole line, without what may be a password.
     fn shown(&self) -> String {
-        match self.row {
+        match self.row() {
             Some(row) if row.verb == Verb::Auth => {
                 let argument = self
                     .line

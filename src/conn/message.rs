@@ -215,7 +215,7 @@ impl Message {
             (outcomes.into_iter().map(answer).collect(), queued)
         } else {
             let outcome = self.spool.commit();
-            let queued = outcome.as_ref().ok().cloned();
+            let queued = draft.as_ref().and_then(|_| outcome.as_ref().ok().cloned());
             (vec![answer(outcome)], queued)
         };
         if let (Some(draft), Some(delivered), Some(relay)) = (draft, onward, relay) {

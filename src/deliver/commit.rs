@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -67,10 +66,7 @@ impl Spool {
             let synced = self.make_durable(index);
             synced.map_err(|refusal| softened(refusal, all.len()))?;
         }
-        let receipts = all.iter().map(|&index| self.receipt(index));
-        receipts
-            .reduce(|first, next| next.and(first))
-            .unwrap_or_else(|| Err(Refusal::local(reply::LOCAL_ERROR)))
+        self.receipt(&all)
     }
 
     /// Delivers to each recipient by itself (LMTP, RFC 2033 §4.2), in order: to all mailboxes of its group or to none. The
@@ -132,11 +128,7 @@ impl Spool {
         }
         let mut receipts: Vec<Result<Delivered, Refusal>> = Vec::with_capacity(groups.len());
         for (members, outcome) in groups.iter().zip(outcomes) {
-            let each = members.iter().map(|&index| self.receipt(index));
-            receipts.push(outcome.clone().and_then(|()| {
-                each.reduce(|first, next| next.and(first))
-                    .unwrap_or_else(|| Err(Refusal::local(reply::LOCAL_ERROR)))
-            }));
+            receipts.push(outcome.clone().and_then(|()| self.receipt(members)));
         }
         let lost = || Err(Refusal::local(reply::LOCAL_ERROR));
         let of = |&group: &usize| receipts.get(group).cloned().unwrap_or_else(lost);
@@ -161,16 +153,23 @@ impl Spool {
         Ok(())
     }
 
-    /// The receipt for a mailbox, asked for after its last sync only: the one place where [`Delivered`] is made.
-    fn receipt(&mut self, index: usize) -> Result<Delivered, Refusal> {
-        let (id, name) = (self.id.clone(), self.name.clone());
+    /// The receipt for a recipient, asked for after the last sync of its mailboxes only: the one place where [`Delivered`] is
+    /// made.
+    fn receipt(&mut self, members: &[usize]) -> Result<Delivered, Refusal> {
         let context = Arc::clone(&self.context);
-        let delivery = self.delivery(index).map_err(|trouble| trouble.refusal())?;
-        delivery.done = true;
-        if let Some(dirs) = &delivery.dirs {
-            context.keep(&delivery.target, dirs);
+        for &index in members {
+            let delivery = self.delivery(index).map_err(|trouble| trouble.refusal())?;
+            delivery.done = true;
+            if let Some(dirs) = &delivery.dirs {
+                context.keep(&delivery.target, dirs);
+            }
         }
-        let (id, name) = delivery.renamed.clone().unwrap_or((id, name));
+        let first = members
+            .first()
+            .and_then(|&first| self.deliveries.get(first));
+        let first = first.ok_or(Refusal::local(reply::LOCAL_ERROR))?;
+        let own = || (self.id.clone(), self.name.clone());
+        let (id, name) = first.renamed.clone().unwrap_or_else(own);
         Ok(Delivered { id, name })
     }
 
@@ -269,8 +268,8 @@ impl Spool {
         let ticket = dirs.syncs.ticket();
         self.delivery(index)?.syncs = Some((Arc::clone(&dirs.syncs), ticket));
         let number = match self.way(index, &dirs)? {
-            Way::Copy => return self.publish(index),
-            Way::Move(number) => return self.publish_source(index, number),
+            Way::Copy => return self.publish(index, &dirs),
+            Way::Move(number) => return self.publish_source(index, number, &dirs),
             Way::Link(number) => number,
         };
         for attempt in 0..ATTEMPTS {
@@ -280,7 +279,7 @@ impl Spool {
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => {}
                 Err(e) if needs_copy(&e) => {
                     rest.iter().try_for_each(|&index| self.stage_copy(index))?;
-                    return self.publish(index);
+                    return self.publish(index, &dirs);
                 }
                 Err(e) => return Err(Trouble::at("link", &dirs.path)(e)),
             }
@@ -350,21 +349,20 @@ impl Spool {
             let common = self.name.clone();
             let delivery = self.delivery(index)?;
             let name = delivery.name(&common).to_owned();
-            let path = dirs.tmp_path(&name);
             let to = match context.disk.create(disk::fd(&dirs.tmp), &name) {
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => continue,
-                other => other.map_err(Trouble::at("open", &path))?,
+                other => other.map_err(dirs.in_tmp("open", &name))?,
             };
             delivery.staged = true;
             if let Some(to_whom) = dirs.owner {
                 let given = context.disk.give(disk::fd(&to), to_whom);
-                given.map_err(Trouble::at("fchown", &path))?;
+                given.map_err(dirs.in_tmp("fchown", &name))?;
             }
             let from = self.any_source()?;
             let copied = disk::copy(context.disk.as_ref(), from, &to);
-            copied.map_err(Trouble::at("copy", &path))?;
+            copied.map_err(dirs.in_tmp("copy", &name))?;
             let synced = context.syncs.file(context.disk.as_ref(), disk::fd(&to));
-            return synced.map_err(Trouble::at("fsync", &path));
+            return synced.map_err(dirs.in_tmp("fsync", &name));
         }
         Err(Trouble::at("open", &dirs.path)(Errno::EEXIST.into()))
     }
@@ -384,22 +382,25 @@ impl Spool {
     }
 
     /// Moves a staged copy from `tmp/` into `new/`, over nothing that is there.
-    fn publish(&mut self, index: usize) -> Result<(), Trouble> {
-        let common = self.name.clone();
-        let name = self.delivery(index)?.name(&common).to_owned();
-        let dirs = self.dirs(index)?;
-        if let Some(renamed) = self.move_in(index, (&dirs, &name), name.clone())? {
+    fn publish(&mut self, index: usize, dirs: &OpenMaildir) -> Result<(), Trouble> {
+        let delivery = self.deliveries.get(index);
+        let name = delivery.map_or(self.name.as_str(), |d| d.name(&self.name));
+        if let Some(renamed) = self.move_in(index, (dirs, name), (dirs, name))? {
             self.delivery(index)?.renamed = Some(renamed);
         }
         self.set_published(index)
     }
 
     /// Moves the message's own file from `tmp/` into `new/`.
-    fn publish_source(&mut self, index: usize, number: usize) -> Result<(), Trouble> {
+    fn publish_source(
+        &mut self,
+        index: usize,
+        number: usize,
+        dirs: &OpenMaildir,
+    ) -> Result<(), Trouble> {
         let source = self.sources.get(number);
-        let source = source.map(|source| (Arc::clone(&source.dirs), source.name.clone()));
-        let (home, name) = source.ok_or_else(|| Trouble::away(Path::new("")))?;
-        let renamed = self.move_in(index, (&home, &name), self.name.clone())?;
+        let source = source.ok_or_else(|| Trouble::away(&dirs.path))?;
+        let renamed = self.move_in(index, (&source.dirs, &source.name), (dirs, &self.name))?;
         if let Some(source) = self.sources.get_mut(number) {
             source.named = false;
         }
@@ -409,16 +410,15 @@ impl Spool {
 
     /// Moves a file from a `tmp/` into `new/`; gives the id and name that it has there where `name` was taken (F27).
     fn move_in(
-        &mut self,
+        &self,
         index: usize,
         (home, from): (&OpenMaildir, &str),
-        name: String,
+        (dirs, name): (&OpenMaildir, &str),
     ) -> Result<Option<(String, String)>, Trouble> {
-        let dirs = self.dirs(index)?;
         let (tmp, new) = (disk::fd(&home.tmp), disk::fd(&dirs.new));
         for attempt in 0..ATTEMPTS {
             let renamed = (attempt > 0).then(|| self.another_name());
-            let name = renamed.as_ref().map_or(&name, |(_, name)| name);
+            let name = renamed.as_ref().map_or(name, |(_, name)| name);
             let rename = || self.context.disk.rename((tmp, from), (new, name));
             match self.within_quota(index, rename) {
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => {}

@@ -1,8 +1,8 @@
 //! The directories that mail went to lately, kept open for the next message: opening them costs more than all else that a
 //! delivery does besides the two syncs. A kept directory is used only as long as its path still leads to it, which one
-//! `fstatat` tells before each message; so a Maildir that is moved, replaced or mounted over takes no mail that nobody
-//! finds. What was not used for a while is closed, so that a file system can be unmounted and the descriptors are
-//! there for others.
+//! `fstatat` tells at RCPT, and another one before the message gets its name; so a Maildir that is moved, replaced or
+//! mounted over takes no mail that nobody finds. What was not used for a while is closed, so that a file system can be
+//! unmounted and the descriptors are there for others.
 //!
 //! The directories are spread over [`SHARDS`] by their paths, each part with a lock of its own that is held
 //! for a look at a map and never during a system call: no lock is shared by all connections.
@@ -28,6 +28,9 @@ pub(super) const DESCRIPTORS: usize = 3;
 /// Directories that were not used for so long are closed.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// A message that begins so soon after its RCPT does not look again; before it gets its name it does.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// Longest time that directories stay open, so that their `tmp/` is swept again.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
@@ -42,6 +45,8 @@ struct Kept {
     dirs: Arc<OpenMaildir>,
     opened: Instant,
     used: Instant,
+    /// When RCPT found them in their place.
+    looked: Option<Instant>,
 }
 
 impl DirCache {
@@ -53,20 +58,41 @@ impl DirCache {
         }
     }
 
-    /// The directories of a target, where they are open and still what their path leads to.
+    /// The directories of a target, where they are open and their path still led to them less than [`FRESH`] ago.
     pub(super) fn get(&self, disk: &dyn Disk, target: &Target) -> Option<Arc<OpenMaildir>> {
         let key = key(target);
-        let dirs = {
+        let now = Instant::now();
+        let (dirs, looked) = {
             let mut shard = self.shard(&key);
             let kept = shard.get_mut(&*key)?;
-            kept.used = Instant::now();
-            Arc::clone(&kept.dirs)
+            kept.used = now;
+            (Arc::clone(&kept.dirs), kept.looked)
         };
-        if dirs.in_place(disk) {
+        if looked.is_some_and(|at| now.saturating_duration_since(at) < FRESH) || dirs.in_place(disk)
+        {
             return Some(dirs);
         }
         self.shard(&key).remove(&*key);
         None
+    }
+
+    /// Looks at a target for a message that may follow: true where it is open and still what its path leads to.
+    pub(super) fn look(&self, disk: &dyn Disk, target: &Target) -> bool {
+        let key = key(target);
+        let now = Instant::now();
+        let dirs = {
+            let mut shard = self.shard(&key);
+            let Some(kept) = shard.get_mut(&*key) else {
+                return false;
+            };
+            (kept.used, kept.looked) = (now, Some(now));
+            Arc::clone(&kept.dirs)
+        };
+        let in_place = dirs.in_place(disk);
+        if !in_place {
+            self.shard(&key).remove(&*key);
+        }
+        in_place
     }
 
     /// Keeps the directories of a target no longer.
@@ -93,6 +119,7 @@ impl DirCache {
             dirs: Arc::clone(dirs),
             opened: now,
             used: now,
+            looked: None,
         };
         shard.insert(key.into_owned(), kept);
     }

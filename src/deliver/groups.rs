@@ -20,6 +20,15 @@ pub(super) struct Groups {
 impl Groups {
     pub(super) fn new(groups: &[Group]) -> Self {
         let mut all = Self::default();
+        // Most messages go to one mailbox.
+        if let [group] = groups
+            && let [target] = &**group
+        {
+            all.targets.push(Arc::clone(target));
+            all.members.push(vec![0]);
+            all.recipients.push(0);
+            return all;
+        }
         let mut mailboxes = HashMap::new();
         let mut known = HashMap::new();
         for group in groups {

@@ -3,6 +3,7 @@
 //! and everything in it must be real directories.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -47,11 +48,13 @@ impl OpenMaildir {
             .is_ok_and(|found| found == self.identity)
     }
 
-    /// The path of a file in `tmp/`.
-    pub(super) fn tmp_path(&self, name: &str) -> PathBuf {
-        let mut path = self.path.with_file_name("tmp");
-        path.push(name);
-        path
+    /// Makes the error of a call one that knows its call and the file in `tmp/`; the path is put together only then.
+    pub(super) fn in_tmp(
+        &self,
+        call: &'static str,
+        name: &str,
+    ) -> impl FnOnce(io::Error) -> Trouble {
+        move |error| Trouble::at(call, self.path.with_file_name("tmp").join(name))(error)
     }
 }
 

@@ -38,7 +38,7 @@ impl Source {
         name: String,
     ) -> Result<Self, Trouble> {
         let file = context.disk.create(disk::fd(&dirs.tmp), &name);
-        let file = file.map_err(Trouble::at("open", dirs.tmp_path(&name)))?;
+        let file = file.map_err(dirs.in_tmp("open", &name))?;
         let given = dirs.owner;
         let given = given.map_or(Ok(()), |to| context.disk.give(disk::fd(&file), to));
         let mut source = Self {
@@ -50,7 +50,7 @@ impl Source {
         };
         if let Err(e) = given {
             source.remove(context);
-            return Err(Trouble::at("fchown", source.dirs.tmp_path(&source.name))(e));
+            return Err(source.dirs.in_tmp("fchown", &source.name)(e));
         }
         Ok(source)
     }
@@ -62,7 +62,7 @@ impl Source {
     pub(super) fn write(&self, context: &Context, octets: &[u8]) -> Result<(), Trouble> {
         let Ok(file) = &self.file else { return Ok(()) };
         disk::write_all(context.disk.as_ref(), file, octets)
-            .map_err(Trouble::at("write", self.dirs.tmp_path(&self.name)))
+            .map_err(self.dirs.in_tmp("write", &self.name))
     }
 
     /// Makes the contents durable. Not tried again where it fails: the second call would say that all is well (F03).
@@ -72,7 +72,7 @@ impl Source {
     pub(super) fn sync(&self, context: &Context) -> Result<(), Trouble> {
         let Ok(file) = &self.file else { return Ok(()) };
         let synced = context.syncs.file(context.disk.as_ref(), disk::fd(file));
-        synced.map_err(Trouble::at("fsync", self.dirs.tmp_path(&self.name)))
+        synced.map_err(self.dirs.in_tmp("fsync", &self.name))
     }
 
     /// Gives the file up.

@@ -228,19 +228,23 @@ impl Spool {
 
     /// Makes a file. Its size is not known yet, so it has not the name that it will have in `new/`.
     fn create(&mut self, index: usize) -> Result<Source, Trouble> {
-        let name = format!("{}.{}", self.id, self.context.host);
         let dirs = self.dirs(index)?;
-        match Source::create(&self.context, dirs, index, name.clone()) {
+        match Source::create(&self.context, dirs, index, self.tmp_name()) {
             Err(trouble) if is_stale(&trouble) => {
                 let delivery = self.delivery(index)?;
                 (delivery.dirs, delivery.identity) = (None, None);
                 let target = Arc::clone(&delivery.target);
                 self.context.dirs.forget(&target);
                 let dirs = self.dirs(index)?;
-                Source::create(&self.context, dirs, index, name)
+                Source::create(&self.context, dirs, index, self.tmp_name())
             }
             other => other,
         }
+    }
+
+    /// The name of a file in `tmp/`.
+    fn tmp_name(&self) -> String {
+        [&self.id, ".", &self.context.host].concat()
     }
 
     /// A mailbox's open directories. The first ones hold theirs; more would eat the descriptors of all sessions, and

@@ -86,7 +86,7 @@ impl Store {
     /// need not be looked at any closer.
     pub fn is_open(&self, target: &Target) -> bool {
         let context = &self.context;
-        context.dirs.get(context.disk.as_ref(), target).is_some()
+        context.dirs.look(context.disk.as_ref(), target)
     }
 
     /// Closes directories that were not used for a while. Whether any is still open.

@@ -1,6 +1,6 @@
 //! What a mail transaction has gathered between MAIL and the end of its message.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::params::{MailParams, RcptParams};
@@ -26,8 +26,8 @@ pub struct Transaction<R> {
 /// backend gives.
 #[derive(Debug, Default)]
 pub struct Mailboxes {
-    each: HashSet<u64>,
-    lists: HashSet<usize>,
+    each: BTreeSet<u64>,
+    lists: BTreeSet<usize>,
     onward: bool,
 }
 
