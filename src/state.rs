@@ -119,12 +119,22 @@ impl ServerState {
 
     /// A wait as it is now: a tenth of it under stress.
     pub(crate) fn patience(&self, wait: Duration) -> Duration {
-        if self.stress.load(Ordering::Relaxed) {
-            wait / 10
+        if self.is_pressed() {
+            pressed(wait)
         } else {
             wait
         }
     }
+
+    /// Whether places are short.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.stress.load(Ordering::Relaxed)
+    }
+}
+
+/// What a wait shrinks to under stress.
+pub(crate) fn pressed(wait: Duration) -> Duration {
+    wait / 10
 }
 
 /// Reads users, aliases, certificate and key: all of them or nothing.

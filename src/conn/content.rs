@@ -40,7 +40,7 @@ impl Conn<'_> {
         let begun = Instant::now();
         // The client gets its message ready while the file is opened.
         if self.stream.input().is_empty() {
-            self.stream.flush(begun + self.state.wait())?;
+            self.flush(begun)?;
         }
         let mut message = Message::data(&self.session, &self.state.store, self.origin());
         let refused = self.body(|input| match message.feed(input)? {

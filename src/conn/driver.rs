@@ -18,7 +18,7 @@ use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
 use crate::smtp::xclient::Attributes;
-use crate::state::{ServerState, Snapshot};
+use crate::state::{ServerState, Snapshot, pressed};
 use rustls::{ServerConfig, ServerConnection};
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
@@ -209,7 +209,8 @@ impl<'a> Conn<'a> {
         let who = self.who();
         let config = self.snapshot.listeners.get(self.listener)?.tls.clone()?;
         let begun = Instant::now();
-        self.live.begin_wait(begun, None);
+        let short = pressed(HANDSHAKE.min(self.state.timeout));
+        self.live.begin_wait(None, begun + short);
         let secured = handshake(self.stream, config, begun + self.state.patience(HANDSHAKE));
         self.live.end_wait();
         let version = secured.as_ref().ok().and_then(Stream::tls_version);
@@ -251,7 +252,7 @@ impl<'a> Conn<'a> {
             self.who(),
             self.session.user().unwrap_or_default().to_owned(),
         );
-        let _ = self.stream.flush(Instant::now() + self.state.wait());
+        let _ = self.flush(Instant::now());
         if let Some((relay, _)) = self.relay() {
             let domains: Vec<&str> = domains.iter().map(String::as_str).collect();
             let turned = Turned {
@@ -420,31 +421,6 @@ impl<'a> Conn<'a> {
         self.snapshot = self.state.snapshot();
         if let Some(rules) = self.snapshot.listeners.get(self.listener) {
             self.session.renew(Arc::clone(&rules.policy));
-        }
-    }
-
-    /// More input; the client has been waited for since `since`.
-    pub(super) fn wait(&mut self, since: Instant) -> Result<(), Stop> {
-        if self.state.stopping.load(Ordering::SeqCst) && !self.live.is_busy() {
-            return Err(Stop::Shutdown);
-        }
-        let patience = self.floor.as_ref().map(Floor::patience);
-        if patience.is_some_and(|left| left.is_zero()) {
-            return Err(Stop::TimedOut);
-        }
-        let begun = Instant::now();
-        self.live.begin_wait(since, patience);
-        let filled = self.stream.fill(since + self.state.wait());
-        self.live.end_wait();
-        if let Some(floor) = &mut self.floor {
-            floor.waited(begun.elapsed());
-        }
-        match filled {
-            Ok(octets) if octets > 0 => Ok(()),
-            _ if self.live.expired() => Err(Stop::TimedOut),
-            _ if self.state.stopping.load(Ordering::SeqCst) => Err(Stop::Shutdown),
-            Ok(_) => Err(Stop::Gone),
-            Err(error) => Err(error.into()),
         }
     }
 

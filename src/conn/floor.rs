@@ -1,14 +1,16 @@
-//! The least that a message must bring: 100 octets a second over any minute, silence included. It is told how long the
-//! client was waited for, so that a slow disk of our own costs the client nothing. No clock here.
+//! The least that a message must bring: 100 octets a second over any window of waiting, silence included. The window is a
+//! minute, and less while the server is short of places. It is told how long the client was waited for, so that a slow disk
+//! of our own costs the client nothing. No clock here.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Octets in any [`WINDOW`].
+/// The window of a message.
+pub(super) const WINDOW: Duration = Duration::from_secs(60);
+/// Octets in [`WINDOW`], and in a shorter one its share of them.
 const FLOOR: u64 = 6_000;
-const WINDOW: Duration = Duration::from_secs(60);
 /// Arrivals that are this close together are counted as one, which bounds what is remembered.
-const GRAIN: Duration = Duration::from_secs(1);
+const GRAIN: Duration = Duration::from_millis(250);
 
 /// The octets of the last minute of waiting.
 #[derive(Debug, Default)]
@@ -21,13 +23,21 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    /// How long the client may be waited for now; zero where it is too slow.
-    pub(super) fn patience(&self) -> Duration {
-        let since = match self.arrivals.front() {
-            Some((arrived, _)) if self.sum >= FLOOR => *arrived,
-            _ => Duration::ZERO,
-        };
-        (since + WINDOW).saturating_sub(self.waited)
+    /// How long the client may be waited for now, by the floor over `window`; zero where it is too slow.
+    pub(super) fn patience(&self, window: Duration) -> Duration {
+        (self.since(window) + window).saturating_sub(self.waited)
+    }
+
+    /// Since when the octets have come that a window asks for; the beginning, where those are all too few.
+    fn since(&self, window: Duration) -> Duration {
+        let mut missing = u128::from(FLOOR) * window.as_millis() / WINDOW.as_millis();
+        for (arrived, octets) in self.arrivals.iter().rev() {
+            missing = missing.saturating_sub((*octets).into());
+            if missing == 0 {
+                return *arrived;
+            }
+        }
+        Duration::ZERO
     }
 
     /// The client was waited for.
@@ -62,10 +72,15 @@ mod tests {
 
     /// Waits and arrivals in turn; how many seconds it went on.
     fn lasts(steps: impl IntoIterator<Item = (u64, u64)>) -> u64 {
+        lasts_under(60, steps)
+    }
+
+    /// The same with another window.
+    fn lasts_under(window: u64, steps: impl IntoIterator<Item = (u64, u64)>) -> u64 {
         let mut floor = Floor::default();
         let mut total = 0;
         for (seconds, octets) in steps {
-            let left = floor.patience().as_secs();
+            let left = floor.patience(Duration::from_secs(window)).as_secs();
             if left < seconds {
                 return total + left;
             }
@@ -96,6 +111,20 @@ mod tests {
         assert_eq!(lasts([(50, 6_000), (50, 5_999), (11, 6_000)]), 110);
     }
 
+    /// A shorter window asks for its share, and forgets sooner what came before.
+    #[test]
+    fn a_shorter_window_asks_sooner() {
+        let forever = |seconds, octets| std::iter::repeat_n((seconds, octets), 1_000);
+        for (seconds, octets) in [(1, 120), (5, 600), (0, 1)] {
+            assert_eq!(lasts_under(6, forever(seconds, octets)), u64::MAX);
+        }
+        assert_eq!(lasts_under(6, [(7, 1)]), 6);
+        assert_eq!(lasts_under(6, forever(1, 90)), 6);
+        assert_eq!(lasts_under(6, [(1, 6_000_000), (7, 1)]), 7);
+        // What lasts a minute otherwise.
+        assert_eq!(lasts_under(6, forever(30, 5_900)), 6);
+    }
+
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut floor = Floor::default();
@@ -103,6 +132,6 @@ mod tests {
             floor.came(octets);
             floor.waited(Duration::from_millis(5));
         }
-        assert!(floor.arrivals.len() <= 61, "{}", floor.arrivals.len());
+        assert!(floor.arrivals.len() <= 241, "{}", floor.arrivals.len());
     }
 }

@@ -15,10 +15,12 @@ pub struct Live {
     opened: Instant,
     /// Set from the 354 or the first accepted chunk to the reply: at a shutdown the message may finish.
     busy: AtomicBool,
-    /// When the wait for the client began, in milliseconds after `opened`; [`NEVER`] while there is none.
-    since: AtomicUsize,
-    /// When it ends at the latest, on the same clock.
+    /// Whether the client is waited for.
+    waiting: AtomicBool,
+    /// When that ends at the latest, in milliseconds after `opened`.
     until: AtomicUsize,
+    /// When it ends at the latest under stress.
+    until_pressed: AtomicUsize,
     /// Set once the wait was ended from outside.
     expired: AtomicBool,
 }
@@ -32,8 +34,9 @@ impl Live {
             socket: Arc::new(socket),
             opened: Instant::now(),
             busy: AtomicBool::new(false),
-            since: AtomicUsize::new(NEVER),
+            waiting: AtomicBool::new(false),
             until: AtomicUsize::new(NEVER),
+            until_pressed: AtomicUsize::new(NEVER),
             expired: AtomicBool::new(false),
         }
     }
@@ -49,28 +52,29 @@ impl Live {
         self.busy.store(busy, Ordering::SeqCst);
     }
 
-    /// The wait for the client began at `since`, and with `patience` there is an end to it that its socket does not
-    /// know of.
-    pub fn begin_wait(&self, since: Instant, patience: Option<Duration>) {
-        let until = patience.map_or(NEVER, |patience| self.clock(Instant::now() + patience));
+    /// A wait for the client begins. Its socket does not know of these ends: `until`, where there is one, and `pressed`,
+    /// which counts under stress.
+    pub fn begin_wait(&self, until: Option<Instant>, pressed: Instant) {
+        let until = until.map_or(NEVER, |until| self.clock(until));
         self.until.store(until, Ordering::Relaxed);
-        self.since.store(self.clock(since), Ordering::Relaxed);
+        self.until_pressed
+            .store(self.clock(pressed), Ordering::Relaxed);
+        self.waiting.store(true, Ordering::Release);
     }
 
     /// The client is not waited for any more.
     pub fn end_wait(&self) {
-        self.since.store(NEVER, Ordering::Relaxed);
+        self.waiting.store(false, Ordering::Relaxed);
     }
 
-    /// Ends the wait where it is past its end, or has lasted for `patience`; the connection finds itself
-    /// [`Self::expired`].
-    pub fn expire(&self, now: Instant, patience: Option<Duration>) {
-        let (now, since) = (self.clock(now), self.since.load(Ordering::Relaxed));
-        let patience = patience.map_or(NEVER, millis);
-        if since == NEVER {
+    /// Ends the wait where it is past its end; the connection finds itself [`Self::expired`].
+    pub fn expire(&self, now: Instant, stress: bool) {
+        if !self.waiting.load(Ordering::Acquire) {
             return;
         }
-        if now >= self.until.load(Ordering::Relaxed) || now.saturating_sub(since) >= patience {
+        let now = self.clock(now);
+        let over = |end: &AtomicUsize| now >= end.load(Ordering::Relaxed);
+        if over(&self.until) || stress && over(&self.until_pressed) {
             // One that is still there at the second look hangs in a write.
             let how = match self.expired.swap(true, Ordering::SeqCst) {
                 false => Shutdown::Read,

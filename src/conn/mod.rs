@@ -12,6 +12,7 @@ pub mod message;
 mod notice;
 mod proxied;
 mod reports;
+mod waits;
 
 pub use self::driver::serve;
 pub use self::notice::Notice;

@@ -6,7 +6,7 @@ use super::live::Live;
 use crate::net::proxy::Header;
 use crate::net::stream::Stream;
 use crate::smtp::reply::Reply;
-use crate::state::ServerState;
+use crate::state::{ServerState, pressed};
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -28,7 +28,8 @@ pub(super) fn client(
     stream: &mut Stream,
 ) -> Result<Option<Client>, String> {
     let begun = Instant::now();
-    let deadline = begun + state.patience(state.timeout.min(HEADER));
+    let wait = state.timeout.min(HEADER);
+    let deadline = begun + state.patience(wait);
     loop {
         match Header::parse(stream.input()) {
             Header::Whole { used, addresses } => {
@@ -38,7 +39,7 @@ pub(super) fn client(
             Header::Garbage => return Err("not a PROXY header".to_owned()),
             Header::More => {}
         }
-        live.begin_wait(begun, None);
+        live.begin_wait(None, begun + pressed(wait));
         let filled = stream.fill(deadline);
         live.end_wait();
         match filled {

@@ -112,10 +112,10 @@ impl ConnLimits {
     /// before it. Whether any wait may have to be ended soon.
     pub(super) fn expire(&self) -> bool {
         let stress = self.state.stress.load(Ordering::Relaxed);
-        let (now, patience) = (Instant::now(), stress.then(|| self.state.wait()));
+        let now = Instant::now();
         let inside = self.lock();
         for live in inside.live.values() {
-            live.expire(now, patience);
+            live.expire(now, stress);
         }
         stress || inside.live.values().any(|live| live.is_busy())
     }

@@ -3,6 +3,7 @@
 
 mod files;
 mod login;
+mod quota;
 mod session;
 mod wire;
 
@@ -22,6 +23,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("envelope", files::envelope),
     ("keys", files::keys),
     ("login", login::login),
+    ("maildirsize", quota::maildirsize),
     ("password", login::password),
     ("proxy", wire::proxy),
     ("session", session::session),

@@ -1,0 +1,59 @@
+//! Every wait for a client, and when it is over: by `--timeout`, by the floor of content, sooner under stress, and at a
+//! shutdown. What is waited for is the business of the driver and of `content`.
+
+use super::driver::{Conn, Stop};
+use super::floor::WINDOW;
+use crate::state::pressed;
+use std::io::{self, ErrorKind};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Conn<'_> {
+    /// More input; the client has been waited for since `since`.
+    pub(super) fn wait(&mut self, since: Instant) -> Result<(), Stop> {
+        if self.state.stopping.load(Ordering::SeqCst) && !self.live.is_busy() {
+            return Err(Stop::Shutdown);
+        }
+        let begun = Instant::now();
+        let (until, short) = self.ends(since, begun);
+        if until.is_some_and(|until| until <= begun) || self.state.is_pressed() && short <= begun {
+            return Err(Stop::TimedOut);
+        }
+        self.live.begin_wait(until, short);
+        let filled = self.stream.fill(since + self.state.wait());
+        self.live.end_wait();
+        if let Some(floor) = &mut self.floor {
+            floor.waited(begun.elapsed());
+        }
+        match filled {
+            Ok(octets) if octets > 0 => Ok(()),
+            _ if self.live.expired() => Err(Stop::TimedOut),
+            _ if self.state.stopping.load(Ordering::SeqCst) => Err(Stop::Shutdown),
+            Ok(_) => Err(Stop::Gone),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// When a wait that began at `since`, and goes on at `begun`, is over: by the floor of content, and under stress.
+    fn ends(&self, since: Instant, begun: Instant) -> (Option<Instant>, Instant) {
+        let short = since + pressed(self.state.timeout);
+        let Some(floor) = &self.floor else {
+            return (None, short);
+        };
+        let least = pressed(WINDOW.min(self.state.timeout));
+        let until = begun + floor.patience(WINDOW);
+        (Some(until), short.min(begun + floor.patience(least)))
+    }
+
+    /// Sends the replies so far; the client has been waited for since `since`.
+    pub(super) fn flush(&mut self, since: Instant) -> io::Result<()> {
+        self.live
+            .begin_wait(None, since + pressed(self.state.timeout));
+        let sent = self.stream.flush(since + self.state.wait());
+        self.live.end_wait();
+        match sent {
+            Err(_) if self.live.expired() => Err(ErrorKind::TimedOut.into()),
+            sent => sent,
+        }
+    }
+}
