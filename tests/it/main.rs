@@ -37,6 +37,7 @@ mod open_relay;
 mod operation;
 mod owners;
 mod pair;
+mod pressure;
 mod privileges;
 mod proxy;
 mod readme;

@@ -172,6 +172,7 @@ PHASES = {
     "AUTH": b"EHLO c\r\nAUTH LOGIN\r\n",
     "TLS handshake": b"EHLO c\r\nSTARTTLS\r\n",
     "BDAT": b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@here.test>\r\nBDAT 1000 LAST\r\nx",
+    "BDAT chunks": b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@here.test>\r\n",
 }
 
 
@@ -192,12 +193,12 @@ def slow_in(phase):
             while not stop.wait(0.3):
                 for sock in socks:
                     with contextlib.suppress(OSError):
-                        sock.sendall(b"\x16" if phase == "TLS handshake" else b"x")
+                        sock.sendall({"TLS handshake": b"\x16", "BDAT chunks": b"BDAT 1\r\nx"}.get(phase, b"x"))
 
         thread = threading.Thread(target=dribble)
         thread.start()
-        # The floor of content looks at a whole minute; all other waits shrink to a tenth.
-        most = 75 if phase in ("DATA", "BDAT") else 10
+        # Every wait shrinks to a second here, the minute of content too.
+        most = 10
         waited = one.newcomer(most)
         stop.set()
         thread.join()

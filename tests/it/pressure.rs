@@ -1,0 +1,189 @@
+//! Overload: slow clients on every place, in each phase of a connection, and a newcomer who must have a place once the
+//! shrunken waits are over; and a process that may have few descriptors or little memory.
+
+use crate::server::{Client, Server, Setup};
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+const PLACES: usize = 5;
+const MAIL: &[u8] = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<n@localhost>\r\n";
+
+/// A way to be slow.
+struct Slow {
+    name: &'static str,
+    url: &'static str,
+    /// What comes first, in one piece.
+    start: Vec<u8>,
+    /// What follows now and then.
+    each: &'static [u8],
+}
+
+fn slow(name: &'static str, start: &[&[u8]], each: &'static [u8]) -> Slow {
+    Slow {
+        name,
+        url: "smtp://127.0.0.1:0",
+        start: start.concat(),
+        each,
+    }
+}
+
+fn ways() -> Vec<Slow> {
+    let at = |url, slow| Slow { url, ..slow };
+    let (tls, proxy) = ("submissions://127.0.0.1:0", "smtp://127.0.0.1:0?proxy");
+    vec![
+        slow("silent", &[], b""),
+        slow("command", &[b"EH"], b"L"),
+        slow("too long a line", &[&[b'x'; 5000]], b"x"),
+        slow("AUTH", &[b"EHLO c\r\nAUTH LOGIN\r\n"], b"x"),
+        slow("STARTTLS", &[b"EHLO c\r\nSTARTTLS\r\n"], b"\x16"),
+        at(tls, slow("TLS", &[], b"\x16")),
+        at(proxy, slow("PROXY", &[b"PROXY "], b"x")),
+        slow("DATA, silent", &[MAIL, b"DATA\r\n"], b""),
+        slow("DATA", &[MAIL, b"DATA\r\n"], b"x"),
+        slow("DATA, lines", &[MAIL, b"DATA\r\nA: b\r\n\r\n"], b"\r\n"),
+        slow("DATA, too large", &[MAIL, b"DATA\r\n", &[b'x'; 200]], b"x"),
+        slow(
+            "DATA, nobody",
+            &[b"EHLO c\r\nMAIL FROM:<>\r\nDATA\r\n"],
+            b"x",
+        ),
+        slow("BDAT", &[MAIL, b"BDAT 99 LAST\r\n"], b"x"),
+        slow("BDAT, chunks", &[MAIL], b"BDAT 1\r\nx"),
+        slow("BDAT, refused", &[b"EHLO c\r\nBDAT 99 LAST\r\n"], b"x"),
+        slow("between chunks", &[MAIL, b"BDAT 1\r\nx"], b"B"),
+    ]
+}
+
+fn launch(url: &str, args: &[&str]) -> Server {
+    let pem = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (cert, key) = (pem("cert.pem"), pem("key.pem"));
+    let places = PLACES.to_string();
+    let common = [
+        "--create",
+        "--users",
+        "users",
+        "--insecure-auth",
+        "--timeout",
+        "10s",
+        "--trust",
+        "127.0.0.1",
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--max-connections",
+        &places,
+        "--max-size",
+        "1K",
+    ];
+    let setup = Setup {
+        listen: vec![url.to_owned()],
+        args: common
+            .iter()
+            .chain(args)
+            .map(|&arg| arg.to_owned())
+            .collect(),
+        files: vec![("users".into(), "n:{PLAIN}x\n".into())],
+        ..Setup::default()
+    };
+    Server::launch(&setup).unwrap()
+}
+
+/// How long it takes a newcomer, who tries again, to have a place: one that reads, or goes on after the PROXY header.
+fn newcomer(server: &Server) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let mut client = server.client();
+        let proxy = server.urls[0].contains("?proxy");
+        let _ = client
+            .socket
+            .write_all(if proxy { b"PROXY UNKNOWN\r\n" } else { b"" });
+        if server.urls[0].starts_with("submissions") {
+            if crate::tls::connect(client.socket.try_clone().unwrap(), &[]).is_ok() {
+                return begun.elapsed();
+            }
+        } else if client.reply().starts_with("220") {
+            return begun.elapsed();
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{}",
+            server.log()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn beside(way: &Slow) -> Duration {
+    let server = launch(way.url, &[]);
+    let connect = |_| {
+        let mut socket = TcpStream::connect(server.address()).unwrap();
+        socket.write_all(&way.start).unwrap();
+        socket
+    };
+    let mut sockets: Vec<_> = (0..PLACES).map(connect).collect();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let pause = Duration::from_millis(100);
+            while stopped.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                for socket in &mut sockets {
+                    let _ = socket.write_all(way.each);
+                }
+            }
+        });
+        let took = newcomer(&server);
+        drop(stop);
+        took
+    })
+}
+
+/// F48, A10: the waits are a second here, and nobody slow keeps a place for the minute that content has otherwise.
+#[test]
+fn newcomers_beside_slow_clients() {
+    let ways = ways();
+    std::thread::scope(|scope| {
+        let each = ways
+            .iter()
+            .map(|way| (way.name, scope.spawn(|| beside(way))));
+        for (name, took) in each.collect::<Vec<_>>() {
+            let took = took
+                .join()
+                .unwrap_or_else(|_| panic!("nobody has a place: {name}"));
+            assert!(took < Duration::from_secs(20), "{name}: {took:?}");
+        }
+    });
+}
+
+/// F36: the same beside clients that read no reply, after commands and after the 354 of a message.
+#[test]
+fn newcomers_beside_clients_that_never_read() {
+    let server = launch("smtp://127.0.0.1:0", &["--max-errors", "1000000"]);
+    let deaf: Vec<_> = (0..PLACES)
+        .map(|_| {
+            let mut socket = TcpStream::connect(server.address()).unwrap();
+            socket
+                .set_write_timeout(Some(Duration::from_millis(100)))
+                .unwrap();
+            while socket.write_all(&b"XXXX\r\n".repeat(1000)).is_ok() {}
+            socket
+        })
+        .collect();
+    assert!(newcomer(&server) < Duration::from_secs(20));
+    drop(deaf);
+}
+
+/// A message that comes fast enough is taken in the middle of all that.
+#[test]
+fn a_quick_message_under_stress() {
+    let server = launch("smtp://127.0.0.1:0", &[]);
+    let _others: Vec<Client> = (1..PLACES).map(|_| server.client()).collect();
+    let mut client = server.client();
+    client.send(&[MAIL, b"DATA\r\n"].concat());
+    for code in ["220", "250", "250", "250", "354"] {
+        assert!(client.reply().starts_with(code));
+    }
+    client.send(b"Subject: x\r\n\r\nx\r\n.\r\n");
+    assert!(client.reply().starts_with("250"));
+}
