@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::encoding::push_decimal;
+use crate::encoding::decimal;
 
 const DAYS: &str = "Mon Tue Wed Thu Fri Sat Sun";
 const MONTHS: &str = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
@@ -61,14 +61,14 @@ pub fn unique() -> String {
     let now = since_epoch();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut stamp = String::with_capacity(48);
-    push_decimal(&mut stamp, now.as_secs());
     for (mark, number) in [
+        ("", now.as_secs()),
         (".M", u64::from(now.subsec_micros())),
         ("P", u64::from(*PID)),
         ("Q", u64::try_from(count).unwrap_or(0)),
     ] {
         stamp.push_str(mark);
-        push_decimal(&mut stamp, number);
+        decimal(number, &mut |digit| stamp.push(char::from(digit)));
     }
     stamp
 }

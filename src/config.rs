@@ -61,20 +61,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the values of all options.
+    /// Reads the values of all options. `names` are those of sockets that a service manager passed on: where no listener
+    /// is configured, these are the only ones.
     ///
     /// # Errors
     /// The option, what is wrong with it and what would be right.
-    pub fn new(settings: &Settings) -> Result<Self, Failure> {
-        Self::with_sockets(settings, &[])
-    }
-
-    /// The same with sockets that were passed on, by their names. They are the only listeners
-    /// where none is configured.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn with_sockets(settings: &Settings, names: &[String]) -> Result<Self, Failure> {
+    pub fn new(settings: &Settings, names: &[String]) -> Result<Self, Failure> {
         let hostname = hostname(settings)?;
         let listen = listeners(settings, names)?;
         let mut config = Self {

@@ -1,5 +1,7 @@
-//! Small codings of the protocol, without I/O: base64 (RFC 4648 §4, strict), xtext, decimal numbers, and a
-//! comparison whose time does not tell where two secrets differ.
+//! Small codings that several modules share, without I/O: base64 (RFC 4648, strict), xtext (RFC 3461 §4), hexadecimal and
+//! decimal numbers.
+
+use std::str::FromStr;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -39,21 +41,38 @@ pub fn base64url_decode(text: &str) -> Option<Vec<u8>> {
     base64_decode(&standard.chain(vec![b'='; padding]).collect::<Vec<u8>>())
 }
 
-/// Appends a number's decimal digits. Ids, file names and replies are made of them at every message, and formatting
-/// by `write!` takes several times as long.
-pub fn push_decimal(text: &mut String, number: u64) {
-    let mut digits = [b'0'; 20];
-    let (mut rest, mut first) = (number, digits.len());
-    for place in digits.iter_mut().rev() {
-        *place = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        first -= 1;
-        if rest == 0 {
-            break;
-        }
+/// Passes a number's decimal digits to `push`, the first one first. Every message needs several for its id, file name and
+/// replies, and `write!` would take several times as long.
+pub fn decimal(number: u64, push: &mut impl FnMut(u8)) {
+    if number >= 10 {
+        decimal(number / 10, push);
     }
-    let used = digits.get(first..).unwrap_or_default();
-    text.push_str(std::str::from_utf8(used).unwrap_or_default());
+    push(b'0' + (number % 10) as u8);
+}
+
+/// Reads a number that consists of digits only: `parse` alone would accept `+5` as well.
+pub fn number<T: FromStr>(text: &str) -> Option<T> {
+    let digits = text.bytes().all(|octet| octet.is_ascii_digit());
+    digits.then(|| text.parse().ok())?
+}
+
+/// Encodes octets as lower-case hexadecimal.
+pub fn hex_encode(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Decodes hexadecimal digits of either case, two an octet.
+pub fn hex_decode(text: &[u8]) -> Option<Vec<u8>> {
+    let (pairs, []) = text.as_chunks::<2>() else {
+        return None;
+    };
+    let octet = |[high, low]: &[u8; 2]| Some(hex_digit(*high)? << 4 | hex_digit(*low)?);
+    pairs.iter().map(octet).collect()
+}
+
+fn hex_digit(octet: u8) -> Option<u8> {
+    let digit = char::from(octet).to_digit(16)?;
+    u8::try_from(digit).ok()
 }
 
 /// Decodes; `None` for white space, wrong padding, other alphabets or stray bits.
@@ -85,7 +104,13 @@ pub fn xtext_decode(text: &str) -> Option<String> {
     let mut rest = text.bytes();
     while let Some(octet) = rest.next() {
         octets.push(match octet {
-            b'+' => hex_digit(rest.next()?)? << 4 | hex_digit(rest.next()?)?,
+            b'+' => {
+                let [high, low] = [rest.next()?, rest.next()?];
+                if high.is_ascii_lowercase() || low.is_ascii_lowercase() {
+                    return None;
+                }
+                hex_digit(high)? << 4 | hex_digit(low)?
+            }
             b'=' => return None,
             plain => plain,
         });
@@ -106,23 +131,6 @@ pub fn xtext_encode(text: &str) -> String {
     coded
 }
 
-const fn hex_digit(octet: u8) -> Option<u8> {
-    match octet {
-        b'0'..=b'9' => Some(octet - b'0'),
-        b'A'..=b'F' => Some(octet - b'A' + 10),
-        _ => None,
-    }
-}
-
-/// Whether two secrets are the same; the time depends on their lengths alone.
-pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
-    let difference = a
-        .iter()
-        .zip(b)
-        .fold(0, |all, (x, y)| std::hint::black_box(all | x ^ y));
-    a.len() == b.len() && difference == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,9 +138,23 @@ mod tests {
     #[test]
     fn decimals() {
         for number in [0, 7, 10, 1_234_567_890, u64::MAX] {
-            let mut text = "n".to_owned();
-            push_decimal(&mut text, number);
-            assert_eq!(text, format!("n{number}"));
+            let mut text = String::new();
+            decimal(number, &mut |digit| text.push(char::from(digit)));
+            assert_eq!(text, number.to_string());
+            assert_eq!(super::number(&text), Some(number));
+        }
+        for wrong in ["", "+5", "-5", " 5", "5 ", "0x5", "18446744073709551616"] {
+            assert_eq!(number::<u64>(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal() {
+        assert_eq!(hex_encode(&[0, 0x7f, 0xff]), "007fff");
+        assert_eq!(hex_decode(b"007fFF"), Some(vec![0, 0x7f, 0xff]));
+        assert_eq!(hex_decode(b""), Some(Vec::new()));
+        for wrong in ["0", "0g", "+1", "00 ", "0\u{e9}"] {
+            assert_eq!(hex_decode(wrong.as_bytes()), None, "{wrong}");
         }
     }
 
@@ -176,12 +198,6 @@ mod tests {
         for bad in ["Zg==", "Zh", "Z", "+/+/", "Zm 9", "Zm9v\n"] {
             assert_eq!(base64url_decode(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn comparison() {
-        assert!(constant_time_eq(b"same", b"same"));
-        assert!(!constant_time_eq(b"same", b"sama") && !constant_time_eq(b"same", b"sam"));
     }
 
     /// R155, A3.

@@ -24,7 +24,8 @@ fn main() -> ExitCode {
     if let Err(e) = blocked {
         eprintln!("mailslot: signals: {e}");
     }
-    let ended = run(args.get(1..).unwrap_or_default());
+    // Without even a name there are no arguments either.
+    let ended = run(args.split_first().map_or(&[], |(_, options)| options));
     log_queue::flush();
     match ended {
         Ok(status) => status,
@@ -68,7 +69,7 @@ fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
     server::block_signals().map_err(|e| Failure::System(format!("signals: {e}")))?;
     log_queue::init(level).map_err(|e| Failure::System(format!("log: {e}")))?;
     let (names, sockets) = inherited::take()?;
-    let config = Config::with_sockets(&settings, &names)?;
+    let config = Config::new(&settings, &names)?;
     let server = Server::new(config, sockets)?;
     if settings.flag(Key::Check) {
         let (listeners, text) = (server.listeners(), server.describe());

@@ -4,14 +4,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::encoding::number;
+
 /// Longest duration: a year.
 const LONGEST: u64 = 365 * 86_400;
-
-/// A number of digits only: `parse` alone would take `+5` too.
-pub fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    let digits = !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
-    digits.then(|| text.parse().ok())?
-}
 
 /// A number above 0.
 pub fn count(text: &str) -> Option<usize> {

@@ -38,6 +38,4 @@ pub enum Account {
     },
     /// There is none.
     Unknown,
-    /// It can't be told now.
-    Unavailable,
 }

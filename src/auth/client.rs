@@ -3,12 +3,13 @@
 
 use std::num::NonZeroU32;
 
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::keys::{hmac_sha256, sha256, stretch};
 use super::md5::Hmac;
 use super::mechanism::Mechanism;
-use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
+use crate::encoding::{base64_decode, base64_encode, hex_encode};
 
 /// Rounds of PBKDF2 that a server may ask for: fewer would make the password easy to find out (RFC 7677 §4), more would be
 /// an attack on this host's time.
@@ -156,8 +157,7 @@ impl Login {
                 Ok(answer)
             }
             State::Cram { user, password } => {
-                let digest = Hmac::new(password).sign(challenge);
-                let hex: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+                let hex = hex_encode(&Hmac::new(password).sign(challenge));
                 let response = format!("{user} {hex}").into_bytes();
                 self.state = State::Done;
                 Ok(Zeroizing::new(response))
@@ -230,7 +230,7 @@ fn verify(signature: &[u8; 32], message: &[u8]) -> Result<(), &'static str> {
     let coded = message.strip_prefix(b"v=").ok_or(wrong)?;
     let coded = coded.split(|&octet| octet == b',').next().ok_or(wrong)?;
     let said = base64_decode(coded).ok_or(wrong)?;
-    if constant_time_eq(&said, signature) {
+    if said.ct_eq(signature).into() {
         Ok(())
     } else {
         Err(wrong)

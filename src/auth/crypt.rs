@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
 use ring::digest::{self, Algorithm, Digest};
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::encoding::constant_time_eq;
+use crate::encoding::number;
 
 /// Rounds of a hash that names none.
 const DEFAULT_ROUNDS: u32 = 5_000;
@@ -119,7 +120,7 @@ impl ShaCrypt {
             return false;
         }
         let found = compute(self.family, password, self.salt.as_bytes(), self.rounds);
-        constant_time_eq(found.as_bytes(), self.hash.as_bytes())
+        found.as_bytes().ct_eq(self.hash.as_bytes()).into()
     }
 }
 
@@ -131,9 +132,8 @@ pub(super) fn burn(family: Family, password: &[u8], rounds: u32) {
 }
 
 fn read_rounds(text: &str) -> Result<u32, String> {
-    let number = text.bytes().all(|c| c.is_ascii_digit()) && !text.starts_with('0');
-    let rounds = text.parse().ok().filter(|_| number);
-    rounds
+    number(text)
+        .filter(|_| !text.starts_with('0'))
         .filter(|rounds| ROUNDS.contains(rounds))
         .ok_or_else(|| {
             format!(

@@ -76,16 +76,6 @@ impl KeySet {
         Ok(Self { keys: found })
     }
 
-    /// How many keys there are.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// Whether there is none, which [`Self::parse`] does not let be.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
     /// The account that a token names, at `now` in seconds since 1970.
     ///
     /// # Errors

@@ -4,9 +4,10 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use ring::{digest, hmac, pbkdf2};
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
+use crate::encoding::{base64_decode, base64_encode, number};
 
 /// PBKDF2 rounds of new hashes: the number Dovecot writes too, so that one file's entries all cost the same. RFC 7677 §4
 /// asks for 4096 at least.
@@ -36,13 +37,8 @@ impl ScramKeys {
         let [iterations, salt, stored_key, server_key] = parts.as_slice() else {
             return Err("{SCRAM-SHA-256} is iterations,salt,StoredKey,ServerKey".to_owned());
         };
-        let digits = iterations.bytes().all(|octet| octet.is_ascii_digit());
-        let iterations = iterations
-            .parse()
-            .ok()
-            .filter(|_| digits)
-            .and_then(NonZeroU32::new);
-        let iterations = iterations
+        let iterations = number(iterations)
+            .and_then(NonZeroU32::new)
             .filter(|n| (ITERATIONS..=MAX_ITERATIONS).contains(&n.get()))
             .ok_or_else(|| {
                 format!("{{SCRAM-SHA-256}} takes {ITERATIONS} to {MAX_ITERATIONS} iterations")
@@ -70,7 +66,7 @@ impl ScramKeys {
 
     pub(super) fn verify(&self, password: &[u8]) -> bool {
         let theirs = Self::derive(password, self.salt.clone(), self.iterations);
-        constant_time_eq(self.stored_key.as_slice(), theirs.stored_key.as_slice())
+        self.stored_key.ct_eq(&*theirs.stored_key).into()
     }
 }
 

@@ -35,8 +35,6 @@ pub enum Progress {
     Rejected(Vec<u8>),
     /// Not what the mechanism's grammar allows: 501 5.5.2.
     Malformed,
-    /// The accounts can't be asked now: 454 4.7.0.
-    Unavailable,
 }
 
 /// A mechanism's state machine.

@@ -62,16 +62,21 @@ impl State {
             *to = from;
         }
         let shifts = SHIFTS.iter().flat_map(|row| row.iter().cycle().take(16));
+        let order = ORDER
+            .iter()
+            .flat_map(|&(first, step)| x.iter().cycle().skip(first).step_by(step).take(16));
         let [mut a, mut b, mut c, mut d] = self.0;
-        for ((i, sine), shift) in SINES.iter().enumerate().zip(shifts) {
-            let (mixed, word) = match i / 16 {
-                0 => ((b & c) | (!b & d), i),
-                1 => ((b & d) | (c & !d), 5 * i + 1),
-                2 => (b ^ c ^ d, 3 * i + 5),
-                _ => (c ^ (b | !d), 7 * i),
+        for (((i, sine), shift), word) in SINES.iter().enumerate().zip(shifts).zip(order) {
+            let mixed = match i / 16 {
+                0 => (b & c) | (!b & d),
+                1 => (b & d) | (c & !d),
+                2 => b ^ c ^ d,
+                _ => c ^ (b | !d),
             };
-            let word = x.get(word % 16).copied().unwrap_or_default();
-            let sum = a.wrapping_add(mixed).wrapping_add(*sine).wrapping_add(word);
+            let sum = a
+                .wrapping_add(mixed)
+                .wrapping_add(*sine)
+                .wrapping_add(*word);
             (a, d, c) = (d, c, b);
             b = b.wrapping_add(sum.rotate_left(*shift));
         }
@@ -169,6 +174,9 @@ const SHIFTS: [[u32; 4]; 4] = [
     [6, 10, 15, 21],
 ];
 
+/// Which words of a block a round takes: the first one, and the step to the next.
+const ORDER: [(usize, usize); 4] = [(0, 1), (1, 5), (5, 3), (0, 7)];
+
 /// The integer parts of 2^32 · |sin i|, i = 1 to 64.
 const SINES: [u32; 64] = [
     0xd76a_a478,
@@ -241,10 +249,7 @@ const SINES: [u32; 64] = [
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|octet| format!("{octet:02x}")).collect()
-    }
+    use crate::encoding::hex_encode as hex;
 
     /// RFC 1321 appendix A.5.
     #[test]

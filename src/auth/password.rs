@@ -8,6 +8,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use ring::digest;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::crypt::{Family, ShaCrypt};
@@ -15,7 +16,7 @@ use super::decoy::{Cost, Decoy};
 use super::keys::ScramKeys;
 use super::md5::Hmac;
 use super::mechanism::Mechanism;
-use crate::encoding::{base64_decode, constant_time_eq};
+use crate::encoding::{base64_decode, hex_decode};
 
 pub use super::keys::ITERATIONS;
 
@@ -74,7 +75,8 @@ impl Stored {
             Self::Plain(clear) => clear.verify(password),
             Self::ScramSha256(keys) => keys.verify(password),
             Self::CramMd5(keys) => {
-                constant_time_eq(&keys.0.to_states(), &Hmac::new(password).to_states())
+                let theirs = Hmac::new(password).to_states();
+                keys.0.to_states().ct_eq(theirs.as_slice()).into()
             }
             Self::Ssha256(salted) | Self::Ssha512(salted) => salted.verify(password),
             Self::Crypt(hash) => hash.verify(password),
@@ -182,7 +184,7 @@ impl Clear {
     fn verify(&self, password: &[u8]) -> bool {
         let [ours, theirs] =
             [&self.secret, password].map(|secret| digest::digest(&digest::SHA256, secret));
-        constant_time_eq(ours.as_ref(), theirs.as_ref())
+        ours.as_ref().ct_eq(theirs.as_ref()).into()
     }
 }
 
@@ -192,7 +194,7 @@ pub struct CramKeys(Hmac);
 impl CramKeys {
     /// 64 hexadecimal digits: the outer state and the inner one.
     fn parse(value: &str) -> Result<Self, String> {
-        let states = unhex(value).map(Zeroizing::new);
+        let states = hex_decode(value.as_bytes()).map(Zeroizing::new);
         let (outer, inner) = states
             .as_ref()
             .and_then(|states| states.split_first_chunk::<16>())
@@ -220,7 +222,9 @@ impl Salted {
             None | Some("B64" | "BASE64") => {
                 base64_decode(value.as_bytes()).ok_or("the password hash is not base64")?
             }
-            Some("HEX") => unhex(value).ok_or("the password hash is not hexadecimal")?,
+            Some("HEX") => {
+                hex_decode(value.as_bytes()).ok_or("the password hash is not hexadecimal")?
+            }
             Some(_) => return Err("a password scheme ends in .HEX, .B64 or neither".to_owned()),
         };
         let octets = Zeroizing::new(octets);
@@ -238,7 +242,7 @@ impl Salted {
         let mut context = digest::Context::new(self.algorithm);
         context.update(password);
         context.update(&self.salt);
-        constant_time_eq(context.finish().as_ref(), &self.digest)
+        context.finish().as_ref().ct_eq(&self.digest).into()
     }
 }
 
@@ -257,22 +261,6 @@ fn crypt(value: &str, family: Option<Family>) -> Result<ShaCrypt, String> {
         )),
         _ => Ok(hash),
     }
-}
-
-/// Hexadecimal digits of either case, two an octet.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |octet: u8| {
-        char::from(octet)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-        return None;
-    };
-    pairs
-        .iter()
-        .map(|[high, low]| Some((digit(*high)? << 4) | digit(*low)?))
-        .collect()
 }
 
 #[cfg(test)]

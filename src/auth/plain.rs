@@ -78,7 +78,6 @@ fn check_password(name: &[u8], secret: &[u8], accounts: &mut dyn Accounts) -> Pr
             decoy.burn(secret, Cost::default());
             Progress::Failed
         }
-        Account::Unavailable => Progress::Unavailable,
     }
 }
 
@@ -140,7 +139,6 @@ mod tests {
         ] {
             assert_eq!(plain(response), Progress::Failed);
         }
-        assert_eq!(plain(b"\0down\0x"), Progress::Unavailable);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Four messages: client-first, server-first, client-final, server-final. The last goes out as one more challenge, which
 //! the client answers with nothing; only then is it logged in. A failure is told by the SMTP reply alone, without SCRAM's `e=`.
 
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::accounts::{Account, Accounts};
@@ -11,7 +12,7 @@ use super::decoy::Cost;
 use super::hashing;
 use super::keys::{KEY, ScramKeys, hmac_sha256, sha256};
 use super::machine::{Context, Machine, Progress, login};
-use crate::encoding::{base64_decode, base64_encode, constant_time_eq};
+use crate::encoding::{base64_decode, base64_encode};
 
 /// The server's side.
 pub(super) struct Scram {
@@ -79,7 +80,6 @@ impl Scram {
                 None => (None, decoy, Cost::default()),
             },
             Account::Unknown => (None, decoy, Cost::default()),
-            Account::Unavailable => return Progress::Unavailable,
         };
         cost.burn(b"", spent);
         drop(turn);
@@ -182,10 +182,9 @@ impl Final {
         for (octet, proof) in client_key.iter_mut().zip(proof) {
             *octet ^= proof;
         }
-        constant_time_eq(
-            &sha256(client_key.as_slice()),
-            self.keys.stored_key.as_slice(),
-        )
+        sha256(client_key.as_slice())
+            .ct_eq(&*self.keys.stored_key)
+            .into()
     }
 }
 

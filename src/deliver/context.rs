@@ -11,7 +11,7 @@ use super::quota::Ledger;
 use super::refusal::Trouble;
 use super::syncs::Syncs;
 use super::target::Target;
-use crate::encoding::push_decimal;
+use crate::encoding::decimal;
 use crate::lock::lock;
 
 /// Maximum Maildirs that wait for a sweep; others are swept when they are opened again.
@@ -67,7 +67,7 @@ impl Context {
         for part in [id, ".", &self.host, ",S="] {
             name.push_str(part);
         }
-        push_decimal(&mut name, size);
+        decimal(size, &mut |digit| name.push(char::from(digit)));
         name
     }
 }

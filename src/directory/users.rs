@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::composition::composed;
 use super::names::{domain_key, safe};
 use crate::auth::{Decoy, DecoyMaker, MECHANISMS, Mechanism, Stored};
+use crate::encoding::number;
 use crate::failure::FileError;
 
 /// The accounts.
@@ -216,9 +217,8 @@ impl<'a> Entry<'a> {
     /// The user and group that own what is delivered.
     pub(super) fn owner(&self) -> Result<Option<(u32, u32)>, String> {
         let number = |text: &str| {
-            let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
             // The last number stands for "no change" in chown(2).
-            let number = text.parse().ok().filter(|&n| digits && n != u32::MAX);
+            let number = number(text).filter(|&n| n != u32::MAX);
             number.ok_or_else(|| format!("'{text}' is not the number of a user or group"))
         };
         match self.owner {

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::values;
+use crate::encoding::number;
 
 /// The mode of a Unix socket where none is said: so that a group can be let in.
 const MODE: u32 = 0o660;
@@ -164,7 +164,7 @@ fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
         return Err(right.to_owned());
     }
     let port = match port_text {
-        Some(text) => values::number(text).ok_or(right)?,
+        Some(text) => number(text).ok_or(right)?,
         None if port == NO_PORT => return Err("a port, as in metrics://:9100".to_owned()),
         None => port,
     };

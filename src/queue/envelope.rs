@@ -149,11 +149,6 @@ impl Envelope {
         }
         Some(())
     }
-
-    /// The time of the next try of any recipient.
-    pub fn next(&self) -> u64 {
-        self.recipients.iter().map(|to| to.next).min().unwrap_or(0)
-    }
 }
 
 /// One line, whatever the value is.
@@ -203,7 +198,6 @@ mod tests {
     fn what_is_written_is_read() {
         let full = envelope();
         assert_eq!(Envelope::parse(&full.to_text()).as_ref(), Ok(&full));
-        assert_eq!(full.next(), 8);
         let least = Envelope {
             created: 1,
             recipients: vec![Recipient {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use crate::encoding::number;
 use crate::failure::FileError;
 use crate::smtp::client::Credentials;
 
@@ -66,7 +67,7 @@ fn parse(line: &str) -> Option<(String, Option<u16>, Credentials)> {
         },
     };
     let port = match port {
-        Some(text) => Some(text.parse().ok()?),
+        Some(text) => Some(number(text)?),
         None => None,
     };
     let login = Credentials {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::encoding::number;
 use crate::net::dns::to_alabel;
 
 /// Connections to a hop at once, where its URL does not say.
@@ -137,7 +138,7 @@ impl Route {
             Some(("tls", "require")) if choice => self.tls = TlsMode::Required,
             Some(("tls", "none")) if choice => self.tls = TlsMode::None,
             Some(("connections", count)) => {
-                let count = count.parse().ok();
+                let count = number(count);
                 let count = count.filter(|n| (1..=MAX_CONNECTIONS).contains(n));
                 self.connections = count.ok_or("?connections= from 1 to 20")?;
             }
@@ -227,7 +228,7 @@ fn host_and_port(place: &str, default: u16) -> Result<(String, u16), String> {
         },
     };
     let port = match port {
-        Some(text) => text.parse().ok().filter(|&port| port > 0).ok_or(EXPECTED)?,
+        Some(text) => number(text).filter(|&port| port > 0).ok_or(EXPECTED)?,
         None => default,
     };
     let ascii = if host.contains(':') {
@@ -283,11 +284,6 @@ impl Routes {
             }
         }
         Ok(Self(routes))
-    }
-
-    /// Whether there is none: then nothing is relayed.
-    pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// All of them.

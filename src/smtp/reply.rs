@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use crate::encoding::decimal;
+
 /// Longest reply line, CRLF included (RFC 5321 §4.5.3.1.5).
 const MAX_LINE: usize = 512;
 
@@ -54,7 +56,8 @@ impl Reply {
     }
 
     /// The enhanced status code: class, subject, detail (RFC 3463 §2).
-    pub fn enhanced(&self) -> Option<(u16, u16, u16)> {
+    #[cfg(test)]
+    pub(crate) fn enhanced(&self) -> Option<(u16, u16, u16)> {
         self.enhanced
             .map(|Enhanced(subject, detail)| (self.code / 100, subject, detail))
     }
@@ -88,14 +91,14 @@ impl Reply {
             };
             rest = more;
             let end = out.len() + MAX_LINE - 2;
-            decimal(out, self.code);
+            push_number(out, self.code);
             out.push(if more.is_some() { b'-' } else { b' ' });
             if let Some(Enhanced(subject, detail)) = self.enhanced {
-                decimal(out, self.code / 100);
+                push_number(out, self.code / 100);
                 out.push(b'.');
-                decimal(out, subject);
+                push_number(out, subject);
                 out.push(b'.');
-                decimal(out, detail);
+                push_number(out, detail);
                 out.push(b' ');
             }
             // Nearly every line passes as it is.
@@ -120,14 +123,8 @@ impl Reply {
     }
 }
 
-/// Appends the digits of a code.
-fn decimal(out: &mut Vec<u8>, number: u16) {
-    for power in [1_000, 100, 10] {
-        if number >= power {
-            out.push(b'0' + (number / power % 10) as u8);
-        }
-    }
-    out.push(b'0' + (number % 10) as u8);
+fn push_number(out: &mut Vec<u8>, number: u16) {
+    decimal(number.into(), &mut |digit| out.push(digit));
 }
 
 /// Whose doing a refusal is: it decides how loudly it is logged.
@@ -263,7 +260,6 @@ table! {
     /// ATRN with nothing queued (RFC 2645 §5.2).
     NOTHING_WAITING = reply(453, Enhanced(0, 0), "You have no mail");
     /// The accounts cannot be asked now (RFC 4954 §6).
-    AUTH_AWAY = reply(454, Enhanced(7, 0), "Temporary authentication failure");
     /// AUTH after wrong logins over several connections (RFC 4954 §6).
     TOO_MUCH_GUESSING = reply(454, Enhanced(7, 0), "Too many failed logins from your address, try again later");
     /// ETRN during a shutdown (RFC 1985 §5.3).

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::encoding::xtext_decode;
+use crate::encoding::{number, xtext_decode};
 
 /// Octets of a name.
 const MAX_NAME: usize = 255;
@@ -66,12 +66,12 @@ impl Attributes {
                 let found = optional(value, address)?;
                 self.source = found.map_or(Source::Unknown, Source::Address);
             }
-            "PORT" => self.port = optional(value, port)?,
+            "PORT" => self.port = optional(value, number)?,
             "PROTO" => self.extended = optional(value, extended)?.unwrap_or(false),
             "HELO" => self.helo = optional(value, short)?,
             "LOGIN" => self.login = optional(value, short)?,
             "DESTADDR" => self.local_address = optional(value, address)?,
-            "DESTPORT" => self.local_port = optional(value, port)?,
+            "DESTPORT" => self.local_port = optional(value, number)?,
             _ => return None,
         }
         Some(())
@@ -104,11 +104,6 @@ fn address(value: &str) -> Option<IpAddr> {
         }
         _ => value.parse().ok().map(|address: Ipv4Addr| address.into()),
     }
-}
-
-fn port(value: &str) -> Option<u16> {
-    let digits = value.bytes().all(|o| o.is_ascii_digit());
-    digits.then(|| value.parse().ok())?
 }
 
 fn extended(value: &str) -> Option<bool> {

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
+use crate::encoding::number;
 use crate::failure::FileError;
-use crate::values;
 
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
@@ -33,7 +33,7 @@ pub fn primary_group(user: &str) -> Option<u32> {
 }
 
 fn id(kind: &str, name: &str, path: &str) -> Result<u32, String> {
-    if let Some(number) = values::number(name) {
+    if let Some(number) = number(name) {
         return Ok(number);
     }
     number_of(name, &read(path)?)

@@ -9,8 +9,8 @@ use std::os::unix::net::UnixListener;
 use listenfd::ListenFd;
 use nix::sys::socket::{getsockopt, sockopt};
 
+use crate::encoding::number;
 use crate::failure::Failure;
-use crate::values;
 
 /// The number of the first descriptor.
 const FIRST: usize = 3;
@@ -50,7 +50,7 @@ fn count(pid: Option<String>, fds: Option<String>, own: &str) -> Result<Option<u
     let Some(fds) = fds.filter(|_| pid.as_deref() == Some(own)) else {
         return Ok(None);
     };
-    let count = values::number(&fds);
+    let count = number(&fds);
     let fault = || Failure::System(format!("LISTEN_FDS: '{fds}' is not a number"));
     count.map(Some).ok_or_else(fault)
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::values;
+use crate::encoding::number;
 
 /// The service manager, as it is told in the environment. Opened before any chroot.
 #[derive(Debug, Default)]
@@ -98,9 +98,7 @@ fn connect_abstract(_: &UnixDatagram, _: &str) -> std::io::Result<()> {
 /// A watchdog that is meant for another process is not ours (sd_watchdog_enabled(3)).
 fn watchdog(usec: Option<String>, pid: Option<String>, own: &str) -> Option<Duration> {
     let ours = pid.is_none_or(|pid| pid == own);
-    let usec = usec
-        .filter(|_| ours)
-        .and_then(|text| values::number(&text))?;
+    let usec = usec.filter(|_| ours).and_then(|text| number(&text))?;
     Some(Duration::from_micros(usec)).filter(|allowed| !allowed.is_zero())
 }
 

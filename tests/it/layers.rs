@@ -20,17 +20,18 @@ const EDGES: &[(&str, &str)] = &[
     ("log_queue", "lock"),
     ("maillog", "smtp"),
     ("metrics", "lock"),
-    ("net", "lock sys values"),
+    ("net", "encoding lock sys values"),
     ("oauth", "auth failure"),
     ("queue", "deliver failure lock"),
-    ("relay", "client clock deliver failure lock metrics net options queue read report settings smtp values"),
+    ("relay", "client clock deliver encoding failure lock metrics net options queue read report settings smtp values"),
     ("report", "encoding smtp"),
     ("server", "auth clock config conn deliver failure greylist lock log_queue maillog metrics net relay smtp state sys throttle"),
     ("settings", "failure options"),
     ("smtp", "auth encoding"),
     ("state", "auth clock config deliver directory greylist metrics net oauth relay smtp throttle values"),
-    ("sys", "failure values"),
+    ("sys", "encoding failure"),
     ("throttle", "lock rates"),
+    ("values", "encoding"),
 ];
 
 /// What is pure, and the words of what it must not do.

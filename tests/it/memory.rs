@@ -72,7 +72,7 @@ impl Memory {
         }
         args.extend(script.setup.args.iter().cloned());
         let args: Vec<_> = args.into_iter().map(Into::into).collect();
-        let mut config = Config::new(&Settings::read(&args, |_| None).unwrap()).unwrap();
+        let mut config = Config::new(&Settings::read(&args, |_| None).unwrap(), &[]).unwrap();
         let paths = &mut config.directory;
         paths.pattern = dir.join(&paths.pattern).display().to_string();
         for path in [&mut paths.users, &mut paths.aliases].into_iter().flatten() {

@@ -154,7 +154,6 @@ fn client_first_is_checked() {
         ("n,a=other,n=user,r=abc", Progress::Failed),
         ("p=tls-exporter,,n=user,r=abc", Progress::Failed),
         ("n,,n=us\u{1}er,r=abc", Progress::Failed),
-        ("n,,n=down,r=abc", Progress::Unavailable),
         ("n,,n=us=er,r=abc", Progress::Malformed),
         ("n,,n=us=2cer,r=abc", Progress::Malformed),
         ("n,,n=,r=abc", Progress::Malformed),

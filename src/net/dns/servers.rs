@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::encoding::number;
+
 /// Servers that are asked (MAXNS of the C library).
 const MAX_SERVERS: usize = 3;
 /// Domains that a name without a dot is looked for in.
@@ -58,14 +60,14 @@ impl Servers {
     }
 
     fn option(&mut self, word: &str) {
-        let number = |value: &str| value.parse().ok().filter(|n| (1..=30).contains(n));
+        let limited = |value: &str| number(value).filter(|n| (1..=30).contains(n));
         match word.split_once(':') {
             Some(("timeout", value)) => {
-                let seconds = number(value).map(|n: u32| Duration::from_secs(n.into()));
+                let seconds = limited(value).map(|n: u32| Duration::from_secs(n.into()));
                 self.timeout = seconds.unwrap_or(self.timeout);
             }
             Some(("attempts", value)) => {
-                self.attempts = number(value).map_or(self.attempts, |n| n.min(5));
+                self.attempts = limited(value).map_or(self.attempts, |n| n.min(5));
             }
             _ => {}
         }

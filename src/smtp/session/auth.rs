@@ -136,7 +136,6 @@ impl<R> Session<R> {
                 say(reply::LOGGED_IN)
             }
             Progress::Malformed => say(reply::BAD_RESPONSE),
-            Progress::Unavailable => say(reply::AUTH_AWAY),
             Progress::Failed => {
                 self.count_wrong_login();
                 self.failed()

@@ -1,5 +1,6 @@
 //! BDAT (RFC 3030): what of a chunk is taken, and that its octets are consumed in any case.
 
+use crate::encoding::number;
 use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::{self, Reply};
 
@@ -83,8 +84,6 @@ fn chunk(argument: &str) -> Option<(u64, bool)> {
     let digits = cursor.word();
     cursor.spaces();
     let last = cursor.tag("LAST");
-    // The parser of numbers takes a sign, too.
-    let good = digits.bytes().all(|o| o.is_ascii_digit()) && cursor.rest().is_empty();
-    let size = good.then(|| digits.parse().ok())?;
-    Some((size?, last))
+    let size = number(digits).filter(|_| cursor.rest().is_empty())?;
+    Some((size, last))
 }
