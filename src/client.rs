@@ -166,6 +166,7 @@ impl Connection {
 
     /// Sends a message: the whole transaction, in which `content` is read once, from its start to its end.
     pub fn deliver(&mut self, envelope: Envelope, content: &mut dyn Read) -> Delivery {
+        let recipients = envelope.recipients.len();
         self.core.begin(envelope);
         if self.drive() == Want::Content {
             self.handle.sending.store(true, Ordering::SeqCst);
@@ -173,8 +174,11 @@ impl Connection {
             self.drive();
             self.handle.sending.store(false, Ordering::SeqCst);
         }
+        // The core has outcomes whenever it stops; without them nobody may be taken for settled.
+        let outcomes = self.core.take_outcomes();
+        let unfinished = || Failure::Protocol(self.core.stage(), "not finished").outcome();
         Delivery {
-            outcomes: self.core.take_outcomes().unwrap_or_default(),
+            outcomes: outcomes.unwrap_or_else(|| vec![unfinished(); recipients]),
             failure: self.core.failure().cloned(),
         }
     }

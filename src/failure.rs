@@ -61,9 +61,9 @@ impl FileError {
         let octets = std::fs::read(path)
             .map_err(|e| Self::new(path, None, format_args!("cannot read: {e}")))?;
         let mut text = String::from_utf8(octets).map_err(|e| {
-            let good = e.as_bytes().get(..e.utf8_error().valid_up_to());
-            let lines = good.unwrap_or_default().iter().filter(|&&o| o == b'\n');
-            Self::new(path, Some(lines.count() + 1), "not UTF-8")
+            let good = e.as_bytes().iter().take(e.utf8_error().valid_up_to());
+            let line = good.filter(|&&octet| octet == b'\n').count() + 1;
+            Self::new(path, Some(line), "not UTF-8")
         })?;
         if text.starts_with('\u{feff}') {
             text.remove(0);

@@ -107,12 +107,9 @@ impl<'a> Command<'a> {
     fn shown(&self) -> String {
         match self.row() {
             Some(row) if row.verb == Verb::Auth => {
-                let argument = self
-                    .line
-                    .get(row.name.len()..)
-                    .unwrap_or_default()
-                    .trim_ascii();
-                format!("AUTH <{} octets>", argument.len())
+                let argument = self.line.iter().skip(row.name.len());
+                let argument: Vec<u8> = argument.copied().collect();
+                format!("AUTH <{} octets>", argument.trim_ascii().len())
             }
             Some(_) => String::from_utf8_lossy(self.line).into_owned(),
             None => format!("<{} octets>", self.line.len()),
@@ -139,7 +136,7 @@ fn within(path: &[u8]) -> &[u8] {
         (b'>', false, _) => true,
         _ => false,
     });
-    path.get(..end.unwrap_or(path.len())).unwrap_or_default()
+    end.and_then(|end| path.get(..end)).unwrap_or(path)
 }
 
 /// A command was answered 4xx or 5xx.

@@ -224,10 +224,11 @@ impl Page {
         ] {
             self.help(name, help);
             for tally in all {
-                let labels = [(label, tally.kind), ("result", tally.result)];
-                let with_result = if tally.result.is_empty() { 1 } else { 2 };
-                let labels = labels.get(..with_result).unwrap_or_default();
-                self.sample(name, labels, &tally.count);
+                let kind = (label, tally.kind);
+                match tally.result {
+                    "" => self.sample(name, &[kind], &tally.count),
+                    result => self.sample(name, &[kind, ("result", result)], &tally.count),
+                }
             }
         }
         self.commits(counts);

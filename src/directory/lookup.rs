@@ -66,6 +66,8 @@ pub(super) struct Subaddress<'a> {
     pub(super) base: &'a str,
     /// The detail as it was spelled.
     pub(super) detail: &'a str,
+    /// The separator and the detail.
+    tail: &'a str,
 }
 
 /// What a name means.
@@ -260,17 +262,19 @@ impl Directory {
 
     fn enter_folder(&self, target: &mut Target, key: &AliasKey, sub: &Subaddress<'_>) {
         let domain = self.domains.name(key.domain);
-        let tail = key.spelled().get(sub.base.len()..).unwrap_or_default();
-        target.address = [sub.base, tail, "@", domain].concat();
+        target.address = [sub.base, sub.tail, "@", domain].concat();
         target.folder = mailbox::folder(&target.maildir, sub.detail);
     }
 
     /// User and detail (RFC 5233), at the first separator after at least one character.
     pub(super) fn subaddress<'a>(&self, key: &'a AliasKey) -> Option<Subaddress<'a>> {
         let (base, _) = self.split(&key.local)?;
-        // Lower case has as many octets, for only ASCII was changed.
-        let (_, detail) = self.split(key.spelled())?;
-        Some(Subaddress { base, detail })
+        let (spelled, detail) = self.split(key.spelled())?;
+        Some(Subaddress {
+            base,
+            detail,
+            tail: key.spelled().strip_prefix(spelled)?,
+        })
     }
 
     /// User and detail of a local part.

@@ -110,11 +110,10 @@ fn request(stream: &mut Stream, deadline: Instant) -> io::Result<Option<String>>
     loop {
         let input = stream.input();
         if let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = input.get(..end).unwrap_or_default();
-            let line = head.split(|octet| *octet == b'\r').next();
-            let line = String::from_utf8_lossy(line.unwrap_or_default()).into_owned();
+            let line = input.iter().take_while(|octet| **octet != b'\r');
+            let line: Vec<u8> = line.copied().collect();
             stream.consume(end + 4);
-            return Ok(Some(line));
+            return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
         }
         if input.len() > MAX_REQUEST || stream.fill(deadline)? == 0 {
             return Ok(None);

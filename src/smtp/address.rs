@@ -144,8 +144,12 @@ impl Mailbox {
 
     /// The local part, unquoted, in the sender's spelling.
     pub fn local(&self) -> &str {
-        let quoted = self.spelled.get(..self.local).unwrap_or_default();
-        self.unquoted.as_deref().unwrap_or(quoted)
+        match (&self.unquoted, self.spelled.split_once('@')) {
+            (Some(local), _) => local,
+            // Without quotes it has no `@` of its own.
+            (None, Some((local, _))) => local,
+            (None, None) => &self.spelled,
+        }
     }
 
     /// The domain or address literal in the sender's spelling.
@@ -208,7 +212,10 @@ fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
         dots_and_atoms(cursor)?;
         None
     };
-    let local = quoted.as_deref().unwrap_or_else(|| start.until(cursor));
+    let local = match &quoted {
+        Some(local) => local,
+        None => start.until(cursor)?,
+    };
     if local.len() > MAX_LOCAL {
         return None;
     }
@@ -226,7 +233,7 @@ fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
         Some(local) => Mailbox::spell(local, domain),
         // As it came is as it is spelled.
         None => Mailbox {
-            spelled: start.until(&end).to_owned(),
+            spelled: start.until(&end)?.to_owned(),
             local: local.len(),
             unquoted: None,
         },
@@ -296,7 +303,7 @@ fn literal<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
                 && tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
         }
     };
-    good.then(|| start.until(cursor))
+    good.then(|| start.until(cursor))?
 }
 
 /// RFC 5322 §3.2.3, and non-ASCII by RFC 6531 §3.3.

@@ -209,20 +209,17 @@ impl Chunks {
 
     /// Octets before the first CR or LF that stands alone. What follows a CR at the very end is not known yet.
     fn before_bare(&self, octets: &[u8]) -> usize {
-        let mut from = 0;
-        if self.cr && !octets.is_empty() {
-            if octets.first() != Some(&b'\n') {
-                return 0;
-            }
-            from = 1;
-        }
+        let mut rest = match octets {
+            [b'\n', rest @ ..] if self.cr => rest,
+            [_, ..] if self.cr => return 0,
+            _ => octets,
+        };
         loop {
-            let rest = octets.get(from..).unwrap_or_default();
-            from += plain_run(rest);
-            match octets.get(from..) {
-                Some([b'\r', b'\n', ..]) => from += 2,
-                Some([b'\r']) => return octets.len(),
-                _ => return from,
+            let plain = plain_run(rest);
+            match rest.split_at_checked(plain) {
+                Some((_, [b'\r', b'\n', after @ ..])) => rest = after,
+                Some((_, [b'\r'])) => return octets.len(),
+                _ => return octets.len() - rest.len() + plain,
             }
         }
     }
@@ -262,13 +259,15 @@ impl Chunks {
 /// Octets before the first CR or LF: blocks without any are passed in a form that compiles to vector compares, and the
 /// place in the block that has one is found in words.
 fn plain_run(octets: &[u8]) -> usize {
-    let (blocks, _) = octets.as_chunks::<BLOCK>();
     let newline = |found: u8, &o: &u8| found | u8::from(o == b'\r') | u8::from(o == b'\n');
-    let plain = blocks
-        .iter()
-        .take_while(|block| block.iter().fold(0, newline) == 0);
-    let passed = plain.count() * BLOCK;
-    let (words, tail) = octets.get(passed..).unwrap_or_default().as_chunks();
+    let mut rest = octets;
+    while let Some((block, after)) = rest.split_first_chunk::<BLOCK>()
+        && block.iter().fold(0, newline) == 0
+    {
+        rest = after;
+    }
+    let passed = octets.len() - rest.len();
+    let (words, tail) = rest.as_chunks();
     for (number, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         let found =

@@ -18,10 +18,10 @@ impl<'a> Cursor<'a> {
         self.rest
     }
 
-    /// The text between here and a later state of the same cursor.
-    pub fn until(&self, later: &Self) -> &'a str {
-        let length = self.rest.len().saturating_sub(later.rest.len());
-        self.rest.get(..length).unwrap_or_default()
+    /// The text between here and a later state of the same cursor; `None` where the other is not later.
+    pub fn until(&self, later: &Self) -> Option<&'a str> {
+        let length = self.rest.len().checked_sub(later.rest.len())?;
+        self.rest.get(..length)
     }
 
     /// Takes `tag`, in any case, or nothing.
@@ -46,7 +46,9 @@ impl<'a> Cursor<'a> {
     /// Takes characters as long as `keep` holds; maybe none.
     pub fn run(&mut self, keep: impl Fn(char) -> bool) -> &'a str {
         let end = self.rest.find(|c| !keep(c)).unwrap_or(self.rest.len());
-        let (head, tail) = self.rest.split_at_checked(end).unwrap_or((self.rest, ""));
+        let Some((head, tail)) = self.rest.split_at_checked(end) else {
+            return "";
+        };
         self.rest = tail;
         head
     }

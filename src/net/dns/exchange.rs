@@ -71,7 +71,8 @@ fn by_udp<T>(
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
             other => other?,
         };
-        match read(buffer.get(..octets).unwrap_or_default()) {
+        let answer = buffer.get(..octets).ok_or(ErrorKind::InvalidData)?;
+        match read(answer) {
             Err(Bad::NotOurs) => {}
             other => return Ok(other),
         }
@@ -99,7 +100,7 @@ fn read_all(socket: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io:
         socket.set_read_timeout(Some(left(deadline)?))?;
         match socket.read(room) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(octets) => room = room.get_mut(octets..).unwrap_or_default(),
+            Ok(octets) => room = room.get_mut(octets..).ok_or(ErrorKind::InvalidData)?,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
             Err(e) => return Err(e),
