@@ -28,12 +28,12 @@ pub fn base64url_encode(octets: &[u8]) -> String {
         .replace('/', "_")
 }
 
-/// Decodes the URL-safe alphabet; `None` for padding and all else that [`base64url_encode`] does not write.
+/// Decodes the URL-safe alphabet; `None` for padding and anything else that [`base64url_encode`] does not produce.
 pub fn base64url_decode(text: &str) -> Option<Vec<u8>> {
     let standard = text.bytes().map(|octet| match octet {
         b'-' => b'+',
         b'_' => b'/',
-        // No digit of either alphabet.
+        // Not a digit in either alphabet.
         b'+' | b'/' | b'=' => b' ',
         other => other,
     });
@@ -41,7 +41,7 @@ pub fn base64url_decode(text: &str) -> Option<Vec<u8>> {
     base64_decode(&standard.chain(vec![b'='; padding]).collect::<Vec<u8>>())
 }
 
-/// Passes a number's decimal digits to `push`, the first one first. Every message needs several for its id, file name and
+/// Passes the decimal digits of a number to `push`, in order. Every message needs several for its id, file name and
 /// replies, and `write!` would take several times as long.
 pub fn decimal(number: u64, push: &mut impl FnMut(u8)) {
     if number >= 10 {
@@ -96,9 +96,8 @@ pub fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
     (value == 0).then_some(octets)
 }
 
-/// Decodes xtext (RFC 3461 §4): `+` and two upper-case hex digits stand for an octet. `None`
-/// for what the grammar does not allow, and for control characters, which could end a header
-/// line wherever the value is written.
+/// Decodes xtext (RFC 3461 §4): `+` and two upper-case hex digits are an octet. `None` for anything else, and for
+/// control characters, which could end a header line where the value is written.
 pub fn xtext_decode(text: &str) -> Option<String> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -1,41 +1,41 @@
-//! Accounts as the mechanisms ask for them, which the directory answers.
+//! The mechanisms' view of accounts; the directory implements it.
 
 use std::sync::Arc;
 
 use super::decoy::Decoy;
 use super::password::Stored;
 
-/// Where accounts are looked up.
+/// Account look-up.
 pub trait Accounts {
-    /// The account a client means by `login`, which is UTF-8 as sent, not empty, without control characters.
+    /// Looks up an account. `login` is the name as sent: UTF-8, not empty, without control characters.
     fn account(&mut self, login: &str) -> Account;
 
-    /// The account that a token names, where the token is good; `user` is whom the client names beside it, which must
-    /// be the same account. By default there are no tokens.
+    /// The account that a valid token names; if the client names a `user` as well, it must be the same account. By
+    /// default no token is valid.
     fn token(&mut self, _token: &str, _user: Option<&str>) -> Option<String> {
         None
     }
 
-    /// Hears which account a client tries, as it spelled it; for the log, also where it is not looked up.
+    /// Called with the account name that a client tries, as it spelled it, for the log; also if it is not looked up.
     fn tried(&mut self, _login: &[u8]) {}
 
-    /// What unknown users are given in place of an account. The default costs and looks as a password hashed by
-    /// [`hash_password`](super::password::hash_password) does.
+    /// Replaces the account of unknown users. The default costs and looks like a password hashed by
+    /// [`hash_password`](super::password::hash_password).
     fn decoy(&self) -> Decoy {
         Decoy::default()
     }
 }
 
-/// The answer to a look-up.
+/// The result of a look-up.
 #[derive(Clone, Debug)]
 pub enum Account {
-    /// There is one.
+    /// The account exists.
     Known {
-        /// The name to log and to return, whatever the client's spelling was.
+        /// The account's own name, whatever the client's spelling.
         user: String,
-        /// What its password is checked with.
+        /// The stored password.
         stored: Arc<Stored>,
     },
-    /// There is none.
+    /// The account does not exist.
     Unknown,
 }

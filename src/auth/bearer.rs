@@ -1,13 +1,12 @@
-//! OAUTHBEARER (RFC 7628) and XOAUTH2, which came before it: the client shows a token that somebody else gave it. What a
-//! token must state is `jwt`'s.
+//! OAUTHBEARER (RFC 7628) and XOAUTH2, its predecessor: the client presents a token from an identity provider. `jwt`
+//! checks tokens.
 
 use super::accounts::Accounts;
 use super::machine::{Machine, Progress, login};
 
-/// What a client hears of a wrong token, whatever is wrong with it (RFC 7628 §3.2.2); the second member is for clients of
-/// XOAUTH2.
+/// The error for every wrong token (RFC 7628 §3.2.2); the second member is for XOAUTH2 clients.
 const WRONG: &[u8] = br#"{"status":"invalid_token","schemes":"bearer"}"#;
-/// What separates the parts of a response.
+/// The separator in a response.
 const SEPARATOR: char = '\u{1}';
 
 /// The server's side of both.
@@ -19,7 +18,7 @@ pub(super) struct Bearer {
 /// A client's response.
 #[derive(Debug, PartialEq, Eq)]
 struct Response {
-    /// The user that it names beside the token.
+    /// The user that it names in addition to the token.
     user: Option<String>,
     token: String,
 }
@@ -36,7 +35,7 @@ impl Bearer {
             true => gs2_user(first)?,
             false => Some(first.strip_prefix("user=")?.to_owned()),
         };
-        // The last part is empty, and the whole ends with it.
+        // A response ends in a separator, so the last part is empty.
         let pairs = rest.strip_suffix(SEPARATOR)?.strip_suffix(SEPARATOR)?;
         let mut tokens = pairs
             .split(SEPARATOR)
@@ -44,7 +43,7 @@ impl Bearer {
         let (Some(auth), None) = (tokens.next(), tokens.next()) else {
             return None;
         };
-        // A client that has no token asks what it should have (RFC 7628 §4.3).
+        // A client without a token asks for the discovery data (RFC 7628 §4.3).
         let (scheme, token) = auth.split_once(' ').unwrap_or((auth, ""));
         (scheme.is_empty() || scheme.eq_ignore_ascii_case("bearer")).then(|| Response {
             user: user.filter(|user| !user.is_empty()),
@@ -78,7 +77,7 @@ impl Machine for Bearer {
     }
 }
 
-/// The authorization identity of a GS2 header, where there is one (RFC 5801 §4). Channels are not bound here.
+/// The authorization identity of a GS2 header, if any (RFC 5801 §4). There is no channel binding.
 fn gs2_user(header: &str) -> Option<Option<String>> {
     let mut parts = header.split(',');
     let (Some("n" | "y"), Some(identity), Some(""), None) =
@@ -133,7 +132,7 @@ mod tests {
         assert_eq!(exchange.step(Some(response), &mut Book::new()), done("tim"));
     }
 
-    /// The challenge with the error is the last one, and nothing that the client answers helps.
+    /// The error is the last challenge, and no response changes the outcome.
     #[test]
     fn wrong_tokens() {
         for response in [

@@ -1,5 +1,5 @@
-//! The client's side of AUTH: which of the offered mechanisms is used, and how its exchange runs. Pure as the server's side
-//! is: challenges and responses are plain octets, and the nonce is given.
+//! The client's side of AUTH: choosing a mechanism and running its exchange. Like the server's side it is pure:
+//! challenges and responses are plain octets, and the caller provides the nonce.
 
 use std::num::NonZeroU32;
 
@@ -11,12 +11,12 @@ use super::md5::Hmac;
 use super::mechanism::Mechanism;
 use crate::encoding::{base64_decode, base64_encode, hex_encode};
 
-/// Rounds of PBKDF2 that a server may ask for: fewer would make the password easy to find out (RFC 7677 §4), more would be
-/// an attack on this host's time.
+/// PBKDF2 rounds that a server may ask for: fewer would make the password easy to guess (RFC 7677 §4), more would be a
+/// denial of service.
 const ITERATIONS: std::ops::RangeInclusive<u32> = 4_096..=1_000_000;
 const UNASKED: &str = "a challenge too many";
 
-/// What a client uses, the strongest first; what each needs beside the password.
+/// The mechanisms that a client uses, strongest first, and what each needs besides the password.
 const STRONGEST: &[(Mechanism, Needs)] = &[
     (Mechanism::ScramSha256Plus, Needs::Binding),
     (Mechanism::ScramSha256, Needs::Nothing),
@@ -31,8 +31,7 @@ enum Needs {
     Binding,
 }
 
-/// The strongest of the offered mechanisms that can be used: PLAIN and LOGIN in TLS only, PLUS where there is a channel
-/// binding.
+/// The strongest offered mechanism that is usable: PLAIN and LOGIN in TLS only, PLUS if there is a channel binding.
 pub fn choose(offered: &[Mechanism], tls: bool, binding: bool) -> Option<Mechanism> {
     let usable = |needs: &Needs| match needs {
         Needs::Nothing => true,
@@ -52,7 +51,7 @@ pub struct Login {
 
 enum State {
     Plain(Zeroizing<Vec<u8>>),
-    /// What is to be said to the next challenges, the last first.
+    /// Responses to the next challenges, last one first.
     Login(Vec<Zeroizing<Vec<u8>>>),
     Cram {
         user: String,
@@ -60,10 +59,10 @@ enum State {
     },
     ScramFirst(Scram),
     ScramFinal {
-        /// The signature that proves that the server knows the password.
+        /// The signature by which the server must prove that it knows the password.
         signature: [u8; 32],
     },
-    /// Everything was said, and what the server has to prove is proven.
+    /// All responses are sent, and the server's proof was right.
     Done,
 }
 
@@ -84,8 +83,8 @@ struct Scram {
 }
 
 impl Login {
-    /// Begins. `offered` are all mechanisms of the server: a client that could bind, and is not offered to, says so, which
-    /// tells a server that did offer it of an attack (RFC 5802 §6).
+    /// Begins an exchange. `offered` are all mechanisms of the server: a client that supports channel binding but was
+    /// not offered it says so, which reveals a downgrade attack (RFC 5802 §6).
     pub fn start(
         mechanism: Mechanism,
         (user, password): (&str, &str),
@@ -127,7 +126,7 @@ impl Login {
         Self { state }
     }
 
-    /// What goes with the AUTH command, where the client speaks first.
+    /// The initial response, if the client speaks first.
     pub fn initial(&mut self) -> Option<Zeroizing<Vec<u8>>> {
         match &self.state {
             State::Plain(octets) => {
@@ -146,7 +145,7 @@ impl Login {
     /// The response to a challenge.
     ///
     /// # Errors
-    /// What is wrong with the challenge: the exchange is to be cancelled.
+    /// What is wrong with the challenge; the caller must cancel the exchange.
     pub fn step(&mut self, challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
         match &mut self.state {
             State::Login(answers) => {
@@ -176,10 +175,10 @@ impl Login {
         }
     }
 
-    /// Whether a success may be believed.
+    /// Checks that a success may be trusted.
     ///
     /// # Errors
-    /// A success before the exchange is over: with SCRAM, before the server has proven that it knows the password.
+    /// The exchange is not over: with SCRAM the server has not proven that it knows the password.
     pub fn proven(&self) -> Result<(), &'static str> {
         match self.state {
             State::Done => Ok(()),
@@ -192,7 +191,7 @@ impl Login {
 }
 
 impl Scram {
-    /// Server-first in; client-final and the signature to come out (RFC 5802 §3).
+    /// Computes client-final and the expected server signature from server-first (RFC 5802 §3).
     fn answer(&self, challenge: &[u8]) -> Result<(Zeroizing<Vec<u8>>, [u8; 32]), &'static str> {
         let wrong = "not a message of SCRAM";
         let first = std::str::from_utf8(challenge).map_err(|_| wrong)?;
@@ -224,7 +223,7 @@ impl Scram {
     }
 }
 
-/// Server-final: `v=` and the signature.
+/// Checks server-final: `v=` and the signature.
 fn verify(signature: &[u8; 32], message: &[u8]) -> Result<(), &'static str> {
     let wrong = "the server's signature is wrong";
     let coded = message.strip_prefix(b"v=").ok_or(wrong)?;

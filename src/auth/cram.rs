@@ -7,7 +7,7 @@ use super::machine::{Context, Machine, Progress, login};
 use super::md5::Hmac;
 use crate::encoding::hex_decode;
 
-/// The server's side: the challenge, and whether it was sent.
+/// The server's side: the challenge, and true once it was sent.
 pub(super) struct Cram {
     challenge: Vec<u8>,
     sent: bool,
@@ -23,7 +23,7 @@ impl Cram {
 
     /// Checks `user SP digest`; the user name may have spaces of its own.
     fn check(&self, response: &[u8], accounts: &mut dyn Accounts) -> Progress {
-        // From the end: digest and name.
+        // Split from the end: digest, then name.
         let mut parts = response.rsplitn(2, |octet| *octet == b' ');
         let (Some(hex), Some(name)) = (parts.next(), parts.next()) else {
             return Progress::Malformed;
@@ -36,7 +36,7 @@ impl Cram {
             return Progress::Failed;
         };
 
-        // The decoy is made for everybody, so that it takes as long for everybody.
+        // The decoy is made in any case, so that every login takes as long.
         let decoy = accounts.decoy().cram(name);
         let (user, stored) = match accounts.account(name) {
             Account::Known { user, stored } => (Some(user), Some(stored)),
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(cram(response, &mut Book::new()), done("tim"));
     }
 
-    /// The stored states do as well as the password, a hash of another kind never does.
+    /// The stored states work like the password, a hash of another kind never does.
     #[test]
     fn stored_states() {
         let states = hex_encode(&Hmac::new(b"tanstaaftanstaaf").to_states());

@@ -1,6 +1,6 @@
 //! SHA-crypt, the `$5$` and `$6$` password hashes of crypt(3), as Drepper's "Unix crypt using SHA-256 and SHA-512"
-//! defines them, on the hash functions of ring. Reading a stored hash and checking a password against
-//! it live here; which scheme names lead here is decided in `password`.
+//! defines them, on the hash functions of ring. It parses stored hashes and checks passwords against them; `password`
+//! maps scheme names to it.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -11,18 +11,18 @@ use zeroize::Zeroizing;
 
 use crate::encoding::number;
 
-/// Rounds of a hash that names none.
+/// The default rounds.
 const DEFAULT_ROUNDS: u32 = 5_000;
-/// Rounds that are taken from a file: Drepper's least, and a most that is a second of work.
+/// Rounds accepted in a file: Drepper's minimum, and a maximum of about a second.
 const ROUNDS: RangeInclusive<u32> = 1_000..=1_000_000;
-/// Octets of the longest salt.
+/// Maximum octets of the salt.
 const MAX_SALT: usize = 16;
-/// Octets of the longest password that crypt(3) hashes: its work grows with the square of the length.
+/// Maximum octets of a password, as in crypt(3): the work grows with the square of the length.
 const MAX_PASSWORD: usize = 511;
-/// The digits of crypt's base64, which begins with the low bits.
+/// The digits of crypt's base64, low bits first.
 const ALPHABET: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// One of the two functions.
+/// The two hash functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// `$5$`.
@@ -61,15 +61,15 @@ pub struct ShaCrypt {
     family: Family,
     rounds: u32,
     salt: String,
-    /// As the file spells it: what is computed is encoded to be compared.
+    /// The encoded hash from the file; computed hashes are encoded for the comparison.
     hash: Zeroizing<String>,
 }
 
 impl ShaCrypt {
-    /// Reads `$5$[rounds=N$]salt$hash` or `$6$…`.
+    /// Parses `$5$[rounds=N$]salt$hash` or `$6$…`.
     ///
     /// # Errors
-    /// What is wrong, without repeating the value.
+    /// What is wrong, without the value.
     pub fn parse(value: &str) -> Result<Self, String> {
         let families = [Family::Sha256, Family::Sha512];
         let (family, rest) = families
@@ -104,17 +104,17 @@ impl ShaCrypt {
         })
     }
 
-    /// Which function it is of.
+    /// The hash function.
     pub const fn family(&self) -> Family {
         self.family
     }
 
-    /// Rounds that one [`Self::verify`] takes.
+    /// The rounds of one [`Self::verify`].
     pub const fn rounds(&self) -> u32 {
         self.rounds
     }
 
-    /// Whether `password` is the one, compared in constant time. One that crypt(3) would not hash is not.
+    /// Checks a password in constant time. One that crypt(3) would not hash is wrong.
     pub fn verify(&self, password: &[u8]) -> bool {
         if password.len() > MAX_PASSWORD {
             return false;
@@ -124,7 +124,7 @@ impl ShaCrypt {
     }
 }
 
-/// Takes the time that so many rounds take.
+/// Spends the time of that many rounds.
 pub(super) fn burn(family: Family, password: &[u8], rounds: u32) {
     if rounds > 0 && password.len() <= MAX_PASSWORD {
         std::hint::black_box(compute(family, password, &[b'.'; MAX_SALT], rounds));
@@ -144,7 +144,7 @@ fn read_rounds(text: &str) -> Result<u32, String> {
         })
 }
 
-/// The encoded hash of a password: the steps of Drepper's text, by their numbers.
+/// The encoded hash of a password: the numbered steps of Drepper's text.
 fn compute(family: Family, password: &[u8], salt: &[u8], rounds: u32) -> Zeroizing<String> {
     let algorithm = family.algorithm();
     let hash = |parts: &[&[u8]]| {
@@ -202,12 +202,12 @@ fn one_round(
     context.finish()
 }
 
-/// The octets of a digest, over and over, `length` of them.
+/// Repeats the octets of a digest up to `length`.
 fn repeat(octets: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(octets.iter().copied().cycle().take(length).collect())
 }
 
-/// Step 22: three octets, taken from each third of the digest in turn, are four digits.
+/// Step 22: one octet from each third of the digest make four digits.
 fn encode(family: Family, digest: &[u8]) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(family.encoded()));
     let octet = |at: usize| u32::from(digest.get(at).copied().unwrap_or_default());
@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    /// More than crypt(3) takes is a wrong password, and costs nothing.
+    /// A longer password than crypt(3) accepts is wrong, and costs nothing.
     #[test]
     fn overlong_passwords_are_wrong() {
         let long = "x".repeat(MAX_PASSWORD + 1);

@@ -1,5 +1,5 @@
-//! The account that does not exist: it costs as much to check as those that do, and shows a client the same things, each
-//! time the same.
+//! Stands for accounts that do not exist: checking it costs as much as a real account, and it shows a client the same
+//! values every time.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -12,12 +12,12 @@ use super::crypt::{self, Family};
 use super::keys::{ITERATIONS, KEY, SALT, ScramKeys, hmac_sha256, rounds, stretch};
 use super::md5::Hmac;
 
-/// Rounds that make the key out of the passwords of a file: who sees decoys is not to try passwords on them.
+/// Rounds to derive the key from the passwords of a file, so that decoys are useless for guessing passwords.
 const KEY_ROUNDS: u32 = 65_536;
-/// The most different looks of accounts that are told apart.
+/// Maximum different account looks that are counted.
 const MAX_LOOKS: usize = 64;
 
-/// Work that one check of a password takes, by kind.
+/// The work of one password check, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Rounds of PBKDF2 with HMAC-SHA-256.
@@ -29,7 +29,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of each kind the larger.
+    /// The larger value of each kind.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Cost {
         }
     }
 
-    /// What is left of it after `spent`.
+    /// The remainder after `spent`.
     fn less(self, spent: Self) -> Self {
         Self {
             pbkdf2: self.pbkdf2.saturating_sub(spent.pbkdf2),
@@ -49,22 +49,22 @@ impl Cost {
     }
 }
 
-/// What SCRAM shows of an account: iterations and octets of salt.
+/// What SCRAM reveals about an account: iterations and salt length in octets.
 type Look = (NonZeroU32, usize);
 
-/// What stands in for the accounts that do not exist, made from those that do.
+/// The substitute for accounts that do not exist, made from those that do.
 #[derive(Clone)]
 pub struct Decoy(Arc<Inner>);
 
 struct Inner {
     seed: [u8; KEY],
     key: OnceLock<Key>,
-    /// Looks of accounts, and how many have each.
+    /// The looks of accounts, and how many accounts have each.
     looks: Vec<(Look, u64)>,
     cost: Cost,
 }
 
-/// Gathers what a [`Decoy`] is made from.
+/// Builds a [`Decoy`] from accounts.
 pub struct DecoyMaker {
     secrets: digest::Context,
     looks: Vec<(Look, u64)>,
@@ -72,7 +72,7 @@ pub struct DecoyMaker {
 }
 
 impl DecoyMaker {
-    /// Nothing gathered yet.
+    /// A builder without accounts.
     pub fn new() -> Self {
         Self {
             secrets: digest::Context::new(&digest::SHA256),
@@ -84,7 +84,7 @@ impl DecoyMaker {
         }
     }
 
-    /// Takes an account's password as the file has it, what its check costs and what SCRAM shows of it.
+    /// Adds an account: its password as stored, the cost of checking it, and its look in SCRAM.
     pub fn add(&mut self, secret: &str, cost: Cost, look: Option<(NonZeroU32, usize)>) {
         self.secrets.update(secret.as_bytes());
         self.secrets.update(b"\n");
@@ -97,7 +97,7 @@ impl DecoyMaker {
         }
     }
 
-    /// The decoy for these accounts. It is the same each time that the same file is read.
+    /// Builds the decoy. The same file always gives the same one.
     pub fn finish(self) -> Decoy {
         let mut seed = [0; KEY];
         let digest = self.secrets.finish();
@@ -125,7 +125,7 @@ impl Default for DecoyMaker {
 }
 
 impl Decoy {
-    /// Takes the time that the dearest check takes, less what was `spent` already.
+    /// Spends the time of the most expensive check, less what was already `spent`.
     pub fn burn(&self, password: &[u8], spent: Cost) {
         let left = self.0.cost.less(spent);
         if let Some(left) = NonZeroU32::new(left.pbkdf2) {
@@ -135,7 +135,7 @@ impl Decoy {
         crypt::burn(Family::Sha512, password, left.sha512);
     }
 
-    /// Keys no password fits.
+    /// Keys that no password matches.
     pub(super) fn scram(&self, name: &str) -> ScramKeys {
         let name = account(name);
         let (iterations, salt) = self.appearance(name.as_bytes());
@@ -148,13 +148,13 @@ impl Decoy {
         }
     }
 
-    /// What SCRAM shows of a password that is stored in the clear: what it would show if there were no such account.
+    /// The SCRAM look of a plaintext password: the one it would have if the account did not exist.
     pub(super) fn scram_of(&self, name: &str, password: &[u8]) -> ScramKeys {
         let (iterations, salt) = self.appearance(account(name).as_bytes());
         ScramKeys::derive(password, salt, iterations)
     }
 
-    /// Iterations as some account has them, and a salt by the name.
+    /// The iterations of some real account, and a salt derived from the name.
     fn appearance(&self, name: &[u8]) -> (NonZeroU32, Vec<u8>) {
         let key = self.key();
         let total: u64 = self.0.looks.iter().map(|(_, count)| count).sum();
@@ -178,7 +178,7 @@ impl Decoy {
         (iterations, salt)
     }
 
-    /// States no password fits.
+    /// States that no password matches.
     pub(super) fn cram(&self, name: &str) -> Hmac {
         Hmac::new(&self.key().derive(b"cram", name.as_bytes()))
     }
@@ -189,7 +189,7 @@ impl Decoy {
     }
 }
 
-/// Spellings that may mean one account have one salt: case and domain do not count.
+/// Spellings that may mean the same account get the same salt: case and domain are ignored.
 fn account(name: &str) -> String {
     let local = name.rsplit_once('@').map_or(name, |(local, _)| local);
     local.to_ascii_lowercase()
@@ -207,11 +207,11 @@ impl fmt::Debug for Decoy {
     }
 }
 
-/// A key that salts are derived from.
+/// The key from which salts are derived.
 struct Key(Zeroizing<[u8; KEY]>);
 
 impl Key {
-    /// `purpose` keeps the uses of one key apart.
+    /// A pseudo-random value for `purpose` and a name.
     fn derive(&self, purpose: &[u8], name: &[u8]) -> [u8; KEY] {
         let message = Zeroizing::new([purpose, b"\0", name].concat());
         hmac_sha256(self.0.as_slice(), &message)
@@ -231,7 +231,7 @@ mod tests {
         maker.finish()
     }
 
-    /// R177, A9: the same after a restart, another one for another name or another file.
+    /// R177, A9: the same after a restart, different for another name or file.
     #[test]
     fn decoys_stay_the_same() {
         let (one, again) = (decoy(&["a", "b"], &[]), decoy(&["a", "b"], &[]));
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(one.scram("alice").iterations.get(), ITERATIONS);
     }
 
-    /// Iterations and salts of those that exist, as often as they have them.
+    /// Decoys have the iterations and salt lengths of real accounts, in the same proportion.
     #[test]
     fn decoys_look_like_accounts() {
         let decoy = decoy(&["a", "b", "c"], &[(5_000, 12), (9_000, 40), (9_000, 40)]);

@@ -13,12 +13,12 @@ use super::scram::Scram;
 /// One run of a mechanism, from the AUTH command to its outcome.
 pub struct Exchange {
     mechanism: Mechanism,
-    /// Gone once there was an outcome.
+    /// `None` after the outcome.
     machine: Option<Box<dyn Machine>>,
 }
 
 impl Exchange {
-    /// Begins; nothing of an earlier exchange is in it.
+    /// Begins an exchange without any state of an earlier one.
     pub fn start(mechanism: Mechanism, context: &Context<'_>) -> Self {
         Self {
             mechanism,
@@ -39,8 +39,8 @@ impl Exchange {
         }
     }
 
-    /// Takes the client's next response, decoded; `None` at the first step means that the command brought none, `Some` of
-    /// nothing that it brought `=`. After an outcome every further step fails.
+    /// Handles the client's next response, decoded. At the first step `None` means no initial response, and an empty
+    /// `Some` means `=`. After the outcome every step fails.
     pub fn step(&mut self, response: Option<&[u8]>, accounts: &mut dyn Accounts) -> Progress {
         let Some(machine) = &mut self.machine else {
             return Progress::Failed;
@@ -54,7 +54,7 @@ impl Exchange {
 }
 
 impl Exchange {
-    /// True after an outcome.
+    /// True after the outcome.
     pub const fn is_over(&self) -> bool {
         self.machine.is_none()
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
 
-    /// A9: nothing of a finished exchange can be used again.
+    /// A9: a finished exchange cannot be used again.
     #[test]
     fn an_outcome_is_final() {
         let mut exchange = start(Mechanism::Plain);

@@ -1,14 +1,14 @@
-//! How many checks of passwords run at once: each may take as long as the dearest hash of the users file, and a crowd of
-//! guesses must not take the processors from the mail. When all turns are taken the next caller waits.
+//! Limits how many password checks run at once: each may be expensive, and guessing clients must not starve mail of CPU
+//! time. Callers wait for their turn.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::lock::lock;
 
-/// The most that run at once, whatever the number of cores.
+/// Maximum checks at once, whatever the number of cores.
 const MOST: usize = 2;
 
-/// The turns of this process.
+/// The turns of the process.
 static TURNS: Turns = Turns::new(MOST);
 
 struct Turns {
@@ -21,15 +21,15 @@ struct State {
     most: usize,
 }
 
-/// Leave to hash, given back when it is dropped.
+/// A turn, returned when dropped.
 pub(super) struct Turn(&'static Turns);
 
-/// Lets as many checks run at once as there are cores, two at most.
+/// One turn for each core, two at most.
 pub fn set_cores(cores: usize) {
     TURNS.lock().most = cores.clamp(1, MOST);
 }
 
-/// Waits for a turn. Whoever holds one must not ask for another.
+/// Waits for a turn. A holder must not ask for a second one.
 pub(super) fn turn() -> Turn {
     TURNS.turn()
 }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// However many come, never more than the limit are at it, and each gets its turn.
+    /// With any number of callers, no more than the limit run at once, and all get their turn.
     #[test]
     fn turns_are_few() {
         static OWN: Turns = Turns::new(2);

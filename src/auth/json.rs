@@ -1,20 +1,20 @@
-//! JSON (RFC 8259) as tokens and key sets need it: bounded in depth, and without an object that
-//! names a member twice. Parsing itself is the library's, which knows neither of the two.
+//! JSON (RFC 8259) for tokens and key sets: with bounded depth, and without duplicate members. The library that parses
+//! it checks neither.
 
 use tinyjson::JsonValue;
 
-/// Depth that is read: a claim set of an identity provider has three levels.
+/// Maximum depth: claim sets of identity providers have three levels.
 const MAX_DEPTH: usize = 16;
 
-/// Parses a whole text.
+/// Parses a complete text.
 ///
 /// # Errors
-/// What is wrong, in a few words without the text.
+/// What is wrong, without the text.
 pub(super) fn parse(text: &[u8]) -> Result<JsonValue, &'static str> {
     let text = std::str::from_utf8(text).map_err(|_| "not UTF-8")?;
     let colons = scan(text)?;
     let value: JsonValue = text.parse().map_err(|_| "not JSON")?;
-    // An object keeps one of two members of the same name, and then there are fewer than colons.
+    // Of two members with the same name the library keeps one, so there are fewer members than colons.
     if members(&value) == colons {
         Ok(value)
     } else {
@@ -22,7 +22,7 @@ pub(super) fn parse(text: &[u8]) -> Result<JsonValue, &'static str> {
     }
 }
 
-/// Counts the colons outside of strings, and refuses what is nested too deeply to be parsed by recursion.
+/// Counts the colons outside of strings, and refuses text that is nested too deeply for a recursive parser.
 fn scan(text: &str) -> Result<usize, &'static str> {
     let (mut colons, mut depth, mut in_string, mut escaped) = (0, 0_usize, false, false);
     for octet in text.bytes() {
@@ -43,7 +43,7 @@ fn scan(text: &str) -> Result<usize, &'static str> {
     Ok(colons)
 }
 
-/// The members of all objects in a value.
+/// Counts the members of all objects in a value.
 fn members(value: &JsonValue) -> usize {
     match value {
         JsonValue::Object(object) => object.len() + object.values().map(members).sum::<usize>(),
@@ -68,7 +68,7 @@ mod tests {
         }
     }
 
-    /// RFC 8725 §2.4 and the duplicates that RFC 7519 §4 allows to be refused.
+    /// RFC 8725 §2.4 and duplicates, which RFC 7519 §4 allows to refuse.
     #[test]
     fn what_is_refused() {
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));

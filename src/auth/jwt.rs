@@ -1,6 +1,6 @@
 //! JSON web tokens (RFC 7519) signed by keys of a JWK set (RFC 7517), checked as RFC 8725 asks: the key decides which
-//! algorithms a token may use, nothing in a token leads to another key, and what a token must state is
-//! configured. Signatures are ring's. Reading the file and telling the time are the caller's.
+//! algorithms are allowed, no key comes from a token, and the required claims are configured. ring verifies the
+//! signatures. The caller reads the file and provides the time.
 
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use std::collections::HashMap;
@@ -9,36 +9,36 @@ use tinyjson::JsonValue;
 use super::json;
 use crate::encoding::base64url_decode;
 
-/// Octets of the longest token: more than a line of AUTH holds.
+/// Maximum octets of a token: more than an AUTH line can hold.
 const MAX_TOKEN: usize = 12_288;
-/// Keys of the largest set. A token without `kid` is tried with each one that fits.
+/// Maximum keys of a set. A token without `kid` is tried with each suitable key.
 const MAX_KEYS: usize = 64;
-/// Bits of the RSA keys that are taken (RFC 7518 §3.3 asks for 2048 at least).
+/// Accepted RSA key sizes in bits (RFC 7518 §3.3 asks for at least 2048).
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
-/// Seconds that clocks may differ by.
+/// Tolerated clock difference in seconds.
 const GRACE: f64 = 60.0;
 
 type Object = HashMap<String, JsonValue>;
 
-/// What a token must state besides its expiry.
+/// The claims that a token must have besides its expiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// The `iss`, where one is configured.
+    /// The `iss`, if configured.
     pub issuer: Option<String>,
-    /// One of the `aud`, where one is configured. A token for an audience is refused where none is (RFC 7519 §4.1.3).
+    /// One of the `aud`, if configured. Otherwise a token with an audience is refused (RFC 7519 §4.1.3).
     pub audience: Option<String>,
     /// The claim that names the account.
     pub claim: String,
 }
 
-/// The keys of a JWK set that tokens may be signed with.
+/// The signing keys of a JWK set.
 pub struct KeySet {
     keys: Vec<Key>,
 }
 
 struct Key {
     id: Option<String>,
-    /// The only algorithm it may be used with, where the set says so.
+    /// Its only allowed algorithm, if the set names one.
     algorithm: Option<String>,
     material: Material,
 }
@@ -52,7 +52,7 @@ enum Material {
 }
 
 impl KeySet {
-    /// Reads a JWK set (RFC 7517 §5). Keys for other uses and of other types are left out, as it asks.
+    /// Parses a JWK set (RFC 7517 §5), which says to ignore keys of other uses and types.
     ///
     /// # Errors
     /// What is wrong, with the key's number.
@@ -79,7 +79,7 @@ impl KeySet {
     /// The account that a token names, at `now` in seconds since 1970.
     ///
     /// # Errors
-    /// Why it is refused, for the log; the client hears the same for all reasons.
+    /// The reason for the log; the client gets the same error for all reasons.
     pub fn verify(
         &self,
         token: &str,
@@ -112,11 +112,11 @@ impl KeySet {
         signed: &[u8],
         signature: &[u8],
     ) -> Result<(), &'static str> {
-        // RFC 7515 §4.1.11: what must be understood and is not.
+        // RFC 7515 §4.1.11: an unknown extension that must be understood.
         if header.contains_key("crit") {
             return Err("critical header");
         }
-        // RFC 8725 §3.11: no nested token, and none of another kind.
+        // RFC 8725 §3.11: no nested tokens, and no tokens of another type.
         let token_type = header.get("typ").map(|value| string(Some(value)));
         if header.contains_key("cty") || !token_type.is_none_or(|name| name.is_some_and(is_jwt)) {
             return Err("not a token of this type");
@@ -140,7 +140,7 @@ impl KeySet {
 }
 
 impl Key {
-    /// A key of a set, where it is one that signs tokens.
+    /// Parses a key of a set; `None` if it cannot sign tokens.
     fn read(key: &Object) -> Result<Option<Self>, &'static str> {
         if !is_for_signatures(key)? {
             return Ok(None);
@@ -170,7 +170,7 @@ impl Key {
         }))
     }
 
-    /// Whether the signature is this key's, by an algorithm that goes with it (RFC 8725 §3.1).
+    /// Verifies a signature, by an algorithm that suits the key (RFC 8725 §3.1).
     fn verify(&self, algorithm: &str, signed: &[u8], signature: &[u8]) -> bool {
         if self
             .algorithm
@@ -207,7 +207,7 @@ impl Key {
     }
 }
 
-/// `use` and `key_ops` (RFC 7517 §4.2, §4.3). A private key has no business in the file.
+/// `use` and `key_ops` (RFC 7517 §4.2, §4.3). Private keys are refused.
 fn is_for_signatures(key: &Object) -> Result<bool, &'static str> {
     if key.contains_key("d") {
         return Err("a private key");
@@ -244,7 +244,7 @@ fn point(x: &[u8], y: &[u8], length: usize) -> Result<Vec<u8>, &'static str> {
     Ok([&[4], x, y].concat())
 }
 
-/// The claims (RFC 7519 §4.1), and the account that they name.
+/// Checks the claims (RFC 7519 §4.1) and returns the account.
 fn check(claims: &Object, expected: &Expected, now: u64) -> Result<String, &'static str> {
     #[expect(clippy::cast_precision_loss, reason = "exact for 285 million years")]
     let now = now as f64;
@@ -266,7 +266,7 @@ fn check(claims: &Object, expected: &Expected, now: u64) -> Result<String, &'sta
     if !is_audience(claims.get("aud"), expected.audience.as_deref()) {
         return Err("wrong audience");
     }
-    // An address that its provider has not verified is anybody's (OpenID Connect Core §5.1).
+    // An unverified address may belong to anyone (OpenID Connect Core §5.1).
     let verified = claims
         .get("email_verified")
         .map(|value| value.get::<bool>());
@@ -308,7 +308,7 @@ fn string(value: Option<&JsonValue>) -> Option<&str> {
     value?.get::<String>().map(String::as_str)
 }
 
-/// A date. One so large that it overflows would never come.
+/// A date in seconds since 1970.
 fn number(value: &JsonValue) -> Option<f64> {
     value
         .get::<f64>()

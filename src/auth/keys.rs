@@ -1,4 +1,4 @@
-//! What SCRAM keeps of a password (RFC 5802 §3), and how it is derived.
+//! The keys that SCRAM stores for a password (RFC 5802 §3), and their derivation.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -9,11 +9,11 @@ use zeroize::Zeroizing;
 
 use crate::encoding::{base64_decode, base64_encode, number};
 
-/// PBKDF2 rounds of new hashes: the number Dovecot writes too, so that one file's entries all cost the same. RFC 7677 §4
-/// asks for 4096 at least.
+/// PBKDF2 rounds of new hashes: the same number as Dovecot, so that all entries of a file cost the same. RFC 7677 §4
+/// asks for at least 4096.
 pub const ITERATIONS: u32 = 4096;
 
-/// The most rounds taken from a file: seconds of work, beyond which it is a mistake.
+/// Maximum rounds accepted in a file: this is seconds of work already.
 const MAX_ITERATIONS: u32 = 10_000_000;
 
 /// Octets of SHA-256, the size of all of SCRAM's keys.
@@ -21,7 +21,7 @@ pub(super) const KEY: usize = 32;
 /// Octets of the salt of a new hash.
 pub(super) const SALT: usize = 16;
 
-/// What a SCRAM server keeps of a password (RFC 5802 §3).
+/// The SCRAM keys of a password (RFC 5802 §3).
 #[derive(Clone)]
 pub struct ScramKeys {
     pub(super) iterations: NonZeroU32,
@@ -52,7 +52,7 @@ impl ScramKeys {
         })
     }
 
-    /// RFC 5802 §3: SaltedPassword and what follows from it.
+    /// RFC 5802 §3: derives SaltedPassword and the keys.
     pub(super) fn derive(password: &[u8], salt: Vec<u8>, iterations: NonZeroU32) -> Self {
         let salted = stretch(password, &salt, iterations);
         let client_key = Zeroizing::new(hmac_sha256(salted.as_slice(), b"Client Key"));
@@ -83,7 +83,7 @@ impl fmt::Display for ScramKeys {
     }
 }
 
-/// A round count; 0 counts as 1.
+/// A round count; 0 becomes 1.
 pub(super) fn rounds(iterations: u32) -> NonZeroU32 {
     NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN)
 }

@@ -1,13 +1,13 @@
-//! MD5 (RFC 1321) with its chaining state in the open, for CRAM-MD5 and nothing else.
+//! MD5 (RFC 1321) with an accessible chaining state, only for CRAM-MD5.
 //!
-//! The `{CRAM-MD5}` stored form is the MD5 state after the first block of HMAC's inner and outer hash: to verify with it one
-//! has to start MD5 in the middle, from a given state. The crypto library of this program has no MD5, and a small crate that
-//! lets its state in and out through a documented interface was not found: hence these few lines. MD5 is broken
-//! where collisions matter; HMAC-MD5 as used here does not depend on them (RFC 6151), but SCRAM is to be preferred.
+//! The `{CRAM-MD5}` stored form is the MD5 state after the first block of HMAC's inner and outer hash: verifying it
+//! means resuming MD5 from a given state. ring has no MD5, and no small crate was found that exposes its state in a
+//! documented way. MD5 is broken where collisions matter; HMAC-MD5 does not depend on them (RFC 6151), but SCRAM is
+//! better.
 
 use zeroize::{Zeroize, Zeroizing};
 
-/// Octets in one MD5 block.
+/// Octets of an MD5 block.
 const BLOCK: usize = 64;
 
 /// The chaining state of MD5 between two blocks, erased when dropped.
@@ -20,7 +20,7 @@ impl State {
         Self([0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476])
     }
 
-    /// Reads a state as a digest is written: four words, least significant octet first.
+    /// Parses a state in the form of a digest: four words, least significant octet first.
     pub(super) fn from_bytes(bytes: &[u8; 16]) -> Self {
         let mut state = [0; 4];
         for (word, octets) in state.iter_mut().zip(words(bytes)) {
@@ -29,7 +29,7 @@ impl State {
         Self(state)
     }
 
-    /// The state as a digest is written.
+    /// The state in the form of a digest.
     pub(super) fn to_bytes(&self) -> [u8; 16] {
         let mut out = [0; 16];
         let octets = self.0.iter().flat_map(|word| word.to_le_bytes());
@@ -39,7 +39,8 @@ impl State {
         out
     }
 
-    /// Takes in `message` as the last octets of a hash that has `before` octets, whole blocks, behind it; gives the digest.
+    /// Hashes `message` as the last octets of a text of which `before` octets, whole blocks, are already hashed;
+    /// returns the digest.
     fn finish(mut self, before: usize, message: &[u8]) -> [u8; 16] {
         let mut padded = Zeroizing::new(Vec::with_capacity(message.len() + 2 * BLOCK));
         padded.extend_from_slice(message);
@@ -92,7 +93,7 @@ impl Drop for State {
     }
 }
 
-/// HMAC-MD5 (RFC 2104) with the key already taken in: all CRAM-MD5 needs to know of a password.
+/// HMAC-MD5 (RFC 2104) with the key already hashed in: all that CRAM-MD5 needs of a password.
 #[derive(Clone)]
 pub(super) struct Hmac {
     inner: State,
@@ -100,7 +101,7 @@ pub(super) struct Hmac {
 }
 
 impl Hmac {
-    /// Takes in a key of any length.
+    /// Hashes in a key of any length.
     pub(super) fn new(key: &[u8]) -> Self {
         let digest = Zeroizing::new(if key.len() > BLOCK {
             digest(key)
@@ -126,7 +127,7 @@ impl Hmac {
         }
     }
 
-    /// The outer and then the inner state: 32 octets that are as good as the password for CRAM-MD5.
+    /// The outer and then the inner state: 32 octets that are equivalent to the password for CRAM-MD5.
     pub(super) fn to_states(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(32));
         out.extend_from_slice(&self.outer.to_bytes());
@@ -146,7 +147,7 @@ fn digest(message: &[u8]) -> [u8; 16] {
     State::new().finish(0, message)
 }
 
-/// The state after the block HMAC makes of a key of at most 64 octets and its pad octet.
+/// The state after HMAC's first block: a key of at most 64 octets, combined with a pad octet.
 fn keyed(key: &[u8], pad: u8) -> State {
     let mut block = Zeroizing::new([pad; BLOCK]);
     for (to, from) in block.iter_mut().zip(key) {
@@ -166,7 +167,7 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
     })
 }
 
-/// How far each step rotates: a row a round, its four numbers in turn.
+/// The rotation of each step: one row for each round, used in turn.
 const SHIFTS: [[u32; 4]; 4] = [
     [7, 12, 17, 22],
     [5, 9, 14, 20],
@@ -174,7 +175,7 @@ const SHIFTS: [[u32; 4]; 4] = [
     [6, 10, 15, 21],
 ];
 
-/// Which words of a block a round takes: the first one, and the step to the next.
+/// The order of words in each round: the first word, and the step to the next.
 const ORDER: [(usize, usize); 4] = [(0, 1), (1, 5), (5, 3), (0, 7)];
 
 /// The integer parts of 2^32 · |sin i|, i = 1 to 64.

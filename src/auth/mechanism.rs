@@ -1,4 +1,4 @@
-//! The mechanisms by name (RFC 4954). How each runs is in a file of its own, and `exchange` starts it.
+//! The mechanisms by name (RFC 4954). Each has a file of its own, and `exchange` runs it.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub const MECHANISMS: &[Mechanism] = &[
     Mechanism::XOAuth2,
 ];
 
-/// Those that take a token in place of a password.
+/// The mechanisms that use a token instead of a password.
 pub const TOKEN_MECHANISMS: &[Mechanism] = &[Mechanism::OAuthBearer, Mechanism::XOAuth2];
 
 /// A SASL mechanism.
@@ -27,11 +27,11 @@ pub enum Mechanism {
     CramMd5,
     /// PLAIN (RFC 4616).
     Plain,
-    /// LOGIN, never standardized, still used.
+    /// LOGIN: never standardized, but still used.
     Login,
     /// OAUTHBEARER (RFC 7628).
     OAuthBearer,
-    /// XOAUTH2, the same before it was standardized.
+    /// XOAUTH2, its predecessor.
     XOAuth2,
 }
 
@@ -55,8 +55,8 @@ impl Mechanism {
         all.find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
     }
 
-    /// Whether the server speaks first, so that an initial response is an error (RFC 4954 §4). LOGIN is not counted:
-    /// clients do send the user name with the command.
+    /// True if the server speaks first, so that an initial response is an error (RFC 4954 §4). False for LOGIN: clients
+    /// do send the user name with the command.
     pub const fn server_first(self) -> bool {
         matches!(self, Self::CramMd5)
     }
@@ -85,7 +85,7 @@ mod tests {
         }
     }
 
-    /// R167: only CRAM-MD5 has nothing to do with an initial response.
+    /// R167: only CRAM-MD5 allows no initial response.
     #[test]
     fn who_speaks_first() {
         let first: Vec<_> = MECHANISMS

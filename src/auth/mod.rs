@@ -1,12 +1,12 @@
-//! SMTP AUTH (RFC 4954): which mechanisms there are and how their exchanges run.
+//! SMTP AUTH (RFC 4954): the mechanisms and their exchanges.
 //!
-//! Everything here is pure. Challenges and responses are plain octets: base64, `*`, 334 and the replies belong to the session.
-//! Accounts are asked for through [`Accounts`], the nonce and the channel binding come in with [`Context`]. Each
-//! mechanism is a small state machine in a file of its own; [`Exchange`] runs it.
+//! Everything here is pure. Challenges and responses are plain octets; the session handles base64, `*`, 334 and the
+//! replies. [`Accounts`] looks accounts up, and [`Context`] provides the nonce and the channel binding. Each mechanism
+//! is a small state machine in a file of its own; [`Exchange`] runs it.
 //!
-//! A wrong password and an unknown user look alike, in the answer and in the time it takes: see [`Decoy`]. Names and
-//! passwords are UTF-8 without control characters; SASLprep's mappings (RFC 4013) are not applied, so a password outside
-//! ASCII must be typed in the form in which it was hashed.
+//! A wrong password and an unknown user get the same reply in the same time: see [`Decoy`]. Names and passwords are
+//! UTF-8 without control characters; SASLprep's mappings (RFC 4013) are not applied, so a non-ASCII password must be
+//! typed in the form in which it was hashed.
 
 mod accounts;
 mod bearer;

@@ -1,8 +1,8 @@
-//! Passwords as the users file holds them: reading them, checking against them, making new ones.
+//! Passwords as the users file holds them: parsing, checking and making them.
 //!
-//! The forms are Dovecot's: `{SCRAM-SHA-256}`, `{PLAIN}` or `{CLEARTEXT}`, `{CRAM-MD5}`, `{SSHA256}` and `{SSHA512}`, and those of
-//! crypt(3) that `crypt` reads. Anything else is refused with words that say why. What is read from them is erased when dropped, as are intermediate values; the
-//! key schedules the crypto library keeps on the stack for the length of a call are out of reach.
+//! The forms are Dovecot's: `{SCRAM-SHA-256}`, `{PLAIN}` or `{CLEARTEXT}`, `{CRAM-MD5}`, `{SSHA256}` and `{SSHA512}`,
+//! and the crypt(3) forms that `crypt` supports. Anything else is refused with a reason. Secrets and intermediate
+//! values are erased when dropped, except the key schedules that ring keeps on the stack during a call.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -23,7 +23,7 @@ pub use super::keys::ITERATIONS;
 /// A password in one of the stored forms.
 #[non_exhaustive]
 pub enum Stored {
-    /// `{PLAIN}`, `{CLEARTEXT}`: the password. What the other forms hold is derived when it is read, not at each login.
+    /// `{PLAIN}`, `{CLEARTEXT}`: the password. What the mechanisms need is derived once, when the file is read.
     Plain(Clear),
     /// `{SCRAM-SHA-256}`: PBKDF2 and the two keys of RFC 5802 §3.
     ScramSha256(ScramKeys),
@@ -38,7 +38,7 @@ pub enum Stored {
 }
 
 impl Stored {
-    /// Reads `{SCHEME}value`, the scheme in any case. The error says what is wrong, without repeating the value.
+    /// Parses `{SCHEME}value`, the scheme in any case. The error says what is wrong, without the value.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, value) = text
             .strip_prefix('{')
@@ -65,9 +65,9 @@ impl Stored {
         }
     }
 
-    /// Whether `password` is the one, compared in constant time.
+    /// Checks a password in constant time.
     pub fn verify(&self, password: &[u8]) -> bool {
-        // HMAC pads its key with zeros, so that a trailing NUL would not be seen; RFC 4616 §2 has none.
+        // HMAC pads its key with zeros, so a trailing NUL would make no difference; RFC 4616 §2 forbids NUL.
         if password.contains(&0) {
             return false;
         }
@@ -83,7 +83,7 @@ impl Stored {
         }
     }
 
-    /// Whether `mechanism` can be served from this form.
+    /// True if this form supports `mechanism`.
     pub fn supports(&self, mechanism: Mechanism) -> bool {
         match mechanism {
             Mechanism::Plain | Mechanism::Login => true,
@@ -95,7 +95,7 @@ impl Stored {
         }
     }
 
-    /// What one [`Stored::verify`] takes.
+    /// The cost of one [`Stored::verify`].
     pub fn cost(&self) -> Cost {
         match self {
             Self::ScramSha256(keys) => Cost {
@@ -116,7 +116,7 @@ impl Stored {
         }
     }
 
-    /// What SCRAM shows of it: iterations and octets of salt, where they are its own.
+    /// Its own SCRAM look, iterations and salt length, if it has one.
     pub fn look(&self) -> Option<(NonZeroU32, usize)> {
         match self {
             Self::ScramSha256(keys) => Some((keys.iterations, keys.salt.len())),
@@ -124,7 +124,7 @@ impl Stored {
         }
     }
 
-    /// SCRAM's keys for a login as `name`, and what it took to get them.
+    /// The SCRAM keys for a login as `name`, and the cost of deriving them.
     pub(super) fn scram(&self, name: &str, decoy: &Decoy) -> Option<(ScramKeys, Cost)> {
         match self {
             Self::Plain(clear) => {
@@ -162,7 +162,7 @@ impl fmt::Debug for Stored {
     }
 }
 
-/// A password as it is, and what CRAM-MD5 needs of it.
+/// A plaintext password, and its CRAM-MD5 state.
 pub struct Clear {
     secret: Zeroizing<Vec<u8>>,
     cram: Hmac,
@@ -180,7 +180,7 @@ impl Clear {
         })
     }
 
-    /// Digests are compared, so that the time does not tell the length.
+    /// Compares digests, so that the time does not reveal the length.
     fn verify(&self, password: &[u8]) -> bool {
         let [ours, theirs] =
             [&self.secret, password].map(|secret| digest::digest(&digest::SHA256, secret));
@@ -188,7 +188,7 @@ impl Clear {
     }
 }
 
-/// What a CRAM-MD5 server keeps of a password.
+/// The CRAM-MD5 states of a password.
 pub struct CramKeys(Hmac);
 
 impl CramKeys {
@@ -212,7 +212,7 @@ pub struct Salted {
 }
 
 impl Salted {
-    /// Digest and salt one behind the other, in base64 unless the scheme's suffix says otherwise.
+    /// Parses digest and salt, concatenated, in base64 unless the scheme has another suffix.
     fn parse(
         algorithm: &'static digest::Algorithm,
         value: &str,
@@ -246,12 +246,12 @@ impl Salted {
     }
 }
 
-/// Hashes a password for the users file: `{SCRAM-SHA-256}` with [`ITERATIONS`] rounds. The salt has to be random.
+/// Hashes a password for the users file: `{SCRAM-SHA-256}` with [`ITERATIONS`] rounds. The salt must be random.
 pub fn hash_password(password: &[u8], salt: [u8; 16]) -> String {
     ScramKeys::derive(password, salt.to_vec(), super::keys::rounds(ITERATIONS)).to_string()
 }
 
-/// A hash of crypt(3), of the family that its scheme names.
+/// Parses a crypt(3) hash, of the family that the scheme names, if any.
 fn crypt(value: &str, family: Option<Family>) -> Result<ShaCrypt, String> {
     let hash = ShaCrypt::parse(value)?;
     match family {
@@ -268,7 +268,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    /// Each is the password `test`, made by other programs than this.
+    /// Each is the password `test`, hashed by another program.
     const FORMS: [&str; 8] = [
         "{PLAIN}test",
         "{cleartext}test",

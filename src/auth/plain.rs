@@ -1,4 +1,4 @@
-//! PLAIN (RFC 4616) and LOGIN: the password itself is sent, so the session offers them under TLS only.
+//! PLAIN (RFC 4616) and LOGIN: the password itself is sent, so the session only offers them in TLS.
 
 use super::accounts::{Account, Accounts};
 use super::decoy::Cost;
@@ -20,7 +20,7 @@ impl Machine for Plain {
             return Progress::Malformed;
         };
         accounts.tried(authcid);
-        // To act as another user is a right nobody has here.
+        // Nobody may act as another user.
         if !authzid.is_empty() && authzid != authcid {
             return Progress::Failed;
         }
@@ -29,7 +29,7 @@ impl Machine for Plain {
     }
 }
 
-/// LOGIN: a user name and then a password, each asked for with a prompt; the name may come with the command.
+/// LOGIN: a user name and then a password, each after a prompt; the name may be the initial response.
 pub(super) struct Login {
     name: Option<Vec<u8>>,
 }
@@ -54,7 +54,7 @@ impl Machine for Login {
     }
 }
 
-/// Checks a password sent in the clear. Each refusal costs the same, whatever was wrong with an otherwise sensible pair.
+/// Checks a password sent in the clear. Every failure takes the same time, unless the input is malformed.
 fn check_password(name: &[u8], secret: &[u8], accounts: &mut dyn Accounts) -> Progress {
     let text = std::str::from_utf8(secret)
         .is_ok_and(|text| !text.is_empty() && !text.chars().any(char::is_control));
@@ -91,7 +91,7 @@ mod tests {
         start(Mechanism::Plain).step(Some(response), &mut Book::new())
     }
 
-    /// RFC 4616 §4, both examples; the second asks for another identity.
+    /// RFC 4616 §4, both examples; the second one asks for another identity.
     #[test]
     fn rfc_4616_examples() {
         assert_eq!(plain(b"\0tim\0tanstaaftanstaaf"), done("tim"));

@@ -1,8 +1,9 @@
-//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677): both sides prove that they know the password, nothing an
-//! eavesdropper could use is sent, and PLUS ties the proof to this TLS connection by `tls-exporter` (RFC 9266).
+//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677): both sides prove that they know the password without
+//! sending it, and PLUS binds the proof to the TLS connection by `tls-exporter` (RFC 9266).
 //!
-//! Four messages: client-first, server-first, client-final, server-final. The last goes out as one more challenge, which
-//! the client answers with nothing; only then is it logged in. A failure is told by the SMTP reply alone, without SCRAM's `e=`.
+//! Four messages: client-first, server-first, client-final, server-final. The last is sent as one more challenge, and
+//! the login succeeds after the client's empty response. A failure is only reported by the SMTP reply, without SCRAM's
+//! `e=`.
 
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
@@ -16,7 +17,7 @@ use crate::encoding::{base64_decode, base64_encode};
 
 /// The server's side.
 pub(super) struct Scram {
-    /// The binding of the channel, where the mechanism is PLUS and there is one.
+    /// The channel binding, if the mechanism is PLUS and there is one.
     binding: Option<Vec<u8>>,
     plus: bool,
     plus_offered: bool,
@@ -27,7 +28,7 @@ pub(super) struct Scram {
 enum State {
     First,
     Final(Final),
-    /// The proof was right; the client has yet to take note of ours.
+    /// The client's proof was right; its empty response to ours is pending.
     Proven {
         user: String,
     },
@@ -54,7 +55,7 @@ impl Scram {
         }
     }
 
-    /// Client-first in, server-first out.
+    /// Handles client-first and returns server-first.
     fn first(&mut self, message: &[u8], accounts: &mut dyn Accounts) -> Progress {
         let Some(first) = std::str::from_utf8(message).ok().and_then(First::parse) else {
             return Progress::Malformed;
@@ -70,7 +71,7 @@ impl Scram {
             return Progress::Failed;
         };
 
-        // The decoy is made for everybody, and everybody waits as long as keys take to derive.
+        // The decoy is made, and the time of a key derivation spent, in any case.
         let cost = accounts.decoy();
         let turn = hashing::turn();
         let decoy = cost.scram(name);
@@ -100,12 +101,11 @@ impl Scram {
         Progress::Challenge(server_first.into_bytes())
     }
 
-    /// The binding data that have to follow the header in `c=`; `None` where the client's flag does not fit
-    /// (RFC 5802 §6).
+    /// The binding data after the header in `c=`; `None` if the client's flag does not match (RFC 5802 §6).
     fn channel(&self, first: &First<'_>) -> Option<Vec<u8>> {
         match first.flag {
             Flag::None if !self.plus => Some(Vec::new()),
-            // The client could have bound and was not offered to: somebody cut our offer out.
+            // The client supports binding but did not see our offer: it was stripped on the way.
             Flag::NotOffered if !self.plus && !self.plus_offered => Some(Vec::new()),
             Flag::Bound("tls-exporter") if self.plus => self.binding.clone(),
             _ => None,
@@ -136,21 +136,21 @@ impl Machine for Scram {
     }
 }
 
-/// What is to be checked when client-final comes.
+/// What client-final is checked against.
 struct Final {
-    /// The one right `c=`.
+    /// The expected `c=`.
     channel: String,
-    /// The one right `r=`.
+    /// The expected `r=`.
     nonce: String,
     /// client-first-bare "," server-first
     messages: String,
-    /// Nobody, where the keys are a decoy.
+    /// `None` if the keys are a decoy.
     user: Option<String>,
     keys: ScramKeys,
 }
 
 impl Final {
-    /// Client-final in, server-final out, and the user where the proof was right.
+    /// Handles client-final; returns server-final and the user if the proof is right.
     fn check(&self, message: &[u8]) -> (Progress, Option<String>) {
         let Some(last) = std::str::from_utf8(message)
             .ok()
@@ -175,7 +175,7 @@ impl Final {
         }
     }
 
-    /// RFC 5802 §3: ClientProof XOR ClientSignature is a key whose hash we know.
+    /// RFC 5802 §3: ClientProof XOR ClientSignature is a key whose hash is stored.
     fn proves(&self, proof: &[u8; KEY], auth_message: &[u8]) -> bool {
         let mut client_key =
             Zeroizing::new(hmac_sha256(self.keys.stored_key.as_slice(), auth_message));
@@ -203,9 +203,9 @@ struct First<'a> {
 enum Flag<'a> {
     /// `n`: the client can't bind.
     None,
-    /// `y`: it could, but thinks that the server can't.
+    /// `y`: it can, but believes that the server can't.
     NotOffered,
-    /// `p=`: it does, by this type.
+    /// `p=`: it does, with this type.
     Bound(&'a str),
 }
 
@@ -278,7 +278,7 @@ fn is_binding_name(name: &str) -> bool {
             .all(|octet| octet.is_ascii_alphanumeric() || octet == b'.' || octet == b'-')
 }
 
-/// `printable`: visible ASCII but the comma.
+/// `printable`: visible ASCII except the comma.
 fn is_nonce(nonce: &str) -> bool {
     !nonce.is_empty()
         && nonce
@@ -286,7 +286,7 @@ fn is_nonce(nonce: &str) -> bool {
             .all(|octet| octet.is_ascii_graphic() && octet != b',')
 }
 
-/// `attr-val` of an optional extension, which is signed but has no meaning here.
+/// `attr-val` of an optional extension, which is signed but ignored.
 fn is_attribute(text: &str) -> bool {
     let mut octets = text.bytes();
     octets
@@ -297,7 +297,7 @@ fn is_attribute(text: &str) -> bool {
         && octets.all(|octet| octet != 0)
 }
 
-/// `saslname`: `=2C` is a comma and `=3D` an equals sign, no other `=` may be there.
+/// `saslname`: `=2C` is a comma and `=3D` an equals sign, any other `=` is an error.
 fn unescape(name: &str) -> Option<String> {
     let mut parts = name.split('=');
     let mut out = parts.next()?.to_owned();

@@ -1,19 +1,19 @@
-//! Paths, mailboxes and domains (RFC 5321 §4.1.2, §4.1.3; RFC 6531 §3.3). Nothing here is
-//! made but by a parser: what has one of these types is well formed.
+//! Paths, mailboxes and domains (RFC 5321 §4.1.2, §4.1.3; RFC 6531 §3.3). Only a parser makes values of these types, so
+//! they are always well formed.
 
 use super::cursor::Cursor;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Octets of a local part: RFC 5321 §4.5.3.1 asks to take more than the 64 of §4.5.3.1.1, and
-/// forwarders send them.
+/// Maximum octets of a local part. RFC 5321 §4.5.3.1 encourages more than the 64 of §4.5.3.1.1, and forwarders send
+/// them.
 const MAX_LOCAL: usize = 255;
-/// Octets of a domain (RFC 5321 §4.5.3.1.2).
+/// Maximum octets of a domain (RFC 5321 §4.5.3.1.2).
 const MAX_DOMAIN: usize = 255;
-/// Characters of a label (RFC 1035 §2.3.4); a U-label of so many may have more octets.
+/// Maximum characters of a label (RFC 1035 §2.3.4); a U-label may have more octets.
 const MAX_LABEL: usize = 63;
 
-/// Where a message comes from: `<>` or a mailbox.
+/// The reverse-path: `<>` or a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReversePath {
     /// `<>`, the sender of notifications (RFC 5321 §4.5.5).
@@ -22,7 +22,7 @@ pub enum ReversePath {
     Mailbox(Mailbox),
 }
 
-/// Where a message goes.
+/// A forward-path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForwardPath {
     /// `<Postmaster>` without a domain (RFC 5321 §4.5.1).
@@ -31,18 +31,18 @@ pub enum ForwardPath {
     Mailbox(Mailbox),
 }
 
-/// A local part and, mostly, a domain, in one piece as they are spelled in headers, replies and logs.
+/// A local part and usually a domain, kept as one string for headers, replies and logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mailbox {
     spelled: String,
-    /// Octets of the local part in it.
+    /// Length of the local part in `spelled`, in octets.
     local: usize,
     /// The local part without its quotes, where it needs them.
     unquoted: Option<String>,
 }
 
 impl ReversePath {
-    /// Takes a path off the cursor; `None` where it is malformed.
+    /// Parses a path; `None` if it is malformed.
     pub fn parse(cursor: &mut Cursor<'_>) -> Option<Self> {
         if cursor.tag("<>") {
             return Some(Self::Null);
@@ -50,7 +50,7 @@ impl ReversePath {
         path(cursor).map(Self::Mailbox)
     }
 
-    /// The same, and an address without angle brackets, too.
+    /// Like [`Self::parse`], but also accepts an address without angle brackets.
     pub fn parse_bare(cursor: &mut Cursor<'_>) -> Option<Self> {
         if cursor.rest().starts_with('<') {
             return Self::parse(cursor);
@@ -66,19 +66,19 @@ impl ReversePath {
         }
     }
 
-    /// Whether it can be spelled without SMTPUTF8.
+    /// True if the address needs no SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
         self.as_str().is_ascii()
     }
 }
 
 impl ForwardPath {
-    /// Takes a path off the cursor; `None` where it is malformed.
+    /// Parses a path; `None` if it is malformed.
     pub fn parse(cursor: &mut Cursor<'_>) -> Option<Self> {
         path(cursor).map(Self::new)
     }
 
-    /// The same, and an address without angle brackets, too.
+    /// Like [`Self::parse`], but also accepts an address without angle brackets.
     pub fn parse_bare(cursor: &mut Cursor<'_>) -> Option<Self> {
         if cursor.rest().starts_with('<') {
             return Self::parse(cursor);
@@ -102,19 +102,19 @@ impl ForwardPath {
         }
     }
 
-    /// Whether it can be spelled without SMTPUTF8.
+    /// True if the address needs no SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
         self.as_str().is_ascii()
     }
 }
 
 impl Mailbox {
-    /// Parts that are known to be well formed: of a file that was checked when it was read.
+    /// Builds a mailbox from parts that were validated earlier, when a file was read.
     pub(crate) fn new(local: &str, domain: &str) -> Self {
         Self::spell(local, Some(domain))
     }
 
-    /// Spells a local part, given without quotes, with the quotes it needs, and a domain.
+    /// Joins an unquoted local part and a domain, adding quotes where they are needed.
     fn spell(local: &str, domain: Option<&str>) -> Self {
         let bare = local
             .split('.')
@@ -146,7 +146,7 @@ impl Mailbox {
     pub fn local(&self) -> &str {
         match (&self.unquoted, self.spelled.split_once('@')) {
             (Some(local), _) => local,
-            // Without quotes it has no `@` of its own.
+            // An unquoted local part has no `@`.
             (None, Some((local, _))) => local,
             (None, None) => &self.spelled,
         }
@@ -223,7 +223,7 @@ fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
     let domain = if cursor.tag("@") {
         let domain = domain(cursor)?;
         end = *cursor;
-        // The root's dot is no part of the name (RFC 5321 §2.3.5).
+        // The trailing dot of the root is not part of the name (RFC 5321 §2.3.5).
         cursor.tag(".");
         Some(domain)
     } else {
@@ -231,7 +231,7 @@ fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
     };
     Some(match &quoted {
         Some(local) => Mailbox::spell(local, domain),
-        // As it came is as it is spelled.
+        // Unquoted: keep the client's spelling.
         None => Mailbox {
             spelled: start.until(&end)?.to_owned(),
             local: local.len(),
@@ -240,7 +240,7 @@ fn mailbox(cursor: &mut Cursor<'_>) -> Option<Mailbox> {
     })
 }
 
-/// A Dot-string, with dots wherever they stand: senders do have such addresses.
+/// A Dot-string, but with dots anywhere: real senders have such addresses.
 fn dots_and_atoms(cursor: &mut Cursor<'_>) -> Option<()> {
     let text = cursor.run(|c| is_atext(c) || c == '.');
     (!text.is_empty()).then_some(())
@@ -260,7 +260,7 @@ fn quoted_string(cursor: &mut Cursor<'_>) -> Option<String> {
     }
 }
 
-/// A whole text that is a domain, without the one dot that may be behind it.
+/// Parses a whole text as a domain and drops one trailing dot.
 pub(crate) fn whole_domain(text: &str) -> Option<&str> {
     let mut cursor = Cursor::new(text.strip_suffix('.').unwrap_or(text));
     domain(&mut cursor).filter(|_| cursor.rest().is_empty())
@@ -313,8 +313,7 @@ fn is_atext(c: char) -> bool {
         || is_utf8(c)
 }
 
-/// Non-ASCII text. C1 controls and characters without a shape only deceive; U+FFFD stands for
-/// octets that are not UTF-8.
+/// Non-ASCII text. C1 controls and invisible characters are only used to deceive; U+FFFD replaces invalid UTF-8.
 fn is_utf8(c: char) -> bool {
     !c.is_ascii()
         && !c.is_control()
@@ -331,7 +330,7 @@ mod tests {
         cursor.rest().is_empty().then(|| path.to_string())
     }
 
-    /// R013, R037, R038, R039: what the grammar lets in, and how it is spelled again.
+    /// R013, R037, R038, R039: what the grammar accepts, and how it is written back.
     #[test]
     fn well_formed() {
         for (wire, spelled) in [
@@ -356,7 +355,7 @@ mod tests {
         }
     }
 
-    /// R040, A11: what it keeps out.
+    /// R040, A11: what the grammar rejects.
     #[test]
     fn malformed() {
         for wire in [
@@ -397,7 +396,7 @@ mod tests {
         assert!(forward(&format!("<a@{}>", "x".repeat(64))).is_none());
     }
 
-    /// Printers leave the angle brackets out.
+    /// Printers omit the angle brackets.
     #[test]
     fn bare_addresses() {
         for (text, rest) in [("a@b", ""), ("a@b. SIZE=1", " SIZE=1"), ("\"a b\"@c", "")] {

@@ -1,23 +1,23 @@
 //! Decoders of a message: [`Dots`] after DATA, [`Chunks`] for BDAT.
 //!
-//! Push style: it is fed whatever the wire brought and appends the content, lines ending in
-//! LF, to a buffer of the caller. It finds the end of the data and nothing more; limits,
-//! trace headers and files belong elsewhere. The end is `CRLF . CRLF`, or `. CRLF` directly
-//! behind the 354, and no other sequence (RFC 5321 §2.3.8, §4.1.1.4): no client is exempt.
+//! These are push decoders: the caller feeds them what it read, and they append the content, with lines ending in LF,
+//! to a buffer. They only find the end of the data; limits, trace headers and files are handled elsewhere. The end is
+//! `CRLF . CRLF`, or `. CRLF` directly after the 354, and no other sequence, for any client (RFC 5321 §2.3.8,
+//! §4.1.1.4).
 
 /// What to do with a CR or LF that is not part of a CRLF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BareNewline {
-    /// Read on to the true end, then refuse the message.
+    /// Read on to the real end, then refuse the message.
     Reject,
-    /// Take it for a line end of the content, never for the end of the message.
+    /// Treat it as a line end of the content, never as the end of the message.
     Normalize,
 }
 
-/// How far a call of [`Dots::feed`] got.
+/// The result of [`Dots::feed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded {
-    /// All input was consumed and the message goes on.
+    /// All input was consumed and the message continues.
     More,
     /// The message ended; `used` octets of the input belong to it.
     End {
@@ -28,15 +28,15 @@ pub enum Decoded {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Behind a CRLF, or at the very start: a dot here is transparency or the end.
+    /// After a CRLF, or at the very start: a dot here is dot-stuffing or the end.
     LineStart,
-    /// Behind a dot at the start of a line.
+    /// After a dot at the start of a line.
     Dot,
-    /// Behind a dot and a CR at the start of a line.
+    /// After a dot and a CR at the start of a line.
     DotCr,
     /// Within a line.
     Text,
-    /// Behind a CR within a line.
+    /// After a CR within a line.
     Cr,
 }
 
@@ -50,8 +50,7 @@ pub struct Dots {
 }
 
 impl Dots {
-    /// A decoder for one message. It begins as if a CRLF had just gone by, so that a dot
-    /// directly behind the 354 needs no special case.
+    /// A decoder for one message. It starts as if after a CRLF, so a dot directly after the 354 needs no special case.
     pub const fn new(policy: BareNewline) -> Self {
         Self {
             state: State::LineStart,
@@ -66,7 +65,7 @@ impl Dots {
         out.reserve(input.len());
         let mut rest = input;
         while let Some((&octet, tail)) = rest.split_first() {
-            // Nearly every octet goes this way: a run up to the end of its line, and that end.
+            // The fast path for nearly every octet: a run up to the end of its line, and that line end.
             if self.state == State::Text || self.state == State::LineStart && octet != b'.' {
                 let (text, after) = rest.split_at(plain_run(rest));
                 out.extend_from_slice(text);
@@ -94,7 +93,7 @@ impl Dots {
         Decoded::More
     }
 
-    /// Whether a bare CR or LF was seen: under [`BareNewline::Reject`] the message is refused.
+    /// True once a bare CR or LF was seen; [`BareNewline::Reject`] then refuses the message.
     pub const fn bare_newline(&self) -> bool {
         self.bare
     }
@@ -104,14 +103,14 @@ impl Dots {
         self.size
     }
 
-    /// Takes one octet that may matter; true at the end of the message.
+    /// Handles an octet that may be special; true at the end of the message.
     fn octet(&mut self, octet: u8, out: &mut Vec<u8>) -> bool {
         self.state = match (self.state, octet) {
             (State::LineStart, b'.') => State::Dot,
             (State::Dot, b'\r') => State::DotCr,
             (State::DotCr, b'\n') => return true,
             (State::DotCr, _) => {
-                // The dot was transparency; the CR behind it begins no line end.
+                // The dot was stuffed; the CR after it does not start a line end.
                 self.bare(b'\r', out);
                 self.text(octet, out)
             }
@@ -129,7 +128,7 @@ impl Dots {
         false
     }
 
-    /// An octet of content; the state behind it.
+    /// Appends an octet of content and returns the state after it.
     fn text(&mut self, octet: u8, out: &mut Vec<u8>) -> State {
         match octet {
             b'\r' => return State::Cr,
@@ -142,8 +141,7 @@ impl Dots {
         State::Text
     }
 
-    /// A newline octet that stands alone. It never leads to [`State::LineStart`]: that is
-    /// what keeps a second message from being smuggled in.
+    /// Handles a bare CR or LF. It never leads to [`State::LineStart`], which is what prevents SMTP smuggling.
     fn bare(&mut self, octet: u8, out: &mut Vec<u8>) {
         self.bare = true;
         self.size += 1;
@@ -154,23 +152,23 @@ impl Dots {
     }
 }
 
-/// What becomes of the line ends of a message that arrives in chunks.
+/// How line ends are stored when a message arrives in chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineEnds {
-    /// CRLF becomes LF; a CR or LF that stands alone stays as it is.
+    /// CRLF becomes LF; a bare CR or LF stays.
     Lf,
-    /// The same up to the first CR or LF that stands alone, for whoever must be able to tell them apart later.
+    /// The same up to the first bare CR or LF, so that a relay can still tell them apart.
     LfUntilBare,
-    /// Every octet is kept.
+    /// Every octet is kept as it is.
     Kept,
 }
 
-/// The decoder of a message that arrives in chunks (RFC 3030 §2): its octets are content as they are, and no framing
-/// hangs on a CR or LF. On disk CRLF becomes LF, unless the message is BINARYMIME.
+/// The decoder of a message that arrives in chunks (RFC 3030 §2): the size frames it, so a CR or LF has no special
+/// meaning. On disk CRLF becomes LF, unless the message is BINARYMIME.
 #[derive(Debug)]
 pub struct Chunks {
     ends: LineEnds,
-    /// A CR at the end of a chunk may be half of a CRLF.
+    /// A CR was held back at the end of the input: it may be half of a CRLF.
     cr: bool,
     size: u64,
 }
@@ -185,8 +183,8 @@ impl Chunks {
         }
     }
 
-    /// Decodes the octets of a chunk, or a part of them, and appends the content to `out`. Returns how many were used:
-    /// fewer than given where `LfUntilBare` came to its end.
+    /// Decodes part of a chunk and appends the content to `out`. Returns how many octets were used: fewer than given if
+    /// `LfUntilBare` met a bare CR or LF.
     pub fn feed(&mut self, octets: &[u8], out: &mut Vec<u8>) -> usize {
         let plain = match self.ends {
             LineEnds::LfUntilBare => self.before_bare(octets),
@@ -201,13 +199,13 @@ impl Chunks {
         octets.len()
     }
 
-    /// From now on every octet is kept, one that was held back first.
+    /// Keeps every octet from now on, starting with a CR that was held back.
     pub fn keep(&mut self, out: &mut Vec<u8>) {
         self.ends = LineEnds::Kept;
         self.finish(out);
     }
 
-    /// Octets before the first CR or LF that stands alone. What follows a CR at the very end is not known yet.
+    /// Counts the octets before the first bare CR or LF. A CR at the very end is not known to be bare yet.
     fn before_bare(&self, octets: &[u8]) -> usize {
         let mut rest = match octets {
             [b'\n', rest @ ..] if self.cr => rest,
@@ -243,7 +241,7 @@ impl Chunks {
         }
     }
 
-    /// The end of the message: a CR that no LF followed is content.
+    /// Ends the message: a CR that was held back is content.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.cr) {
             out.push(b'\r');
@@ -256,8 +254,8 @@ impl Chunks {
     }
 }
 
-/// Octets before the first CR or LF: blocks without any are passed in a form that compiles to vector compares, and the
-/// place in the block that has one is found in words.
+/// Counts the octets before the first CR or LF. Blocks without any are skipped by a loop that compiles to vector
+/// instructions; the position within a block is found in 64-bit words.
 fn plain_run(octets: &[u8]) -> usize {
     let newline = |found: u8, &o: &u8| found | u8::from(o == b'\r') | u8::from(o == b'\n');
     let mut rest = octets;
@@ -280,10 +278,10 @@ fn plain_run(octets: &[u8]) -> usize {
     passed + words.len() * 8 + newline.unwrap_or(tail.len())
 }
 
-/// Octets looked at together.
+/// Octets examined together.
 const BLOCK: usize = 32;
 
-/// The top bit of each octet that is zero; octets above the lowest of them may be marked too.
+/// The top bit of each octet that is zero; octets above the lowest one may be marked as well.
 const fn zeros(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & (ONES * 0x80)
 }
@@ -301,8 +299,8 @@ mod tests {
     )]
     use super::*;
 
-    /// The obvious model: prepend a CRLF, find the first CRLF.CRLF, unstuff line by line.
-    /// Returns content (CRLF kept), octets used, whether a bare CR or LF is in it.
+    /// The obvious model: prepend a CRLF, find the first CRLF.CRLF, unstuff line by line. Returns content (CRLF kept),
+    /// octets used, and whether it has a bare CR or LF.
     fn model(input: &[u8]) -> Option<(Vec<u8>, usize, bool)> {
         let whole = [b"\r\n", input].concat();
         let end = whole.windows(5).position(|w| w == b"\r\n.\r\n")?;
@@ -369,7 +367,7 @@ mod tests {
         }
     }
 
-    /// The search in words finds what the search in octets finds, wherever it stands and whatever is around it.
+    /// The word-wise search agrees with an octet-wise one at every position.
     #[test]
     fn runs_end_at_the_first_newline() {
         for filler in [0, 0x0b, 0x0c, 0x0e, 0x8a, 0x8d, 0xff, b'a'] {
@@ -386,7 +384,7 @@ mod tests {
         }
     }
 
-    /// R053: a leading dot is taken away once, and long runs pass untouched.
+    /// R053: one leading dot is removed, and long runs pass unchanged.
     #[test]
     fn unstuffs_dots_and_keeps_long_lines() {
         let long = vec![b'a'; 100_000];
@@ -397,7 +395,7 @@ mod tests {
         assert!(!dots.bare_newline());
     }
 
-    /// RFC 3030 §2: only a CRLF is changed, at every split, and a binary message not at all.
+    /// RFC 3030 §2: at every split only CRLF is changed, and nothing in a binary message.
     #[test]
     fn chunks_keep_what_is_no_line_end() {
         let input = b"a\r\nb\rc\n\r\r\n.\r\n\r";
@@ -417,7 +415,7 @@ mod tests {
         }
     }
 
-    /// From the first CR or LF that stands alone everything is kept, wherever the pieces are cut.
+    /// From the first bare CR or LF on everything is kept, at every split.
     #[test]
     fn chunks_tell_bare_newlines_apart() {
         for (input, plain, kept) in [

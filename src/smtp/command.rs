@@ -1,11 +1,11 @@
-//! The one table of commands, and the step from a line to a command of it. HELP is made from
-//! the table; what a command does is the session's.
+//! The table of commands, and parsing a line into one of them. HELP is generated from the table; the session implements
+//! the commands.
 
 use std::borrow::Cow;
 
 use super::reply::{self, Reply};
 
-/// A verb of the table.
+/// The verbs of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the verbs speak for themselves")]
 pub enum Verb {
@@ -41,7 +41,7 @@ pub enum Argument {
     Required,
 }
 
-/// Where a command exists; elsewhere it is unknown.
+/// The protocols that have a command; in others it is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// In all protocols.
@@ -55,30 +55,30 @@ pub enum Protocol {
 /// A row.
 #[derive(Debug)]
 pub struct Row {
-    /// As it is spelled.
+    /// The verb as it is written.
     pub name: &'static str,
-    /// What it is.
+    /// The verb.
     pub verb: Verb,
-    /// What follows it.
+    /// The argument it takes.
     pub argument: Argument,
-    /// For HELP.
+    /// Its syntax, for HELP.
     pub syntax: &'static str,
-    /// Whether it counts against the noise limit.
+    /// True if it counts as a command that moves no mail.
     pub noise: bool,
-    /// Where it exists.
+    /// The protocols that have it.
     pub protocol: Protocol,
-    /// Whether it is answered in the clear where TLS is required.
+    /// True if it works without TLS even under `--require-tls`.
     pub in_clear: bool,
-    /// Whether submission wants a login before it.
+    /// True if submission requires a login first.
     pub login: bool,
-    /// Whether it wants a greeting of the client before it.
+    /// True if the client must greet first.
     pub greeted: bool,
-    /// Its keyword in EHLO, where it has one: parameters of it are the session's.
+    /// Its EHLO keyword, if any; the session adds the parameters.
     pub keyword: Option<&'static str>,
 }
 
-/// The plainest row: a command everywhere that counts as no noise and wants TLS where that is
-/// required. The table says what is different.
+/// The defaults of a row: a command of all protocols that moves mail and needs TLS where TLS is required. Rows state
+/// the differences.
 const fn row(name: &'static str, verb: Verb, argument: Argument, syntax: &'static str) -> Row {
     Row {
         name,
@@ -166,20 +166,20 @@ pub const COMMANDS: &[Row] = &[
     unimplemented("ONEX"), unimplemented("VERB"),
 ];
 
-/// A line with a command of the table.
+/// A parsed command line.
 #[derive(Debug)]
 pub struct Command<'a> {
-    /// The row of its verb.
+    /// The table row of its verb.
     pub row: &'static Row,
-    /// What follows the verb, without the white space around it.
+    /// The text after the verb, without surrounding white space.
     pub argument: &'a [u8],
 }
 
 impl<'a> Command<'a> {
-    /// Finds the row of a line.
+    /// Looks up the verb of a line.
     ///
     /// # Errors
-    /// 500 where the verb is unknown.
+    /// 500 if the verb is unknown.
     pub fn parse(line: &'a [u8]) -> Result<Self, Reply> {
         let line = line.trim_ascii_end();
         let end = line.iter().position(|o| matches!(o, b' ' | b'\t'));
@@ -195,8 +195,7 @@ impl<'a> Command<'a> {
         .ok_or(reply::UNKNOWN_COMMAND)
     }
 
-    /// The argument as text. U+FFFD stands for octets that are not UTF-8; no parser of an address
-    /// takes it.
+    /// The argument as text. Invalid UTF-8 becomes U+FFFD, which no address parser accepts.
     pub fn text(&self) -> Cow<'a, str> {
         String::from_utf8_lossy(self.argument)
     }

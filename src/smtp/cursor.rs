@@ -1,7 +1,7 @@
-//! A cursor over the text of a command: one small method for each thing a parser asks of it.
-//! It never panics and never indexes; what is left over is for the caller to refuse.
+//! A cursor over the text of a command: one small method for each thing that a parser needs. It never panics; the
+//! caller refuses what is left over.
 
-/// What is left to read.
+/// The text that is left to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor<'a> {
     rest: &'a str,
@@ -13,18 +13,18 @@ impl<'a> Cursor<'a> {
         Self { rest: text }
     }
 
-    /// What has not been read.
+    /// The text that has not been read.
     pub const fn rest(&self) -> &'a str {
         self.rest
     }
 
-    /// The text between here and a later state of the same cursor; `None` where the other is not later.
+    /// The text between here and a later state of the same cursor; `None` if the other is not later.
     pub fn until(&self, later: &Self) -> Option<&'a str> {
         let length = self.rest.len().checked_sub(later.rest.len())?;
         self.rest.get(..length)
     }
 
-    /// Takes `tag`, in any case, or nothing.
+    /// Takes `tag` in any case, or leaves the cursor as it is.
     pub fn tag(&mut self, tag: &str) -> bool {
         match self.rest.split_at_checked(tag.len()) {
             Some((head, tail)) if head.eq_ignore_ascii_case(tag) => {
@@ -43,7 +43,7 @@ impl<'a> Cursor<'a> {
         first
     }
 
-    /// Takes characters as long as `keep` holds; maybe none.
+    /// Takes characters while `keep` is true; possibly none.
     pub fn run(&mut self, keep: impl Fn(char) -> bool) -> &'a str {
         let end = self.rest.find(|c| !keep(c)).unwrap_or(self.rest.len());
         let Some((head, tail)) = self.rest.split_at_checked(end) else {
@@ -53,17 +53,17 @@ impl<'a> Cursor<'a> {
         head
     }
 
-    /// Takes spaces and tabs; whether there were any.
+    /// Takes spaces and tabs; true if there were any.
     pub fn spaces(&mut self) -> bool {
         !self.run(|c| c == ' ' || c == '\t').is_empty()
     }
 
-    /// Whether a word ends here: a space, a tab or the end is next.
+    /// True if a space, a tab or the end is next.
     pub fn at_word_end(&self) -> bool {
         self.rest.is_empty() || self.rest.starts_with([' ', '\t'])
     }
 
-    /// Takes one word: all up to a space, tab or the end; maybe empty.
+    /// Takes everything up to a space, a tab or the end; possibly nothing.
     pub fn word(&mut self) -> &'a str {
         self.run(|c| c != ' ' && c != '\t')
     }

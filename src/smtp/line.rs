@@ -1,48 +1,48 @@
-//! From octets to command lines. A line ends in CRLF and in nothing else (RFC 5321 §2.3.8).
-//! The splitter always stays in step with the client: a line too long is read to its end in
-//! constant memory and handed on as a value, as is one with a bare CR, LF or NUL.
+//! Splits octets into command lines. A line ends in CRLF and nothing else (RFC 5321 §2.3.8). The splitter never loses
+//! its place: an overlong line is read to its end in constant memory and reported as a value, as is a line with a bare
+//! CR, LF or NUL.
 
-/// Octets of one overlong line after which the client is hung up on.
+/// Octets of one overlong line after which the connection is closed.
 const FLOOD: usize = 1024 * 1024;
 
-/// The methods of HTTP that reach a mail port.
+/// HTTP methods that arrive at mail ports.
 const HTTP_METHODS: [&[u8]; 3] = [b"GET", b"POST", b"CONNECT"];
 
-/// A line as the session gets it.
+/// One line, as passed to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
     /// A line without its CRLF.
     Ok(&'a [u8]),
-    /// It was longer than its limit, in octets.
+    /// A line over its limit, which is given in octets.
     TooLong(usize),
-    /// It held a bare CR, a bare LF or a NUL.
+    /// A line with a bare CR, a bare LF or a NUL.
     Malformed,
-    /// The start of an HTTP request; the rest of it is left out.
+    /// The start of an HTTP request; the rest is not read.
     Http,
     /// The start of a TLS handshake.
     Tls,
 }
 
-/// What a look at the buffer gave.
+/// The result of looking for a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split<'a> {
-    /// A line, and the octets of the buffer that it used.
+    /// A line was found.
     Line {
         /// The line.
         line: Line<'a>,
         /// Octets to consume, the CRLF included.
         used: usize,
     },
-    /// No end of line yet; `used` octets of a line too long may be dropped.
+    /// No end of line yet; `used` octets of an overlong line can be dropped.
     More {
         /// Octets to consume.
         used: usize,
     },
-    /// An endless line: 421 and close.
+    /// A line past all bounds: 421 and close.
     Flood,
 }
 
-/// The splitter; all it keeps is how much of a line too long went by.
+/// The splitter. Its only state is how much of an overlong line has been dropped.
 #[derive(Debug, Default)]
 pub struct Lines {
     skipped: usize,
@@ -58,12 +58,11 @@ impl Lines {
         }
     }
 
-    /// Looks for one line in `buffer`; `limit` says, of the octets a line begins with, how long
-    /// it may be, CRLF included. A buffer shorter than that without a CRLF must be added to,
-    /// not consumed.
+    /// Looks for one line in `buffer`; `limit` returns the maximum length of a line, CRLF included, from the octets
+    /// that it begins with. A shorter buffer without a CRLF needs more input and must not be consumed.
     pub fn take<'a>(&mut self, buffer: &'a [u8], limit: impl Fn(&[u8]) -> usize) -> Split<'a> {
         if self.skipped == 0 {
-            // Known by the first octets: such a client may never send the end of a line.
+            // Recognised by its first octets: such a client may never end a line.
             if let Some(line) = wrong_protocol(buffer) {
                 let used = buffer.len();
                 return Split::Line { line, used };
@@ -83,7 +82,7 @@ impl Lines {
             }
             None if self.skipped + buffer.len() < limit => Split::More { used: 0 },
             None => {
-                // A CR at the end may be half of the line's end: it stays.
+                // A final CR may be half of a CRLF, so it stays.
                 let used = buffer.len() - usize::from(buffer.ends_with(b"\r"));
                 self.skipped += used;
                 if self.skipped > FLOOD {
@@ -95,8 +94,8 @@ impl Lines {
     }
 }
 
-/// What a line that is no SMTP begins with: an HTTP method and a space or the end of the line, a
-/// record of a TLS handshake (RFC 8446 §5.1), or the hello of SSLv2 that offers TLS (RFC 5246 §E.2).
+/// The beginning of a line that is not SMTP: an HTTP method and a space or the end of the line, a record of a TLS
+/// handshake (RFC 8446 §5.1), or the hello of SSLv2 that offers TLS (RFC 5246 §E.2).
 fn wrong_protocol(start: &[u8]) -> Option<Line<'static>> {
     let http = HTTP_METHODS.iter().any(|method| {
         let Some((word, rest)) = start.split_at_checked(method.len()) else {
@@ -145,7 +144,7 @@ mod tests {
         assert_eq!(lines.take(b"QUIT\r", |_| 512), Split::More { used: 0 });
     }
 
-    /// R063: a long line is skipped to its end, and the next one is read as ever.
+    /// R063: a long line is skipped to its end, and the next line is read normally.
     #[test]
     fn a_long_line_is_one_line() {
         let mut lines = Lines::new();
@@ -167,7 +166,7 @@ mod tests {
         );
     }
 
-    /// Other protocols are known before their line ends, and only at the start of a line.
+    /// Other protocols are recognised before their line ends, and only at the start of a line.
     #[test]
     fn other_protocols_are_known_by_their_first_octets() {
         for (start, line) in [

@@ -1,5 +1,4 @@
-//! The protocol without a socket: decoders over octets handed in, replies handed back.
-//! Nothing below this folder opens a file, a socket or a clock.
+//! The protocol without a socket: octets in, replies out. Nothing in this folder uses a file, a socket or the clock.
 
 pub mod address;
 pub mod body;
@@ -13,5 +12,5 @@ pub mod reply;
 pub mod session;
 pub mod xclient;
 
-/// The name in the EHLO of `--healthcheck`.
+/// The EHLO name that `--healthcheck` uses.
 pub const HEALTHCHECK: &str = "mailslot-healthcheck";

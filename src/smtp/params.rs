@@ -1,18 +1,18 @@
-//! The parameters of MAIL and RCPT: one table for each, every parameter at most once.
+//! The parameters of MAIL and RCPT: one table for each. Every parameter may be given once.
 //!
-//! Those of delivery status notifications (RFC 3461) are checked and kept whether or not DSN is
-//! offered: some senders never look.
+//! Those of delivery status notifications (RFC 3461) are parsed even where DSN is not offered: some senders use them
+//! without looking at EHLO.
 
 use crate::encoding::xtext_decode;
 
 use super::cursor::Cursor;
 use super::reply::{self, Reply};
 
-/// Octets of ENVID (RFC 3461 §4.4).
+/// Maximum octets of ENVID (RFC 3461 §4.4).
 const MAX_ENVID: usize = 100;
-/// Octets of ORCPT (RFC 3461 §4.2).
+/// Maximum octets of ORCPT (RFC 3461 §4.2).
 const MAX_ORCPT: usize = 500;
-/// Digits of SIZE (RFC 1870 §6).
+/// Maximum digits of SIZE (RFC 1870 §6).
 const MAX_SIZE_DIGITS: usize = 20;
 
 /// BODY= (RFC 6152 §3, RFC 3030 §3).
@@ -29,14 +29,14 @@ pub enum BodyType {
 /// RET=: how much of the message a report of failure returns (RFC 3461 §4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ret {
-    /// All of it.
+    /// The whole message.
     Full,
-    /// Its header.
+    /// The header only.
     Headers,
 }
 
 impl Ret {
-    /// The value as it is spelled.
+    /// The value as it is written.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "FULL",
@@ -45,14 +45,14 @@ impl Ret {
     }
 }
 
-/// NOTIFY=: what the sender wants to be told of a recipient (RFC 3461 §4.1). All false is NEVER.
+/// NOTIFY=: when the sender wants a report about a recipient (RFC 3461 §4.1). All false means NEVER.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notify {
-    /// Tell of a delivery.
+    /// Report a delivery.
     pub success: bool,
-    /// Tell of a failure.
+    /// Report a failure.
     pub failure: bool,
-    /// Tell of a delay.
+    /// Report a delay.
     pub delay: bool,
 }
 
@@ -88,10 +88,10 @@ impl std::fmt::Display for Notify {
     }
 }
 
-/// What MAIL said beside the reverse-path.
+/// The parameters of MAIL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MailParams {
-    /// Declared size in octets (RFC 1870 §6.1); what does not fit is the largest number.
+    /// Declared size in octets (RFC 1870 §6.1); a number that does not fit counts as the largest.
     pub size: Option<u64>,
     /// Declared body type.
     pub body: Option<BodyType>,
@@ -99,26 +99,26 @@ pub struct MailParams {
     pub smtputf8: bool,
     /// REQUIRETLS (RFC 8689 §2).
     pub requiretls: bool,
-    /// Who submitted the message, as another server says; empty for `<>` (RFC 4954 §5).
+    /// The submitter according to another server (AUTH=); empty for `<>` (RFC 4954 §5).
     pub auth: Option<String>,
-    /// How much of the message a report returns.
+    /// How much of the message a failure report returns.
     pub ret: Option<Ret>,
     /// The sender's identifier of the envelope, in xtext as it came (RFC 3461 §4.4).
     pub envid: Option<String>,
 }
 
-/// What RCPT said beside the forward-path.
+/// The parameters of RCPT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RcptParams {
-    /// What the sender wants to be told.
+    /// When the sender wants a report.
     pub notify: Option<Notify>,
-    /// The address the sender first wrote: its type, `;`, and the address as it came, in xtext or
-    /// as RFC 6533 §3 encodes UTF-8 (RFC 3461 §4.2).
+    /// The original recipient: address type, `;`, and the address as received, in xtext or as RFC 6533 §3 encodes UTF-8
+    /// (RFC 3461 §4.2).
     pub orcpt: Option<String>,
 }
 
 impl MailParams {
-    /// Takes the rest of the command off the cursor.
+    /// Parses the rest of the command.
     ///
     /// # Errors
     /// 555 for an unknown parameter, 501 for one malformed or given twice.
@@ -128,7 +128,7 @@ impl MailParams {
 }
 
 impl RcptParams {
-    /// Takes the rest of the command off the cursor.
+    /// Parses the rest of the command.
     ///
     /// # Errors
     /// 555 for an unknown parameter, 501 for one malformed or given twice.
@@ -137,7 +137,7 @@ impl RcptParams {
     }
 }
 
-/// A row: the name, and the function that sets the value, `None` where it is malformed or set.
+/// A row: the name, and the function that sets the value; it returns `None` if the value is malformed or already set.
 type Row<P> = (&'static str, fn(&mut P, Option<&str>) -> Option<()>);
 
 const MAIL: &[Row<MailParams>] = &[
@@ -186,7 +186,7 @@ fn flag(slot: &mut bool, value: Option<&str>) -> Option<()> {
 fn size(value: &str) -> Option<u64> {
     let digits = (1..=MAX_SIZE_DIGITS).contains(&value.len());
     let digits = digits && value.bytes().all(|o| o.is_ascii_digit());
-    // 20 digits may be more than a u64 holds: larger than any limit, too.
+    // 20 digits may overflow a u64; the result exceeds any limit either way.
     digits.then(|| value.parse().unwrap_or(u64::MAX))
 }
 
@@ -223,7 +223,7 @@ fn orcpt(value: &str) -> Option<String> {
     original_recipient(value).map(|_| value.to_owned())
 }
 
-/// The type and the decoded address of an ORCPT (RFC 3461 §4.2, RFC 6533 §3); `None` where it is malformed.
+/// The type and the decoded address of an ORCPT (RFC 3461 §4.2, RFC 6533 §3); `None` if it is malformed.
 pub fn original_recipient(value: &str) -> Option<(&str, String)> {
     let (kind, address) = value.split_once(';')?;
     let atom = |c: u8| c.is_ascii_graphic() && !b"()<>[]:;@\\,.\"=".contains(&c);
@@ -239,8 +239,8 @@ pub fn original_recipient(value: &str) -> Option<(&str, String)> {
     Some((kind, address))
 }
 
-/// Decodes utf-8-addr-xtext, utf-8-addr-unitext or a mixture of them (RFC 6533 §3): `\x{HEX}`
-/// stands for a character, and control characters are refused.
+/// Decodes utf-8-addr-xtext, utf-8-addr-unitext or a mixture of them (RFC 6533 §3): `\x{HEX}` is a character; control
+/// characters are refused.
 fn utf8_decode(text: &str) -> Option<String> {
     let mut decoded = String::new();
     let mut rest = text;
@@ -260,7 +260,7 @@ fn utf8_decode(text: &str) -> Option<String> {
     Some(decoded)
 }
 
-/// The character of a `\x{HEX}` at the start of `text`, and the octets that it takes.
+/// The character of a `\x{HEX}` at the start of `text`, and its length in octets.
 fn embedded_character(text: &str) -> Option<(char, usize)> {
     let (digits, _) = text.strip_prefix("\\x{")?.split_once('}')?;
     let upper = |o: u8| matches!(o, b'0'..=b'9' | b'A'..=b'F');

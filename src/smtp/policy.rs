@@ -1,9 +1,9 @@
-//! The rules of a listener: which protocol, what is offered, how much.
+//! The rules of a listener: its protocol, what it offers, its limits.
 
 use super::body::BareNewline;
 use crate::auth::Mechanism;
 
-/// Which protocol a listener speaks.
+/// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// RFC 5321
@@ -28,38 +28,38 @@ impl Service {
 /// The rules of a listener.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Own name in greeting, EHLO and Received.
+    /// The server's name in greeting, EHLO and Received.
     pub hostname: String,
     /// The protocol.
     pub service: Service,
-    /// Whether a certificate is there, so that STARTTLS can be had.
+    /// True if there is a certificate, so that STARTTLS is possible.
     pub starttls: bool,
-    /// Mechanisms that every account's stored password allows; none where there is no account.
+    /// Mechanisms that every account's stored password supports; empty without accounts.
     pub mechanisms: Vec<Mechanism>,
-    /// Whether little is answered in the clear (RFC 3207 §4).
+    /// True if most commands need TLS (RFC 3207 §4).
     pub require_tls: bool,
-    /// Whether AUTH can be used in the clear.
+    /// True if AUTH works without TLS.
     pub insecure_auth: bool,
-    /// Whether a user may send only as himself (RFC 6409 §6.1).
+    /// True if a user may send only from an own address (RFC 6409 §6.1).
     pub auth_sender: bool,
-    /// Whether VRFY is answered truthfully.
+    /// True if VRFY is answered truthfully.
     pub vrfy: bool,
-    /// Whether EXPN is answered truthfully.
+    /// True if EXPN is answered truthfully.
     pub expn: bool,
-    /// Whether paths without angle brackets are taken.
+    /// True if paths without angle brackets are accepted.
     pub bare_address: bool,
-    /// Whether delivery status notifications are offered (RFC 3461).
+    /// True if DSN is offered (RFC 3461).
     pub dsn: bool,
-    /// Whether ETRN is offered (RFC 1985).
+    /// True if ETRN is offered (RFC 1985).
     pub etrn: bool,
-    /// Whether ATRN is offered (RFC 2645).
+    /// True if ATRN is offered (RFC 2645).
     pub atrn: bool,
-    /// Octets of a message (RFC 1870 §3).
+    /// Maximum octets of a message (RFC 1870 §3).
     pub max_size: u64,
-    /// Recipients of a message (RFC 5321 §4.5.3.1.8).
+    /// Maximum recipients of a message (RFC 5321 §4.5.3.1.8).
     pub max_recipients: usize,
-    /// Errors of a connection.
+    /// Maximum errors of a connection.
     pub max_errors: u32,
-    /// What a bare CR or LF in DATA means.
+    /// How a bare CR or LF in DATA is handled.
     pub bare_newline: BareNewline,
 }

@@ -1,16 +1,15 @@
-//! What the server answers: the type of a reply, how it is spelled on the wire, and the one
-//! table of all replies in numerical order. A reply is data; who counts, logs and sends it
-//! lives elsewhere.
+//! The server's replies: their type, their form on the wire, and the table of all replies in numerical order. A reply
+//! is plain data; counting, logging and sending happen elsewhere.
 
 use std::borrow::Cow;
 
 use crate::encoding::decimal;
 
-/// Longest reply line, CRLF included (RFC 5321 §4.5.3.1.5).
+/// Maximum octets of a reply line, CRLF included (RFC 5321 §4.5.3.1.5).
 const MAX_LINE: usize = 512;
 
-/// Subject and detail of an enhanced status code (RFC 3463 §2); the class is the first digit
-/// of the reply code, so that the two cannot disagree (RFC 2034 §4).
+/// Subject and detail of an enhanced status code (RFC 3463 §2); the class is the first digit of the reply code, so the
+/// two cannot disagree (RFC 2034 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enhanced(pub u16, pub u16);
 
@@ -20,7 +19,7 @@ pub struct Reply {
     code: u16,
     enhanced: Option<Enhanced>,
     text: Cow<'static, str>,
-    /// Whether the client asked for UTF-8 in it (RFC 6531 §3.7.4.2).
+    /// True if the client asked for UTF-8 in it (RFC 6531 §3.7.4.2).
     utf8: bool,
 }
 
@@ -50,7 +49,7 @@ impl Reply {
         self.code
     }
 
-    /// Whether it is a 4xx or 5xx.
+    /// True for 4xx and 5xx.
     pub const fn is_error(&self) -> bool {
         self.code >= 400
     }
@@ -75,7 +74,7 @@ impl Reply {
         }
     }
 
-    /// The same reply, its UTF-8 left as it is: the client asked for that (RFC 6531 §3.7.4.2).
+    /// The same reply with UTF-8 allowed in its text, as the client asked (RFC 6531 §3.7.4.2).
     pub fn in_utf8(self) -> Self {
         Self { utf8: true, ..self }
     }
@@ -101,7 +100,7 @@ impl Reply {
                 push_number(out, detail);
                 out.push(b' ');
             }
-            // Nearly every line passes as it is.
+            // The fast path for nearly every line.
             if out.len() + line.len() <= end && line.bytes().all(|o| (b' '..=b'~').contains(&o)) {
                 out.extend_from_slice(line.as_bytes());
                 out.extend_from_slice(b"\r\n");
@@ -127,28 +126,28 @@ fn push_number(out: &mut Vec<u8>, number: u16) {
     decimal(number.into(), &mut |digit| out.push(digit));
 }
 
-/// Whose doing a refusal is: it decides how loudly it is logged.
+/// Whose fault a refusal is; this decides the log level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The client broke the protocol or asked for what does not exist.
     Client,
     /// A rule of this server.
     Policy,
-    /// Trouble of this host: disk, descriptors, files.
+    /// A problem of this host: disk, descriptors, files.
     Local,
 }
 
-/// A refusal: the reply and whose doing it is.
+/// A refusal: the reply, and whose fault it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whose doing it is.
+    /// Whose fault it is.
     pub blame: Blame,
-    /// What the client hears.
+    /// The reply to the client.
     pub reply: Reply,
 }
 
 impl Refusal {
-    /// The client's doing.
+    /// A refusal that is the client's fault.
     pub const fn client(reply: Reply) -> Self {
         Self {
             blame: Blame::Client,
@@ -164,7 +163,7 @@ impl Refusal {
         }
     }
 
-    /// This host's trouble.
+    /// A refusal because of a problem of this host.
     pub const fn local(reply: Reply) -> Self {
         Self {
             blame: Blame::Local,
@@ -201,15 +200,15 @@ table! {
     TURNING = reply(250, Enhanced(0, 0), "OK, now reversing the connection");
     /// MAIL (RFC 5321 §3.3).
     SENDER_OK = reply(250, Enhanced(1, 0), "Sender OK");
-    /// VRFY and EXPN that tell (RFC 5321 §3.5); the text is a name a line.
+    /// VRFY and EXPN, answered truthfully (RFC 5321 §3.5); one name a line.
     LISTED = reply(250, Enhanced(1, 5), "");
     /// RCPT (RFC 5321 §3.3).
     RECIPIENT_OK = reply(250, Enhanced(1, 5), "Recipient OK");
     /// ETRN with an empty queue (RFC 1985 §5.3).
     NOTHING_QUEUED = reply(251, Enhanced(0, 0), "No messages waiting");
-    /// RCPT of a recipient whose mail goes on (RFC 5321 §3.4).
+    /// RCPT of a recipient whose mail is relayed (RFC 5321 §3.4).
     FORWARDED = reply(251, Enhanced(1, 5), "User not local; will forward");
-    /// VRFY that tells nothing (RFC 5321 §3.5.3, §7.3).
+    /// VRFY while it is off (RFC 5321 §3.5.3, §7.3).
     CANNOT_VRFY = reply(252, Enhanced(5, 0), "Cannot VRFY user, but will accept message and attempt delivery");
     /// A challenge of AUTH, in base64 (RFC 4954 §4).
     CHALLENGE = plain(334, "");
@@ -217,15 +216,15 @@ table! {
     START_DATA = plain(354, "End data with <CR><LF>.<CR><LF>");
     /// A shutdown (RFC 5321 §3.8).
     UNAVAILABLE = reply(421, Enhanced(3, 2), "Server is shutting down");
-    /// No connection or thread is left (RFC 5321 §3.8).
+    /// No connection or thread is free (RFC 5321 §3.8).
     SERVER_FULL = reply(421, Enhanced(3, 2), "Too many connections, try again later");
-    /// A client that is silent or too slow (RFC 5321 §4.5.3.2.7).
+    /// A silent or slow client (RFC 5321 §4.5.3.2.7).
     TIMED_OUT = reply(421, Enhanced(4, 2), "Timed out waiting for the client");
     /// `--max-per-client` (RFC 5321 §7.8).
     TOO_MANY_FROM_CLIENT = reply(421, Enhanced(7, 0), "Too many connections from your address");
     /// `--max-errors` (RFC 5321 §7.8).
     TOO_MANY_ERRORS = reply(421, Enhanced(7, 0), "Too many errors");
-    /// NOOP and the like without end (RFC 5321 §7.8).
+    /// Too many NOOP and the like (RFC 5321 §7.8).
     TOO_MUCH_NOISE = reply(421, Enhanced(7, 0), "Too many commands without a message");
     /// A command line past 1 MiB (RFC 5321 §4.5.3.1.4, §7.8).
     ENDLESS_LINE = reply(421, Enhanced(7, 0), "Endless line");
@@ -243,11 +242,11 @@ table! {
     ATRN_REFUSED = reply(450, Enhanced(7, 0), "ATRN request refused");
     /// `--max-rate` (RFC 5321 §7.8).
     RATE_LIMITED = reply(450, Enhanced(7, 1), "Too many messages, try again later");
-    /// The Maildir cannot be used as it is (RFC 5321 §4.2.2).
+    /// The Maildir cannot be used (RFC 5321 §4.2.2).
     MAILBOX_UNUSABLE = reply(451, Enhanced(2, 0), "Mailbox not usable now, try again later");
-    /// The mail root is not there, as a volume that is not mounted (RFC 5321 §4.2.2).
+    /// The mail root is missing, as when a volume is not mounted (RFC 5321 §4.2.2).
     MAILBOX_AWAY = reply(451, Enhanced(2, 1), "Mailbox not available now, try again later");
-    /// Other local trouble (RFC 5321 §4.2.2).
+    /// Other local errors (RFC 5321 §4.2.2).
     LOCAL_ERROR = reply(451, Enhanced(3, 0), "Local error, try again later");
     /// `--greylist` (RFC 6647 §2.1).
     GREYLISTED = reply(451, Enhanced(7, 1), "Greylisted, try again later");
@@ -259,12 +258,11 @@ table! {
     TOO_MANY_RECIPIENTS = reply(452, Enhanced(5, 3), "Too many recipients");
     /// ATRN with nothing queued (RFC 2645 §5.2).
     NOTHING_WAITING = reply(453, Enhanced(0, 0), "You have no mail");
-    /// The accounts cannot be asked now (RFC 4954 §6).
     /// AUTH after wrong logins over several connections (RFC 4954 §6).
     TOO_MUCH_GUESSING = reply(454, Enhanced(7, 0), "Too many failed logins from your address, try again later");
     /// ETRN during a shutdown (RFC 1985 §5.3).
     CANNOT_START_QUEUE = reply(458, Enhanced(3, 0), "Unable to process the queue now");
-    /// ETRN of a stranger (RFC 1985 §5.3).
+    /// ETRN of a client that may not use it (RFC 1985 §5.3).
     ETRN_REFUSED = reply(459, Enhanced(7, 0), "Not allowed to process the queue");
     /// RFC 5321 §4.2.2.
     UNKNOWN_COMMAND = reply(500, Enhanced(5, 1), "Command not recognized");
@@ -282,7 +280,7 @@ table! {
     BAD_RESPONSE = reply(501, Enhanced(5, 2), "Cannot decode response");
     /// RFC 5321 §4.2.2.
     BAD_ARGUMENT = reply(501, Enhanced(5, 4), "Syntax error in argument");
-    /// BDAT without a size that can be read (RFC 3030 §2).
+    /// BDAT with an unreadable size (RFC 3030 §2).
     BAD_CHUNK_SIZE = reply(501, Enhanced(5, 4), "Cannot read the chunk size");
     /// RFC 5321 §4.1.1.
     MISSING_ARGUMENT = reply(501, Enhanced(5, 4), "Argument required");
@@ -296,9 +294,9 @@ table! {
     NOT_OFFERED = reply(502, Enhanced(5, 1), "Command not implemented");
     /// STARTTLS without a certificate (RFC 5321 §4.2.4).
     NO_CERTIFICATE = reply(502, Enhanced(5, 1), "TLS not available");
-    /// AUTH where nobody can log in (RFC 5321 §4.2.4).
+    /// AUTH without accounts (RFC 5321 §4.2.4).
     NO_ACCOUNTS = reply(502, Enhanced(5, 1), "Authentication not available");
-    /// EXPN that tells nothing (RFC 5321 §7.3).
+    /// EXPN while it is off (RFC 5321 §7.3).
     NO_EXPN = reply(502, Enhanced(5, 1), "EXPN is disabled");
     /// RFC 5321 §4.1.4.
     GREET_FIRST = reply(503, Enhanced(5, 1), "Send EHLO or HELO first");
@@ -324,11 +322,11 @@ table! {
     NO_SUCH_TOPIC = reply(504, Enhanced(5, 4), "No help on that");
     /// RFC 4954 §4.
     NO_SUCH_MECHANISM = reply(504, Enhanced(5, 4), "Authentication mechanism not offered");
-    /// In the clear where TLS is wanted (RFC 3207 §4).
+    /// Without TLS where TLS is required (RFC 3207 §4).
     NEEDS_TLS = reply(530, Enhanced(7, 0), "Must issue a STARTTLS command first");
     /// On submission, and for ATRN, before a login (RFC 6409 §4.3, RFC 4954 §6).
     NEEDS_LOGIN = reply(530, Enhanced(7, 0), "Authentication required");
-    /// Wrong, for whatever reason (RFC 4954 §6).
+    /// Failed authentication, for any reason (RFC 4954 §6).
     WRONG_CREDENTIALS = reply(535, Enhanced(7, 8), "Authentication credentials invalid");
     /// AUTH in the clear (RFC 4954 §6).
     AUTH_NEEDS_TLS = reply(538, Enhanced(7, 11), "Encryption required for authentication");
@@ -336,7 +334,7 @@ table! {
     NO_SUCH_USER = reply(550, Enhanced(1, 1), "No such user here");
     /// RFC 5321 §2.3.8.
     BARE_NEWLINE = reply(550, Enhanced(6, 0), "Bare CR or LF in message");
-    /// XCLIENT of a client that is not trusted (RFC 5321 §7.9).
+    /// XCLIENT from a client that is not trusted (RFC 5321 §7.9).
     NOT_TRUSTED = reply(550, Enhanced(7, 0), "XCLIENT not permitted");
     /// A domain that is not delivered here (RFC 5321 §3.6.2, §7.9).
     NO_RELAY = reply(550, Enhanced(7, 1), "Relay access denied");
@@ -348,7 +346,7 @@ table! {
     MAILBOX_FULL = reply(552, Enhanced(2, 2), "Mailbox full");
     /// RFC 1870 §6.1, §6.3.
     TOO_LARGE = reply(552, Enhanced(3, 4), "Message too large");
-    /// VRFY or EXPN of a name that several have (RFC 5321 §3.5.3).
+    /// VRFY or EXPN of an ambiguous name (RFC 5321 §3.5.3).
     AMBIGUOUS = reply(553, Enhanced(1, 4), "User ambiguous");
     /// RFC 6531 §3.5.
     NEEDS_SMTPUTF8 = reply(553, Enhanced(6, 7), "Non-ASCII address needs SMTPUTF8");
@@ -358,7 +356,7 @@ table! {
     LOOP = reply(554, Enhanced(4, 6), "Too many Received fields, mail loop");
     /// DATA or BDAT where no RCPT was accepted (RFC 5321 §3.3).
     NO_RECIPIENTS = reply(554, Enhanced(5, 1), "No valid recipients");
-    /// It came in the clear and is never executed (RFC 3207 §4.2).
+    /// Input after STARTTLS, sent in the clear and never executed (RFC 3207 §4.2).
     INPUT_AFTER_STARTTLS = reply(554, Enhanced(7, 0), "Unexpected input after STARTTLS");
     /// RFC 5321 §4.1.1.11.
     UNKNOWN_PARAMETER = reply(555, Enhanced(5, 4), "Parameter not recognized");
@@ -368,7 +366,7 @@ table! {
 mod tests {
     use super::*;
 
-    /// R041, R100, R101: what every row looks like on the wire.
+    /// R041, R100, R101: every row on the wire.
     #[test]
     fn every_reply_is_well_formed() {
         for row in ALL {
@@ -382,7 +380,7 @@ mod tests {
         assert!(ALL.is_sorted_by_key(|row| (row.code(), row.enhanced())));
     }
 
-    /// A reader of a log or of a client's screen can tell each cause from the others.
+    /// Every cause has its own text, so that a log shows which one it was.
     #[test]
     fn every_cause_has_its_own_text() {
         for (at, row) in ALL.iter().enumerate() {

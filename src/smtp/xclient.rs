@@ -1,26 +1,26 @@
-//! The attributes of XCLIENT, as Postfix's XCLIENT_README describes them: what a proxy in front
-//! says of the client behind it.
+//! The attributes of XCLIENT, as Postfix's XCLIENT_README describes them: what a proxy says about the client that it
+//! connects for.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::encoding::{number, xtext_decode};
 
-/// Octets of a name.
+/// Maximum octets of a name.
 const MAX_NAME: usize = 255;
 
-/// What XCLIENT says of the client's address.
+/// The ADDR attribute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
-    /// Nothing: it is the one that was known before.
+    /// Not given: the address stays.
     #[default]
     Unchanged,
-    /// That it is not available.
+    /// `[UNAVAILABLE]`.
     Unknown,
-    /// This one.
+    /// An address.
     Address(IpAddr),
 }
 
-/// What XCLIENT said. An attribute that was not given, `[UNAVAILABLE]` or `[TEMPUNAVAIL]` is none.
+/// The attributes. One that is missing, `[UNAVAILABLE]` or `[TEMPUNAVAIL]` is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// The client's host name.
@@ -29,11 +29,11 @@ pub struct Attributes {
     pub source: Source,
     /// The client's port.
     pub port: Option<u16>,
-    /// Whether the client speaks ESMTP.
+    /// True if the client speaks ESMTP.
     pub extended: bool,
-    /// What the client called itself in HELO or EHLO.
+    /// The client's name in HELO or EHLO.
     pub helo: Option<String>,
-    /// Who the client logged in as at the proxy.
+    /// The login name at the proxy.
     pub login: Option<String>,
     /// The address that the client connected to.
     pub local_address: Option<IpAddr>,
@@ -42,8 +42,8 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Reads `NAME=value` words with values in xtext (RFC 3461 §4); the last of two counts. `None`
-    /// where a word is malformed or unknown, or there is none.
+    /// Reads `NAME=value` words with values in xtext (RFC 3461 §4); the last of several counts. `None` if a word is
+    /// malformed or unknown, or there is none.
     pub fn parse(text: &str) -> Option<Self> {
         let mut attributes = Self::default();
         let mut words = text.split_ascii_whitespace().peekable();
@@ -78,7 +78,7 @@ impl Attributes {
     }
 }
 
-/// None where there is no value; the outer one where it is malformed.
+/// The inner `None` is a missing value, the outer one a malformed value.
 fn optional<T>(value: Option<&str>, parse: fn(&str) -> Option<T>) -> Option<Option<T>> {
     match value {
         None => Some(None),
@@ -90,7 +90,7 @@ fn short(value: &str) -> Option<String> {
     (value.len() <= MAX_NAME).then(|| value.to_owned())
 }
 
-/// It becomes a word of Received.
+/// A host name; it becomes a word of Received.
 fn host_name(value: &str) -> Option<String> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     short(value).filter(|name| name.chars().all(plain))

@@ -65,7 +65,7 @@ fn good_tokens() {
     for (algorithm, token) in vectors::TOKENS {
         let account = keys.verify(token, &expected(), NOW);
         assert_eq!(account.as_deref(), Ok("alice@example.org"), "{algorithm}");
-        // One octet of each part is another.
+        // One octet of each part is changed.
         for at in [30, token.find('.').unwrap() + 30, token.len() - 30] {
             let mut octets = token.as_bytes().to_vec();
             octets[at] = if octets[at] == b'A' { b'B' } else { b'A' };
@@ -103,7 +103,7 @@ fn the_example_of_the_standard() {
     );
 }
 
-/// What a token may state, and what it must not.
+/// Claims that are accepted, and claims that are refused.
 #[test]
 fn claims_are_checked() {
     let keys = KeySet::parse(own_set("").as_bytes()).unwrap();
@@ -148,7 +148,7 @@ fn claims_are_checked() {
             "{missing}"
         );
     }
-    // A token for somebody else is not for a server that was not told who it is.
+    // A token with an audience is refused without a configured one.
     let nobody = Expected {
         audience: None,
         ..expected()
@@ -159,7 +159,7 @@ fn claims_are_checked() {
     );
 }
 
-/// RFC 8725: what else is tried with tokens.
+/// RFC 8725: other attacks on tokens.
 #[test]
 fn bad_tokens() {
     let keys = KeySet::parse(own_set("").as_bytes()).unwrap();
@@ -214,7 +214,7 @@ fn bad_tokens() {
     }
 }
 
-/// Keys that are left out, and sets that are refused.
+/// Keys that are ignored, and sets that are refused.
 #[test]
 fn key_sets() {
     for other in [

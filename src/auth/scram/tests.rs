@@ -1,4 +1,4 @@
-//! SCRAM by the RFC's own exchange, and by all that is not one.
+//! SCRAM: the RFC's own exchange, and broken ones.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 use super::super::exchange::Exchange;
@@ -90,7 +90,7 @@ fn run(
     }
 }
 
-/// RFC 7677 §3, to the letter.
+/// RFC 7677 §3, octet for octet.
 #[test]
 fn rfc_7677_example() {
     let (mut exchange, mut book) = (scram(), book());
@@ -109,7 +109,7 @@ fn rfc_7677_example() {
     assert_eq!(exchange.step(Some(b""), &mut book), done("user"));
 }
 
-/// R175: nonce, binding and proof, each off by a little; and an answer to server-final.
+/// R175: nonce, binding and proof, each slightly wrong; and a response to server-final.
 #[test]
 fn client_final_is_checked_exactly() {
     let nonce = format!("{CLIENT_NONCE}{SERVER_NONCE}");
@@ -195,7 +195,7 @@ fn names_extensions_and_the_same_authzid() {
     );
 }
 
-/// R177: the unknown, and those whose form does not serve, see a stable salt and fail at the same place.
+/// R177: unknown users, and accounts without SCRAM keys, see a stable salt and fail at the same step.
 #[test]
 fn unknown_users_look_like_known_ones() {
     for name in ["nobody", "md5"] {
@@ -215,7 +215,7 @@ fn unknown_users_look_like_known_ones() {
     }
 }
 
-/// R174 and RFC 5802 §6: the flag has to fit the mechanism and the offer, the binding the connection.
+/// R174 and RFC 5802 §6: the flag must match the mechanism and the offer, the binding the connection.
 #[test]
 fn channel_binding() {
     fn bound(mechanism: Mechanism, exporter: Option<&[u8]>) -> Exchange {

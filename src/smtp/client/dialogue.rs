@@ -13,17 +13,17 @@ use super::transaction::{Flow, Transaction};
 use crate::auth::client::{Login, choose};
 use crate::encoding::{base64_decode, base64_encode};
 
-/// RFC 3207 §4.2: what came in the clear behind the reply to STARTTLS is somebody else's.
+/// RFC 3207 §4.2: input in the clear after the reply to STARTTLS was injected.
 const INJECTED: &str = "input after the reply to STARTTLS";
 
-/// Which use STARTTLS is put to.
+/// How STARTTLS is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsUse {
     /// None.
     Never,
-    /// Where it is offered.
+    /// If it is offered.
     Offered,
-    /// Nothing is sent without it.
+    /// Required: nothing is sent without TLS.
     Required,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// How a client behaves.
+/// The settings of a client.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// LMTP instead of SMTP.
@@ -51,27 +51,27 @@ pub struct Settings {
     pub hostname: String,
     /// STARTTLS.
     pub tls: TlsUse,
-    /// Who to log in as; with it nothing is sent before the login has succeeded.
+    /// The login, if any; then nothing is sent before it has succeeded.
     pub login: Option<Credentials>,
     /// Fresh, unpredictable, printable text without commas, for SCRAM.
     pub nonce: String,
 }
 
-/// How the octets go over the wire.
+/// The transport of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// As they are.
+    /// Plaintext.
     Clear,
     /// In TLS.
     Tls {
-        /// The `tls-exporter` value (RFC 9266), where it could be had.
+        /// The `tls-exporter` value (RFC 9266), if it is available.
         exporter: Option<Vec<u8>>,
-        /// Whether the server's certificate is known to be its own.
+        /// True if the server's certificate was verified.
         verified: bool,
     },
 }
 
-/// What the driver has to do next, after it has sent the output.
+/// The driver's next action, after it has sent the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// Read; no longer than [`Stage::limit`].
@@ -113,18 +113,18 @@ pub struct Client {
     channel: Channel,
     state: State,
     replies: Replies,
-    /// Whole replies so far.
+    /// Complete replies so far.
     count: usize,
     output: Vec<u8>,
     offered: Extensions,
-    /// A transaction did not reach its end: RSET goes before the next.
+    /// The last transaction was not completed: send RSET before the next.
     reset: bool,
     outcomes: Option<Vec<Outcome>>,
     failure: Option<Failure>,
 }
 
 impl Client {
-    /// A client on a fresh connection, before the greeting.
+    /// A client on a new connection, before the greeting.
     pub const fn new(settings: Settings, channel: Channel) -> Self {
         Self {
             settings,
@@ -140,12 +140,12 @@ impl Client {
         }
     }
 
-    /// TLS from the first octet: how the channel is, before the greeting.
+    /// Sets the channel before the greeting, for TLS from the first octet.
     pub fn set_channel(&mut self, channel: Channel) {
         self.channel = channel;
     }
 
-    /// What the driver has to do next.
+    /// The driver's next action.
     pub fn want(&self) -> Want {
         match &self.state {
             State::Handshake => Want::StartTls,
@@ -156,32 +156,32 @@ impl Client {
         }
     }
 
-    /// Octets to be sent; the driver takes them out.
+    /// Octets to send; the driver removes what it has sent.
     pub const fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
 
-    /// How many replies have come: the time for each begins with the one before.
+    /// Replies received so far; each one restarts the timeout.
     pub const fn replies(&self) -> usize {
         self.count
     }
 
-    /// What the server offers.
+    /// The server's extensions.
     pub const fn extensions(&self) -> &Extensions {
         &self.offered
     }
 
-    /// The outcomes of the transaction that has ended, once.
+    /// Takes the outcomes of the transaction that has ended.
     pub const fn take_outcomes(&mut self) -> Option<Vec<Outcome>> {
         self.outcomes.take()
     }
 
-    /// Why the connection is closed; nothing where that was this side's wish.
+    /// The reason why the connection was closed; `None` if this side wanted it.
     pub const fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
     }
 
-    /// Where the dialogue is.
+    /// The current stage.
     pub fn stage(&self) -> Stage {
         match &self.state {
             State::Greeting => Stage::Greeting,
@@ -196,7 +196,7 @@ impl Client {
         }
     }
 
-    /// Begins a transaction. Its outcomes are there when [`Self::want`] is `Ready` or `Closed` again.
+    /// Begins a transaction. It has outcomes once [`Self::want`] is `Ready` or `Closed` again.
     pub fn begin(&mut self, envelope: Envelope) {
         self.outcomes = None;
         let verified = matches!(self.channel, Channel::Tls { verified: true, .. });
@@ -213,14 +213,14 @@ impl Client {
         self.proceed(Box::new(transaction), flow);
     }
 
-    /// The next piece of the content, as it is stored.
+    /// Adds the next piece of the content, as stored.
     pub fn content(&mut self, piece: &[u8]) {
         if let State::Content(transaction) = &mut self.state {
             transaction.content(piece, &mut self.output);
         }
     }
 
-    /// The content has ended. One that is not as long as its envelope said is never completed.
+    /// Ends the content. If its length is not the one in the envelope, the transaction is not completed.
     pub fn content_end(&mut self) {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Content(mut transaction) => {
@@ -237,7 +237,7 @@ impl Client {
         }
     }
 
-    /// Says QUIT.
+    /// Sends QUIT.
     pub fn quit(&mut self) {
         if matches!(self.state, State::Ready) {
             self.send("QUIT");
@@ -245,7 +245,7 @@ impl Client {
         }
     }
 
-    /// The TLS handshake is done: what was learned before is forgotten (RFC 3207 §4.2).
+    /// Called after the TLS handshake: forgets what was learned before (RFC 3207 §4.2).
     pub fn tls_started(&mut self, exporter: Option<Vec<u8>>, verified: bool) {
         if matches!(self.state, State::Handshake) {
             self.channel = Channel::Tls { exporter, verified };
@@ -254,7 +254,7 @@ impl Client {
         }
     }
 
-    /// The driver could not go on: end of the connection, silence, a failed handshake.
+    /// Called when the driver cannot go on: end of the connection, a timeout, a failed handshake.
     pub fn lost(&mut self, failure: Failure) {
         if matches!(self.state, State::Quit) {
             self.state = State::Closed;
@@ -263,7 +263,7 @@ impl Client {
         }
     }
 
-    /// Takes what the server sent.
+    /// Handles input from the server.
     pub fn input(&mut self, mut octets: &[u8]) {
         while !octets.is_empty() && !matches!(self.state, State::Closed) {
             match self.replies.take(&mut octets) {
@@ -280,7 +280,7 @@ impl Client {
         }
     }
 
-    /// One reply; `alone` says that nothing came behind it.
+    /// Handles one reply; `alone` is true if no input follows it.
     fn reply(&mut self, reply: &RemoteReply, alone: bool) {
         if reply.code() == 421 && !matches!(self.state, State::Quit) {
             return self.service_closing(reply);
@@ -311,7 +311,8 @@ impl Client {
                 Err(failure) => self.fail(transaction, failure),
             },
             State::NobodysEnd(transaction) => self.proceed(transaction, Flow::Over(true)),
-            // A verdict before the end: the rest of the content need not be sent, nor can it be left out.
+            // A reply before the end of the content: the rest is useless, but cannot be omitted either, so the
+            // connection is closed.
             State::Content(mut transaction) if class >= 4 => {
                 transaction.settle(&Outcome::of_reply(reply));
                 self.fail(transaction, Failure::Refused(Stage::Content, reply.clone()));
@@ -324,7 +325,7 @@ impl Client {
         }
     }
 
-    /// RFC 5321 §3.8: 421 may be the answer to anything, and to nothing.
+    /// RFC 5321 §3.8: 421 may be the reply to any command, and may come without one.
     fn service_closing(&mut self, reply: &RemoteReply) {
         self.close(Failure::Refused(self.stage(), reply.clone()));
     }
@@ -369,7 +370,7 @@ impl Client {
         }
     }
 
-    /// STARTTLS where it is to be, then the login.
+    /// Starts TLS if needed, then logs in.
     fn secure(&mut self) {
         let clear = self.channel == Channel::Clear;
         match (self.settings.tls, self.offered.starttls) {
@@ -444,7 +445,7 @@ impl Client {
         self.leave(Failure::Refused(stage, reply.clone()));
     }
 
-    /// Ends a connection on which the server still listens.
+    /// Closes a connection on which the server still listens.
     fn leave(&mut self, failure: Failure) {
         self.send("QUIT");
         self.close(failure);
@@ -455,7 +456,7 @@ impl Client {
         self.close(failure);
     }
 
-    /// Ends the connection; recipients without an outcome are put off.
+    /// Ends the connection; recipients without an outcome are deferred.
     fn close(&mut self, failure: Failure) {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Commands(mut transaction)

@@ -1,18 +1,18 @@
-//! Content on its way out: line ends become CRLF and dots at the start of a line are doubled for DATA (RFC 5321 §4.5.2);
-//! behind BDAT only the line ends are spelled out (RFC 3030 §2). The content is never changed otherwise.
+//! Content on its way out: line ends become CRLF and dots at the start of a line are doubled for DATA (RFC 5321
+//! §4.5.2); for BDAT only line ends are changed (RFC 3030 §2). The content is otherwise untouched.
 
 /// The encoder of one message, fed in pieces of any size.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    /// DATA, where dots are doubled and the end is a lone dot; else BDAT.
+    /// True for DATA, where dots are doubled and a lone dot ends the content; false for BDAT.
     dots: bool,
-    /// From which octet on line ends are stored as they are; before that as LF.
+    /// The octet from which line ends are stored unchanged; before it they are LF.
     exact_from: Option<u64>,
-    /// Octets that were fed.
+    /// Octets fed so far.
     at: u64,
     line_start: bool,
     after_cr: bool,
-    /// Octets of content that went out, without doubled dots.
+    /// Octets of content sent, doubled dots not counted.
     sent: u64,
 }
 
@@ -64,7 +64,7 @@ impl Encoder {
         }
     }
 
-    /// The end: the lone dot on a line of its own behind DATA, nothing behind BDAT.
+    /// Ends the content: with a lone dot for DATA, with nothing for BDAT.
     pub(super) fn finish(&self, out: &mut Vec<u8>) {
         if self.dots {
             let end: &[u8] = if self.line_start {
@@ -76,7 +76,7 @@ impl Encoder {
         }
     }
 
-    /// Octets of content that went out, doubled dots not counted.
+    /// Octets of content sent, doubled dots not counted.
     pub(super) const fn sent(&self) -> u64 {
         self.sent
     }

@@ -1,5 +1,5 @@
-//! What is to be sent: addresses with their parameters, and what must be known of the content beforehand. Here MAIL and
-//! RCPT are spelled, and it is decided whether a server can take the message at all.
+//! The envelope of a message to send, and what must be known about its content beforehand. This file builds MAIL and
+//! RCPT and decides whether a server can take the message at all.
 
 use super::extensions::Extensions;
 use super::outcome::{Outcome, Verdict};
@@ -23,11 +23,11 @@ pub struct Envelope {
     pub reverse_path: String,
     /// The recipients of this transaction.
     pub recipients: Vec<Rcpt>,
-    /// What is known of the content.
+    /// Properties of the content.
     pub content: Content,
-    /// Whether the header needs SMTPUTF8; addresses that do are seen here (RFC 6531).
+    /// True if the header needs SMTPUTF8 (RFC 6531); addresses are checked separately.
     pub smtputf8: bool,
-    /// Whether it may go over verified TLS only (RFC 8689).
+    /// True if it may only be sent over verified TLS (RFC 8689).
     pub requiretls: bool,
     /// The value of RET (RFC 3461 §4.3).
     pub ret: Option<String>,
@@ -35,36 +35,36 @@ pub struct Envelope {
     pub envid: Option<String>,
 }
 
-/// What must be known of the content before it is sent.
+/// What must be known about the content before it is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// Octets over the wire, without stuffed dots (RFC 1870 §5).
     pub wire: u64,
-    /// Octets above 127 are in it.
+    /// True if it has octets above 127.
     pub eight_bit: bool,
-    /// A CR or LF is in it that belongs to no line end.
+    /// True if it has a CR or LF that is not part of a line end.
     pub bare: bool,
-    /// Octets above 127 are in the header section.
+    /// True if the header section has octets above 127.
     pub utf8_header: bool,
-    /// From which octet on it is stored octet for octet; before that an LF stands for each line end.
+    /// The octet from which it is stored unchanged; before it each line end is an LF.
     pub exact_from: Option<u64>,
 }
 
-/// Finds out a [`Content`] by looking at all of it once.
+/// Computes a [`Content`] in one pass.
 #[derive(Debug)]
 pub struct Scan {
     content: Content,
-    /// Octets so far, as they are stored.
+    /// Octets so far, as stored.
     at: u64,
-    /// The octet before.
+    /// The previous octet.
     last: u8,
-    /// Octets of the present line, up to a few.
+    /// The length of the current line, up to a few octets.
     line: usize,
     body: bool,
 }
 
 impl Scan {
-    /// A look at content that is stored with LF line ends, or octet for octet from that octet on.
+    /// A scan of content that is stored with LF line ends, or unchanged from the given octet on.
     pub fn new(exact_from: Option<u64>) -> Self {
         let content = Content {
             exact_from,
@@ -79,7 +79,7 @@ impl Scan {
         }
     }
 
-    /// Takes the next octets.
+    /// Scans the next octets.
     pub fn feed(&mut self, octets: &[u8]) {
         self.content.wire += octets.len() as u64;
         for &octet in octets {
@@ -102,7 +102,7 @@ impl Scan {
         if self.content.exact_from.is_some_and(|from| self.at >= from) {
             self.content.bare |= !after_cr;
         } else {
-            // The line end on the wire is CRLF; a CR before it stands alone.
+            // The line end on the wire is CRLF; a CR before it is bare.
             self.content.wire += 1;
             self.content.bare |= after_cr;
         }
@@ -110,7 +110,7 @@ impl Scan {
         self.line = 0;
     }
 
-    /// What was found.
+    /// The result.
     pub fn finish(mut self) -> Content {
         self.content.bare |= self.last == b'\r';
         self.content
@@ -118,7 +118,7 @@ impl Scan {
 }
 
 impl Envelope {
-    /// Whether an address or the header needs SMTPUTF8.
+    /// True if an address or the header needs SMTPUTF8.
     pub fn needs_utf8(&self) -> bool {
         let recipients = self.recipients.iter();
         self.smtputf8
@@ -126,8 +126,8 @@ impl Envelope {
             || recipients.into_iter().any(|rcpt| !rcpt.path.is_ascii())
     }
 
-    /// Why a server with these extensions cannot be sent this message, where it cannot: it is never changed to fit.
-    /// `verified` says whether the connection is in TLS and the server's certificate is its own.
+    /// The reason why this message cannot be sent to a server with these extensions, if any; it is never converted.
+    /// `verified` is true if the connection uses TLS with a verified certificate.
     pub fn unfit(&self, offered: &Extensions, verified: bool) -> Option<Outcome> {
         let content = &self.content;
         let (status, text) = if self.requiretls && !(verified && offered.requiretls) {
@@ -188,7 +188,7 @@ impl Envelope {
 }
 
 impl Rcpt {
-    /// Why it cannot be named to a server, where it cannot.
+    /// The reason why this recipient cannot be sent to the server, if any.
     pub fn unfit(&self) -> Option<Outcome> {
         let values = [&self.notify, &self.orcpt];
         let safe = !self.path.is_empty()
@@ -236,7 +236,7 @@ fn to_xtext(value: &str) -> String {
     coded
 }
 
-/// Nothing that could end the path or the command line.
+/// True if it has nothing that could end the path or the command line.
 fn is_path(path: &str) -> bool {
     let quoted = path.starts_with('"');
     path.len() <= 1_000

@@ -1,14 +1,14 @@
-//! What a server offers in its reply to EHLO or LHLO, parsed once.
+//! The extensions that a server offers in its reply to EHLO or LHLO.
 
 use super::reply::RemoteReply;
 use crate::auth::Mechanism;
 
-/// The extensions that a client makes use of.
+/// The extensions that the client uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
     /// SIZE is offered (RFC 1870).
     pub size: bool,
-    /// The largest message in octets, where the server states one.
+    /// The largest message in octets, if the server states one.
     pub max_size: Option<u64>,
     /// PIPELINING (RFC 2920).
     pub pipelining: bool,
@@ -16,7 +16,7 @@ pub struct Extensions {
     pub eight_bit: bool,
     /// CHUNKING: BDAT (RFC 3030).
     pub chunking: bool,
-    /// BINARYMIME, which wants CHUNKING (RFC 3030).
+    /// BINARYMIME, which requires CHUNKING (RFC 3030).
     pub binary: bool,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
@@ -26,13 +26,13 @@ pub struct Extensions {
     pub dsn: bool,
     /// STARTTLS (RFC 3207).
     pub starttls: bool,
-    /// Recipients a transaction may have: LIMITS RCPTMAX (RFC 9422).
+    /// Maximum recipients of a transaction: LIMITS RCPTMAX (RFC 9422).
     pub rcpt_max: Option<usize>,
-    /// Mechanisms of AUTH that are known here (RFC 4954).
+    /// The known AUTH mechanisms that it offers (RFC 4954).
     pub auth: Vec<Mechanism>,
 }
 
-/// Takes a keyword's parameters in.
+/// Sets an extension from a keyword's parameters.
 type Set = fn(&mut Extensions, &str);
 
 const KEYWORDS: &[(&str, Set)] = &[
@@ -68,7 +68,7 @@ const KEYWORDS: &[(&str, Set)] = &[
 ];
 
 impl Extensions {
-    /// What a server offers that knows HELO only.
+    /// The extensions of a server that only knows HELO: none.
     pub const NONE: Self = Self {
         size: false,
         max_size: None,
@@ -84,11 +84,11 @@ impl Extensions {
         auth: Vec::new(),
     };
 
-    /// Reads the lines behind the first of a reply to EHLO or LHLO. Unknown keywords mean nothing.
+    /// Parses the lines after the first in a reply to EHLO or LHLO. Unknown keywords are ignored.
     pub fn parse(reply: &RemoteReply) -> Self {
         let mut all = Self::NONE;
         for line in reply.lines().iter().skip(1) {
-            // `AUTH=LOGIN` is how servers spelled it before RFC 2554.
+            // `AUTH=LOGIN` is the form before RFC 2554.
             let (word, rest) = line.split_once([' ', '=']).unwrap_or((line, ""));
             let row = KEYWORDS
                 .iter()

@@ -1,7 +1,7 @@
-//! The client's side of SMTP and LMTP, the mirror of the session: what a server says goes in, commands and content come
-//! out, and nothing here reads a socket or a clock. [`Client`] is the dialogue; [`Replies`] takes replies apart within
-//! bounds, whatever a hostile server sends; [`Extensions`] is what EHLO offered; [`Envelope`] is what is to be sent and
-//! [`Outcome`] what became of each recipient. Who connects, waits and tries again lives elsewhere.
+//! The client's side of SMTP and LMTP, the mirror image of the session: replies go in, commands and content come out,
+//! and nothing here uses a socket or the clock. [`Client`] is the dialogue; [`Replies`] parses replies within fixed
+//! bounds, whatever a hostile server sends; [`Extensions`] is what EHLO offered; [`Envelope`] is what to send and
+//! [`Outcome`] the result for each recipient. Connecting, waiting and retrying happen elsewhere.
 
 mod dialogue;
 mod encode;

@@ -1,4 +1,4 @@
-//! What became of a recipient, and why a connection ended.
+//! The outcome of a recipient, and why a connection ended.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::reply::RemoteReply;
 use super::status::Status;
 
-/// What to do about a recipient.
+/// The next step for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The server has taken responsibility.
@@ -15,25 +15,25 @@ pub enum Verdict {
     Later,
     /// One recipient too many for this transaction (RFC 5321 §4.5.3.1.10): try in another, at once.
     NextTransaction,
-    /// Never: bounce.
+    /// Permanent failure: bounce.
     Failed,
 }
 
-/// What became of one recipient.
+/// The outcome of one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What to do about it.
+    /// The next step.
     pub verdict: Verdict,
-    /// Why, as a code.
+    /// The reason, as an enhanced status code.
     pub status: Status,
-    /// Why, in words: the server's reply, or this side's reason.
+    /// The reason as text: the server's reply, or this side's own.
     pub text: String,
-    /// Whether the text is the server's.
+    /// True if the text is the server's.
     pub remote: bool,
 }
 
 impl Outcome {
-    /// The verdict that a reply's class means (RFC 5321 §4.2.1).
+    /// The verdict for a reply's class (RFC 5321 §4.2.1).
     pub fn of_reply(reply: &RemoteReply) -> Self {
         let verdict = match reply.code() {
             200..=299 => Verdict::Accepted,
@@ -59,10 +59,10 @@ impl Outcome {
     }
 }
 
-/// Where in the dialogue a reply is waited for.
+/// The stage of the dialogue in which a reply is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Before there is a connection.
+    /// Connecting.
     Connect,
     /// The 220 of the connection.
     Greeting,
@@ -91,7 +91,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// How long to wait for the server here (RFC 5321 §4.5.3.2); for [`Stage::Content`] it is for each block.
+    /// The timeout of this stage (RFC 5321 §4.5.3.2); for [`Stage::Content`] that of each block.
     pub const fn limit(self) -> Duration {
         Duration::from_secs(match self {
             Self::Data => 2 * 60,
@@ -123,23 +123,23 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Why a connection cannot be used, or not any more.
+/// The reason why a connection cannot be used any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The server refused the greeting, EHLO and HELO or RSET, or said 421.
     Refused(Stage, RemoteReply),
-    /// TLS is wanted and cannot be had, or its certificate does not verify: 4.7.5.
+    /// TLS is required but not available, or the certificate does not verify: 4.7.5.
     Tls(String),
-    /// The login is refused, impossible, or the server did not prove that it knows the password: 4.7.0.
+    /// The login failed or is impossible, or the server did not prove that it knows the password: 4.7.0.
     Auth(String),
-    /// What came is not the protocol.
+    /// The server violated the protocol.
     Protocol(Stage, &'static str),
-    /// The connection was closed, could not be made, or the server was silent too long.
+    /// The connection was closed or could not be made, or the server timed out.
     Lost(Stage, String),
 }
 
 impl Failure {
-    /// The enhanced status code for recipients that this puts off.
+    /// The enhanced status code for recipients that this defers.
     pub fn status(&self) -> Status {
         match self {
             Self::Refused(_, reply) => Status {
@@ -154,7 +154,7 @@ impl Failure {
         }
     }
 
-    /// The outcome of a recipient that was not settled when this happened.
+    /// The outcome of recipients that had none when this happened.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Refused(_, reply) => Outcome {

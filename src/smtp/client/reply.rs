@@ -2,14 +2,14 @@
 
 use super::status::Status;
 
-/// Octets of a reply line. RFC 5321 §4.5.3.1.5 allows 512; some servers send more.
+/// Maximum octets of a reply line. RFC 5321 §4.5.3.1.5 allows 512; some servers send more.
 const MAX_LINE: usize = 2_048;
-/// Lines of a reply; EHLO's seldom has more than 20.
+/// Maximum lines of a reply; that of EHLO rarely has more than 20.
 const MAX_LINES: usize = 128;
-/// Octets of text kept of a reply.
+/// Maximum octets kept of a reply's text.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// What a server answered.
+/// A server's reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteReply {
     code: u16,
@@ -27,7 +27,7 @@ impl RemoteReply {
         &self.lines
     }
 
-    /// The enhanced status code (RFC 3463) that the reply begins with, or `X.0.0` of the code's class.
+    /// The enhanced status code (RFC 3463) at the start of the text, or `X.0.0` with the code's class.
     pub fn status(&self) -> Status {
         let class = self.code / 100;
         let word = self.lines.first().and_then(|line| line.split(' ').next());
@@ -37,7 +37,7 @@ impl RemoteReply {
             .unwrap_or_else(|| Status::new(class, 0, 0))
     }
 
-    /// Whether the reply bears an enhanced status code of its own.
+    /// True if the reply has an enhanced status code of its own.
     pub fn has_status(&self) -> bool {
         let word = self.lines.first().and_then(|line| line.split(' ').next());
         word.is_some_and(|word| word.parse::<Status>().is_ok())
@@ -54,7 +54,7 @@ impl RemoteReply {
 /// Why the input is not SMTP.
 type Malformed = &'static str;
 
-/// The splitter: octets in, whole replies out. What it holds is bounded by the limits of this file.
+/// The splitter: octets in, complete replies out. Its memory is bounded by the limits above.
 #[derive(Debug, Default)]
 pub struct Replies {
     buffer: Vec<u8>,
@@ -74,12 +74,12 @@ impl Replies {
         }
     }
 
-    /// Whether octets wait that belong to no whole reply yet, or to one not taken.
+    /// True if part of a reply, or a reply that was not taken, is buffered.
     pub const fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.code.is_none()
     }
 
-    /// Takes octets off the front of `input` up to the end of one reply, and returns it where it is whole.
+    /// Removes the octets of one reply from the front of `input`, and returns the reply once it is complete.
     ///
     /// # Errors
     /// A line or a reply too long, or a line that is not of the form `nnn text` or `nnn-text`.
@@ -130,7 +130,7 @@ impl Replies {
     }
 }
 
-/// Code, whether the reply ends here, and text: `Reply-code [ SP textstring ]` (RFC 5321 §4.2).
+/// Code, true if the reply ends here, and text: `Reply-code [ SP textstring ]` (RFC 5321 §4.2).
 fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     let (digits, rest) = line.split_at_checked(3)?;
     let [b'2'..=b'5', b'0'..=b'5', b'0'..=b'9'] = digits else {
@@ -147,7 +147,7 @@ fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     }
 }
 
-/// Text that can stand in a log line or a report.
+/// Text that is safe in a log line or a report.
 fn printable(text: &[u8]) -> String {
     let shown = |c: char| if c.is_control() { '?' } else { c };
     String::from_utf8_lossy(text).chars().map(shown).collect()

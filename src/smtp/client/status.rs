@@ -1,4 +1,4 @@
-//! Enhanced status codes as a client reads and makes them.
+//! Enhanced status codes, as a client parses and builds them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// From its three numbers.
+    /// Builds it from its three numbers.
     pub const fn new(class: u16, subject: u16, detail: u16) -> Self {
         Self {
             class,

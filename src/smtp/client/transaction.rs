@@ -10,10 +10,10 @@ use super::outcome::{Failure, Outcome, Stage, Verdict};
 use super::reply::RemoteReply;
 use super::status::Status;
 
-/// Commands whose replies are waited for at once: their replies fit into any socket's buffers (RFC 2920 §3.1).
+/// Maximum commands without a reply: few enough that the replies fit into socket buffers (RFC 2920 §3.1).
 const WINDOW: usize = 100;
 
-/// A command that is yet to be sent, or to be answered.
+/// A command to be sent, or one whose reply is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Reset,
@@ -22,7 +22,7 @@ enum Step {
     Data,
 }
 
-/// What follows a reply.
+/// The next step after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
     /// More replies.
@@ -31,11 +31,11 @@ pub(super) enum Flow {
     Content,
     /// The reply to the end of a message without recipients.
     NobodysEnd,
-    /// Nothing: each recipient has its outcome. Whether the end of the message was reached.
+    /// Nothing: every recipient has its outcome. True if the end of the message was reached.
     Over(bool),
 }
 
-/// A transaction under way.
+/// A transaction in progress.
 #[derive(Debug)]
 pub(super) struct Transaction {
     envelope: Envelope,
@@ -44,16 +44,16 @@ pub(super) struct Transaction {
     plan: VecDeque<Step>,
     awaited: VecDeque<Step>,
     outcomes: Vec<Option<Outcome>>,
-    /// Recipients that the server took, in the order of their commands.
+    /// Recipients that the server accepted, in the order of their commands.
     accepted: VecDeque<usize>,
-    /// MAIL was refused; and a recipient was taken all the same.
+    /// MAIL was refused, yet a recipient was accepted.
     refused: bool,
     stray: bool,
     encoder: Encoder,
 }
 
 impl Transaction {
-    /// Plans the commands. A message or recipient that the server cannot be sent has its outcome at once.
+    /// Plans the commands. A message or recipient that cannot be sent to this server gets its outcome at once.
     pub(super) fn new(
         envelope: Envelope,
         offered: &Extensions,
@@ -101,7 +101,7 @@ impl Transaction {
         }
     }
 
-    /// Where the next reply is waited for.
+    /// The stage of the next reply.
     pub(super) fn stage(&self) -> Stage {
         match self.awaited.front() {
             Some(Step::Reset) => Stage::Reset,
@@ -111,7 +111,7 @@ impl Transaction {
         }
     }
 
-    /// Sends what may be sent now; what is to be done where no reply is waited for.
+    /// Sends what may be sent now; returns the next step if no reply is expected.
     pub(super) fn advance(&mut self, out: &mut Vec<u8>) -> Flow {
         while let Some(&step) = self.plan.front() {
             let room = if self.offered.pipelining {
@@ -144,16 +144,16 @@ impl Transaction {
         if self.accepted.is_empty() {
             return Flow::Over(false);
         }
-        // DATA leaves this function by its own reply, so that only BDAT comes here.
+        // DATA continues after its 354, so only BDAT gets here.
         let line = format!("BDAT {} LAST\r\n", self.envelope.content.wire);
         out.extend_from_slice(line.as_bytes());
         Flow::Content
     }
 
-    /// Takes the reply to the oldest command.
+    /// Handles the reply to the oldest command.
     ///
     /// # Errors
-    /// A reply that means nothing there, or RSET refused.
+    /// An unexpected reply, or RSET refused.
     pub(super) fn reply(
         &mut self,
         reply: &RemoteReply,
@@ -189,7 +189,7 @@ impl Transaction {
         Ok(self.advance(out))
     }
 
-    /// 354, or why not. A server that wants a message for nobody gets an empty one (RFC 2920 §3.1).
+    /// Handles the reply to DATA. If it is 354 without any recipient, the message is empty (RFC 2920 §3.1).
     fn data_reply(&mut self, reply: &RemoteReply, out: &mut Vec<u8>) -> Result<Flow, Failure> {
         match (reply.code(), self.accepted.is_empty()) {
             (354, true) if self.stray => {
@@ -209,8 +209,8 @@ impl Transaction {
         }
     }
 
-    /// RFC 5321 §4.5.3.1.10: 452, and 552 of old, may mean too many recipients; the rest has a transaction of its own
-    /// where this one has somebody to go to.
+    /// RFC 5321 §4.5.3.1.10: 452, formerly 552, may mean too many recipients. The rest gets another transaction if this
+    /// one has a recipient.
     fn refused_recipient(&self, reply: &RemoteReply) -> Outcome {
         let outcome = Outcome::of_reply(reply);
         let many = match reply.code() {
@@ -225,18 +225,18 @@ impl Transaction {
         Outcome { verdict, ..outcome }
     }
 
-    /// The next piece of the content.
+    /// Adds the next piece of the content.
     pub(super) fn content(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         self.encoder.feed(piece, out);
     }
 
-    /// The content has ended; false where it is not as long as was announced.
+    /// Ends the content; false if its length is not the announced one.
     pub(super) fn content_end(&mut self, out: &mut Vec<u8>) -> bool {
         self.encoder.finish(out);
         self.encoder.sent() == self.envelope.content.wire
     }
 
-    /// Takes a reply to the end of the message: on LMTP there is one for each recipient (RFC 2033 §4.2).
+    /// Handles a reply to the end of the message; LMTP sends one for each recipient (RFC 2033 §4.2).
     ///
     /// # Errors
     /// A 3xx reply.
@@ -260,7 +260,7 @@ impl Transaction {
         })
     }
 
-    /// Gives every recipient that has none this outcome.
+    /// Sets the outcome of every recipient that has none.
     pub(super) fn settle(&mut self, outcome: &Outcome) {
         for slot in &mut self.outcomes {
             slot.get_or_insert_with(|| outcome.clone());

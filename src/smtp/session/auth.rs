@@ -1,5 +1,5 @@
-//! AUTH (RFC 4954): when it may be used, base64, and what each outcome is answered. What happens
-//! within an exchange is the mechanism's.
+//! AUTH (RFC 4954): when it may be used, base64, and the reply to each outcome. The mechanisms themselves are in
+//! `auth`.
 
 use crate::auth::{Account, Accounts, Context, Decoy, Exchange, Mechanism, Progress};
 use crate::encoding::{base64_decode, base64_encode};
@@ -10,11 +10,11 @@ use super::backend::Backend;
 use super::state::{Channel, Login, Phase, Session};
 use super::step::{Step, close, say};
 
-/// The wrong login that is answered 421.
+/// Failed logins after which the reply is 421.
 const MAX_WRONG_LOGINS: u32 = 3;
 
 impl<R> Session<R> {
-    /// The mechanisms that can be used now, and so stand in EHLO.
+    /// The mechanisms that can be used now, as EHLO lists them.
     pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
         let tls = matches!(self.channel, Channel::Tls { .. });
         if self.user().is_some() || !(tls || self.policy.insecure_auth) {
@@ -81,11 +81,11 @@ impl<R> Session<R> {
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
         let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Greeted) else {
-            // Lines come here within an exchange only.
+            // This is only called within an exchange.
             return say(reply::UNKNOWN_COMMAND);
         };
         if exchange.is_over() {
-            // The answer to the challenge that told why a token is wrong (RFC 7628 §3.2.3).
+            // The response to the challenge that said why a token failed (RFC 7628 §3.2.3).
             return self.failed();
         }
         if line == b"*" {
@@ -97,7 +97,7 @@ impl<R> Session<R> {
         }
     }
 
-    /// A line of AUTH that is too long ends the exchange, and nothing else.
+    /// An overlong AUTH line ends only the exchange.
     pub(super) fn long_auth_line(&mut self) -> Step {
         if matches!(self.phase, Phase::Exchange(_)) {
             self.phase = Phase::Greeted;
@@ -111,8 +111,8 @@ impl<R> Session<R> {
         response: Option<&[u8]>,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
-        // Other connections of the client may have guessed on since it began, and while this step took its time: from
-        // then on right and wrong are answered alike.
+        // Other connections of this client may have reached the limit in the meantime; from then on right and wrong
+        // passwords get the same reply.
         if backend.is_guessing() {
             return say(reply::TOO_MUCH_GUESSING);
         }
@@ -153,7 +153,7 @@ impl<R> Session<R> {
         self.ended_login = Some(false);
     }
 
-    /// The answer to a wrong login.
+    /// The reply to a failed login.
     const fn failed(&self) -> Step {
         if self.wrong_logins >= MAX_WRONG_LOGINS {
             close(reply::TOO_MANY_WRONG_LOGINS)
@@ -167,13 +167,13 @@ impl<R> Session<R> {
         self.tried_account.as_deref()
     }
 
-    /// Wrong logins of this connection.
+    /// Failed logins on this connection.
     pub const fn wrong_logins(&self) -> u32 {
         self.wrong_logins
     }
 }
 
-/// Accounts, with a note of which one was tried.
+/// The backend's accounts, noting which one was tried.
 struct Noting<'a, A> {
     accounts: &'a mut A,
     tried: Option<String>,

@@ -1,5 +1,5 @@
-//! The questions that a session asks: who a recipient is, whether there is room, who may log in.
-//! The server answers them out of its files; a test out of its head.
+//! What a session asks of its surroundings: where a recipient's mail goes, whether there is room, who may log in. The
+//! server answers from its files; tests have their own answers.
 
 use super::transaction::Mailboxes;
 use crate::auth::Accounts;
@@ -8,12 +8,12 @@ use crate::smtp::reply::{self, Refusal, Reply};
 
 use super::queue_node::QueueNode;
 
-/// What the session must ask.
+/// The session's questions.
 pub trait Backend: Accounts {
-    /// What stands for an accepted recipient.
+    /// The backend's own type for an accepted recipient.
     type Recipient;
-    /// Where mail for `to` from `from` goes; `size` is what MAIL declared, in octets. Mailboxes that the transaction does not have
-    /// yet are added to `mailboxes` where the recipient is accepted.
+    /// Resolves a recipient. `size` is the size that MAIL declared, in octets. If the recipient is accepted, its
+    /// mailboxes are added to `mailboxes`.
     ///
     /// # Errors
     /// The refusal to answer RCPT with.
@@ -24,47 +24,46 @@ pub trait Backend: Accounts {
         size: Option<u64>,
         mailboxes: &mut Mailboxes,
     ) -> Result<Self::Recipient, Refusal>;
-    /// Whether all mail of an accepted recipient goes on to other hosts (RFC 5321 §3.4).
+    /// True if all mail of an accepted recipient is relayed (RFC 5321 §3.4).
     fn is_onward(&self, _recipient: &Self::Recipient) -> bool {
         false
     }
-    /// Whether the client may send without a login where others may not: an address that mail is
-    /// relayed from.
+    /// True if the client's address may relay, and so needs no login.
     fn is_exempt(&self) -> bool {
         false
     }
-    /// Whether the client may not log in now, after too many wrong logins.
+    /// True if the client may not log in now, after too many failures.
     fn is_guessing(&self) -> bool {
         false
     }
-    /// Whether the client, or the user once there is one, has sent as many messages as it may for now.
+    /// True if the client, or after a login the user, has reached its message rate.
     fn is_over_rate(&self, _user: Option<&str>) -> bool {
         false
     }
-    /// Whether the disk has room for `octets`.
+    /// Checks that the disk has room for `octets`.
     ///
     /// # Errors
     /// The refusal to answer MAIL with.
     fn room(&mut self, octets: u64) -> Result<(), Refusal>;
-    /// Who `name` is, a line each.
+    /// VRFY: full names and addresses that match `name`, one a line.
     ///
     /// # Errors
-    /// Unknown, or ambiguous.
+    /// The name is unknown or ambiguous.
     fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal>;
-    /// The members of the list `name`, a line each.
+    /// EXPN: the members of the list `name`, one a line.
     ///
     /// # Errors
-    /// Unknown, or ambiguous.
+    /// The name is unknown or ambiguous.
     fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal>;
-    /// Whether `user` may send as `from`.
+    /// True if `user` may send as `from`.
     fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool;
-    /// Has mail that waits tried now, for `user` or for a client that has not logged in; the
-    /// answer to ETRN. Nobody is allowed to by default.
+    /// ETRN: retries queued mail now, for `user` or for a client without a login, and returns the reply. By default
+    /// nobody may.
     fn etrn(&mut self, _node: QueueNode<'_>, _user: Option<&str>) -> Reply {
         reply::ETRN_REFUSED
     }
-    /// Whether the mail that waits for these domains, or for all of the user's where none is
-    /// named, can be handed over now. Nothing waits by default.
+    /// ATRN: checks that queued mail of these domains, or of all of the user's if none is named, can be sent now. By
+    /// default there is none.
     ///
     /// # Errors
     /// The refusal to answer ATRN with.

@@ -1,4 +1,4 @@
-//! BDAT (RFC 3030): what of a chunk is taken, and that its octets are consumed in any case.
+//! BDAT (RFC 3030): which chunks are accepted. The announced octets are always consumed.
 
 use crate::encoding::number;
 use crate::smtp::cursor::Cursor;
@@ -8,8 +8,8 @@ use super::state::{Phase, Session};
 use super::step::{Next, Step, close, say, skip};
 
 impl<R> Session<R> {
-    /// RFC 3030 §2: the octets announced are consumed whatever the answer. Without a readable
-    /// size the stream is lost, and the connection with it.
+    /// RFC 3030 §2: the announced octets are consumed even if the command is refused. With an unreadable size they
+    /// cannot be found, so the connection is closed.
     pub(super) fn bdat(&mut self, argument: &str, not_permitted: Option<Reply>) -> Step {
         let Some((size, last)) = chunk(argument) else {
             return close(reply::BAD_CHUNK_SIZE);
@@ -34,7 +34,7 @@ impl<R> Session<R> {
         }
     }
 
-    /// Why there can be no content now.
+    /// The reason why no content is possible now.
     fn no_message_yet(&self) -> Option<Reply> {
         match &self.phase {
             Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => Some(reply::MAIL_FIRST),
@@ -43,7 +43,7 @@ impl<R> Session<R> {
         }
     }
 
-    /// A chunk of a transaction: its content, or the refusal that an earlier one or its size got.
+    /// Accepts a chunk, or refuses it because of its size or an earlier refusal.
     fn take_chunk(&mut self, size: u64, last: bool, total: u64) -> Step {
         let earlier = match &self.phase {
             Phase::Chunks { refused, .. } => refused.clone(),
@@ -72,7 +72,7 @@ impl<R> Session<R> {
         }
     }
 
-    /// A chunk that was not the last is in.
+    /// Called after a chunk that was not the last.
     pub fn chunk_received(&mut self) -> Step {
         say(reply::CHUNK_RECEIVED)
     }

@@ -1,5 +1,4 @@
-//! The way of a line through the session: the checks that hold for all commands, the command's
-//! own function, and the count of errors.
+//! Handles a line: the checks that all commands share, then the command's own function, then the error count.
 
 use crate::smtp::command::{Argument, Command, Row, Verb};
 use crate::smtp::cursor::Cursor;
@@ -13,11 +12,11 @@ use super::state::{Channel, MAX_AUTH_LINE, Phase, Session};
 use super::step::{Next, Step, close, say};
 use super::vrfy::look_up;
 
-/// Noise commands since the last accepted message; one more ends the connection.
+/// Noise commands since the last accepted message; one more closes the connection.
 const MAX_NOISE: u32 = 100;
 
 impl<R> Session<R> {
-    /// Takes one line. `behind` says whether more input is there already.
+    /// Handles one line. `behind` is true if more input is already buffered.
     pub fn line(
         &mut self,
         line: Line<'_>,
@@ -34,7 +33,7 @@ impl<R> Session<R> {
             Line::Tls => close(reply::UNEXPECTED_TLS),
             Line::Ok(line) if exchange => self.response(line, backend),
             Line::Ok(line) => match Command::parse(line) {
-                // An MTA in front has no better way to learn of a recipient than to ask.
+                // An MTA in front asks for recipients often: it has no other way to verify them.
                 Ok(command) if command.row.verb == Verb::Rcpt && self.is_lmtp() => {
                     return self.gate(&command, behind, backend);
                 }
@@ -45,8 +44,8 @@ impl<R> Session<R> {
         self.counted(step)
     }
 
-    /// The end of DATA or of BDAT LAST, with the reply of each recipient on LMTP and with one
-    /// reply else: the transaction is over, whatever became of it (A8).
+    /// Ends DATA or BDAT LAST, with a reply for each recipient on LMTP and one reply otherwise. The transaction is over
+    /// in any case (A8).
     pub fn finish(&mut self, outcomes: Vec<Reply>) -> (Vec<Reply>, Next) {
         self.phase = Phase::Greeted;
         if outcomes.iter().any(|outcome| !outcome.is_error()) {
@@ -64,7 +63,7 @@ impl<R> Session<R> {
         (counted.collect(), next)
     }
 
-    /// The one place that counts errors: the one over the limit is 421 instead.
+    /// Counts errors, in this place only; the error past the limit becomes 421.
     fn counted(&mut self, step: Step) -> Step {
         let error = match (&step.reply, &step.next) {
             (_, Next::Skip { .. }) => true,
@@ -78,13 +77,13 @@ impl<R> Session<R> {
         step
     }
 
-    /// Counts a command that moves no mail; the reply to close with where that was too many.
+    /// Counts a command that moves no mail; returns the reply to close with if there were too many.
     pub(super) fn noise(&mut self) -> Option<Step> {
         self.noise += 1;
         (self.noise > MAX_NOISE).then(|| close(reply::TOO_MUCH_NOISE))
     }
 
-    /// What holds for all commands, before any of them.
+    /// The checks that all commands share.
     fn gate(
         &mut self,
         command: &Command<'_>,
@@ -99,7 +98,7 @@ impl<R> Session<R> {
         }
         let text = command.text();
         if let Some(refused) = self.refusal(row, text.is_empty(), backend.is_exempt()) {
-            // What BDAT announced comes all the same.
+            // The announced octets of BDAT arrive all the same.
             return match row.verb {
                 Verb::Bdat => self.bdat(&text, Some(refused)),
                 _ => say(refused),
@@ -114,8 +113,7 @@ impl<R> Session<R> {
         .unwrap_or_else(say)
     }
 
-    /// The refusals that need no more than the table, in this order: the protocol, TLS, login,
-    /// argument, greeting, and whether the command can be had at all.
+    /// The refusals that follow from the table, in this order: protocol, TLS, login, argument, greeting, availability.
     fn refusal(&self, row: &Row, empty: bool, exempt: bool) -> Option<Reply> {
         let offer = self.offers(row);
         if offer == Offer::Never(reply::UNKNOWN_COMMAND) {
@@ -186,7 +184,7 @@ impl<R> Session<R> {
             Verb::Xclient => self.xclient(text),
             Verb::Etrn => self.etrn(text, backend),
             Verb::Atrn => self.atrn(text, backend),
-            // The gate answers these before.
+            // The gate has refused these already.
             Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::StartTls | Verb::Unimplemented => {
                 Err(reply::NOT_OFFERED)
             }

@@ -1,6 +1,5 @@
-//! The client's greetings, EHLO, HELO and LHLO. A name is taken as it comes: devices send their
-//! model with blanks, Windows hosts their name in its own code page (RFC 5321 §4.1.1.1, §4.1.4;
-//! RFC 2033 §4.1).
+//! The client's greetings, EHLO, HELO and LHLO. Any name is accepted: devices send their model with blanks, Windows
+//! hosts their name in a local code page (RFC 5321 §4.1.1.1, §4.1.4; RFC 2033 §4.1).
 
 use std::fmt::Write as _;
 
@@ -9,7 +8,7 @@ use crate::smtp::reply::{self, Reply};
 use super::state::{Phase, Session};
 use super::step::{Step, say};
 
-/// Characters of a client's name that are kept.
+/// Maximum characters kept of a client's name.
 const MAX_NAME: usize = 255;
 
 impl<R> Session<R> {
@@ -30,7 +29,7 @@ impl<R> Session<R> {
         Ok(say(reply::plain(250, "").with_text(text)))
     }
 
-    /// Forgets the greeting and all that came after it.
+    /// Forgets the greeting and everything after it.
     pub(super) fn forget(&mut self) {
         self.phase = Phase::Fresh;
         self.helo = None;
@@ -38,7 +37,7 @@ impl<R> Session<R> {
     }
 }
 
-/// The name as text: octets that are not UTF-8, and C1 controls, as `\\xHH`.
+/// The name as text, with invalid UTF-8 and C1 controls as `\\xHH`.
 fn printable(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {

@@ -1,4 +1,4 @@
-//! MAIL, RCPT and DATA: each a column of refusals in the order of its RFC, and then the effect.
+//! MAIL, RCPT and DATA: each checks for refusals in the order of its RFC, and then takes effect.
 
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
@@ -41,7 +41,7 @@ impl<R> Session<R> {
             return Err(reply::NEEDS_SMTPUTF8);
         }
         if params.requiretls && self.channel == Channel::Clear {
-            // Offered inside TLS only (RFC 8689 §3).
+            // Only offered inside TLS (RFC 8689 §3).
             return Err(reply::UNKNOWN_PARAMETER);
         }
         let user = self.user().filter(|_| self.policy.auth_sender);
@@ -135,7 +135,7 @@ impl<R> Session<R> {
         })
     }
 
-    /// Whether a transaction may take a message (RFC 5321 §3.3, RFC 2033 §4.2).
+    /// Checks that the transaction has a recipient (RFC 5321 §3.3, RFC 2033 §4.2).
     pub(super) fn ready(&self, transaction: &Transaction<R>) -> Result<(), Reply> {
         let lmtp = self.policy.service == Service::Lmtp;
         match (transaction.recipients.is_empty(), transaction.tried) {

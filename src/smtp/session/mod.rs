@@ -1,9 +1,8 @@
-//! One session of SMTP, submission or LMTP: lines in, replies and what is to be done next out.
-//! It reads no socket, writes no file and knows no clock; questions go through [`Backend`].
+//! One session of SMTP, submission or LMTP. Lines go in, replies and the next step come out. A session uses no socket,
+//! file or clock; it asks its questions through [`Backend`].
 //!
-//! `state` is what a session knows, `dispatch` the way of a line through it, and `hello`, `mail`,
-//! `bdat`, `auth`, `starttls`, `vrfy`, `help`, `xclient` and `turn` are the commands. `offers`
-//! says which of them can be had.
+//! `state` holds the session's state, `dispatch` handles a line, `offers` decides which commands are available, and the
+//! other files implement the commands.
 
 mod auth;
 mod backend;

@@ -228,7 +228,7 @@ fn etrn_and_atrn() {
     assert!(offered.contains("\nETRN") && !offered.contains("\nATRN"));
     let mut session = Session::new(Arc::new(fetching), Channel::Clear);
     run(&mut session, &[("ETRN h", 503), ("ATRN", 503)]);
-    // Clients look for it before they log in.
+    // Clients look for it before they authenticate.
     let offered = ehlo(&mut session);
     assert!(offered.contains("\nETRN") && offered.contains("\nATRN"));
     run(

@@ -1,25 +1,23 @@
-//! What is offered here and now: the one function that EHLO, HELP and the refusals of commands
-//! that do not exist go by.
+//! Which commands are available: one function decides it for EHLO, HELP and the refusals of unavailable commands.
 
 use crate::smtp::command::{COMMANDS, Protocol, Row, Verb};
 use crate::smtp::reply::{self, Reply};
 
 use super::state::{Channel, Session};
 
-/// Whether a command can be used.
+/// The availability of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Offer {
-    /// Here and now: EHLO names it.
+    /// Available now: EHLO lists it.
     Now,
-    /// At another time of this connection, as AUTH before TLS: HELP explains it, and its own
-    /// function refuses it.
+    /// Available at another time in this connection, as AUTH after TLS: HELP explains it, and its handler refuses it.
     NotNow,
-    /// Never on this listener, or not to this client: it gets this reply.
+    /// Not available on this listener or to this client; the reply to it.
     Never(Reply),
 }
 
 impl<R> Session<R> {
-    /// Whether a command of the table is offered.
+    /// Decides whether a command is available.
     pub(super) fn offers(&self, row: &Row) -> Offer {
         let elsewhere = match row.protocol {
             Protocol::Any => false,
@@ -42,7 +40,7 @@ impl<R> Session<R> {
             ),
             Verb::Expn => (self.policy.expn, reply::NO_EXPN, true),
             Verb::Etrn => (self.policy.etrn, reply::NOT_OFFERED, true),
-            // Clients look for it before they log in.
+            // Clients look for it before they authenticate.
             Verb::Atrn => (
                 self.policy.atrn,
                 reply::NOT_OFFERED,
@@ -63,8 +61,7 @@ impl<R> Session<R> {
         }
     }
 
-    /// The keywords of EHLO and LHLO, a line each: what works now and nothing else
-    /// (RFC 5321 §2.2.1).
+    /// The keywords of EHLO and LHLO, one a line: exactly what works now (RFC 5321 §2.2.1).
     pub(super) fn keywords(&self) -> String {
         let policy = &self.policy;
         let mut lines = vec![

@@ -1,8 +1,8 @@
-//! What of the queue a client of ETRN means (RFC 1985 §5.3).
+//! The argument of ETRN (RFC 1985 §5.3).
 
 use crate::smtp::address;
 
-/// What ETRN asks to have tried now (RFC 1985 §5.3).
+/// The part of the queue that ETRN asks to retry (RFC 1985 §5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueNode<'a> {
     /// The mail of a domain.
@@ -14,7 +14,7 @@ pub enum QueueNode<'a> {
 }
 
 impl<'a> QueueNode<'a> {
-    /// Reads the argument of ETRN.
+    /// Parses the argument of ETRN.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         if let Some(id) = text.strip_prefix('#') {
             let good = !id.is_empty() && id.bytes().all(|o| o.is_ascii_graphic());

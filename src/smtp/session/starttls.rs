@@ -1,4 +1,4 @@
-//! STARTTLS (RFC 3207): when it can be had, and what is forgotten after it.
+//! STARTTLS (RFC 3207): when it is possible, and what is forgotten after it.
 
 use crate::smtp::reply::{self, Reply};
 
@@ -6,15 +6,15 @@ use super::state::{Channel, Login, Session};
 use super::step::{Next, Step, close};
 
 impl<R> Session<R> {
-    /// The TLS handshake is done: everything said before is forgotten (RFC 3207 §4.2), but not
-    /// how often the client was wrong.
+    /// Called after the TLS handshake: forgets everything (RFC 3207 §4.2) except the counts of errors and failed
+    /// logins.
     pub fn tls_started(&mut self, exporter: Option<Vec<u8>>) {
         self.channel = Channel::Tls { exporter };
         self.login = Login::Nobody;
         self.forget();
     }
 
-    /// RFC 3207 §4. Input that is there already was not protected: it is never executed.
+    /// RFC 3207 §4. Input that is already buffered was not protected, so it is never executed.
     pub(super) fn starttls(&self, argument: &str, behind: bool) -> Result<Step, Reply> {
         if !argument.is_empty() {
             return Err(reply::UNEXPECTED_ARGUMENT);

@@ -1,5 +1,5 @@
-//! The state of one connection: channel, login, phase and counters, and what of it others may see.
-//! A transaction is owned by its phase. Nothing here answers a command.
+//! The state of one connection: channel, login, phase and counters, with accessors. The phase owns the transaction.
+//! Commands are handled elsewhere.
 
 use std::sync::Arc;
 
@@ -9,33 +9,32 @@ use crate::smtp::reply::{self, Reply};
 
 use super::transaction::Transaction;
 
-/// Octets of a command line, CRLF included (RFC 5321 §4.5.3.1.4 asks for 512 and the growth of
-/// each extension).
+/// Maximum octets of a command line, CRLF included (RFC 5321 §4.5.3.1.4 asks for 512 and the growth of each extension).
 const MAX_LINE: usize = 2_048;
-/// Octets of AUTH and its responses, CRLF included (RFC 4954 §4).
+/// Maximum octets of AUTH and its responses, CRLF included (RFC 4954 §4).
 pub(super) const MAX_AUTH_LINE: usize = 12_288;
 
-/// How the octets go over the wire.
+/// The transport of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// As they are.
+    /// Plaintext.
     Clear,
     /// In TLS.
     Tls {
-        /// The `tls-exporter` value (RFC 9266), where it could be had.
+        /// The `tls-exporter` value (RFC 9266), if it is available.
         exporter: Option<Vec<u8>>,
     },
 }
 
-/// Whether the client has said who it is.
+/// The user, after a successful login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Login {
     Nobody,
     User(String),
 }
 
-/// How far the dialogue is. A transaction is owned by the phase it belongs to, so that to leave
-/// the phase is to drop it, and nothing can be reset by half.
+/// The progress of the dialogue. The phase owns its transaction, so leaving the phase drops the transaction and nothing
+/// can be half reset.
 #[derive(Debug)]
 pub(super) enum Phase<R> {
     Fresh,
@@ -47,7 +46,7 @@ pub(super) enum Phase<R> {
         transaction: Transaction<R>,
         /// Octets announced so far.
         octets: u64,
-        /// The reply that all further chunks get, once one was refused.
+        /// The reply to all further chunks after one was refused.
         refused: Option<Reply>,
     },
 }
@@ -66,15 +65,15 @@ pub struct Session<R> {
     pub(super) wrong_logins: u32,
     /// The account that the last AUTH tried, as the client spelled it.
     pub(super) tried_account: Option<String>,
-    /// The mechanism of the last AUTH, and how it ended once it has.
+    /// The mechanism of the last AUTH, and its result once it has ended.
     pub(super) mechanism: Option<Mechanism>,
     pub(super) ended_login: Option<bool>,
-    /// Whether XCLIENT may name another client.
+    /// True if XCLIENT may name another client.
     pub(super) trusted: bool,
 }
 
 impl<R> Session<R> {
-    /// A session before its greeting.
+    /// A new session.
     pub const fn new(policy: Arc<Policy>, channel: Channel) -> Self {
         Self {
             policy,
@@ -93,12 +92,12 @@ impl<R> Session<R> {
         }
     }
 
-    /// The rules as they are now: they change where certificates or accounts were read again.
+    /// Replaces the rules, after certificates or accounts were reloaded.
     pub fn renew(&mut self, policy: Arc<Policy>) {
         self.policy = policy;
     }
 
-    /// Whether the client may use XCLIENT.
+    /// Allows or forbids XCLIENT.
     pub const fn trust(&mut self, trusted: bool) {
         self.trusted = trusted;
     }
@@ -121,7 +120,7 @@ impl<R> Session<R> {
         reply::plain(220, "").with_text(format!("{} {protocol} mailslot", self.policy.hostname))
     }
 
-    /// Longest line in octets, CRLF included, for one that begins with `start`.
+    /// Maximum octets of a line that begins with `start`, CRLF included.
     pub fn line_limit(&self, start: &[u8]) -> usize {
         let auth = || {
             start
@@ -135,12 +134,12 @@ impl<R> Session<R> {
         }
     }
 
-    /// What the client called itself.
+    /// The client's name in its greeting.
     pub fn helo(&self) -> Option<&str> {
         self.helo.as_deref()
     }
 
-    /// Who the client is, once it has logged in.
+    /// The user, after a login.
     pub fn user(&self) -> Option<&str> {
         match &self.login {
             Login::Nobody => None,
@@ -148,7 +147,7 @@ impl<R> Session<R> {
         }
     }
 
-    /// A login that ended since the last call: its mechanism, and whether it succeeded.
+    /// Takes the result of a login that ended since the last call: its mechanism, and true if it succeeded.
     pub fn take_login(&mut self) -> Option<(Mechanism, bool)> {
         let succeeded = self.ended_login.take()?;
         Some((self.mechanism?, succeeded))
@@ -181,7 +180,7 @@ impl<R> Session<R> {
         }
     }
 
-    /// The transaction under way.
+    /// The current transaction.
     pub const fn transaction(&self) -> Option<&Transaction<R>> {
         match &self.phase {
             Phase::Mail(transaction) | Phase::Chunks { transaction, .. } => Some(transaction),

@@ -1,20 +1,20 @@
-//! What a session answers to one line: the reply, and what the driver does next.
+//! The session's answer to one line: the reply, and what the driver does next.
 
 use crate::smtp::reply::Reply;
 use crate::smtp::xclient::Attributes;
 
-/// What to say and do.
+/// A reply and the next action.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What the client hears now.
+    /// The reply to send now.
     pub reply: Option<Reply>,
-    /// What comes next.
+    /// The driver's next action.
     pub next: Next,
 }
 
 impl Step {
-    /// The 4xx or 5xx that the command is answered with, at once or after the octets to skip.
+    /// The 4xx or 5xx reply to the command, whether it is sent now or after skipping a chunk.
     pub fn refusal(&self) -> Option<&Reply> {
         match (&self.reply, &self.next) {
             (_, Next::Skip { reply, .. }) => Some(reply),
@@ -23,36 +23,35 @@ impl Step {
     }
 }
 
-/// What comes next.
+/// The driver's next action.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Another command line, or a response of AUTH.
+    /// Read another command line or AUTH response.
     Command,
-    /// A TLS handshake.
+    /// Do a TLS handshake.
     StartTls,
-    /// A message, to the lone dot.
+    /// Read a message up to the lone dot.
     Data,
-    /// `size` octets of content.
+    /// Read `size` octets of content.
     Chunk {
         /// Octets.
         size: u64,
-        /// Whether the message ends with them.
+        /// True if the message ends with them.
         last: bool,
     },
-    /// `size` octets to read and drop, and then the reply.
+    /// Read and drop `size` octets, then send the reply.
     Skip {
         /// Octets.
         size: u64,
-        /// The answer behind them.
+        /// The reply after them.
         reply: Reply,
     },
-    /// A handover to the client that XCLIENT names: the connection becomes that client's, and
-    /// [`super::Session::xclient_done`] gives the reply.
+    /// Continue as the client that XCLIENT names; [`super::Session::xclient_done`] returns the reply.
     Xclient(Box<Attributes>),
-    /// The roles turn (RFC 2645): the mail that waits for these domains is sent over this very
-    /// connection; none named is all of the user's.
+    /// Reverse the roles (RFC 2645): send the queued mail of these domains over this connection, or of all of the
+    /// user's domains if none is named.
     Turn(Vec<String>),
-    /// The end of the connection.
+    /// Close the connection.
     Close,
 }
 

@@ -1,5 +1,4 @@
-//! ETRN and ATRN: clients that fetch the mail that waits for them. Whether there is any, and who
-//! may have it, is the queue's to say.
+//! ETRN and ATRN: clients that fetch their queued mail. The backend decides who may, and which mail there is.
 
 use crate::smtp::address;
 use crate::smtp::reply::{self, Reply};

@@ -1,4 +1,4 @@
-//! VRFY and EXPN where they are answered truthfully: who somebody is, and who is on a list.
+//! VRFY and EXPN where they are answered truthfully: the person of a name, and the members of a list.
 
 use crate::smtp::reply::{self, Refusal, Reply};
 

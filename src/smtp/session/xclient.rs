@@ -18,8 +18,8 @@ impl<R> Session<R> {
         })
     }
 
-    /// The connection is the real client's now: all that was said is forgotten, what XCLIENT says
-    /// of greeting and login counts, and the fresh greeting is the reply.
+    /// Continues as the real client: forgets the dialogue so far, takes greeting and login from XCLIENT, and replies
+    /// with a new greeting.
     pub fn xclient_done(&mut self, attributes: &Attributes) -> Reply {
         self.forget();
         self.login = match &attributes.login {
