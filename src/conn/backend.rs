@@ -5,7 +5,7 @@ use crate::clock;
 use crate::deliver::{Group, Store, Target};
 use crate::directory::{Directory, Ways};
 use crate::encoding::base64_encode;
-use crate::greylist::{Keeper, Verdict};
+use crate::greylist::{Attempt, Keeper, Verdict};
 use crate::oauth::Tokens;
 use crate::relay::{NoTurn, Relay, Wanted};
 use crate::smtp::address::{ForwardPath, ReversePath};
@@ -13,6 +13,7 @@ use crate::smtp::reply::{self, Refusal, Reply};
 use crate::smtp::session::{Backend, Mailboxes, QueueNode};
 use crate::throttle::Throttle;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -35,16 +36,26 @@ pub struct ServerBackend<'a> {
 }
 
 impl ServerBackend<'_> {
-    fn resolve(&self, to: &ForwardPath, size: u64) -> Result<Group, Refusal> {
-        let takes = |target: &Target| self.takes(target, size).is_ok();
+    /// The mailboxes of a recipient, and whether the only one was found open.
+    fn resolve(&self, to: &ForwardPath, size: u64) -> Result<(Group, bool), Refusal> {
+        let open = Cell::new(false);
+        let is_open = |target: &Target| {
+            open.set(self.store.is_open(target));
+            open.get()
+        };
+        let takes = |target: &Target| self.takes(target, size, false).is_ok();
         let relay = self.relay.map(|(relay, _)| relay);
         let onward = |address: &str| relay.and_then(|relay| relay.target(address));
         let ways = Ways {
             onward: relay.is_some().then_some(&onward),
             open: self.relay.is_some_and(|(_, open)| open),
             takes: &takes,
+            is_open: &is_open,
         };
-        self.directory.resolve(to, ways)
+        let group = self.directory.resolve(to, ways)?;
+        // A folder of it is another matter.
+        let open = open.get() && group.iter().all(|target| target.folder.is_none());
+        Ok((group, open))
     }
 
     fn is_elsewhere(&self, target: &Target) -> bool {
@@ -58,31 +69,49 @@ impl ServerBackend<'_> {
         }
     }
 
-    fn takes(&self, target: &Target, size: u64) -> Result<(), Refusal> {
+    fn takes(&self, target: &Target, size: u64, open: bool) -> Result<(), Refusal> {
         if self.is_elsewhere(target) {
             return Ok(());
         }
-        if !self.store.is_open(target) {
+        if !open && !self.store.is_open(target) {
             self.directory.check_usable(target)?;
         }
         self.store.quota_check(target, size)
     }
 
-    /// Whether a recipient that could be accepted must wait.
-    fn is_put_off(&self, from: &ReversePath, to: &ForwardPath) -> bool {
+    /// Whether a recipient must wait; `look` tells whether it could be accepted.
+    fn is_put_off(
+        &self,
+        (from, to): (&ReversePath, &ForwardPath),
+        (mailboxes, size): (&[u64], u64),
+        look: &dyn Fn() -> Result<(), Refusal>,
+    ) -> Result<bool, Refusal> {
         let (Some(greylist), Some(client)) = (self.greylist, self.client) else {
-            return false;
+            return look().map(|()| false);
         };
-        let now = clock::seconds();
-        greylist.check(client, from.as_str(), to.as_str(), now) == Verdict::Wait
+        let attempt = Attempt {
+            client,
+            from: from.as_str(),
+            to: to.as_str(),
+            mailboxes,
+            size,
+            now: clock::seconds(),
+        };
+        Ok(greylist.check(&attempt, look)? == Verdict::Wait)
     }
 
     /// Whether mailboxes that the transaction does not have yet can take the message. A list of which some are full is
     /// tried again later, so that all of them have it once.
-    fn check(&self, new: &[(u64, &Arc<Target>)], members: usize, size: u64) -> Result<(), Refusal> {
+    fn check(
+        &self,
+        new: &[&Arc<Target>],
+        members: usize,
+        size: u64,
+        open: bool,
+    ) -> Result<(), Refusal> {
         let mut full = 0;
-        for (_, target) in new {
-            match self.takes(target, size) {
+        for target in new {
+            match self.takes(target, size, open) {
                 Err(refusal) if refusal.reply == reply::MAILBOX_FULL => full += 1,
                 taken => taken?,
             }
@@ -130,24 +159,24 @@ impl Backend for ServerBackend<'_> {
         mailboxes: &mut Mailboxes,
     ) -> Result<Group, Refusal> {
         let size = size.unwrap_or(0);
-        let group = self.resolve(to, size)?;
+        let (group, open) = self.resolve(to, size)?;
         let list = Arc::as_ptr(&group).addr();
         if mailboxes.has_list(list) {
             return Ok(group);
         }
         let numbered = group.iter().map(|target| (self.number(target), target));
-        let new: Vec<_> = numbered.filter(|(n, _)| !mailboxes.has(*n)).collect();
+        let new = numbered.filter(|(n, _)| !mailboxes.has(*n));
+        let (new, targets): (Vec<_>, Vec<_>) = new.unzip();
         if mailboxes.count().saturating_add(new.len()) > self.directory.max_recipients() {
             return Err(Refusal::policy(reply::TOO_MANY_RECIPIENTS));
         }
-        self.check(&new, group.len(), size)?;
-        if self.is_put_off(from, to) {
+        let look = || self.check(&targets, group.len(), size, open);
+        if self.is_put_off((from, to), (&new, size), &look)? {
             return Err(Refusal::policy(reply::GREYLISTED));
         }
         if group.iter().any(|target| self.is_elsewhere(target)) {
             mailboxes.set_onward();
         }
-        let new: Vec<u64> = new.into_iter().map(|(number, _)| number).collect();
         mailboxes.add(list, new);
         Ok(group)
     }

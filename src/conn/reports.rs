@@ -44,6 +44,7 @@ pub(super) fn deliver(
         onward: relay.is_some().then_some(&onward),
         open: true,
         takes: &|target| state.store.quota_check(target, 0).is_ok(),
+        is_open: &|target| state.store.is_open(target),
     };
     let snapshot = state.snapshot();
     let targets = match snapshot.directory.resolve(&path, ways) {

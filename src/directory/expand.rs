@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::aliases::AliasTarget;
 use super::key::AliasKey;
 use super::lists::Expansion;
-use super::lookup::{Alias, Directory, Found, Lookup};
+use super::lookup::{Alias, Directory, Found, IsOpen, Lookup};
 use crate::deliver::{Group, Target};
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::reply::{self, Refusal};
@@ -36,6 +36,8 @@ pub struct Ways<'a> {
     pub open: bool,
     /// Whether a mailbox could take mail for a postmaster who has none.
     pub takes: &'a dyn Fn(&Target) -> bool,
+    /// Tells of mailboxes that need no look at the disk.
+    pub is_open: IsOpen<'a>,
 }
 
 /// What an alias leads to.
@@ -61,12 +63,12 @@ impl Directory {
         };
         if let ForwardPath::Mailbox(mailbox) = to
             && mailbox.local() != key.spelled()
-            && matches!(self.lookup(&key)?, Lookup::Nobody(_))
+            && matches!(self.lookup_beside(&key, ways.is_open)?, Lookup::Nobody(_))
         {
             // A mailbox may be spelled on the disk as the client spells it.
             key = AliasKey::new(mailbox.local(), key.domain);
         }
-        match self.lookup(&key)? {
+        match self.lookup_beside(&key, ways.is_open)? {
             Lookup::Mailbox(found) => Ok(Arc::new([Arc::new(found.target)])),
             Lookup::Nobody(_) if key.local == "postmaster" => {
                 let target = self.postmaster(key.domain, ways.takes)?;

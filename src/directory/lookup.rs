@@ -89,6 +89,9 @@ pub(super) struct Alias<'d, 'k> {
     pub(super) detail: Option<&'k str>,
 }
 
+/// Tells of a mailbox that it is open and where its path leads.
+pub(super) type IsOpen<'a> = &'a dyn Fn(&Target) -> bool;
+
 /// A mailbox and the account that it is of.
 pub(super) struct Found {
     pub(super) target: Target,
@@ -209,6 +212,18 @@ impl Directory {
     /// # Errors
     /// 451 where it cannot be told.
     pub(super) fn lookup<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Refusal> {
+        self.lookup_beside(key, &|_| false)
+    }
+
+    /// The same, without a look at a mailbox that is known to be there.
+    ///
+    /// # Errors
+    /// 451 where it cannot be told.
+    pub(super) fn lookup_beside<'d, 'k>(
+        &'d self,
+        key: &'k AliasKey,
+        is_open: IsOpen<'_>,
+    ) -> Result<Lookup<'d, 'k>, Refusal> {
         let aliases = self.aliases.as_ref().filter(|_| !key.own);
         let alias = |name: &str| aliases.and_then(|aliases| aliases.find(name, key.domain));
         if let Some(targets) = alias(&key.local) {
@@ -220,7 +235,8 @@ impl Directory {
         }
         let sub = self.subaddress(key);
         let creates = self.create && !names::is_route(&key.local);
-        if let Some(found) = self.mailbox(&key.local, key.domain, creates && sub.is_none())? {
+        let mailbox = |local: &str, creates| self.mailbox((local, key.domain), creates, is_open);
+        if let Some(found) = mailbox(&key.local, creates && sub.is_none())? {
             return Ok(Lookup::Mailbox(found));
         }
         if let Some(sub) = &sub {
@@ -231,7 +247,7 @@ impl Directory {
                     detail: Some(sub.detail),
                 }));
             }
-            if let Some(mut found) = self.mailbox(sub.base, key.domain, creates)? {
+            if let Some(mut found) = mailbox(sub.base, creates)? {
                 self.enter_folder(&mut found.target, key, sub);
                 return Ok(Lookup::Mailbox(found));
             }
@@ -294,11 +310,11 @@ impl Directory {
     }
 
     /// The mailbox of a name, if there is one; `creates` says whether it need not be there yet.
-    pub(super) fn mailbox(
+    fn mailbox(
         &self,
-        local: &str,
-        domain: usize,
+        (local, domain): (&str, usize),
         creates: bool,
+        is_open: IsOpen<'_>,
     ) -> Result<Option<Found>, Refusal> {
         let users = self.users.as_ref();
         if let Some(entry) = users.and_then(|users| users.find(local, self.domains.key(domain))) {
@@ -310,7 +326,8 @@ impl Directory {
         };
         target.may_create = creates;
         // Whether it is there already makes no difference where it would be made.
-        let found = creates || (users.is_none() && mailbox::exists(&target.maildir)?);
+        let exists = || Ok(is_open(&target) || mailbox::exists(&target.maildir)?);
+        let found = creates || (users.is_none() && exists()?);
         let account = None;
         Ok(found.then_some(Found { target, account }))
     }

@@ -1,6 +1,7 @@
 //! The greylist of a running server: one for all connections. Where a file is named it is read at the start, and
 //! written a minute after something changed and at the end. Who is put off is `list`'s.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::IpAddr;
@@ -20,6 +21,9 @@ const SAVE_AFTER: Duration = Duration::from_secs(60);
 /// More octets than a whole file has.
 const LONGEST: u64 = 1 << 20;
 
+/// The most mailboxes that are remembered as fit to take mail.
+const MAX_SEEN: usize = 4_096;
+
 /// What `--greylist` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -37,8 +41,50 @@ pub struct Keeper {
     file: Option<Mutex<PathBuf>>,
 }
 
+/// A recipient that a client asks for.
+pub struct Attempt<'a> {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The reverse-path.
+    pub from: &'a str,
+    /// The forward-path.
+    pub to: &'a str,
+    /// The numbers of the mailboxes that it leads to.
+    pub mailboxes: &'a [u64],
+    /// Octets of the message, as far as they were declared.
+    pub size: u64,
+    /// Seconds since 1970.
+    pub now: u64,
+}
+
+/// Mailboxes that could take mail when they were looked at within this second, and messages of which size.
+#[derive(Default)]
+struct Seen {
+    second: u64,
+    mailboxes: HashMap<u64, u64>,
+}
+
+impl Seen {
+    fn has(&self, attempt: &Attempt<'_>) -> bool {
+        let fits = |mailbox| self.mailboxes.get(mailbox);
+        let fits = |mailbox| fits(mailbox).is_some_and(|&size| attempt.size <= size);
+        self.second == attempt.now && attempt.mailboxes.iter().all(fits)
+    }
+
+    fn add(&mut self, attempt: &Attempt<'_>) {
+        let more = attempt.mailboxes.iter().take(MAX_SEEN);
+        if self.second != attempt.now || self.mailboxes.len() + more.len() > MAX_SEEN {
+            self.mailboxes.clear();
+            self.second = attempt.now;
+        }
+        let sizes = more.map(|&mailbox| (mailbox, attempt.size));
+        self.mailboxes.extend(sizes);
+    }
+}
+
 struct State {
     list: Greylist,
+    seen: Seen,
     /// Whether the file is out of date.
     changed: bool,
 }
@@ -60,6 +106,7 @@ impl Keeper {
         Ok(Self {
             state: Mutex::new(State {
                 list,
+                seen: Seen::default(),
                 changed: false,
             }),
             changed: Condvar::new(),
@@ -67,10 +114,34 @@ impl Keeper {
         })
     }
 
-    /// Decides on one recipient at `now`, in seconds since 1970.
-    pub fn check(&self, client: IpAddr, from: &str, to: &str, now: u64) -> Verdict {
+    /// Decides on one recipient; `look` tells whether it could be accepted, which is a look at the disk. Whoever is put
+    /// off costs one look a second and mailbox, however many come; for whoever passes it is made at each recipient.
+    ///
+    /// # Errors
+    /// Those of `look`, of which the list hears nothing.
+    pub fn check<E>(
+        &self,
+        attempt: &Attempt<'_>,
+        look: &dyn Fn() -> Result<(), E>,
+    ) -> Result<Verdict, E> {
+        let seen = lock(&self.state).seen.has(attempt);
+        if !seen {
+            look()?;
+        }
+        let verdict = self.decide(attempt, !seen);
+        if seen && verdict == Verdict::Pass {
+            look()?;
+        }
+        Ok(verdict)
+    }
+
+    fn decide(&self, attempt: &Attempt<'_>, looked: bool) -> Verdict {
         let mut state = lock(&self.state);
-        let verdict = state.list.check(client, from, to, now);
+        if looked {
+            state.seen.add(attempt);
+        }
+        let (client, now) = (attempt.client, attempt.now);
+        let verdict = state.list.check(client, attempt.from, attempt.to, now);
         if !state.changed {
             state.changed = true;
             self.changed.notify_one();
@@ -189,6 +260,8 @@ fn create(path: &Path) -> io::Result<File> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use std::cell::Cell;
+    use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const NOW: u64 = 1_800_000_000;
@@ -220,8 +293,75 @@ mod tests {
         }
     }
 
+    const ATTEMPT: Attempt<'_> = Attempt {
+        client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        from: "a@x",
+        to: "b@y",
+        mailboxes: &[1],
+        size: 0,
+        now: NOW,
+    };
+
     fn check(keeper: &Keeper, now: u64) -> Verdict {
-        keeper.check(IpAddr::from([192, 0, 2, 1]), "a@x", "b@y", now)
+        let attempt = Attempt { now, ..ATTEMPT };
+        keeper.check(&attempt, &|| Ok::<_, ()>(())).unwrap()
+    }
+
+    /// A flood of new triples costs one look at the disk a second and mailbox. What is accepted, what did not fit and
+    /// what is larger than before is looked at each time.
+    #[test]
+    fn a_flood_costs_no_looks() {
+        let keeper = Keeper::open(&Settings {
+            delay: Duration::from_secs(300),
+            file: None,
+        });
+        let keeper = keeper.unwrap();
+        let looks = Cell::new(0);
+        let ask = |attempt: &Attempt<'_>, fit: Result<(), ()>| {
+            let look = || {
+                looks.set(looks.get() + 1);
+                fit
+            };
+            (keeper.check(attempt, &look), looks.replace(0))
+        };
+        let wait = Ok(Verdict::Wait);
+        assert_eq!(ask(&ATTEMPT, Err(())), (Err(()), 1));
+        assert_eq!(ask(&ATTEMPT, Ok(())), (wait, 1), "a failure is not kept");
+        for number in 0..10_000 {
+            let from = &format!("{number}@spam");
+            assert_eq!(ask(&Attempt { from, ..ATTEMPT }, Ok(())), (wait, 0));
+        }
+        let mailboxes = &[1, 2];
+        let list = Attempt {
+            mailboxes,
+            ..ATTEMPT
+        };
+        assert_eq!(ask(&list, Ok(())), (wait, 1), "another mailbox");
+        let larger = Attempt { size: 1, ..ATTEMPT };
+        assert_eq!(ask(&larger, Ok(())), (wait, 1));
+        let later = Attempt {
+            now: NOW + 299,
+            ..ATTEMPT
+        };
+        assert_eq!(ask(&later, Ok(())), (wait, 1), "another second");
+        assert_eq!(ask(&later, Ok(())), (wait, 0));
+        let in_time = Attempt {
+            now: NOW + 300,
+            ..ATTEMPT
+        };
+        for _ in 0..3 {
+            assert_eq!(ask(&in_time, Ok(())), (Ok(Verdict::Pass), 1));
+        }
+        assert_eq!(ask(&in_time, Err(())), (Err(()), 1));
+        for mailbox in 0..10_000 {
+            let mailboxes = &[mailbox];
+            let attempt = Attempt {
+                mailboxes,
+                ..ATTEMPT
+            };
+            assert_eq!(ask(&attempt, Ok(())).1, 1);
+        }
+        assert!(lock(&keeper.state).seen.mailboxes.len() <= MAX_SEEN);
     }
 
     /// What one process put off, the next one knows, and nobody else can read it.

@@ -4,5 +4,5 @@
 mod keeper;
 mod list;
 
-pub use self::keeper::{Keeper, Settings};
+pub use self::keeper::{Attempt, Keeper, Settings};
 pub use self::list::{Greylist, RETRY_WITHIN, Verdict};

@@ -3,6 +3,7 @@
 use crate::server::{Client, Server, Setup};
 use crate::throttle::{ask, from, login};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn launch(scheme: &str, args: &str) -> Server {
@@ -135,6 +136,73 @@ fn a_restart_forgets_nobody() {
     third.logged("damaged, the greylist begins empty");
     let mut client = from(&third, "192.0.2.1");
     assert_eq!(rcpt(&mut client, "", "alice@a.test"), "451 4.7.1");
+}
+
+/// How often the server looks at paths, from its start to its end, where a client asks for a recipient so many times.
+fn looks(args: &str, recipient: &str, reply: &str, times: usize) -> Option<usize> {
+    let dir = std::env::temp_dir().join(format!(
+        "mailslot-looks-{}-{}-{times}",
+        std::process::id(),
+        recipient
+    ));
+    let dir = Jail(dir);
+    std::fs::create_dir_all(dir.0.join("mail/a.test/bob")).unwrap();
+    std::fs::write(dir.0.join("users"), "bob:x\n").unwrap();
+    // The tracer is nobody's parent and ends with the server.
+    let tracer = [
+        "-D",
+        "-f",
+        "-o",
+        "calls",
+        "-e",
+        "trace=%file",
+        env!("CARGO_BIN_EXE_mailslot"),
+    ];
+    let options = "--hostname mx.test -d a.test --max-errors 1000 --trust 127.0.0.1";
+    let child = Command::new("strace")
+        .args(tracer)
+        .args(["--listen", "smtp://127.0.0.1:0?proxy"])
+        .args(options.split(' ').chain(args.split_whitespace()))
+        .current_dir(&dir.0)
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    // Where tracing is not allowed strace ends at once.
+    let mut server = Server::attach(child, dir.0.clone(), 1).ok()?;
+    let mut client = from(&server, "192.0.2.1");
+    for number in 0..times {
+        let sender = format!("{number}@spam.test");
+        assert_eq!(rcpt(&mut client, &sender, recipient), reply);
+    }
+    assert_eq!(server.stop(), Some(0));
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let calls = std::fs::read_to_string(dir.0.join("calls")).unwrap();
+        if calls.trim_end().ends_with("+++ exited with 0 +++") {
+            return Some(calls.lines().count());
+        }
+        assert!(Instant::now() < end, "{calls}");
+        std::thread::yield_now();
+    }
+}
+
+/// A flood of new triples makes no more calls than one of refused recipients, with and without a users file.
+#[test]
+fn a_flood_looks_at_the_disk_no_more_than_refusals_do() {
+    for users in ["", "--users users"] {
+        let greylist = format!("--greylist 1h {users}");
+        let count = |recipient, reply| looks(&greylist, recipient, reply, COMMANDS);
+        let Some(refused) = count("no@a.test", "550 5.1.1") else {
+            eprintln!("skipped: strace does not run here");
+            return;
+        };
+        let put_off = count("bob@a.test", "451 4.7.1").unwrap();
+        // A look takes seven calls and is good for a second; the flood lasts a few.
+        assert!(
+            put_off <= refused + COMMANDS / 2,
+            "{put_off} {refused} {users}"
+        );
+    }
 }
 
 /// A directory that goes with the test.

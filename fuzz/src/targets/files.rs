@@ -49,6 +49,7 @@ fn ask(settings: &DirectorySettings, octets: &[u8]) {
                 onward: None,
                 open: false,
                 takes: &|_| true,
+                is_open: &|_| false,
             };
             let _ = directory.resolve(&path, ways);
         }

@@ -80,6 +80,7 @@ const WAYS: Ways<'_> = Ways {
     onward: None,
     open: false,
     takes: &|_| true,
+    is_open: &|_| false,
 };
 
 fn one(name: &str) -> Result<Vec<String>, u16> {
