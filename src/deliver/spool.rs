@@ -221,6 +221,9 @@ impl Spool {
     fn device(&self, index: usize) -> Option<nix::libc::dev_t> {
         let target = &self.deliveries.get(index)?.target;
         let disk = self.context.disk.as_ref();
+        if let Some(kept) = self.context.dirs.get(disk, target) {
+            return Some(kept.identity.device);
+        }
         let found = disk.identity(&target.maildir);
         let found = found.or_else(|_| disk.identity(&target.root)).ok()?;
         Some(found.device)
