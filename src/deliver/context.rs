@@ -24,6 +24,8 @@ pub(super) struct Context {
     pub(super) host: String,
     pub(super) syncs: Syncs,
     pub(super) dirs: DirCache,
+    /// Targets of a message that hold their directories (three descriptors each) from their first use to the end of it.
+    pub(super) held: usize,
     pub(super) ledger: Ledger,
     /// What spam is told by.
     pub(super) junk: Arc<[JunkField]>,

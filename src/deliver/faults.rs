@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
 
 use super::disk::{Disk, Identity, Real};
 use super::junk::JunkField;
@@ -173,6 +174,10 @@ impl Disk for Script {
     }
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         self.on(file, "sync")?;
+        if fstat(file).is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) == SFlag::S_IFDIR)
+        {
+            self.on(file, "sync of a directory")?;
+        }
         // Nothing crashes here but calls: what a sync does can't be seen, only that it was asked for.
         self.call(|| Ok(()))
     }
@@ -344,4 +349,47 @@ fn with_quotas() {
     };
     every_call(&Script::default(), &["a"], Some(&quota));
     every_call(&Script::default(), &["a", "b", "c"], Some(&quota));
+}
+
+/// A file system that cannot sync directories takes mail; one that fails to do it does not.
+#[test]
+fn directories_that_cannot_be_synced() {
+    let scratch = Scratch::new();
+    let device = Real.identity(&scratch.0).unwrap().device;
+    for (errno, taken) in [
+        (Errno::EINVAL, true),
+        (Errno::EBADF, true),
+        (Errno::ENOSYS, true),
+        (Errno::EOPNOTSUPP, true),
+        (Errno::EIO, false),
+        (Errno::ENOSPC, false),
+    ] {
+        let unsynced = Script {
+            bad_device: Some((device, "sync of a directory", errno)),
+            ..Script::default()
+        };
+        for (number, users) in [&["a"][..], &["a", "b"]].into_iter().enumerate() {
+            let names: Vec<String> = users
+                .iter()
+                .map(|u| format!("{u}{number}{errno}"))
+                .collect();
+            let groups = names
+                .iter()
+                .map(|name| [Arc::new(target(&scratch, name))].into());
+            let store = Store::with_disk("mx", Sync::Full, 100, Box::new(unsynced.clone()));
+            let mut spool = store.begin(&trace(), groups.collect(), Form::Text, None);
+            spool.write(BODY.as_bytes());
+            assert_eq!(spool.commit().is_ok(), taken, "{errno}");
+        }
+    }
+    // A file is another matter.
+    let unsynced = Script {
+        bad_device: Some((device, "sync", Errno::EINVAL)),
+        ..Script::default()
+    };
+    let store = Store::with_disk("mx", Sync::Full, 100, Box::new(unsynced));
+    let group = [Arc::new(target(&scratch, "a"))].into();
+    let mut spool = store.begin(&trace(), vec![group], Form::Text, None);
+    spool.write(BODY.as_bytes());
+    assert!(spool.commit().is_err());
 }

@@ -32,9 +32,6 @@ const HEADERS: usize = 1024;
 /// More Received fields than this are a loop: RFC 5321 §6.3.
 const RECEIVED_MAX: usize = 100;
 
-/// Targets of a message that hold their directories (three descriptors each) from their first use to the end of it.
-const KEPT_OPEN: usize = 64;
-
 /// On so many file systems a message is written as it comes; for others it is copied at the end.
 const SOURCES: usize = 4;
 
@@ -265,7 +262,7 @@ impl Spool {
         if *delivery.identity.get_or_insert(dirs.identity) != dirs.identity {
             return Err(Trouble::away(&delivery.target.maildir));
         }
-        if index < KEPT_OPEN {
+        if index < context.held {
             delivery.dirs = Some(Arc::clone(&dirs));
         } else {
             context.keep(&delivery.target, &dirs);

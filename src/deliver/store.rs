@@ -24,6 +24,9 @@ use crate::smtp::reply::{self, Refusal};
 /// A Maildir's `tmp/` is looked through this often.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 
+/// Targets of a message that hold their directories open, where nothing else was said.
+const HELD: usize = 64;
+
 /// Maildirs that are remembered as swept; past it all are forgotten, which costs a few early sweeps.
 const SWEPT_MAX: usize = 10_000;
 
@@ -51,6 +54,7 @@ impl Store {
             ledger: Ledger::default(),
             junk: Arc::default(),
             dirs: DirCache::new(open / dir_cache::DESCRIPTORS),
+            held: HELD,
             opened: Mutex::default(),
             any_opened: AtomicBool::new(false),
         };
@@ -59,6 +63,14 @@ impl Store {
             swept: Mutex::default(),
             room: Room::default(),
         }
+    }
+
+    /// Has a message hold the directories of so many targets open. To be said before the first of them.
+    pub fn with_held(mut self, targets: usize) -> Self {
+        if let Some(context) = Arc::get_mut(&mut self.context) {
+            context.held = targets;
+        }
+        self
     }
 
     /// Has messages with one of these header fields go to the folder `.Junk`. To be said before the first of them.

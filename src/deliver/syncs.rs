@@ -45,7 +45,7 @@ impl Syncs {
     /// Makes a directory's entries durable; left out, with a warning the first time, where the file system cannot.
     pub(crate) fn directory(&self, disk: &dyn Disk, dir: BorrowedFd<'_>) -> io::Result<()> {
         match self.file(disk, dir) {
-            Err(e) if errno(&e) == Some(Errno::EINVAL) => {
+            Err(e) if errno(&e).is_some_and(has_no_sync) => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
                     log::warn!(
                         "a file system cannot sync directories: mail there may be lost in a power cut"
@@ -85,6 +85,14 @@ impl Syncs {
         }
         synced
     }
+}
+
+/// Whether a failed sync of a directory says that its file system has none (fsync(2); EBADF: CIFS).
+fn has_no_sync(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EINVAL | Errno::EBADF | Errno::ENOSYS | Errno::EOPNOTSUPP
+    )
 }
 
 #[cfg(test)]

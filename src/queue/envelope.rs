@@ -102,7 +102,11 @@ impl Envelope {
             return Err(1);
         }
         for (number, line) in lines {
-            let (name, value) = line.split_once(' ').ok_or(number + 1)?;
+            // None is written, so that no file says two things.
+            let clean = Some(line).filter(|line| !line.contains(char::is_control));
+            let (name, value) = clean
+                .and_then(|line| line.split_once(' '))
+                .ok_or(number + 1)?;
             envelope.line(name, value).ok_or(number + 1)?;
         }
         if envelope.created == 0 || envelope.recipients.is_empty() {
@@ -237,6 +241,7 @@ mod tests {
             ("created 7", "created 0"),
             ("envelope 1", "envelope 2"),
             ("from", "what"),
+            ("from ", "from \u{1}"),
         ] {
             assert!(
                 Envelope::parse(&text.replacen(from, to, 1)).is_err(),

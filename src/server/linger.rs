@@ -7,8 +7,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Sockets that are kept at once; the oldest makes room for the next one.
-pub(super) const KEPT: usize = 64;
 /// How long a socket is kept.
 const TIME: Duration = Duration::from_secs(1);
 /// Octets that are read of one socket.
@@ -23,19 +21,23 @@ struct Lingering {
 }
 
 /// The sockets that wait to be closed.
-#[derive(Default)]
 pub(super) struct Linger {
     kept: Mutex<VecDeque<Lingering>>,
     added: Condvar,
+    most: usize,
 }
 
 impl Linger {
-    /// Starts the thread.
+    /// Starts the thread, for `most` sockets at once: the oldest makes room for the next one.
     ///
     /// # Errors
     /// What the system says where it gives no thread.
-    pub(super) fn start() -> std::io::Result<Arc<Self>> {
-        let linger = Arc::new(Self::default());
+    pub(super) fn start(most: usize) -> std::io::Result<Arc<Self>> {
+        let linger = Arc::new(Self {
+            kept: Mutex::default(),
+            added: Condvar::new(),
+            most,
+        });
         let own = Arc::clone(&linger);
         let builder = std::thread::Builder::new().stack_size(64 * 1024);
         builder.spawn(move || own.run()).map(|_| linger)
@@ -48,7 +50,7 @@ impl Linger {
     /// Keeps a socket whose writing side is shut already.
     pub(super) fn add(&self, socket: Arc<Socket>) {
         let mut kept = self.lock();
-        if kept.len() >= KEPT {
+        if kept.len() >= self.most {
             kept.pop_front();
         }
         kept.push_back(Lingering {

@@ -2,10 +2,12 @@
 //! peace. What a connection says is `conn`'s.
 
 mod admission;
+mod budget;
 mod linger;
 mod scrape;
 
 use self::admission::{Admission, ConnLimits};
+use self::budget::Budget;
 use self::linger::Linger;
 use self::scrape::Scrape;
 use crate::auth::{Account, hashing};
@@ -28,7 +30,6 @@ use crate::sys::notify::Notify;
 use crate::sys::privileges::drop_groups;
 use crate::throttle::Throttle;
 use mio::Waker;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::geteuid;
 use std::io;
@@ -42,18 +43,6 @@ use std::time::{Duration, Instant};
 const STACK: usize = 256 * 1024;
 /// How long a thread without work is kept.
 const KEEP: Duration = Duration::from_secs(30);
-/// Descriptors of Maildirs kept open, where the system allows that many.
-const OPEN: usize = 1_024;
-/// Descriptors that a connection needs: its socket, a message's file, and one to spare.
-const EACH: usize = 3;
-/// Descriptors that a message to many recipients holds besides: two of each of up to 64 Maildirs.
-const MANY: usize = 128;
-/// Descriptors of everything else: listeners, files being read, the log.
-const OTHERS: usize = 64;
-/// Octets of address space that a connection takes: its stack, that of a handshake, and the buffers of a message.
-const EACH_SPACE: u64 = 512 * 1024;
-/// Octets of address space of everything else: program, allocator, the log's queue.
-const OTHERS_SPACE: u64 = 12 * 1024 * 1024;
 /// How often waits are looked at while one may have to be ended soon.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a server that has connections looks for what it may close.
@@ -67,6 +56,8 @@ pub struct Server {
     relay: Option<relay::Settings>,
     config: Arc<Config>,
     state: Arc<ServerState>,
+    /// Connections that were turned away and are read to their end, at a time.
+    lingering: usize,
 }
 
 impl Server {
@@ -75,15 +66,15 @@ impl Server {
     /// # Errors
     /// The file, the line and what is wrong (78).
     pub fn new(mut config: Config, inherited: Vec<Socket>) -> Result<Self, Failure> {
-        config.max_connections = affordable(config.max_connections);
+        let budget = Budget::of_process(config.max_connections);
+        config.max_connections = budget.connections;
         hashing::set_cores(std::thread::available_parallelism().map_or(1, usize::from));
         let snapshot = load(&config).map_err(Failure::File)?;
         let relay = config.relay.as_ref();
         let relay = relay.map(|relay| relay.load(&config.policy.hostname, &config.listen));
         let relay = relay.transpose()?;
-        let open = descriptors(config.max_connections);
-        let store = Store::new(&config.policy.hostname, config.sync, open);
-        let store = store.with_junk(config.junk.clone());
+        let store = Store::new(&config.policy.hostname, config.sync, budget.open);
+        let store = store.with_held(budget.held).with_junk(config.junk.clone());
         let state = ServerState::new(
             Arc::new(snapshot),
             store,
@@ -98,6 +89,7 @@ impl Server {
             relay,
             config: Arc::new(config),
             state: Arc::new(state),
+            lingering: budget.lingering,
         })
     }
 
@@ -256,7 +248,7 @@ impl Server {
             limits,
             pool: Pool::new(self.config.max_connections, STACK, KEEP),
             state: Arc::clone(&self.state),
-            linger: Linger::start()?,
+            linger: Linger::start(self.lingering)?,
             config: Arc::clone(&self.config),
         })
     }
@@ -415,44 +407,4 @@ impl Upkeep {
             (false, false) => None,
         };
     }
-}
-
-/// As many connections as there is address space for (RLIMIT_AS): memory that cannot be had ends the process, and a
-/// connection too many is a 421.
-fn affordable(max_connections: usize) -> usize {
-    let space = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft);
-    let most = (space.saturating_sub(OTHERS_SPACE) / EACH_SPACE).max(1);
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    if most < max_connections {
-        log::warn!(
-            "{space} octets of address space are allowed, which is enough for {most} connections and not for \
-             {max_connections}: beyond that they are answered 421"
-        );
-    }
-    most.min(max_connections)
-}
-
-/// Raises the number of descriptors this process may have as far as it needs and may, and tells how many of them
-/// Maildirs may take.
-fn descriptors(max_connections: usize) -> usize {
-    let wanted = max_connections.saturating_mul(EACH).saturating_add(OTHERS);
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return 0;
-    };
-    let many = max_connections.saturating_mul(MANY);
-    let all = wanted.saturating_add(many).saturating_add(OPEN);
-    let all = u64::try_from(all).unwrap_or(u64::MAX);
-    let limit = if soft < all && setrlimit(Resource::RLIMIT_NOFILE, all.min(hard), hard).is_ok() {
-        all.min(hard)
-    } else {
-        soft
-    };
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    if limit < wanted {
-        log::warn!(
-            "{limit} open files are allowed, and {max_connections} connections may need {wanted}: beyond that \
-            they are answered 421"
-        );
-    }
-    limit.saturating_sub(wanted).min(OPEN)
 }

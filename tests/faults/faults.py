@@ -2,7 +2,7 @@
 """System calls that fail under the running server, and limits that it runs into.
 
 `faults.py MAILSLOT [--quick]`. With strace, each call that a message costs, also one that goes to the queue, fails once, at its first, second … n-th time
-in a thread, with each errno. Then the limits: a full tmpfs, RLIMIT_NOFILE, NPROC, FSIZE, AS. After each of them: every recipient
+in a thread, with each errno. Then the limits: a full tmpfs, RLIMIT_NOFILE, NPROC, FSIZE, AS, a control group of 32 MiB. After each of them: every recipient
 of a message that had a 250 has it, once and whole; every other message is absent or whole; the next client
 is served. What this machine does not allow is said and skipped; 1 where something was wrong."""
 
@@ -40,10 +40,12 @@ def check(what, good, more=""):
 
 
 @contextlib.contextmanager
-def served(home, *args, scheme="smtp", limits=(), uid=None):
+def served(home, *args, scheme="smtp", limits=(), uid=None, group=None):
     """A server in `home`; its process and port."""
 
     def before():
+        if group:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
         for limit, value in limits:
             resource.setrlimit(limit, (value, value))
         if uid:
@@ -250,6 +252,82 @@ def under(what, home, count, recovers, **options):
         print(f"{'ok    ' if what not in FAILED else 'FAILED'} {what}: {taken} of {len(acknowledged)} messages taken", flush=True)
 
 
+def edge(what, home, sessions, **options):
+    """So many sessions in the middle of a message at the same time: each is served, or hears 421 at once."""
+    with served(home, "--max-connections", str(sessions), "--max-per-client", str(sessions), **options) as (child, port):
+        admitted, others = [], collections.Counter()
+        for _ in range(sessions):
+            with contextlib.suppress(OSError):
+                sock = socket.create_connection(("127.0.0.1", port), timeout=60)
+                file = sock.makefile("rb")
+                line = file.readline()
+                if line.startswith(b"220"):
+                    admitted.append((sock, file))
+                else:
+                    others[line[:9].decode()] += 1
+
+        def all_say(text):
+            for number, (sock, _) in enumerate(admitted):
+                sock.sendall(text(number).encode())
+            for _, file in admitted:
+                line = file.readline()
+                check(what, line[:1] in (b"2", b"3"), line.decode())
+
+        for text in ("HELO c\r\n", "MAIL FROM:<>\r\n", "RCPT TO:<e%d@here.test>\r\n", "DATA\r\n"):
+            all_say(lambda number: text % number if "%" in text else text)
+        all_say(lambda number: f"Subject: m{number}\r\n\r\n" + BODY.replace("\n", "\r\n") + ".\r\n")
+        look(what, home, {f"m{number}": {f"e{number}"} for number in range(len(admitted))})
+        check(what, admitted and set(others) <= {"421 4.3.2"}, f"{len(admitted)} admitted, the others {dict(others)}")
+        check(what, child.poll() is None, "the server ended")
+        shown = "" if what in FAILED else f"{len(admitted)} of {sessions} sessions served, {sum(others.values())} heard 421"
+        print(f"{'FAILED' if what in FAILED else 'ok    '} {what}: {shown}", flush=True)
+        [sock.close() for sock, _ in admitted]
+
+
+def edges():
+    """--max-connections at the edge of what the process may have."""
+    uid = 65534 if os.geteuid() == 0 else None
+    cases = [(f"RLIMIT_NOFILE {files}", sessions, {"limits": [(resource.RLIMIT_NOFILE, files)]}) for files, sessions in ((64, 40), (256, 200), (1024, 600))]
+    cases += [(f"RLIMIT_AS {size}M", 200, {"limits": [(resource.RLIMIT_AS, size << 20)]}) for size in (20, 32, 64)]
+    cases += [("RLIMIT_NPROC 16", 40, {"limits": [(resource.RLIMIT_NPROC, 16)], "uid": uid})]
+    for what, sessions, options in cases:
+        with folder() as home:
+            (home / "mail").mkdir()
+            [os.chmod(path, 0o777) for path in (home, home / "mail")]
+            edge(f"{what}, {sessions} sessions", home, sessions, **options)
+    with folder() as home:
+        (home / "mail").mkdir()
+        with small_group(32 << 20) as group:
+            if group:
+                edge("a control group of 32 MiB, 512 sessions", home, 512, group=group)
+                killed = re.search(r"oom_kill (\d+)", "".join(path.read_text() for path in group.glob("memory.*") if path.name in ("memory.events", "memory.oom_control")))
+                check("a control group of 32 MiB", killed and killed[1] == "0", "something was killed")
+
+
+@contextlib.contextmanager
+def small_group(octets):
+    """A control group with so much memory, where one may be made."""
+    for root, file in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
+        group = pathlib.Path(root, f"faults{os.getpid()}")
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if (group / file).exists():
+                (group / file).write_text(str(octets))
+                yield group
+                return
+        finally:
+            for _ in range(100):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+                    break
+                time.sleep(0.05)
+    print("skip   a control group of 32 MiB: none can be made here")
+    yield None
+
+
 def greeted(port):
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
@@ -302,5 +380,6 @@ if __name__ == "__main__":
         for mode in ("smtp", "lmtp", "onward"):
             fail_each_call(mode)
     limits()
+    edges()
     print(f"{len(FAILED)} wrong")
     sys.exit(bool(FAILED))

@@ -4,6 +4,7 @@
 use crate::server::{Client, Server, Setup};
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const PLACES: usize = 5;
@@ -186,4 +187,91 @@ fn a_quick_message_under_stress() {
     }
     client.send(b"Subject: x\r\n\r\nx\r\n.\r\n");
     assert!(client.reply().starts_with("250"));
+}
+
+/// A server under a limit of the shell's `ulimit`.
+fn limited(limit: &str, args: &[&str]) -> Server {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("mailslot-limited-{}-{count}", std::process::id());
+    let dir = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&dir).unwrap();
+    let command = format!("ulimit {limit}; exec \"$0\" \"$@\"");
+    let child = std::process::Command::new("sh")
+        .args(["-c", &command, env!("CARGO_BIN_EXE_mailslot"), "--create"])
+        .args(["--listen", "smtp://127.0.0.1:0", "--hostname", "mx.test"])
+        .args(args)
+        .current_dir(&dir)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    Server::attach(child, dir, 1).unwrap()
+}
+
+/// Sends each of these at once, and asks each for a good reply.
+fn all_say(clients: &mut [Client], octets: impl Fn(usize) -> String, replies: usize) {
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(octets(number).as_bytes());
+    }
+    for client in clients {
+        for _ in 0..replies {
+            let reply = client.reply();
+            assert!(reply.starts_with(['2', '3']), "{reply}");
+        }
+    }
+}
+
+/// Sessions that are all in the middle of a message to several new mailboxes at the same time. Who is admitted is served,
+/// the others hear 421; the number of those who were.
+fn served_under(server: &Server, sessions: usize, recipients: usize) -> usize {
+    let mut clients: Vec<Client> = (0..sessions).map(|_| server.client()).collect();
+    clients.retain_mut(|client| {
+        let greeting = client.reply();
+        assert!(
+            greeting.starts_with("220") || greeting.starts_with("421 4.3.2"),
+            "{greeting}"
+        );
+        greeting.starts_with("220")
+    });
+    all_say(&mut clients, |_| "EHLO c\r\nMAIL FROM:<>\r\n".to_owned(), 2);
+    for to in 0..recipients {
+        let rcpt = |number| format!("RCPT TO:<u{number}x{to}@mx.test>\r\n");
+        all_say(&mut clients, rcpt, 1);
+    }
+    all_say(&mut clients, |_| "DATA\r\n".to_owned(), 1);
+    let line = "x".repeat(70) + "\r\n";
+    all_say(
+        &mut clients,
+        |_| format!("S: x\r\n\r\n{}.\r\n", line.repeat(2000)),
+        1,
+    );
+    clients.len()
+}
+
+/// F11: with few descriptors fewer are admitted, and those have all that a message to many mailboxes takes.
+#[test]
+fn as_many_as_there_are_descriptors_for() {
+    for (files, least) in [("32", 1), ("64", 3), ("128", 6), ("256", 13)] {
+        let server = limited(
+            &format!("-n {files}"),
+            &["--domain", "mx.test", "--sync", "none"],
+        );
+        let served = served_under(&server, 40, 20);
+        assert!((least..40).contains(&served), "{files}: {served}");
+        assert_eq!(server.stored().len(), served * 20, "{files}");
+        // All places are free again.
+        assert!(newcomer(&server) < Duration::from_secs(20));
+    }
+}
+
+/// F12: the same with little address space, where a failed allocation would end the process.
+#[test]
+fn as_many_as_there_is_address_space_for() {
+    for mib in [32_usize, 40] {
+        let limit = format!("-v {}", mib * 1024);
+        let server = limited(&limit, &["--domain", "mx.test", "--sync", "none"]);
+        let served = served_under(&server, 60, 1);
+        assert!((1..60).contains(&served), "{mib}: {served}");
+        assert_eq!(server.stored().len(), served);
+    }
 }

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use crate::server::{Client, Server, Setup};
 
 /// A small file system in memory.
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(dir: &Path, options: &str) -> Option<Self> {
+    pub fn new(kind: &str, dir: &Path, options: &str) -> Option<Self> {
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(dir);
+        mount.args(["-t", kind, "-o", options, "none"]).arg(dir);
         let mounted = mount.stderr(Stdio::null()).status();
         let mounted = mounted.is_ok_and(|status| status.success());
         if !mounted {
@@ -43,7 +43,7 @@ fn a_file_system_without_inodes_is_full() {
     };
     let server = Server::launch(&setup).unwrap();
     let dir = server.dir.join("mail");
-    let Some(_mounted) = Mounted::new(&dir, "size=8m,nr_inodes=10") else {
+    let Some(_mounted) = Mounted::new("tmpfs", &dir, "size=8m,nr_inodes=10") else {
         return;
     };
     let files = (0..20).map(|n| dir.join(n.to_string()));

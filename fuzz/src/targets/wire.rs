@@ -7,7 +7,7 @@ use mailslot::smtp::address::{ForwardPath, ReversePath};
 use mailslot::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
 use mailslot::smtp::command::Command;
 use mailslot::smtp::cursor::Cursor;
-use mailslot::smtp::line::{Lines, Split};
+use mailslot::smtp::line::{Line, Lines, Split};
 use mailslot::smtp::params::{MailParams, RcptParams};
 
 /// A line as the splitter told it.
@@ -31,6 +31,10 @@ fn lines(input: &[u8], step: usize) -> Vec<Told> {
             Split::Line { line, used } => {
                 told.push(Told::Line(format!("{line:?}")));
                 start += used;
+                // The connection ends with that line.
+                if matches!(line, Line::Tls | Line::Http) {
+                    return told;
+                }
             }
             Split::More { used } => {
                 start += used;

@@ -1,0 +1,206 @@
+//! What the host lets a process have (descriptors, address space, memory), and what of it goes to connections: as many as can
+//! be served properly, the rest hears 421. A descriptor that cannot be had costs a message a 451, and memory that cannot be
+//! had ends the process.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
+
+/// Descriptors of a message besides its connection's socket: its file, three directories of the Maildir that it lies in and
+/// of another that it goes to, and what it takes to open that or to count its messages.
+const MESSAGE: usize = 11;
+/// Messages that come in at the same time at most, where there are more connections.
+const BUSY: usize = 256;
+/// Descriptors of an open Maildir.
+const MAILDIR: usize = 3;
+/// Descriptors of everything else: listeners, files being read, the log, the queue; and the least of that.
+const OTHERS: usize = 64;
+const OTHERS_LEAST: usize = 13;
+/// Newcomers that were turned away and are not closed yet.
+const LINGERING: usize = 64;
+/// Descriptors of Maildirs kept open, where the system allows that many.
+const OPEN: usize = 1_024;
+/// Maildirs that a message to many recipients keeps open, likewise.
+const HELD: usize = 64;
+/// Octets of address space that a connection takes: its stack, that of a handshake, and the buffers of a message.
+const EACH_SPACE: u64 = 512 * 1024;
+/// Octets of address space of everything else: program, allocator, the log's queue.
+const OTHERS_SPACE: u64 = 12 * 1024 * 1024;
+/// Octets of memory that a connection takes at most: the buffers of a message in TLS, touched pages of its stack, and what
+/// the kernel has for a thread and a socket.
+const EACH_MEMORY: u64 = 256 * 1024;
+/// Octets of memory of everything else.
+const OTHERS_MEMORY: u64 = 8 * 1024 * 1024;
+/// Where Linux shows its control groups.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// Shares of what there is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// Connections at a time.
+    pub(super) connections: usize,
+    /// Descriptors of Maildirs that are kept open for the next message.
+    pub(super) open: usize,
+    /// Maildirs that one message holds open.
+    pub(super) held: usize,
+    /// Connections that were turned away and are read to their end.
+    pub(super) lingering: usize,
+}
+
+impl Budget {
+    /// What this process may have, for at most `max_connections`; the limit of descriptors is raised as far as it may be.
+    pub(super) fn of_process(max_connections: usize) -> Self {
+        let space = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft);
+        let most = fit(max_connections, space, OTHERS_SPACE, EACH_SPACE);
+        warn("octets of address space", space, most, max_connections);
+        let memory = memory().unwrap_or(u64::MAX);
+        let fitting = fit(most, memory, OTHERS_MEMORY, EACH_MEMORY);
+        warn("octets of memory", memory, fitting, most);
+        let limit = raise_descriptors(fitting);
+        let budget = Self::of_descriptors(limit, fitting);
+        let files = u64::try_from(limit).unwrap_or(u64::MAX);
+        warn("open files", files, budget.connections, fitting);
+        budget
+    }
+
+    /// The shares of so many descriptors.
+    fn of_descriptors(limit: usize, max_connections: usize) -> Self {
+        let lingering = LINGERING.min(limit / 8);
+        let others = (limit / 4).clamp(OTHERS_LEAST, OTHERS);
+        let rest = limit.saturating_sub(others + lingering);
+        let most = (rest / (1 + MESSAGE)).max(rest.saturating_sub(BUSY * MESSAGE));
+        let connections = max_connections.min(most).max(1);
+        let rest = rest.saturating_sub(needed(connections));
+        let open = OPEN.min(rest / 2);
+        Self {
+            connections,
+            open,
+            held: HELD.min((rest - open) / connections / MAILDIR + 1),
+            lingering,
+        }
+    }
+}
+
+/// Descriptors of so many connections, and of the messages that they may have.
+fn needed(connections: usize) -> usize {
+    connections.saturating_add(connections.min(BUSY) * MESSAGE)
+}
+
+/// As many connections as `all` suffices for.
+fn fit(max_connections: usize, all: u64, others: u64, each: u64) -> usize {
+    let most = (all.saturating_sub(others) / each).max(1);
+    usize::try_from(most).map_or(max_connections, |most| most.min(max_connections))
+}
+
+fn warn(what: &str, allowed: u64, enough: usize, wanted: usize) {
+    if enough < wanted {
+        log::warn!(
+            "{allowed} {what} are allowed, which is enough for {enough} connections and not for {wanted}: beyond that \
+             they are answered 421"
+        );
+    }
+}
+
+/// Raises the number of descriptors as far as so many connections need and the system allows, and tells what it is then.
+fn raise_descriptors(max_connections: usize) -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 0;
+    };
+    let wanted = max_connections
+        .saturating_mul(HELD * MAILDIR)
+        .saturating_add(needed(max_connections) + OTHERS + LINGERING + 2 * OPEN);
+    let wanted = u64::try_from(wanted).unwrap_or(u64::MAX).min(hard);
+    let raised = soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
+    usize::try_from(if raised { wanted } else { soft }).unwrap_or(usize::MAX)
+}
+
+/// The least memory that the control groups of this process allow, where that can be seen.
+fn memory() -> Option<u64> {
+    let groups = read_to_string("/proc/self/cgroup").ok()?;
+    let files = groups.lines().flat_map(memory_files);
+    let limit = |file: PathBuf| read_to_string(file).ok()?.trim().parse::<u64>().ok();
+    files.filter_map(limit).min()
+}
+
+/// The files with the limit of a group, as a line of /proc/self/cgroup names it, and of those above it (cgroups(7)). In a
+/// container the path may be the host's, but the uppermost one is always there.
+fn memory_files(line: &str) -> Vec<PathBuf> {
+    let mut words = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(path)) = (words.next(), words.next()) else {
+        return Vec::new();
+    };
+    let (root, name) = match controllers {
+        "" => (Path::new(GROUPS).to_owned(), "memory.max"),
+        "memory" => (Path::new(GROUPS).join("memory"), "memory.limit_in_bytes"),
+        _ => return Vec::new(),
+    };
+    let group = Path::new(path.trim_start_matches('/'));
+    let all = group.ancestors().map(|group| root.join(group).join(name));
+    all.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the limit, what is promised to everybody together is no more than that.
+    #[test]
+    fn descriptors_suffice_for_who_is_admitted() {
+        for limit in (32..3_000).chain([10_000, 100_000, usize::MAX]) {
+            for max in [1, 40, 512, 10_000] {
+                let budget = Budget::of_descriptors(limit, max);
+                let held = budget.connections * (budget.held - 1) * MAILDIR;
+                let all = needed(budget.connections) + held + budget.open + budget.lingering;
+                assert!(all <= limit, "{limit} {max}: {budget:?}");
+                assert!((1..=max).contains(&budget.connections));
+                assert!((1..=HELD).contains(&budget.held));
+            }
+        }
+        let few = Budget::of_descriptors(64, 40);
+        let wanted = Budget {
+            connections: 3,
+            open: 2,
+            held: 1,
+            lingering: 8,
+        };
+        assert_eq!(few, wanted);
+        let plenty = Budget::of_descriptors(200_000, 512);
+        let wanted = Budget {
+            connections: 512,
+            open: OPEN,
+            held: HELD,
+            lingering: LINGERING,
+        };
+        assert_eq!(plenty, wanted);
+        assert_eq!(Budget::of_descriptors(4_096, 512).connections, 512);
+        assert_eq!(Budget::of_descriptors(20_000, 12_500).connections, 12_500);
+    }
+
+    #[test]
+    fn memory_suffices_for_who_is_admitted() {
+        let mib = 1024 * 1024;
+        assert_eq!(fit(512, 32 * mib, OTHERS_MEMORY, EACH_MEMORY), 96);
+        assert_eq!(fit(512, mib, OTHERS_MEMORY, EACH_MEMORY), 1);
+        assert_eq!(fit(512, u64::MAX, OTHERS_MEMORY, EACH_MEMORY), 512);
+    }
+
+    #[test]
+    fn groups_and_those_above_them() {
+        let files = |line| {
+            let files = memory_files(line).into_iter();
+            let files = files.map(|file| file.strip_prefix(GROUPS).unwrap_or(&file).to_owned());
+            files.collect::<Vec<_>>()
+        };
+        let wanted = ["a/b/memory.max", "a/memory.max", "memory.max"];
+        assert_eq!(files("0::/a/b"), wanted.map(PathBuf::from));
+        let wanted = [
+            "memory/a/memory.limit_in_bytes",
+            "memory/memory.limit_in_bytes",
+        ];
+        assert_eq!(files("7:memory:/a"), wanted.map(PathBuf::from));
+        assert_eq!(files("0::/"), [PathBuf::from("memory.max")]);
+        for other in ["3:cpu,cpuacct:/a", "", "0", "0:"] {
+            assert!(files(other).is_empty(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Closes while the client still sends: its input is read and dropped for a moment, so that no reset overtakes the last reply.
+
+use crate::server::{Server, Setup};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const ENVELOPE: &str = "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\n";
+
+/// Sends all of that and then junk that nobody will read; everything that came back, to a proper end.
+fn told(address: &str, octets: &[u8], junk: &[u8]) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut sender = socket.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let _ = sender.write_all(octets);
+            // In pieces: some of it comes after the close has begun.
+            for piece in junk.chunks(10_000) {
+                let _ = sender.write_all(piece);
+            }
+        });
+        let mut text = Vec::new();
+        let read = socket.read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(read.is_ok(), "{read:?} after {text:?}");
+        text
+    })
+}
+
+fn server(url: &str, args: &[&str]) -> Server {
+    let pem = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (cert, key) = (pem("cert.pem"), pem("key.pem"));
+    let tls = [
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--create",
+        "--users",
+        "users",
+    ];
+    let common = [&tls[..], &["--insecure-auth", "--max-size", "1K"]].concat();
+    let setup = Setup {
+        listen: vec![url.to_owned()],
+        args: common
+            .iter()
+            .chain(args)
+            .map(|&arg| arg.to_owned())
+            .collect(),
+        files: vec![("users".into(), "a:{PLAIN}x\n".into())],
+        ..Setup::default()
+    };
+    Server::launch(&setup).unwrap()
+}
+
+/// Each way to close, by what leads to it and the last reply.
+fn ways() -> Vec<(String, &'static str)> {
+    let wrong = "AUTH PLAIN AGEAYg==\r\n";
+    vec![
+        ("QUIT\r\n".to_owned(), "221 2.0.0"),
+        (format!("{ENVELOPE}QUIT\r\n"), "221 2.0.0"),
+        ("EHLO c\r\nSTARTTLS\r\nNOOP\r\n".to_owned(), "554 5.7.0"),
+        ("GET / HTTP/1.1\r\n".to_owned(), "421 4.7.0"),
+        ("\x16\x03\x01\x02".to_owned(), "421 4.7.0"),
+        ("XXXX\r\n".repeat(21), "421 4.7.0"),
+        ("NOOP\r\n".repeat(101), "421 4.7.0"),
+        (format!("EHLO c\r\n{}", wrong.repeat(3)), "421 4.7.0"),
+        (
+            format!("{ENVELOPE}DATA\r\n{}", "x".repeat(2100)),
+            "421 4.7.0",
+        ),
+        (
+            format!("{ENVELOPE}BDAT 2100\r\n{}", "x".repeat(2100)),
+            "421 4.7.0",
+        ),
+        (format!("{ENVELOPE}BDAT x\r\n"), "501 5.5.4"),
+        ("x".repeat(1_100_000), "421 4.7.0"),
+    ]
+}
+
+/// What the client still sends costs it no reply, and it sees an end and no reset.
+#[test]
+fn no_reply_is_lost_to_a_client_that_still_sends() {
+    let server = server("smtp://127.0.0.1:0", &[]);
+    for junk in ["", "x", &"y".repeat(300_000), &"NOOP\r\n".repeat(50_000)] {
+        std::thread::scope(|scope| {
+            for (octets, last) in ways() {
+                let address = server.address();
+                scope.spawn(move || {
+                    let text = told(address, octets.as_bytes(), junk.as_bytes());
+                    let line = text.lines().next_back().unwrap_or_default();
+                    assert!(
+                        line.starts_with(last),
+                        "{line:?} for {last} after {octets:.60}"
+                    );
+                });
+            }
+        });
+    }
+}
+
+/// The same where nobody has a place, or the client has too many, or sends no header that is one.
+#[test]
+fn nor_where_it_is_turned_away() {
+    let junk = "EHLO c\r\n".repeat(10_000);
+    let full = server("smtp://127.0.0.1:0", &["--max-connections", "1"]);
+    let mut first = full.client();
+    assert!(first.reply().starts_with("220"));
+    let many = server("smtp://127.0.0.1:0", &["--max-per-client", "1"]);
+    let mut other = many.client();
+    assert!(other.reply().starts_with("220"));
+    for (server, last) in [(&full, "421 4.3.2"), (&many, "421 4.7.0")] {
+        for _ in 0..5 {
+            let text = told(server.address(), junk.as_bytes(), junk.as_bytes());
+            assert!(text.starts_with(last), "{text}");
+        }
+    }
+    let proxied = server_behind_a_proxy();
+    let header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+    let mut one = proxied.client();
+    one.send(header.as_bytes());
+    assert!(one.reply().starts_with("220"));
+    let text = told(proxied.address(), header.as_bytes(), junk.as_bytes());
+    assert!(text.starts_with("421 4.7.0"), "{text}");
+}
+
+fn server_behind_a_proxy() -> Server {
+    let args = ["--trust", "127.0.0.1", "--max-per-client", "1"];
+    server("smtp://127.0.0.1:0?proxy", &args)
+}
+
+/// And at the end of a wait and of the server.
+#[test]
+fn nor_at_the_end_of_a_wait_or_of_the_server() {
+    let slow = server("smtp://127.0.0.1:0", &["--timeout", "1s"]);
+    let text = told(slow.address(), b"EHLO c\r\nNOO", b"");
+    assert!(
+        text.lines()
+            .next_back()
+            .is_some_and(|line| line.starts_with("421 4.4.2")),
+        "{text}"
+    );
+    let mut ending = server("smtp://127.0.0.1:0", &[]);
+    let mut client = ending.client();
+    client.send(b"EHLO c\r\nNOO");
+    (0..2).for_each(|_| assert!(client.reply().starts_with('2')));
+    std::thread::scope(|scope| {
+        let stopped = scope.spawn(|| ending.stop());
+        assert!(client.reply().starts_with("421 4.3.2"));
+        // Still sent, and still no reset.
+        let _ = client.socket.write_all(&b"NOOP\r\n".repeat(10_000));
+        assert_eq!(client.socket.read(&mut [0; 64]).ok(), Some(0));
+        assert_eq!(stopped.join().unwrap(), Some(0));
+    });
+}
+
+/// In TLS the end is a close_notify, also for a client that still sends.
+#[test]
+fn nor_in_tls() {
+    let server = server("submissions://127.0.0.1:0", &[]);
+    for last in ["QUIT\r\n".to_owned(), "XXXX\r\n".repeat(21)] {
+        let socket = TcpStream::connect(server.address()).unwrap();
+        let mut tls = crate::tls::connect(socket, &[]).unwrap();
+        tls.write_all(last.as_bytes()).unwrap();
+        let _ = tls.write_all(&b"NOOP\r\n".repeat(10_000));
+        let mut text = String::new();
+        // rustls tells an end without close_notify as an error.
+        tls.read_to_string(&mut text).unwrap();
+        let line = text.lines().next_back().unwrap_or_default();
+        assert!(
+            line.starts_with("221 2.0.0") || line.starts_with("421 4.7.0"),
+            "{text}"
+        );
+    }
+}
