@@ -30,9 +30,10 @@ def check(what, good, figures=""):
 
 
 class Server:
-    def __init__(self, home, *args, mail=True):
+    def __init__(self, home, *args, listen=True):
         self.home = home
-        command = [BINARY, "--listen", "smtp://127.0.0.1:0", "--domain", "here.test", "--create", "--sync", "none", "--max-per-client", "20000", "-q", *args]
+        common = ["--listen", "smtp://127.0.0.1:0", "--max-per-client", "20000"] if listen else []
+        command = [BINARY, *common, "--domain", "here.test", "--create", "--sync", "none", "-q", *args]
         log = open(home / "log", "ab")
         self.child = subprocess.Popen(command, cwd=home, stderr=log)
         end = time.monotonic() + 20
@@ -135,13 +136,13 @@ def run_all(jobs):
 
 
 @contextlib.contextmanager
-def server(*args, files=()):
+def server(*args, files=(), listen=True):
     with tempfile.TemporaryDirectory(prefix="soak", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as home:
         home = pathlib.Path(home)
         for name, text in files:
             (home / name).write_text(text)
         (home / "mail").mkdir()
-        one = Server(home, *args)
+        one = Server(home, *args, listen=listen)
         try:
             yield one
         finally:
@@ -239,6 +240,46 @@ def floods():
         one.flat("after the floods")
 
 
+def flood_of_a_network():
+    """All of one /64, as a proxy tells it: together they are one client."""
+    proxy = ["--listen", "smtp://127.0.0.1:0?proxy", "--trust", "127.0.0.0/8", "--max-connections", "100", "--max-per-client", "10"]
+    with server(*proxy, listen=False) as one:
+        end, count, greeted, refused, held = time.monotonic() + PART / 2, 0, 0, 0, []
+        while time.monotonic() < end:
+            count += 1
+            sock = one.connect()
+            sock.sendall(b"PROXY TCP6 2001:db8::%x 2001:db8:1::1 1000 25\r\n" % (count % 65536))
+            line = sock.recv(100)
+            greeted, refused = greeted + line.startswith(b"220"), refused + line.startswith(b"421 4.7.0")
+            held.append(sock) if line.startswith(b"220") else sock.close()
+        with one.connect() as sock:
+            sock.sendall(b"PROXY TCP6 2001:db8:0:1::1 2001:db8:1::1 1000 25\r\n")
+            other = sock.recv(100)
+        good = greeted == 10 and greeted + refused == count and other.startswith(b"220")
+        check(f"{count} connections from one /64", good, f"{greeted} greeted, {refused} refused, the next network hears {other[:3].decode()}")
+        [sock.close() for sock in held]
+        one.flat("after the flood of a network")
+
+
+def huge():
+    """A message of 5 GiB, where 3 are allowed: read to its end, and then refused."""
+    with server("--max-size", "3G") as one:
+        sock, file, _ = one.greeted()
+        with sock:
+            sock.settimeout(600)
+            sock.sendall(PHASES["DATA"])
+            said = [file.readline()[:3] for _ in range(4)]
+            piece, left, peak = (b"x" * 77 + b"\r\n") * 13_000, 5 << 30, 0
+            while left > 0:
+                sock.sendall(piece)
+                left -= len(piece)
+                peak = max(peak, one.figures()[0])
+            sock.sendall(b".\r\n")
+            line = file.readline()
+        check("a message of 5 GiB", said[3] == b"354" and line.startswith(b"552 5.3.4") and peak < one.before[0] + 2048, f"{line[:9].decode()}, memory {one.before[0]} -> {peak} KiB at most")
+        one.flat("after it")
+
+
 def stream(one, start, piece, seconds, name):
     """Sends a piece again and again until the server closes or time is up, and reads whatever comes."""
     end, sent = time.monotonic() + seconds, 0
@@ -309,7 +350,8 @@ def aliases():
 
 
 def main():
-    for part in (idle, slow, deaf, floods, endless, aliases):
+    # The largest message takes room in memory for 3 GiB of it.
+    for part in (idle, slow, deaf, floods, flood_of_a_network, endless, aliases, *([huge] if SECONDS >= 600 else [])):
         part()
     print(f"{len(FAILED)} wrong")
     return bool(FAILED)
