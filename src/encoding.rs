@@ -1,5 +1,5 @@
 //! Small codings that several modules share, without I/O: base64 (RFC 4648, strict), xtext (RFC 3461 §4), hexadecimal and
-//! decimal numbers.
+//! decimal numbers, text that is safe to show.
 
 use std::str::FromStr;
 
@@ -128,6 +128,29 @@ pub fn xtext_encode(text: &str) -> String {
         }
     }
     coded
+}
+
+/// A page of text for a terminal: what would change how it looks is spelled out, but for the ends of its lines.
+pub fn visible(page: &str) -> String {
+    let mut text = String::with_capacity(page.len());
+    for c in page.chars() {
+        match c {
+            '\n' => text.push(c),
+            c if is_hidden(c) || c.is_control() => text.extend(c.escape_unicode()),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// Characters that are no control characters and still change how a line looks: line ends, zero-width and bidirectional
+/// ones (UAX #9), tags.
+pub const fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

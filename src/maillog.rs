@@ -2,6 +2,7 @@
 //! They are `key=value`; what came from the network is quoted, escaped and cut, so that no client can forge a line or a
 //! field (A15). Passwords never come near. How lines get to stderr is `log_queue`'s.
 
+use crate::encoding::is_hidden;
 use crate::smtp::command::{self, Row, Verb};
 use crate::smtp::line::Line;
 use crate::smtp::reply::Reply;
@@ -30,16 +31,6 @@ impl fmt::Display for Quoted<'_> {
         }
         f.write_char('"')
     }
-}
-
-/// Characters that are no control characters and still change how a line looks: line ends, zero-width and bidirectional
-/// ones (UAX #9), tags.
-const fn is_hidden(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-        | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// What a line from the client is, for the log: a response of AUTH is never shown, and a line that is no command may be

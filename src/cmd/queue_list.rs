@@ -2,11 +2,12 @@
 //! that server. Mail is taken out of the queue by hand: `rm` both files of an id.
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::clock;
+use crate::encoding::visible;
 use crate::failure::Failure;
 use crate::options::Key;
 use crate::queue::{self, Envelope};
@@ -20,7 +21,8 @@ use crate::settings::{Settings, Value};
 pub fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let dir = dir(settings);
     let page = list(&dir).map_err(|e| Failure::System(format!("{}: {e}", dir.display())))?;
-    print!("{page}");
+    // Whoever reads it may have seen enough.
+    let _ = io::stdout().write_all(page.as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -75,7 +77,7 @@ pub fn list(dir: &Path) -> io::Result<String> {
             let _ = writeln!(page, "{count} in the queue");
         }
     }
-    Ok(page)
+    Ok(visible(&page))
 }
 
 fn message(page: &mut String, id: &str, envelope: &Envelope, size: Option<u64>, now: u64) {
@@ -114,7 +116,7 @@ mod tests {
         for name in ["envelope", "new"] {
             std::fs::create_dir_all(dir.join(name)).unwrap();
         }
-        let text = "mailslot-envelope 1\nfrom a@b\ncreated 7\nto 9 1 c@d\nlast 450 4.2.0 no\n";
+        let text = "mailslot-envelope 1\nfrom a@b\ncreated 7\nto 9 1 c@d\nlast 450 4.2.0 no\u{202e}\u{1b}[2J\n";
         std::fs::write(dir.join("envelope/7.M1P1Q1"), text).unwrap();
         std::fs::write(dir.join("new/7.M1P1Q1.h,S=3"), "abc").unwrap();
         std::fs::write(dir.join("envelope/8.M1P1Q1"), "junk").unwrap();
@@ -124,7 +126,7 @@ mod tests {
             "{page}"
         );
         assert!(
-            page.contains("<c@d> next try now: 450 4.2.0 no\n"),
+            page.contains("<c@d> next try now: 450 4.2.0 no\\u{202e}\\u{1b}[2J\n"),
             "{page}"
         );
         assert!(

@@ -219,8 +219,8 @@ impl Message {
             (vec![answer(outcome)], queued)
         };
         if let (Some(draft), Some(delivered), Some(relay)) = (draft, onward, relay) {
-            draft.keep(delivered.name());
-            relay.add(delivered.id());
+            let envelope = draft.keep(delivered.name());
+            relay.add(delivered.id(), &envelope);
         }
         Outcome {
             notice: Notice::new(session, relay, &id, start, &replies),
@@ -278,7 +278,7 @@ impl Message {
             }
         }
         let id = self.spool.id();
-        (!envelope.recipients.is_empty()).then(|| relay.queue().draft(id, &envelope))
+        (!envelope.recipients.is_empty()).then(|| relay.queue().draft(id, envelope))
     }
 
     /// Why nobody gets it.

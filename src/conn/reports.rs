@@ -92,7 +92,7 @@ fn commit(
                 recipients,
                 ..Envelope::default()
             };
-            let draft = relay.queue().draft(spool.id(), &envelope);
+            let draft = relay.queue().draft(spool.id(), envelope);
             Some(draft.map_err(|e| e.to_string())?)
         }
     };
@@ -100,8 +100,8 @@ fn commit(
     let delivered = spool.commit();
     let delivered = delivered.map_err(|refusal| refusal.reply.text().to_owned())?;
     if let (Some(draft), Some(relay)) = (draft, relay) {
-        draft.keep(delivered.name());
-        relay.add(delivered.id());
+        let envelope = draft.keep(delivered.name());
+        relay.add(delivered.id(), &envelope);
     }
     Ok(())
 }

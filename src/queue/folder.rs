@@ -20,6 +20,7 @@ pub(super) struct Folder {
     disk: Box<dyn Disk>,
     syncs: Syncs,
     envelopes: OwnedFd,
+    contents: OwnedFd,
     /// One sync for all who wait for one; a failure is told to each whose envelope it may have lost.
     group: Arc<GroupSync>,
 }
@@ -31,13 +32,13 @@ impl Folder {
     /// What the disk says.
     pub(super) fn open(
         dir: &Path,
-        (envelopes, others): (&str, &[&str]),
+        (envelopes, contents, others): (&str, &str, &[&str]),
         sync: bool,
         disk: Box<dyn Disk>,
     ) -> io::Result<Self> {
         let syncs = Syncs::new(if sync { Sync::Full } else { Sync::None });
         let queue = made(disk.as_ref(), &syncs, dir)?;
-        for name in others.iter().chain([&envelopes]) {
+        for name in others.iter().chain([&contents, &envelopes]) {
             match disk.make_dir(fd(&queue), OsStr::new(name)) {
                 Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
                 _ => {}
@@ -49,11 +50,13 @@ impl Folder {
             syncs.parent(disk.as_ref(), fd(&parent))?;
         }
         let envelopes = disk.open_in(fd(&queue), OsStr::new(envelopes), true)?;
+        let contents = disk.open_in(fd(&queue), OsStr::new(contents), true)?;
         let group = syncs.group(disk.identity_of(fd(&envelopes))?);
         Ok(Self {
             disk,
             syncs,
             envelopes,
+            contents,
             group,
         })
     }
@@ -95,13 +98,12 @@ impl Folder {
         let _ = self.disk.unlink(fd(&self.envelopes), OsStr::new(name));
     }
 
-    /// Removes a file of another directory of the queue.
+    /// Removes a content.
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn remove_in(&self, dir: &Path, name: &str) -> io::Result<()> {
-        let dir = self.disk.open_in(AT_FDCWD, dir.as_os_str(), true)?;
-        self.disk.unlink(fd(&dir), OsStr::new(name))
+    pub(super) fn remove_content(&self, name: &str) -> io::Result<()> {
+        self.disk.unlink(fd(&self.contents), OsStr::new(name))
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use super::envelope::Envelope;
 use super::folder::{Folder, HALF};
@@ -28,8 +28,8 @@ const MAX_ENVELOPE: u64 = 4 * 1024 * 1024;
 pub struct Queue {
     dir: PathBuf,
     folder: Folder,
-    /// One change of an envelope at a time.
-    writing: Mutex<()>,
+    /// One change of an envelope at a time; those of other messages go on, as a change may wait for the disk.
+    writing: [Mutex<()>; 16],
     /// The names of the content files, by id.
     names: Mutex<HashMap<String, String>>,
     #[expect(dead_code, reason = "holds the lock")]
@@ -40,6 +40,7 @@ pub struct Queue {
 pub struct Draft<'a> {
     queue: &'a Queue,
     id: String,
+    envelope: Envelope,
     kept: bool,
 }
 
@@ -57,7 +58,7 @@ impl Queue {
         let fault = |path: &Path, e: &dyn std::fmt::Display| {
             Failure::System(format!("--queue: {}: {e}", path.display()))
         };
-        let folders = (ENVELOPES, &[CONTENTS, "tmp", "cur"][..]);
+        let folders = (ENVELOPES, CONTENTS, &["tmp", "cur"][..]);
         let folder = Folder::open(dir, folders, sync, disk).map_err(|e| fault(dir, &e))?;
         let path = dir.join("lock");
         let lock = OpenOptions::new()
@@ -78,7 +79,7 @@ impl Queue {
         let queue = Self {
             dir: dir.to_owned(),
             folder,
-            writing: Mutex::new(()),
+            writing: Default::default(),
             names: Mutex::default(),
             lock,
         };
@@ -107,13 +108,13 @@ impl Queue {
             let entry = entry?;
             match entry.file_name().into_string() {
                 Ok(id) if names.contains_key(&id) => drop(envelopes.insert(id)),
-                _ => std::fs::remove_file(entry.path())?,
+                _ => discard(&entry.path()),
             }
         }
         let dir = self.dir.join(CONTENTS);
         for (_, name) in names.extract_if(|id, _| !envelopes.contains(id)) {
             log::info!("queue removed content without envelope file={name:?}");
-            std::fs::remove_file(dir.join(name))?;
+            discard(&dir.join(name));
         }
         Ok(())
     }
@@ -130,14 +131,14 @@ impl Queue {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn draft(&self, id: &str, envelope: &Envelope) -> io::Result<Draft<'_>> {
-        let draft = Draft {
+    pub fn draft(&self, id: &str, envelope: Envelope) -> io::Result<Draft<'_>> {
+        self.folder.write(id, &envelope.to_text())?;
+        Ok(Draft {
             queue: self,
             id: id.to_owned(),
+            envelope,
             kept: false,
-        };
-        self.folder.write(id, &envelope.to_text())?;
-        Ok(draft)
+        })
     }
 
     /// Reads an envelope.
@@ -153,7 +154,7 @@ impl Queue {
     /// # Errors
     /// What the disk says.
     pub fn content(&self, id: &str) -> io::Result<File> {
-        File::open(self.content_path(id)?)
+        existing(&self.content_path(id)?)
     }
 
     fn content_path(&self, id: &str) -> io::Result<PathBuf> {
@@ -171,7 +172,7 @@ impl Queue {
         id: &str,
         change: impl FnOnce(&mut Envelope),
     ) -> io::Result<Option<Envelope>> {
-        let _one = lock(&self.writing);
+        let _one = self.writing.get(slot(id)).map(lock);
         let mut envelope = self.read(id)?;
         change(&mut envelope);
         if envelope.recipients.is_empty() {
@@ -186,7 +187,7 @@ impl Queue {
     fn remove(&self, id: &str) -> io::Result<()> {
         let name = lock(&self.names).get(id).cloned();
         let name = name.ok_or(io::ErrorKind::NotFound)?;
-        self.folder.remove_in(&self.dir.join(CONTENTS), &name)?;
+        self.folder.remove_content(&name)?;
         lock(&self.names).remove(id);
         self.folder.remove(id);
         Ok(())
@@ -194,10 +195,11 @@ impl Queue {
 }
 
 impl Draft<'_> {
-    /// The content is committed, as a file of this name: the message is in the queue.
-    pub fn keep(mut self, name: &str) {
+    /// The content is committed, as a file of this name: the message is in the queue. Returns its envelope.
+    pub fn keep(mut self, name: &str) -> Envelope {
         lock(&self.queue.names).insert(self.id.clone(), name.to_owned());
         self.kept = true;
+        std::mem::take(&mut self.envelope)
     }
 }
 
@@ -207,6 +209,23 @@ impl Drop for Draft<'_> {
             self.queue.folder.remove(&self.id);
         }
     }
+}
+
+/// Removes what is of no use. What cannot be removed, as a directory, is left and holds up nothing.
+fn discard(path: &Path) {
+    if let Err(e) = std::fs::remove_file(path) {
+        log::error!("queue: {}: {e}", path.display());
+    }
+}
+
+/// Opens a file of the queue to read; what is not a file there ends in an error, and never in a wait.
+fn existing(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
+    let options = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path);
+    options.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }
 
 /// The ids of a queue's messages, sorted, also where another process has it.
@@ -248,13 +267,19 @@ pub fn read(dir: &Path, id: &str) -> io::Result<Envelope> {
 
     let path = dir.join(ENVELOPES).join(id);
     let mut text = String::new();
-    File::open(&path)?
+    existing(&path)?
         .take(MAX_ENVELOPE)
-        .read_to_string(&mut text)?;
+        .read_to_string(&mut text)
+        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     Envelope::parse(&text).map_err(|line| {
         let why = format!("{}:{line}: not an envelope", path.display());
         io::Error::new(io::ErrorKind::InvalidData, why)
     })
+}
+
+/// Which of the locks a message's changes are under.
+fn slot(id: &str) -> usize {
+    id.bytes().fold(0, |sum, octet| sum ^ usize::from(octet)) % 16
 }
 
 /// The id that a content's file name begins with: `SECONDS.MusecPpidQcount`.
@@ -316,9 +341,9 @@ mod tests {
     fn a_message_from_draft_to_end() {
         let dir = Dir::new();
         let queue = Queue::open(&dir.0, true).unwrap();
-        drop(queue.draft(ID, &envelope()).unwrap());
+        drop(queue.draft(ID, envelope()).unwrap());
         assert!(queue.ids().unwrap().is_empty());
-        queue.draft(ID, &envelope()).unwrap().keep(&dir.content(ID));
+        queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
         assert_eq!(queue.ids().unwrap(), [ID]);
         assert!(queue.content(ID).is_ok());
         let left = queue
@@ -349,8 +374,8 @@ mod tests {
     fn what_a_crash_left_is_removed() {
         let dir = Dir::new();
         let queue = Queue::open(&dir.0, false).unwrap();
-        queue.draft("1.M1P1Q1", &envelope()).unwrap().keep("gone");
-        queue.draft(ID, &envelope()).unwrap().keep(&dir.content(ID));
+        queue.draft("1.M1P1Q1", envelope()).unwrap().keep("gone");
+        queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
         std::fs::write(dir.0.join("envelope/8.M1P1Q1.half"), "mailsl").unwrap();
         std::fs::write(dir.0.join("envelope/9.M1P1Q1"), "damaged").unwrap();
         dir.content("9.M1P1Q1");

@@ -12,6 +12,7 @@ mod connect;
 mod content;
 pub mod control;
 mod hurry;
+mod idle;
 mod link;
 mod logins;
 mod look_up;

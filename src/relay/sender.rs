@@ -1,12 +1,13 @@
 //! The threads that send: one that watches the schedule, and one for each connection to a hop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::idle::Idle;
 use super::link::Link;
 use super::logins::Logins;
 use super::route::{Kind, Route, Routes};
@@ -19,7 +20,7 @@ use crate::lock::lock;
 use crate::metrics::Waiting;
 use crate::net::client_tls::ClientTls;
 use crate::net::dns::{Resolver, to_alabel};
-use crate::queue::Queue;
+use crate::queue::{Envelope, Queue};
 use crate::smtp::client::Failure;
 use crate::smtp::reply::Refusal;
 use crate::values::Networks;
@@ -68,6 +69,7 @@ pub struct Relay {
 #[derive(Default)]
 struct State {
     schedule: Schedule,
+    idle: Idle,
     stopping: bool,
     /// Threads that send.
     running: usize,
@@ -94,7 +96,11 @@ impl Relay {
         let ids = relay.queue.ids();
         let ids = ids.map_err(|e| Fatal::System(format!("--queue: {}: {e}", dir.display())))?;
         for id in ids {
-            relay.add(&id);
+            match relay.queue.read(&id) {
+                Ok(envelope) => relay.add(&id, &envelope),
+                // It is left as it is, and holds up nothing.
+                Err(e) => log::error!("queue id={id}: {e}"),
+            }
         }
         Ok(relay)
     }
@@ -163,25 +169,29 @@ impl Relay {
     }
 
     /// A message is in the queue: its hops are told.
-    pub fn add(&self, id: &str) {
-        let envelope = match self.queue.read(id) {
-            Ok(envelope) => envelope,
-            Err(e) => return log::error!("queue id={id}: {e}"),
-        };
+    pub fn add(&self, id: &str, envelope: &Envelope) {
         let id: Arc<str> = id.into();
-        let mut state = self.lock();
+        // One entry a hop, the earliest: two would be two tries at the same time, of all recipients there.
+        let mut hops: BTreeMap<Hop, u64> = BTreeMap::new();
         for to in &envelope.recipients {
             match self.hop(&to.address) {
-                Some(hop) => state.schedule.add(&hop, &id, to.next),
+                Some(hop) => {
+                    let next = hops.entry(hop).or_insert(to.next);
+                    *next = to.next.min(*next);
+                }
                 None => log::error!("queue id={id}: no next hop for {:?}", to.address),
             }
         }
-        self.changed.notify_all();
+        for (hop, next) in &hops {
+            self.put_off(hop, &id, *next);
+        }
     }
 
     /// Has mail tried now that waits for a hop, by its id. How many messages that are.
     pub(super) fn hurry(&self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
-        let count = self.lock().schedule.hurry(wanted);
+        let mut state = self.lock();
+        let count = state.schedule.hurry(wanted);
+        state.idle.wake_all();
         self.changed.notify_all();
         count
     }
@@ -238,6 +248,7 @@ impl Relay {
         let deadline = Instant::now() + FAREWELL;
         let mut state = self.lock();
         state.stopping = true;
+        state.idle.wake_all();
         self.changed.notify_all();
         state
             .handles
@@ -305,8 +316,10 @@ impl Relay {
             if !open || left.is_zero() {
                 return None;
             }
-            let waited = self.changed.wait_timeout(state, left);
+            let wake = state.idle.enter(hop);
+            let waited = wake.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.idle.leave(hop);
         }
     }
 
@@ -343,8 +356,12 @@ impl Relay {
 
     /// A message is tried again at that time.
     pub(super) fn put_off(&self, hop: &Hop, id: &Arc<str>, next: u64) {
-        self.lock().schedule.add(hop, id, next);
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.schedule.add(hop, id, next);
+        // A connection that waits takes it; else one more may be opened for it, now or when it is due.
+        if next > clock::seconds() || !state.idle.wake(hop) {
+            self.changed.notify_all();
+        }
     }
 
     /// The messages that wait for a hop.

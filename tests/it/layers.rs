@@ -18,7 +18,7 @@ const EDGES: &[(&str, &str)] = &[
     ("directory", "auth deliver encoding failure lock smtp"),
     ("greylist", "failure lock"),
     ("log_queue", "lock"),
-    ("maillog", "smtp"),
+    ("maillog", "encoding smtp"),
     ("metrics", "lock"),
     ("net", "encoding lock sys values"),
     ("oauth", "auth failure"),

@@ -41,6 +41,7 @@ mod pair;
 mod pressure;
 mod privileges;
 mod proxy;
+mod queue;
 mod readme;
 mod relay;
 mod room;

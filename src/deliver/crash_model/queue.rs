@@ -65,7 +65,7 @@ fn receive(
     let mut spool = store.begin(&trace(), groups, Form::Text, None);
     spool.write(END.as_bytes());
     let id = spool.id().to_owned();
-    let draft = queue.draft(&id, &envelope()).ok()?;
+    let draft = queue.draft(&id, envelope()).ok()?;
     let delivered = spool.commit().ok()?;
     let name = delivered.name();
     let content = path(&["queue", "new", name]);

@@ -1,0 +1,113 @@
+//! The connections that wait for mail: which hop they are at, and which of them is woken. New mail wakes one of its own hop and
+//! no other thread.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar};
+
+use super::schedule::Hop;
+
+/// The threads of one hop that wait.
+#[derive(Debug, Default)]
+struct Waiters {
+    /// Those that nothing was promised to.
+    free: usize,
+    /// Those that were woken and have not run since.
+    woken: usize,
+    wake: Arc<Condvar>,
+}
+
+/// All of them, by hop. One lock guards this and the schedule.
+#[derive(Debug, Default)]
+pub(super) struct Idle(HashMap<Hop, Waiters>);
+
+impl Idle {
+    /// A thread begins to wait, on this.
+    pub(super) fn enter(&mut self, hop: &Hop) -> Arc<Condvar> {
+        let waiters = self.0.entry(hop.clone()).or_default();
+        waiters.free += 1;
+        Arc::clone(&waiters.wake)
+    }
+
+    /// It waits no more, because it was woken or because its time is over: which of the two, and for which thread a wake-up was
+    /// meant, need not be known.
+    pub(super) fn leave(&mut self, hop: &Hop) {
+        let Some(waiters) = self.0.get_mut(hop) else {
+            return;
+        };
+        if waiters.woken > 0 {
+            waiters.woken -= 1;
+        } else {
+            waiters.free = waiters.free.saturating_sub(1);
+        }
+        if waiters.free + waiters.woken == 0 {
+            self.0.remove(hop);
+        }
+    }
+
+    /// Wakes a thread of the hop that was not woken yet. False where there is none.
+    pub(super) fn wake(&mut self, hop: &Hop) -> bool {
+        let Some(waiters) = self.0.get_mut(hop).filter(|waiters| waiters.free > 0) else {
+            return false;
+        };
+        waiters.free -= 1;
+        waiters.woken += 1;
+        waiters.wake.notify_one();
+        true
+    }
+
+    /// Wakes all; each looks for itself.
+    pub(super) fn wake_all(&mut self) {
+        for waiters in self.0.values_mut() {
+            waiters.woken += std::mem::take(&mut waiters.free);
+            waiters.wake.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(domain: &str) -> Hop {
+        Hop {
+            route: 0,
+            domain: domain.into(),
+        }
+    }
+
+    #[test]
+    fn each_message_wakes_another_thread_of_its_hop() {
+        let (a, b) = (hop("a"), hop("b"));
+        let mut idle = Idle::default();
+        assert!(!idle.wake(&a), "nobody waits");
+        idle.enter(&a);
+        idle.enter(&a);
+        idle.enter(&b);
+        assert!(idle.wake(&a) && idle.wake(&a));
+        assert!(!idle.wake(&a), "both have something to do already");
+        assert!(idle.wake(&b));
+        for one in [&a, &a, &b] {
+            idle.leave(one);
+        }
+        assert!(idle.0.is_empty());
+    }
+
+    /// A thread whose time is over takes the wake-up of another one, which finds out by itself.
+    #[test]
+    fn a_wake_up_that_another_thread_took_is_not_counted_twice() {
+        let a = hop("a");
+        let mut idle = Idle::default();
+        idle.enter(&a);
+        idle.enter(&a);
+        assert!(idle.wake(&a));
+        idle.leave(&a);
+        assert!(idle.wake(&a), "one waits that nothing was promised to");
+        idle.leave(&a);
+        assert!(idle.0.is_empty());
+        idle.enter(&a);
+        idle.wake_all();
+        assert!(!idle.wake(&a));
+        idle.leave(&a);
+        assert!(idle.0.is_empty());
+    }
+}

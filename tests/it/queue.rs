@@ -1,0 +1,124 @@
+//! The queue's folder as a start finds it: written by hand here, or damaged.
+
+use crate::relay::{queued, send, wait_for};
+use crate::scripted::Hop;
+use crate::server::{Server, Setup};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+fn id(number: usize) -> String {
+    format!("1700000000.M{number:06}P1Q1")
+}
+
+/// A server with these files in its queue.
+fn start(hop: &str, files: Vec<(String, String)>) -> Server {
+    let args = [
+        "-d",
+        "a.test",
+        "--create",
+        "--relay",
+        hop,
+        "--relay-from",
+        "127.0.0.0/8",
+    ];
+    Server::launch(&Setup {
+        args: args.map(str::to_owned).to_vec(),
+        dirs: ["mail", "queue/envelope/dir", "queue/new", "queue/tmp"]
+            .map(str::to_owned)
+            .to_vec(),
+        files,
+        ..Setup::default()
+    })
+    .unwrap()
+}
+
+fn message(number: usize, envelope: String) -> [(String, String); 2] {
+    let id = id(number);
+    [
+        (
+            format!("queue/new/{id}.host,S=1"),
+            format!("Subject: {number}\n\nx\n"),
+        ),
+        (format!("queue/envelope/{id}"), envelope),
+    ]
+}
+
+fn empty(server: &Server, left: usize) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while queued(server) > left {
+        assert!(Instant::now() < deadline, "{} are left", queued(server));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Recipients that were put off for times of their own are one message for their hop, and not several at once.
+#[test]
+fn a_message_is_sent_once_after_a_start_whenever_its_recipients_are_due() {
+    let hop = Hop::start(&["PIPELINING"]);
+    let envelope = |number: usize| {
+        let to = (1..=9).map(|n| format!("to {} 1 m{number}r{n}@b.test\n", 1_700_000_000 + n));
+        format!(
+            "mailslot-envelope 1\nfrom \ncreated 1700000000\ncontent lines\n{}",
+            to.collect::<String>()
+        )
+    };
+    let files = (0..20).flat_map(|number| message(number, envelope(number)));
+    let mut server = start(&hop.url, files.collect());
+    empty(&server, 1);
+    assert_eq!(server.stop(), Some(0));
+    let heard = hop.heard("m19r9");
+    for number in 0..20 {
+        for n in 1..=9 {
+            let rcpt = format!("RCPT TO:<m{number}r{n}@b.test>");
+            assert_eq!(heard.matches(&rcpt).count(), 1, "{rcpt}");
+        }
+    }
+}
+
+/// What cannot be read is left, is named, and holds up nothing: neither the start, nor new mail, nor the list.
+#[test]
+fn damaged_envelopes_hold_up_nothing() {
+    let hop = Hop::start(&[]);
+    let good = "mailslot-envelope 1\nfrom a@a.test\ncreated 1700000000\ncontent lines\nto 1700000000 0 good@b.test\n";
+    let damaged = [
+        String::new(),
+        "\0".repeat(5_000),
+        good.replace("created 1700000000", "created 18446744073709551616"),
+        good.replace("to 1700000000 0", "to -1 0"),
+        good.replace(" 0 good@b.test", ""),
+        good.trim_end().to_owned(),
+        good.replace("envelope 1", "envelope 9"),
+        "x".repeat(5_000_000),
+    ];
+    let count = damaged.len();
+    let files = damaged
+        .into_iter()
+        .enumerate()
+        .flat_map(|(number, text)| message(number, text));
+    let files = files.chain(message(99, good.to_owned()));
+    let server = start(&hop.url, files.collect());
+    hop.heard("RCPT TO:<good@b.test>");
+    send(&server, "a@a.test", &["new@b.test", "here@a.test"], "x");
+    hop.heard("RCPT TO:<new@b.test>");
+    wait_for(&server, "a.test/here", 1);
+    // The directory among the envelopes is one more.
+    empty(&server, count + 1);
+    let mut list = Command::new(env!("CARGO_BIN_EXE_mailslot"));
+    let list = list
+        .arg("--queue-list")
+        .current_dir(&server.dir)
+        .output()
+        .unwrap();
+    let said = String::from_utf8([list.stdout, list.stderr].concat()).unwrap();
+    for number in 0..count {
+        assert!(said.contains(&id(number)), "{said}");
+        assert!(server.log().contains(&id(number)));
+        assert!(
+            server
+                .dir
+                .join("queue/new")
+                .join(id(number) + ".host,S=1")
+                .exists()
+        );
+    }
+}
