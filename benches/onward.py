@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Mail onward: messages of 4 KiB from Postfix's smtp-source through the queue to its smtp-sink on loopback, by mailslot and
-by a Postfix of this run's own, on the same file system. The time is from the first octet to the last message in the sink,
+by a Postfix, an OpenSMTPD and a nullmailer of this run's own, on the same file system. The last two are unpacked, not installed. The time is from the first octet to the last message in the sink,
 the CPU that of the server's processes. `onward.py MAILSLOT [--messages N] [--rounds N]`."""
 
 import argparse
@@ -17,6 +17,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/interop"))
 arguments, sys.argv = sys.argv[1:], sys.argv[:1]
+import fronts  # noqa: E402
 import interop  # noqa: E402
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -58,7 +59,7 @@ def processor(pid):
             if int(stat.parent.name) == pid:
                 total += sum(map(int, fields[11:15]))
             elif int(fields[1]) == pid:
-                total += sum(map(int, fields[11:13]))
+                total += sum(map(int, fields[11:15]))
     return total / TICK
 
 
@@ -95,6 +96,69 @@ def by_postfix(home, sink):
         yield port, int((queue / "pid/master.pid").read_text())
 
 
+@contextlib.contextmanager
+def unpacked(home, packages, command, port):
+    """A daemon out of packages, with its queue below `home`."""
+    home.chmod(0o755)
+    if not (root := fronts.unpack(home, packages)):
+        raise SystemExit(f"no packages {' '.join(packages)} to be had")
+    (spool := home / "spool").mkdir()
+    with fronts.unpacked(home, root, command, spool) as child:
+        if not fronts.listens(port):
+            raise SystemExit((home / "daemon.log").read_text()[-500:])
+        yield port, child.pid
+
+
+@contextlib.contextmanager
+def by_opensmtpd(home, sink):
+    (config := home / "smtpd.conf").write_text(f"""
+listen on 127.0.0.1 port {(port := interop.free_port())} hostname here.test
+action "onward" relay host "smtp://127.0.0.1:{sink.port}"
+match from any for any action "onward"
+""")
+    config.chmod(0o600)
+    # It asks for the name of each client, and a name server far away must not be what is measured.
+    (home / "resolv.conf").write_text("lookup file\n")
+    names = pathlib.Path("/etc/resolv.conf").resolve()
+    script = f"mount --bind {home}/resolv.conf {names}; exec /usr/sbin/smtpd -d -f {config}"
+    with unpacked(home, ["opensmtpd"], ["sh", "-ec", script], port) as running:
+        yield running
+
+
+INETD = """
+import os, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=100)
+if os.fork() == 0:
+    os.execv("/usr/sbin/nullmailer-send", ["nullmailer-send"])
+while True:
+    client = listener.accept()[0]
+    if os.fork() == 0:
+        os.dup2(client.fileno(), 0), os.dup2(client.fileno(), 1)
+        os.execv("/usr/bin/nullmailer-smtpd", ["nullmailer-smtpd"])
+    client.close()
+    while os.waitpid(-1, os.WNOHANG)[0]:
+        pass
+"""
+
+
+@contextlib.contextmanager
+def by_nullmailer(home, sink):
+    """nullmailer-smtpd is started for each connection, as by inetd."""
+    (home / "inetd.py").write_text(INETD)
+    (config := home / "nullmailer").mkdir()
+    (config / "remotes").write_text(f"127.0.0.1 smtp --port={sink.port}\n")
+    (config / "me").write_text("here.test\n")
+    port = interop.free_port()
+    script = f"""mount -t tmpfs none /mnt && mkdir -p /mnt/etc && cp -r {config} /mnt/etc/
+mount -t overlay -o lowerdir=/mnt/etc:/etc overlay /etc
+mkdir -p /var/spool/nullmailer/queue /var/spool/nullmailer/tmp /var/spool/nullmailer/failed
+mkfifo /var/spool/nullmailer/trigger
+chown -R mail: /var/spool/nullmailer
+exec {sys.executable} {home}/inetd.py {port}"""
+    with unpacked(home, ["nullmailer"], ["sh", "-ec", script], port) as running:
+        yield running
+
+
 def measure(home, start, count):
     home.mkdir()
     with Sink() as sink, start(home, sink) as (port, pid):
@@ -109,19 +173,23 @@ def main():
     parser.add_argument("binary", nargs="?", default="target/release/mailslot")
     parser.add_argument("--messages", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", help="names of programs, with commas between them")
     given = parser.parse_args(arguments)
     interop.BINARY = str(pathlib.Path(given.binary).resolve())
-    programs = {"mailslot": by_mailslot}
+    # The way to start it, and by how much fewer messages than the others it is given.
+    programs = {"mailslot": (by_mailslot, 1)}
     if why := interop.need("postfix", "smtp-sink", "smtp-source"):
         return print(f"onward: {why}")
     if os.geteuid() == 0:
-        programs["Postfix"] = by_postfix
+        programs |= {"Postfix": (by_postfix, 1), "OpenSMTPD": (by_opensmtpd, 10), "nullmailer": (by_nullmailer, 10)}
+    if given.only:
+        programs = {name: programs[name] for name in given.only.split(",")}
     results = {name: [] for name in programs}
     with tempfile.TemporaryDirectory(prefix="mailslot-onward-", dir=os.environ.get("BENCH_DIR")) as home:
         pathlib.Path(home).chmod(0o755)
         for number in range(given.rounds):
-            for name, start in programs.items():
-                results[name].append(measure(pathlib.Path(home) / f"{name}{number}", start, given.messages))
+            for name, (start, fewer) in programs.items():
+                results[name].append(measure(pathlib.Path(home) / f"{name}{number}", start, given.messages // fewer))
     print(f"{'onward, 4 KiB, 10 sessions':28} {'messages/s':>12} {'CPU ms/1000':>12}")
     for name, rows in results.items():
         rate, cost = (statistics.median(column) for column in zip(*rows))

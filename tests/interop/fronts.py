@@ -33,8 +33,8 @@ def unpack(home, packages):
 
 
 @contextlib.contextmanager
-def unpacked(home, root, command):
-    """Runs a daemon where /usr holds the packages too, with their users, and empty spools."""
+def unpacked(home, root, command, spool=None):
+    """Runs a daemon where /usr holds the packages too, with their users, and empty spools: in memory, or in a directory."""
     passwd, group = home / "passwd", home / "group"
     passwd.write_text(pathlib.Path("/etc/passwd").read_text() + "".join(f"{n}:x:{i}:{i}::/nonexistent:/bin/false\n" for n, i in USERS.items()))
     group.write_text(pathlib.Path("/etc/group").read_text() + "".join(f"{n}:x:{i}:\n" for n, i in USERS.items()))
@@ -42,7 +42,7 @@ def unpacked(home, root, command):
 mount -t overlay -o lowerdir={root}/usr:/usr overlay /usr
 mount --bind {passwd} /etc/passwd
 mount --bind {group} /etc/group
-mount -t tmpfs none /var/spool
+{f'mount --bind {spool}' if spool else 'mount -t tmpfs none'} /var/spool
 mount -t tmpfs none /var/lib
 mkdir -p /var/lib/opensmtpd/empty /var/spool/exim4
 mkdir -m 711 /var/spool/smtpd

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Delivery status notifications as Python's email package reads them: each kind of report, in ASCII and with addresses
-beyond it, of small and large messages. One mailslot in front and one as its next hop, on loopback, in a temporary
-directory. `reports.py MAILSLOT` takes the binary to try."""
+beyond it, of small and large messages. One mailslot in front and one as its next hop, and then a Postfix and its smtp-sink,
+on loopback, in a temporary directory. `reports.py MAILSLOT` takes the binary to try."""
 
+import contextlib
 import email
 import email.policy
+import os
 import smtplib
+import subprocess
 
 import interop
-from interop import check, mailslot, messages, scratch, wait_for
+from interop import check, find, free_port, mailslot, messages, need, port_of, postfix, scratch, skip, wait_for
 
 LARGE = "x" * 70 + "\n"
 
@@ -116,6 +119,63 @@ def beyond_ascii(url, inbox):
           str(groups[1]["Original-Recipient"]))
 
 
+@contextlib.contextmanager
+def sink():
+    """A hop that does not offer DSN."""
+    port = free_port()
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    child = subprocess.Popen([find("smtp-sink"), *user, "-N", f"127.0.0.1:{port}", "100"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield port
+    finally:
+        child.kill()
+        child.wait()
+
+
+def passed_on(url, inbox):
+    """What Postfix was told is what its own reports say, and whom they are about."""
+    text = "Subject: onward\n\nhidden\n"
+    recipients = [("one@bad.example", ["NOTIFY=FAILURE,DELAY", "ORCPT=rfc822;One+2Bx@z.example"]),
+                  ("two@bad.example", ["NOTIFY=NEVER"]), ("three@bad.example", ["NOTIFY=SUCCESS"])]
+    send(url, ["RET=HDRS", "ENVID=E+2B1"], recipients, text)
+    report = email.message_from_bytes(inbox.next() or b"", policy=email.policy.default)
+    parts = [part for part in report.iter_parts() if part.get_content_type() != "text/plain"]
+    check("Postfix: a report by itself", "mailer-daemon" in report["From"].lower() and len(parts) == 2, str(report)[:300])
+    groups = parts[0].get_payload()
+    check("Postfix: ENVID", groups[0]["Original-Envelope-Id"] == "E+1", str(groups[0]))
+    check("Postfix: ORCPT", groups[1]["Original-Recipient"].replace(" ", "") == "rfc822;One+x@z.example", str(groups[1]))
+    check("Postfix: NOTIFY=NEVER and SUCCESS are not told of a failure", len(groups) == 2)
+    check("Postfix: RET=HDRS", parts[1].get_content_type() == "text/rfc822-headers", parts[1].get_content_type())
+    send(url, ["RET=FULL", "ENVID=E2"], [("one@bad.example", [])], text)
+    report = email.message_from_bytes(inbox.next() or b"", policy=email.policy.default)
+    parts = [part for part in report.iter_parts() if part.get_content_type() == "message/rfc822"]
+    check("Postfix: RET=FULL", len(parts) == 1 and "hidden" in parts[0].as_string())
+    send(url, ["ENVID=E3"], [("four@far.example", ["NOTIFY=SUCCESS", "ORCPT=rfc822;four@z.example"])], text)
+    report = (inbox.next() or b"").decode()
+    check("Postfix: NOTIFY=SUCCESS is told by Postfix, which hands it to a hop without DSN", "Action: relayed" in report
+          and "Original-Envelope-Id: E3" in report and "Original-Recipient: rfc822;four@z.example" in report.replace("rfc822; ", "rfc822;"), report[-600:])
+
+
+def by_postfix(home):
+    (home / "postfix").mkdir()
+    (home / "postfix").chmod(0o755)
+    port = free_port()
+    with sink() as plain, mailslot(home, "--listen", "smtp://127.0.0.1:0", "-d", "a.example", "--create",
+                                   "--relay-from", "127.0.0.0/8", "--relay", f"smtp://127.0.0.1:{plain}?for=plain.example",
+                                   "--relay", f"smtp://127.0.0.1:{port}?for=bad.example&for=far.example") as (_, urls):
+        maps = {"a.example": f"smtp:[127.0.0.1]:{port_of(urls[0])}", "bad.example": "error:5.1.1 nobody of that name",
+                "far.example": f"smtp:[127.0.0.1]:{plain}"}
+        maps = ", ".join(f"{{{domain}={transport}}}" for domain, transport in maps.items())
+        with postfix(home / "postfix", "error:none", port, f"transport_maps = inline:{{{maps}}}\n"):
+            inbox = Inbox(home / "mail/a.example/alice")
+            passed_on(urls[0], inbox)
+            # Nobody reports for a hop without DSN, but the one who hands over to it.
+            send(urls[0], ["ENVID=E4"], [("five@plain.example", ["NOTIFY=SUCCESS", "ORCPT=rfc822;five@z.example"])], "Subject: x\n\nx\n")
+            _, groups = one("a hop without DSN", inbox, "relayed", "five@plain.example")
+            check("a hop without DSN: what the sender named", groups[0]["Original-Envelope-Id"] == "E4"
+                  and groups[1]["Original-Recipient"] == "rfc822; five@z.example")
+
+
 def main():
     with scratch("reports") as home:
         end, front = home / "end", home / "front"
@@ -130,6 +190,11 @@ def main():
                 success(urls[0], inbox)
                 failures(urls[0], inbox)
                 beyond_ascii(urls[0], inbox)
+        if why := need("postfix", "smtp-sink") or (os.geteuid() != 0 and "Postfix wants root"):
+            skip("DSN passed on to Postfix", why)
+        else:
+            (home / "onward").mkdir()
+            by_postfix(home / "onward")
     interop.finish()
 
 
