@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use super::disk::{self, errno};
 use super::maildir::OpenMaildir;
 use super::refusal::Trouble;
-use super::spool::Spool;
+use super::spool::{Delivery, Spool};
 use crate::clock;
 use crate::smtp::reply::{self, Refusal, Reply};
 
@@ -164,9 +164,11 @@ impl Spool {
                 context.keep(&delivery.target, dirs);
             }
         }
-        let first = members
-            .first()
-            .and_then(|&first| self.deliveries.get(first));
+        // The queue knows its file by the receipt's name, and a mailbox beside it may have another one.
+        let deliveries = |index: &usize| self.deliveries.get(*index);
+        let queue = |delivery: &&Delivery| !delivery.target.is_mailbox();
+        let onward = members.iter().filter_map(deliveries).find(queue);
+        let first = onward.or_else(|| members.first().and_then(deliveries));
         let first = first.ok_or(Refusal::local(reply::LOCAL_ERROR))?;
         let own = || (self.id.clone(), self.name.clone());
         let (id, name) = first.renamed.clone().unwrap_or_else(own);
@@ -215,9 +217,10 @@ impl Spool {
         }
         let dirs = self.dirs(index)?;
         let context = Arc::clone(&self.context);
+        let size = self.size_at(index);
         let taken = context
             .ledger
-            .reserve(context.disk.as_ref(), &dirs, &target, self.size);
+            .reserve(context.disk.as_ref(), &dirs, &target, size);
         self.delivery(index)?.reserved = taken == Some(true);
         Ok(taken.is_some())
     }
@@ -240,7 +243,7 @@ impl Spool {
     /// How the message can get into a mailbox.
     fn way(&self, index: usize, dirs: &OpenMaildir) -> Result<Way, Trouble> {
         let delivery = self.deliveries.get(index);
-        if delivery.is_none_or(|delivery| delivery.staged) {
+        if delivery.is_none_or(|delivery| delivery.staged) || self.is_rewritten(index) {
             return Ok(Way::Copy);
         }
         let here = |s: &super::source::Source| s.dirs.identity.device == dirs.identity.device;
@@ -304,7 +307,9 @@ impl Spool {
         match self.deliveries.get(index) {
             Some(delivery) if delivery.reserved => {
                 let maildir = &delivery.target.maildir;
-                self.context.ledger.publish(maildir, self.size, make)
+                self.context
+                    .ledger
+                    .publish(maildir, self.size_at(index), make)
             }
             _ => make(),
         }
@@ -344,6 +349,7 @@ impl Spool {
         }
         let context = Arc::clone(&self.context);
         let dirs = self.dirs(index)?;
+        let text_from = self.exact_from.filter(|_| self.is_rewritten(index));
         for attempt in 0..ATTEMPTS {
             self.choose_name(index, attempt)?;
             let common = self.name.clone();
@@ -359,7 +365,7 @@ impl Spool {
                 given.map_err(dirs.in_tmp("fchown", &name))?;
             }
             let from = self.any_source()?;
-            let copied = disk::copy(context.disk.as_ref(), from, &to);
+            let copied = disk::copy(context.disk.as_ref(), from, &to, text_from);
             copied.map_err(dirs.in_tmp("copy", &name))?;
             let synced = context.syncs.file(context.disk.as_ref(), disk::fd(&to));
             return synced.map_err(dirs.in_tmp("fsync", &name));
@@ -417,7 +423,7 @@ impl Spool {
     ) -> Result<Option<(String, String)>, Trouble> {
         let (tmp, new) = (disk::fd(&home.tmp), disk::fd(&dirs.new));
         for attempt in 0..ATTEMPTS {
-            let renamed = (attempt > 0).then(|| self.another_name());
+            let renamed = (attempt > 0).then(|| self.another_name(self.size_at(index)));
             let name = renamed.as_ref().map_or(name, |(_, name)| name);
             let rename = || self.context.disk.rename((tmp, from), (new, name));
             match self.within_quota(index, rename) {
@@ -431,15 +437,20 @@ impl Spool {
 
     /// The message's own name at the first attempt, another one where that is taken (F27).
     fn choose_name(&mut self, index: usize, attempt: u32) -> Result<(), Trouble> {
-        let renamed = (attempt > 0).then(|| self.another_name());
+        let size = self.size_at(index);
+        let renamed = match attempt {
+            0 if size == self.size => None,
+            0 => Some((self.id.clone(), self.context.name(&self.id, size))),
+            _ => Some(self.another_name(size)),
+        };
         self.delivery(index)?.renamed = renamed;
         Ok(())
     }
 
     /// An id and the file name that goes with it.
-    fn another_name(&self) -> (String, String) {
+    fn another_name(&self, size: u64) -> (String, String) {
         let id = clock::unique();
-        let name = self.context.name(&id, self.size);
+        let name = self.context.name(&id, size);
         (id, name)
     }
 }

@@ -231,20 +231,59 @@ pub(crate) fn write_all(disk: &dyn Disk, file: &File, mut octets: &[u8]) -> io::
     Ok(())
 }
 
-/// Copies a whole file from its start, in constant memory.
-pub(super) fn copy(disk: &dyn Disk, from: &File, to: &File) -> io::Result<()> {
+/// Copies a whole file from its start, in constant memory; with `text_from` the CRLFs from that octet on become LF.
+pub(super) fn copy(
+    disk: &dyn Disk,
+    from: &File,
+    to: &File,
+    text_from: Option<u64>,
+) -> io::Result<()> {
+    each_piece(from, text_from, &mut |octets| write_all(disk, to, octets))
+}
+
+/// Octets that such a copy has.
+pub(super) fn copied(from: &File, text_from: u64) -> io::Result<u64> {
+    let mut size = 0;
+    each_piece(from, Some(text_from), &mut |octets| {
+        size += octets.len() as u64;
+        Ok(())
+    })?;
+    Ok(size)
+}
+
+fn each_piece(
+    from: &File,
+    text_from: Option<u64>,
+    each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
     let mut buffer = vec![0; 65_536];
-    let mut offset = 0;
+    let mut text = Vec::new();
+    let (mut offset, mut after_cr) = (0, false);
     loop {
         let read = match from.read_at(&mut buffer, offset) {
+            Ok(0) if after_cr => return each(b"\r"),
             Ok(0) => return Ok(()),
             Ok(read) => read,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
         let read_octets = buffer.get(..read).ok_or(io::ErrorKind::InvalidData)?;
-        write_all(disk, to, read_octets)?;
+        let exact = text_from.map_or(u64::MAX, |from| from.saturating_sub(offset));
+        let exact = usize::try_from(exact).unwrap_or(usize::MAX).min(read);
+        let (head, tail) = read_octets.split_at(exact);
+        each(head)?;
+        text.clear();
+        for &octet in tail {
+            if after_cr && octet != b'\n' {
+                text.push(b'\r');
+            }
+            after_cr = octet == b'\r';
+            if !after_cr {
+                text.push(octet);
+            }
+        }
+        each(&text)?;
         offset += read as u64;
     }
 }

@@ -55,6 +55,10 @@ pub struct Spool {
     pub(super) error: Option<Refusal>,
     /// Octets on disk and in the buffer.
     pub(super) size: u64,
+    /// From which octet on line ends are stored as they came, for the queue; mailboxes get a copy in text form.
+    pub(super) exact_from: Option<u64>,
+    /// Octets of that copy.
+    pub(super) text_size: u64,
     filter: Filter,
     buffer: Vec<u8>,
     logged: Cell<u8>,
@@ -106,6 +110,8 @@ impl Spool {
             sources: Vec::new(),
             error: None,
             size: buffer.len() as u64,
+            exact_from: None,
+            text_size: 0,
             filter: Filter::new(form, submission, junk),
             buffer,
             logged: Cell::new(0),
@@ -165,6 +171,7 @@ impl Spool {
     /// From now on line ends come as they are to be stored. Returns the octet of the file where that begins.
     pub fn keep_line_ends(&mut self) -> u64 {
         self.filter.set_form(Form::Binary);
+        self.exact_from = Some(self.size);
         self.size
     }
 
@@ -186,7 +193,35 @@ impl Spool {
             self.send_to_junk();
         }
         self.each_source(Source::sync);
+        self.measure_text()
+    }
+
+    /// Finds out how large the copy in text form will be, where one is needed.
+    fn measure_text(&mut self) -> Result<(), Refusal> {
+        let Some(from) = self.exact_from else {
+            return Ok(());
+        };
+        let Some(file) = self.sources.iter().find_map(|s| s.file.as_ref().ok()) else {
+            return Ok(());
+        };
+        let size = disk::copied(file, from).map_err(Trouble::at("read", ""));
+        self.text_size = size.map_err(|trouble| self.log(&trouble))?;
         Ok(())
+    }
+
+    /// Whether a mailbox gets a copy in text form, because the file has line ends as the next hop must have them.
+    pub(super) fn is_rewritten(&self, index: usize) -> bool {
+        let target = self.deliveries.get(index).map(|d| &d.target);
+        self.exact_from.is_some() && target.is_some_and(|target| target.is_mailbox())
+    }
+
+    /// Octets of the message in a mailbox.
+    pub(super) fn size_at(&self, index: usize) -> u64 {
+        if self.is_rewritten(index) {
+            self.text_size
+        } else {
+            self.size
+        }
     }
 
     /// Makes a file in the first mailbox that can be opened, and one on each other file system.
@@ -354,9 +389,14 @@ impl Spool {
                 let unlink = || disk.unlink(disk::fd(&dirs.new), OsStr::new(&name)).is_ok();
                 if reserved {
                     let gone = || !published || unlink();
-                    context
-                        .ledger
-                        .release(disk, &dirs, &target, self.size, !published, gone);
+                    context.ledger.release(
+                        disk,
+                        &dirs,
+                        &target,
+                        self.size_at(index),
+                        !published,
+                        gone,
+                    );
                 } else if published {
                     unlink();
                 }

@@ -135,5 +135,22 @@ fn bare_newlines_go_as_they_came() {
         "{report}"
     );
     assert!(!plain.heard("EHLO").contains("MAIL"));
-    assert_eq!(a.messages("a.test/local").len(), 2);
+    // Stored as mail that stays here: lines end in LF, and what stands alone is kept.
+    let local = a.messages("a.test/local");
+    let stored = ["A: b\n\none\ntwo\nthree\rfour\n", "A: b\nB: c\n\nlast\r"];
+    for text in local {
+        assert!(
+            stored.iter().any(|content| text.ends_with(content)),
+            "{text:?}"
+        );
+        assert!(!text.contains("\r\n"), "{text:?}");
+    }
+    let names = std::fs::read_dir(a.dir.join("mail/a.test/local/new")).unwrap();
+    let names: Vec<_> = names.map(Result::unwrap).collect();
+    assert_eq!(names.len(), 2);
+    for entry in names {
+        let size = format!(",S={}", entry.metadata().unwrap().len());
+        let name = entry.file_name().into_string().unwrap();
+        assert!(name.ends_with(&size), "{name} {size}");
+    }
 }

@@ -44,7 +44,7 @@ fn envelope() -> Envelope {
 
 /// Takes a message for the queue, and for a mailbox where there is one, as a connection does.
 fn receive(
-    local: Option<&Target>,
+    (local, bare): (Option<&Target>, bool),
     disk: &Recorder,
     store: &Store,
     queue: &Queue,
@@ -63,6 +63,10 @@ fn receive(
     let groups = local.cloned().into_iter().chain([onward]);
     let groups = groups.map(group).collect();
     let mut spool = store.begin(&trace(), groups, Form::Text, None);
+    if bare {
+        // A line end that stood alone: the mailbox gets a copy of its own.
+        spool.keep_line_ends();
+    }
     spool.write(END.as_bytes());
     let id = spool.id().to_owned();
     let draft = queue.draft(&id, envelope()).ok()?;
@@ -71,7 +75,16 @@ fn receive(
     let content = path(&["queue", "new", name]);
     let envelope = path(&["queue", "envelope", &id]);
     let mut promised = vec![(content.clone(), END)];
-    promised.extend(local.map(|_| (path(&["example.org", "a", "new", name]), END)));
+    if let Some(local) = local {
+        // Its copy may have another size, and so another name.
+        let names = std::fs::read_dir(local.maildir.join("new")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let own = names
+            .into_iter()
+            .find(|name| name.starts_with(&id))
+            .unwrap();
+        promised.push((path(&["example.org", "a", "new", &own]), END));
+    }
     promised.extend(ELSEWHERE.map(|address| (envelope.clone(), address)));
     disk.promise(promised);
     draft.keep(name);
@@ -96,13 +109,17 @@ fn settle(disk: &Recorder, queue: &Queue, queued: &Queued) {
 }
 
 fn run(mutation: Mutation, fails: Fails) -> (History, usize) {
+    run_as(false, mutation, fails)
+}
+
+fn run_as(bare: bool, mutation: Mutation, fails: Fails) -> (History, usize) {
     let scratch = Scratch::new();
     let disk = Recorder::new(&scratch.0, mutation, None, None);
     disk.start(fails);
     let queue = Queue::with_disk(&scratch.0.join("queue"), true, Box::new(disk.clone()));
     if let Ok(queue) = queue {
         let store = Store::with_disk("mx", Sync::Full, 100, Box::new(disk.clone()));
-        if let Some(queued) = receive(Some(&target(&scratch, "a")), &disk, &store, &queue) {
+        if let Some(queued) = receive((Some(&target(&scratch, "a")), bare), &disk, &store, &queue) {
             settle(&disk, &queue, &queued);
         }
     }
@@ -111,18 +128,20 @@ fn run(mutation: Mutation, fails: Fails) -> (History, usize) {
 
 #[test]
 fn a_queued_message_survives_until_it_is_settled() {
-    let (history, calls) = run(Mutation::None, Fails::default());
-    assert_eq!(history.promises(), 4);
-    check(&history).unwrap();
-    for call in 1..=calls {
-        for calls in [vec![call], (call..calls + 100).collect()] {
-            let fails = Fails {
-                calls,
-                ..Fails::default()
-            };
-            let (history, _) = run(Mutation::None, fails.clone());
-            let found = check(&history);
-            assert!(found.is_ok(), "{fails:?}: {found:?}");
+    for bare in [false, true] {
+        let (history, calls) = run_as(bare, Mutation::None, Fails::default());
+        assert_eq!(history.promises(), 4);
+        check(&history).unwrap();
+        for call in 1..=calls {
+            for calls in [vec![call], (call..calls + 100).collect()] {
+                let fails = Fails {
+                    calls,
+                    ..Fails::default()
+                };
+                let (history, _) = run_as(bare, Mutation::None, fails.clone());
+                let found = check(&history);
+                assert!(found.is_ok(), "{fails:?}: {found:?}");
+            }
         }
     }
 }
@@ -154,12 +173,12 @@ fn a_failed_sync_of_the_envelopes_is_told_to_all() {
         let dir = scratch.0.join("queue");
         let queue = Queue::with_disk(&dir, true, Box::new(disk.clone())).unwrap();
         let store = Store::with_disk("mx", Sync::Full, 100, Box::new(disk.clone()));
-        receive(None, &disk, &store, &queue);
+        receive((None, false), &disk, &store, &queue);
         disk.start(Fails {
             syncs: vec![sync],
             ..Fails::default()
         });
-        let job = || drop(receive(None, &disk, &store, &queue));
+        let job = || drop(receive((None, false), &disk, &store, &queue));
         let steps = turns::run(switching(vec![at]), vec![Box::new(job), Box::new(job)]);
         (disk.history(), steps, disk.counts().1)
     };
