@@ -122,3 +122,51 @@ fn damaged_envelopes_hold_up_nothing() {
         );
     }
 }
+
+/// A server with mail for here and word about mail for elsewhere behind it, so that what is made at the first use is there.
+#[cfg(target_os = "linux")]
+fn used(relay: &[&str]) -> Server {
+    let args = [&["-d", "a.test", "--create"], relay].concat();
+    let server = Server::launch(&Setup {
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        dirs: vec!["mail".to_owned()],
+        ..Setup::default()
+    })
+    .unwrap();
+    send(&server, "x@c.test", &["here@a.test", "there@b.test"], "x");
+    wait_for(&server, "a.test/here", 1);
+    server
+}
+
+/// Threads, sockets and other open files.
+#[cfg(target_os = "linux")]
+fn footprint(server: &Server) -> [usize; 3] {
+    let list = |path: &str| std::fs::read_dir(format!("/proc/{}/{path}", server.pid())).unwrap();
+    let links = list("fd").filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let is_socket = |link: &std::path::PathBuf| link.to_string_lossy().starts_with("socket:");
+    let (sockets, others): (Vec<_>, Vec<_>) = links.partition(is_socket);
+    [list("task").count(), sockets.len(), others.len()]
+}
+
+/// Without a next hop there is no thread, no socket, no open file and no name on the disk for one.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_next_hop_nothing_of_it_is_there() {
+    let (without, with) = (used(&[]), used(&["--relay", "smtp://127.0.0.1:9"]));
+    assert!(!without.dir.join("queue").exists() && with.dir.join("queue").exists());
+    // The thread that watches the queue and the one that `--queue-run` asks, with its socket; two folders and the lock.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let (less, more) = (footprint(&without), footprint(&with));
+        let relay: Vec<usize> = less
+            .iter()
+            .zip(more)
+            .map(|(less, more)| more.abs_diff(*less))
+            .collect();
+        if relay.starts_with(&[2, 1]) && more[2] > less[2] {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{less:?} {more:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
