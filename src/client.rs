@@ -1,5 +1,5 @@
-//! The driver of a connection that this side opens: octets from the stream to the client's core and back, under deadlines.
-//! The only file that sees both; the rules of the protocol are the core's, names and sockets are `net`'s.
+//! Drives an outgoing connection: moves octets between the stream and the protocol core, under deadlines. The core in
+//! `smtp::client` has the rules of the protocol, `net` resolves names and opens sockets.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
@@ -19,43 +19,43 @@ use crate::read;
 use crate::smtp::client::{Channel, Client, Envelope, Extensions, Failure, Outcome, Settings};
 use crate::smtp::client::{Stage, Want};
 
-/// The wait for a connection to one address.
+/// Timeout of a connection to one address.
 const CONNECT: Duration = Duration::from_secs(30);
-/// The wait for a TLS handshake.
+/// Timeout of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// Octets of content that are read at once, and encoded ones that are sent at once.
+/// Octets of content read at once, and encoded octets sent at once.
 const PIECE: usize = 32 * 1024;
-/// The wait for a reply that a server sent before it closed the connection in the middle of the content.
+/// Time to read a reply from a server that closed the connection in the middle of the content.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// Where to go, and how TLS is to be there.
+/// The destination, and how to use TLS there.
 #[derive(Clone, Debug)]
 pub struct Hop {
     /// Tried one after the other, until one answers.
     pub addresses: Vec<Address>,
-    /// The name that a certificate has to have, in ASCII, or an address.
+    /// The name in ASCII, or the address, that a certificate must have.
     pub host: String,
     /// TLS from the first octet.
     pub implicit_tls: bool,
-    /// Whether the certificate must be verified.
+    /// True if the certificate must be verified.
     pub verify: bool,
-    /// A PROXY header is expected: it says that this side speaks for itself.
+    /// True if the server expects a PROXY header; one without addresses is sent.
     pub proxy: bool,
 }
 
 /// An open connection, greeted and logged in.
 pub struct Connection {
-    /// Gone while a handshake runs, and where that failed.
+    /// `None` during a handshake, and after a failed one.
     stream: Option<Stream>,
     core: Client,
     handle: Handle,
     tls: ClientTls,
     hop: Hop,
-    /// Everything has to be over by then, where there is such a time.
+    /// The deadline of the whole connection, if any.
     end: Option<Instant>,
 }
 
-/// Ends a connection from another thread.
+/// Closes a connection from another thread.
 #[derive(Clone)]
 pub struct Handle {
     socket: Arc<Socket>,
@@ -63,32 +63,32 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Whether content is on its way, or the reply to it.
+    /// True while content is being sent, or its reply awaited.
     pub fn is_sending(&self) -> bool {
         self.sending.load(Ordering::SeqCst)
     }
 
-    /// Closes the connection: what waits for the server fails at once.
+    /// Closes the connection: waiting for the server fails at once.
     pub fn cut(&self) {
         self.socket.shutdown(Shutdown::Both);
     }
 }
 
-/// What became of one transaction.
+/// The result of one transaction.
 #[derive(Debug)]
 pub struct Delivery {
     /// One for each recipient of the envelope, in its order.
     pub outcomes: Vec<Outcome>,
-    /// Why the connection is of no more use, where it is not.
+    /// The reason why the connection cannot be used again, if any.
     pub failure: Option<Failure>,
 }
 
 impl Connection {
-    /// Connects, and goes through greeting, TLS and login. With `end` all that is ever done on the connection is over by
-    /// then; else each step has the time of RFC 5321 §4.5.3.2.
+    /// Connects, and does greeting, TLS and login. `end` is a deadline for everything on this connection; without it
+    /// each step has the timeout of RFC 5321 §4.5.3.2.
     ///
     /// # Errors
-    /// Why it cannot be used.
+    /// Why the connection cannot be used.
     pub fn open(
         hop: &Hop,
         settings: Settings,
@@ -108,10 +108,10 @@ impl Connection {
         connection.greeted()
     }
 
-    /// Takes up a stream on which this side is now the client (RFC 2645 §5): the greeting comes next.
+    /// Continues as the client on an existing stream (RFC 2645 §5), beginning with the greeting.
     ///
     /// # Errors
-    /// Why it cannot be used.
+    /// Why the connection cannot be used.
     pub fn over(
         stream: Stream,
         socket: Arc<Socket>,
@@ -149,17 +149,17 @@ impl Connection {
         }
     }
 
-    /// What the server offers.
+    /// The server's extensions.
     pub const fn extensions(&self) -> &Extensions {
         self.core.extensions()
     }
 
-    /// For another thread that may have to end this connection.
+    /// A handle for another thread that may close this connection.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Whether the connection is still open and the server has said nothing since, as far as can be told without a word.
+    /// True if the connection is still open and idle, as far as can be told without sending anything.
     pub fn is_open(&self) -> bool {
         self.core.want() == Want::Ready && self.handle.socket.is_quiet()
     }
@@ -174,7 +174,7 @@ impl Connection {
             self.drive();
             self.handle.sending.store(false, Ordering::SeqCst);
         }
-        // The core has outcomes whenever it stops; without them nobody may be taken for settled.
+        // The core has outcomes whenever it stops; without them no recipient may count as settled.
         let outcomes = self.core.take_outcomes();
         let unfinished = || Failure::Protocol(self.core.stage(), "not finished").outcome();
         Delivery {
@@ -183,7 +183,7 @@ impl Connection {
         }
     }
 
-    /// Says good-bye.
+    /// Sends QUIT and closes.
     pub fn quit(mut self) {
         self.core.quit();
         self.drive();
@@ -202,7 +202,8 @@ impl Connection {
         self.end.map_or(deadline, |end| end.min(deadline))
     }
 
-    /// Does what the core wants until it is the caller's turn: content, another transaction, or nothing any more.
+    /// Does what the core wants until the caller must provide content or the next transaction, or the connection is
+    /// closed.
     fn drive(&mut self) -> Want {
         loop {
             let want = self.core.want();
@@ -225,7 +226,7 @@ impl Connection {
                     Err(failure) => self.core.lost(failure),
                 },
                 Want::Reply(stage) => {
-                    // The time is for the whole reply, however few octets come at once.
+                    // The timeout is for the whole reply, even if it arrives octet by octet.
                     let replies = self.core.replies();
                     let deadline = self.deadline(stage.limit());
                     while self.core.replies() == replies && self.core.want() == want {
@@ -238,7 +239,7 @@ impl Connection {
         }
     }
 
-    /// Sends what is to be sent, and reads once.
+    /// Sends pending output, then reads once.
     fn exchange(&mut self, deadline: Instant) -> io::Result<()> {
         let Some(stream) = &mut self.stream else {
             return Err(ErrorKind::NotConnected.into());
@@ -270,7 +271,7 @@ impl Connection {
         Ok(Channel::Tls { exporter, verified })
     }
 
-    /// Sends the content in pieces. A server that hangs up in between may have said why.
+    /// Sends the content in pieces. A server that closes the connection may have sent a reason before.
     fn send_content(&mut self, content: &mut dyn Read) {
         let mut piece = vec![0; PIECE];
         loop {
@@ -309,7 +310,7 @@ impl Connection {
         let _ = self.exchange(self.deadline(LAST_WORD));
     }
 
-    /// The commands, for the log at level debug; never a secret and never content.
+    /// Logs commands at level debug; never secrets or content.
     fn log_output(&mut self, want: Want) {
         let content = matches!(want, Want::Reply(Stage::End) | Want::Closed);
         if content || !log::log_enabled!(log::Level::Debug) {
@@ -336,7 +337,7 @@ fn log_input(host: &str, input: &[u8]) {
     }
 }
 
-/// The first address that answers, each in its time.
+/// Connects to the first address that answers.
 fn connect(hop: &Hop, end: Option<Instant>) -> Result<Socket, Failure> {
     let mut why = format!("{}: no address", hop.host);
     for address in &hop.addresses {
@@ -350,7 +351,7 @@ fn connect(hop: &Hop, end: Option<Instant>) -> Result<Socket, Failure> {
     Err(Failure::Lost(Stage::Connect, why))
 }
 
-/// An error in the words of an operator.
+/// An error in an operator's words.
 fn spelled(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::TimedOut => "timed out".to_owned(),

@@ -1,6 +1,6 @@
-//! The two things delivery needs to know of the time: the date for trace headers (RFC 5322 §3.3, in local time) and
-//! a stamp that no other message gets. Nothing here measures durations: deadlines use the monotonic clock where they are kept.
-//! A clock that is wrong, steps, or stands before 1970 makes odd dates but never an error and never the same stamp twice.
+//! Wall-clock time: dates for trace headers (RFC 5322 §3.3, in local time) and unique stamps for messages. Durations
+//! are not measured here: deadlines use the monotonic clock. A clock that is wrong, jumps, or is before 1970 causes odd
+//! dates, but never an error or a duplicate stamp.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
@@ -16,16 +16,16 @@ use crate::encoding::decimal;
 
 const DAYS: &str = "Mon Tue Wed Thu Fri Sat Sun";
 const MONTHS: &str = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
-/// Where the zone files are (tzfile(5)), by the name that TZ has.
+/// The directory of the zone files (tzfile(5)) that TZ names.
 const ZONES: &str = "/usr/share/zoneinfo";
-/// The zone where TZ names none.
+/// The zone without TZ.
 const LOCAL: &str = "/etc/localtime";
 
 /// The present moment as an RFC 5322 §3.3 `date-time` in local time, such as `Tue, 24 Nov 2026 10:40:33 +0000`.
 ///
-/// The text is kept for the rest of the second, one copy a thread, so that a burst of messages formats it once.
+/// Each thread keeps the text for the rest of the second, so that a burst of messages formats it once.
 ///
-/// The zone is read once, at the first call: a server that changes its root makes that call before it does.
+/// The zone is read at the first call, which must be before a chroot.
 pub fn rfc5322_now() -> String {
     thread_local! {
         static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
@@ -40,7 +40,7 @@ pub fn rfc5322_now() -> String {
     })
 }
 
-/// The same of another moment, in seconds since 1970.
+/// The same for another moment, in seconds since 1970.
 pub fn rfc5322_at(seconds: u64) -> String {
     static ZONE: LazyLock<TimeZone> = LazyLock::new(local_zone);
     rfc5322(seconds, ZONE.clone())
@@ -48,15 +48,15 @@ pub fn rfc5322_at(seconds: u64) -> String {
 
 /// A stamp of the form `SECONDS.MusecPpidQcount`: the part of a Maildir file name before the host, and the id told to the client.
 ///
-/// Within a process the count alone makes it unique, whatever the clock does. The count starts at a random number, so that
-/// two runs with the same process id (1, in every container) differ even where the clock was set back between them.
+/// Within a process the count alone makes it unique. The count starts at a random number, so that two runs with the
+/// same process id (1, in every container) differ even if the clock was set back.
 pub fn unique() -> String {
-    // 31 random bits: hosts of 32 bits count on from there without wrapping soon.
+    // 31 random bits, so that a 32-bit count does not wrap soon.
     static COUNT: LazyLock<AtomicUsize> = LazyLock::new(|| {
         let start = RandomState::new().hash_one(0) & 0x7fff_ffff;
         AtomicUsize::new(usize::try_from(start).unwrap_or(0))
     });
-    // Asked for once: nothing here forks.
+    // Nothing here forks, so one call is enough.
     static PID: LazyLock<u32> = LazyLock::new(std::process::id);
     let now = since_epoch();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -73,7 +73,7 @@ pub fn unique() -> String {
     stamp
 }
 
-/// The present moment as `YYYYMMDDhhmmss` in UTC, to compare with the times of a certificate.
+/// The present moment as `YYYYMMDDhhmmss` in UTC, for comparison with the times of a certificate.
 pub fn utc_digits() -> String {
     let seconds = i64::try_from(since_epoch().as_secs()).ok();
     let now = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
@@ -88,15 +88,15 @@ pub fn seconds() -> u64 {
     since_epoch().as_secs()
 }
 
-/// The time since 1970, in whole and parts of seconds; zero where the clock stands before it.
+/// The time since 1970, in whole and parts of seconds; zero if the clock is before that.
 fn since_epoch() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
 }
 
-/// The zone of TZ, or else the machine's. One file is read for it; only where that is not enough the library looks through
-/// all zones there are, which takes milliseconds of every start.
+/// The zone of TZ, or else the system's. This reads one file; only if that fails the library scans all zones, which
+/// takes milliseconds.
 fn local_zone() -> TimeZone {
     let found = match std::env::var("TZ") {
         Ok(name) => zone_named(&name, Path::new(ZONES)),
@@ -118,13 +118,13 @@ fn zone_in(file: &Path) -> Option<TimeZone> {
     TimeZone::tzif("local", &octets).ok()
 }
 
-/// `seconds` after 1970 in the given zone. Past the year 9999 the last moment the calendar knows is shown.
+/// `seconds` after 1970 in the given zone. Past the year 9999 it is the last moment of the calendar.
 fn rfc5322(seconds: u64, zone: TimeZone) -> String {
     let timestamp = i64::try_from(seconds)
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())
         .unwrap_or(Timestamp::MAX);
-    // By hand: the library's own formatting would be the largest part of it in the binary.
+    // Formatted by hand: the library's formatter would add a lot to the binary.
     let offset = zone.to_offset(timestamp);
     let at = offset.to_datetime(timestamp);
     let (year, day) = (at.year(), at.day());
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(rfc5322_now().len(), "Thu, 01 Jan 1970 00:00:00 +0000".len());
     }
 
-    /// A name is that of one file below the zones, and nothing else is read.
+    /// TZ names one file below the zones, and nothing else is read.
     #[test]
     fn zones_have_names() {
         let (zones, name) = (Path::new("/usr/share/zoneinfo"), "Asia/Kolkata");

@@ -1,5 +1,5 @@
-//! Turns settings, which are text, into typed configuration. No file is read here: what is in
-//! them may change while the server runs, and is `state`'s.
+//! Turns settings, which are text, into typed configuration. Files are read in `state`, because they may change while
+//! the server runs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,11 +22,11 @@ const NO_CERTIFICATE: &str = "no certificate; add --tls-cert and --tls-key";
 const LMTP_ON_25: &str =
     "LMTP must not be on port 25 (RFC 2033 section 5); use lmtp://HOST:24, for example";
 
-/// All that the command line, the environment and the config file decide.
+/// The configuration.
 pub struct Config {
     /// The listeners.
     pub listen: Vec<ListenUrl>,
-    /// Where counters are read.
+    /// The metrics listeners.
     pub metrics: Vec<ListenUrl>,
     /// The mailboxes and aliases of the domains delivered here.
     pub directory: DirectorySettings,
@@ -34,29 +34,29 @@ pub struct Config {
     pub policy: Policy,
     /// Certificate chain and key.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// What spam is told by.
+    /// The header fields that mark junk.
     pub junk: Vec<JunkField>,
-    /// Whether fsync is called.
+    /// True if fsync is called.
     pub sync: Sync,
-    /// The wait for a client.
+    /// The timeout of clients.
     pub timeout: Duration,
-    /// Whether Received names the user.
+    /// True if Received names the user.
     pub auth_header: bool,
-    /// Who may say which client it speaks for, by PROXY and XCLIENT.
+    /// Peers that are trusted with PROXY and XCLIENT.
     pub trust: Networks,
-    /// Where mail for elsewhere goes.
+    /// The relay, if any.
     pub relay: Option<relay::Config>,
-    /// Connections at once.
+    /// Maximum connections.
     pub max_connections: usize,
-    /// Connections of one address at once.
+    /// Maximum connections of one client.
     pub max_per_client: usize,
-    /// Messages of one sender, and the time that they count for.
+    /// Maximum messages of one sender, and in which time.
     pub max_rate: Option<(u32, Duration)>,
-    /// Who is put off at first, if anybody.
+    /// The greylist, if any.
     pub greylist: Option<greylist::Settings>,
-    /// What tokens must state, where users may log in by them.
+    /// The keys and claims of OAuth tokens, if any.
     pub oauth: Option<oauth::Settings>,
-    /// What is given up once the listeners are bound.
+    /// The privileges to give up once the listeners are bound.
     pub privileges: Privileges,
 }
 
@@ -122,13 +122,13 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether anybody can ever log in at a listener (RFC 4954 §4).
+    /// True if a login is ever possible at a listener (RFC 4954 §4).
     fn may_offer_auth(&self, url: &ListenUrl) -> bool {
         !matches!(url.scheme, Scheme::Lmtp | Scheme::Metrics)
             && (self.tls.is_some() || self.policy.insecure_auth)
     }
 
-    /// What one option needs of another.
+    /// Checks that options fit together.
     fn consistent(&self, settings: &Settings) -> Result<(), Failure> {
         if self.policy.require_tls && self.tls.is_none() {
             return Err(settings.fault(Key::RequireTls, NO_CERTIFICATE));
@@ -227,7 +227,7 @@ fn hostname(settings: &Settings) -> Result<String, Failure> {
 
 fn domains(settings: &Settings, hostname: &str) -> Result<Vec<String>, Failure> {
     let domain = |value: Value| {
-        // One dot at the end is the DNS's way to write a whole name.
+        // A trailing dot is the DNS form of a complete name.
         let name = value.text.strip_suffix('.').unwrap_or(&value.text);
         let valid = values::is_domain(name);
         valid
@@ -266,7 +266,7 @@ fn pattern(settings: &Settings) -> Result<String, Failure> {
     Ok(value.text)
 }
 
-/// What could be part of a domain, of a path or of quoting separates nothing.
+/// Characters of domains, paths and quoting cannot be separators.
 fn delimiter(settings: &Settings) -> Result<String, Failure> {
     let Some(value) = settings.one(Key::RecipientDelimiter) else {
         return Ok(String::new());
@@ -344,7 +344,7 @@ fn duration(settings: &Settings, key: Key) -> Result<Duration, Failure> {
     required(settings, key, values::duration, expected)
 }
 
-/// An option that has a default.
+/// The value of an option with a default.
 fn required<T>(
     settings: &Settings,
     key: Key,
@@ -368,7 +368,7 @@ fn optional<T>(
     parsed.map(Some).ok_or_else(|| value.invalid(expected))
 }
 
-/// `DELAY[,FILE]`. A second try counts only in the time that it must come in.
+/// `DELAY[,FILE]`. The delay must be shorter than the time in which a second try counts.
 fn greylist(settings: &Settings) -> Result<Option<greylist::Settings>, Failure> {
     let parse = |text: &str| {
         let (delay, file) = match text.split_once(',') {

@@ -1,17 +1,16 @@
-//! Why the program ends early, and its exit status (sysexits.h). What a client is told about
-//! trouble is in `smtp::reply`.
+//! Fatal errors and their exit statuses (sysexits.h). Replies to clients are in `smtp::reply`.
 
 use std::fmt;
 use std::path::Path;
 
-/// A reason to end, in one line.
+/// A fatal error, in one line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
     /// An unusable command line or environment: EX_USAGE.
     Usage(String),
-    /// The system refuses something that is needed: EX_OSERR.
+    /// An error of the system: EX_OSERR.
     System(String),
-    /// Somebody else holds what is needed now: EX_TEMPFAIL.
+    /// Another process uses what is needed, or no server runs: EX_TEMPFAIL.
     Busy(String),
     /// An unusable file: EX_CONFIG.
     File(String),
@@ -42,12 +41,12 @@ impl From<FileError> for Failure {
     }
 }
 
-/// The fault of a file: `path:line: reason`.
+/// An error in a file: `path:line: reason`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileError(String);
 
 impl FileError {
-    /// A fault of the whole file, or of one line, counted from 1.
+    /// An error of the whole file, or of one line, counted from 1.
     pub(crate) fn new(path: &Path, line: Option<usize>, reason: impl fmt::Display) -> Self {
         let path = path.display();
         Self(match line {
@@ -56,7 +55,7 @@ impl FileError {
         })
     }
 
-    /// Reads a UTF-8 file, without the byte order mark that some editors put before it.
+    /// Reads a UTF-8 file, without a byte order mark.
     pub(crate) fn read(path: &Path) -> Result<String, Self> {
         let octets = std::fs::read(path)
             .map_err(|e| Self::new(path, None, format_args!("cannot read: {e}")))?;

@@ -2,24 +2,24 @@
 //!
 //! # The path of one message
 //!
-//! 1. [`net::listen`] takes the connection off its listener; [`server`] sees that there is room and hands it to a thread
-//!    of [`net::pool`], or answers 421 itself.
+//! 1. [`net::listen`] takes the connection off its listener; [`server`] checks the limits and hands it to a thread of
+//!    [`net::pool`], or answers 421 itself.
 //! 2. [`conn::serve`] drives it: octets from [`net::stream`] become lines ([`smtp::line`]), and each line goes to
-//!    [`smtp::session::Session::line`], which does no I/O and returns a reply and what comes next.
-//! 3. MAIL opens a [`smtp::session::Transaction`]; RCPT asks, through [`smtp::session::Backend`], who that is:
-//!    [`conn::backend`] has [`directory::Directory::resolve`] follow aliases to mailboxes, asks whether their quotas have
-//!    room, and takes what goes elsewhere for [`relay`].
-//! 4. DATA opens a [`deliver::Spool`], a file in the first recipient's Maildir, trace headers first. [`conn::message`] feeds
-//!    it what [`smtp::body`] decodes.
-//! 5. The lone dot commits it: file synced, in every `new/`, directories synced. Only that makes a
-//!    [`deliver::Delivered`], and only from one can `250 … accepted for delivery as ID` be spelled.
+//!    [`smtp::session::Session::line`], which does no I/O and returns a reply and the next step.
+//! 3. MAIL opens a [`smtp::session::Transaction`]; RCPT asks [`smtp::session::Backend`] to resolve the recipient:
+//!    [`conn::backend`] lets [`directory::Directory::resolve`] follow aliases to mailboxes, checks their quotas, and
+//!    accepts remote recipients for [`relay`].
+//! 4. DATA opens a [`deliver::Spool`], a file in the first recipient's Maildir that begins with the trace headers.
+//!    [`conn::message`] feeds it the content that [`smtp::body`] decodes.
+//! 5. The lone dot commits it: the file is synced, put into every `new/`, and the directories are synced. Only that
+//!    creates a [`deliver::Delivered`], and only a `Delivered` can produce `250 … accepted for delivery as ID`.
 //!
 //! # Where things are
 //!
-//! [`smtp`] and [`auth`] are pure: no socket, file, thread or clock. [`directory`] and [`deliver`] know files and no
-//! sockets, [`net`] knows sockets and no SMTP. [`conn`] sees all three from the server's side, [`relay`] and [`client`]
-//! from the other. [`options`] is the one table of options, [`settings`] what was given for them, [`config`] what that
-//! means; [`maillog`] has the log lines. `tests/it/layers.rs` lists every import that is allowed.
+//! [`smtp`] and [`auth`] are pure: no socket, file, thread or clock. [`directory`] and [`deliver`] use files but no
+//! sockets, [`net`] has sockets but no SMTP. [`conn`] joins them for the server, [`relay`] and [`client`] for outgoing
+//! mail. [`options`] is the table of options, [`settings`] the values given for them, [`config`] their meaning;
+//! [`maillog`] has the log lines. `tests/it/layers.rs` lists all allowed imports.
 #![forbid(unsafe_code)]
 
 pub mod auth;

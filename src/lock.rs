@@ -1,15 +1,15 @@
-//! Taking a lock whose data is sound whatever happened to its last holder, and waiting for a notice.
+//! Locks that ignore poisoning, and condition variables.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Nothing panics under a lock of this server, so that a poisoned one is still sound.
+/// Takes a lock. Nothing in this server leaves data half changed under a lock, so a poisoned one is still usable.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     #[cfg(test)]
     while matches!(mutex.try_lock(), Err(std::sync::TryLockError::WouldBlock)) && turns::pass() {}
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for a notice. It may return without one: look again what was waited for.
+/// Waits on a condition variable. Wake-ups may be spurious, so check the condition again.
 pub(crate) fn wait<'a, T>(
     notice: &Condvar,
     mutex: &'a Mutex<T>,
@@ -26,8 +26,8 @@ pub(crate) fn wait<'a, T>(
     notice.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Threads of a test that run one at a time, in an order that the test chooses: such a thread does not wait here, it
-/// gives its turn away.
+/// Threads of a test that run one at a time, in an order that the test chooses: instead of waiting, such a thread
+/// passes its turn on.
 #[cfg(test)]
 pub(crate) mod turns {
     use std::cell::RefCell;
@@ -36,7 +36,7 @@ pub(crate) mod turns {
         static PASS: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
     }
 
-    /// From now on this thread takes turns, and `pass` gives one away.
+    /// Makes this thread take turns; `pass` passes its turn on.
     pub(crate) fn take(pass: Box<dyn Fn()>) {
         PASS.set(Some(pass));
     }
@@ -45,7 +45,7 @@ pub(crate) mod turns {
         PASS.with_borrow(Option::is_some)
     }
 
-    /// False where the thread takes no turns.
+    /// Passes the turn on; false if the thread takes no turns.
     pub(super) fn pass() -> bool {
         PASS.with_borrow(|pass| pass.as_ref().map(|pass| pass()).is_some())
     }

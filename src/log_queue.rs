@@ -1,6 +1,5 @@
-//! Log lines on their way to stderr. They wait in a bounded queue for one thread that writes them, so that a reader
-//! which does not read holds up no mail: then lines are dropped, and counted. Under systemd a line begins with its
-//! priority, `<6>`, and has no timestamp.
+//! Log lines for stderr. One thread writes them from a bounded queue, so that a stalled reader never delays mail; lines
+//! that do not fit are dropped and counted. Under systemd a line begins with its priority, `<6>`, and has no timestamp.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,11 +14,11 @@ use log::Level;
 
 use crate::lock::lock;
 
-/// Octets that wait at most.
+/// Maximum octets in the queue.
 const ROOM: usize = 256 * 1024;
-/// Lines that come this close together leave in one write.
+/// Lines within this time are written together.
 const GATHER: Duration = Duration::from_millis(2);
-/// How long the end of the process waits for its last lines.
+/// How long the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
@@ -34,16 +33,16 @@ struct Queue {
 #[derive(Default)]
 struct State {
     lines: Vec<u8>,
-    /// Lines that were dropped and not told of yet.
+    /// Dropped lines that were not reported yet.
     dropped: usize,
-    /// Set while lines are being written.
+    /// True while lines are being written.
     writing: bool,
 }
 
 /// Starts logging at `level`, unless RUST_LOG says otherwise.
 ///
 /// # Errors
-/// What the system says where it gives no thread or descriptor.
+/// The thread or a descriptor is not available.
 pub fn init(level: &str) -> io::Result<()> {
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_journal(&stderr, &stream));
@@ -59,13 +58,13 @@ pub fn init(level: &str) -> io::Result<()> {
         .stack_size(128 * 1024)
         .spawn(move || own.run(&stderr))?;
     builder.init();
-    // The usual message of a panic goes to stderr, and waits for its reader.
+    // The default panic handler writes to stderr and may block.
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     let _ = QUEUE.set(queue);
     Ok(())
 }
 
-/// Waits until the lines so far are written, for a second at most.
+/// Waits until pending lines are written, at most a second.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         let waiting = |state: &mut State| state.writing || !state.lines.is_empty();
@@ -81,7 +80,7 @@ pub fn dropped() -> usize {
     queue.map_or(0, |queue| queue.dropped.load(Ordering::Relaxed))
 }
 
-/// Whether JOURNAL_STREAM, `DEVICE:INODE`, means this file (systemd.exec(5)).
+/// True if JOURNAL_STREAM, `DEVICE:INODE`, is this file (systemd.exec(5)).
 fn is_journal(stderr: &File, stream: &str) -> bool {
     let Some((device, inode)) = stream.split_once(':') else {
         return false;
@@ -100,7 +99,7 @@ const fn priority(level: Level) -> u8 {
     }
 }
 
-/// Where the logger puts its lines, each in one piece.
+/// The logger's output; each line is one write.
 struct Lines(Arc<Queue>);
 
 impl Write for Lines {
@@ -148,7 +147,7 @@ impl Queue {
             let dropped = std::mem::take(&mut state.dropped);
             state.writing = true;
             drop(state);
-            // There is nobody to tell where stderr is gone.
+            // Without stderr there is nowhere to report this.
             let _ = stderr.write_all(&lines);
             if dropped > 0 {
                 log::warn!("{dropped} log lines were dropped, their reader did not keep up");

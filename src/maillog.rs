@@ -1,6 +1,6 @@
-//! The log lines: one for each connection, each message, each refusal and each wrong login, and the dialogue under `-v`.
-//! They are `key=value`; what came from the network is quoted, escaped and cut, so that no client can forge a line or a
-//! field (A15). Passwords never come near. How lines get to stderr is `log_queue`'s.
+//! The log lines: one for each connection, message, refusal and failed login, and the dialogue under `-v`. They are
+//! `key=value`; values from the network are quoted, escaped and shortened, so that no client can forge a line or a
+//! field (A15). Passwords are never logged. `log_queue` writes the lines.
 
 use crate::encoding::is_hidden;
 use crate::smtp::command::{self, Row, Verb};
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-/// Characters shown of a value from the network.
+/// Maximum characters of a value from the network.
 const SHOWN: usize = 256;
 
 /// A value from the network as one word of a log line.
@@ -24,7 +24,7 @@ impl fmt::Display for Quoted<'_> {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
                 c if is_hidden(c) => write!(f, "{}", c.escape_unicode())?,
-                // Only what has no shape of its own: a name in any script stays readable.
+                // Only invisible characters are escaped: names in any script stay readable.
                 c if c.is_control() => write!(f, "{}", c.escape_default())?,
                 c => f.write_char(c)?,
             }
@@ -39,12 +39,12 @@ impl fmt::Display for Quoted<'_> {
 pub struct Command<'a> {
     line: &'a [u8],
     response: bool,
-    /// The other protocol that a client speaks.
+    /// The other protocol, if the client does not speak SMTP.
     foreign: Option<&'static str>,
 }
 
 impl<'a> Command<'a> {
-    /// A line; `response` says whether a challenge of AUTH came before it.
+    /// Wraps a line; `response` is true after an AUTH challenge.
     pub fn new(line: Line<'a>, response: bool) -> Self {
         let (line, foreign): (&[u8], _) = match line {
             Line::Ok(line) => (line, None),
@@ -59,7 +59,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The command's row; it is looked up only for a line of the log.
+    /// The command's row, looked up only when it is logged.
     fn row(&self) -> Option<&'static Row> {
         if self.response {
             return None;
@@ -68,7 +68,7 @@ impl<'a> Command<'a> {
         Some(command.row)
     }
 
-    /// The verb; `?` where it is unknown.
+    /// The verb, or `?`.
     fn verb(&self) -> &'static str {
         match self.row() {
             _ if self.response => "AUTH",
@@ -77,7 +77,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The path of MAIL or RCPT as it came.
+    /// The path of MAIL or RCPT as received.
     fn address(&self) -> Option<Cow<'a, str>> {
         let row = self.row()?;
         if !matches!(row.verb, Verb::Mail | Verb::Rcpt) {
@@ -94,7 +94,7 @@ impl<'a> Command<'a> {
         ))
     }
 
-    /// The whole line, without what may be a password.
+    /// The whole line, without a possible password.
     fn shown(&self) -> String {
         match self.row() {
             Some(row) if row.verb == Verb::Auth => {
@@ -108,7 +108,7 @@ impl<'a> Command<'a> {
     }
 }
 
-/// What comes before the `>` that ends a path; one in quotes does not.
+/// The text before the `>` that ends a path; one in quotes does not end it.
 fn within(path: &[u8]) -> &[u8] {
     let (mut quoted, mut escaped) = (false, false);
     let end = path.iter().position(|&o| match (o, quoted, escaped) {
@@ -130,7 +130,7 @@ fn within(path: &[u8]) -> &[u8] {
     end.and_then(|end| path.get(..end)).unwrap_or(path)
 }
 
-/// A command was answered 4xx or 5xx.
+/// Logs a command that got 4xx or 5xx.
 pub fn refused(who: &str, command: &Command<'_>, reply: &Reply) {
     let mut text = format!("refused {who} verb={}", command.verb());
     if let Some(address) = command.address() {
@@ -139,7 +139,7 @@ pub fn refused(who: &str, command: &Command<'_>, reply: &Reply) {
     log::info!("{text} reply={}", Quoted(&one_line(reply)));
 }
 
-/// A line of the dialogue from the client.
+/// Logs a line of the dialogue from the client.
 pub fn heard(client: &str, command: &Command<'_>) {
     log::debug!(
         "dialogue client=\"{client}\" C: {}",
@@ -147,7 +147,7 @@ pub fn heard(client: &str, command: &Command<'_>) {
     );
 }
 
-/// A reply of the dialogue.
+/// Logs a reply of the dialogue.
 pub fn said(client: &str, reply: &Reply) {
     log::debug!(
         "dialogue client=\"{client}\" S: {}",
@@ -155,7 +155,7 @@ pub fn said(client: &str, reply: &Reply) {
     );
 }
 
-/// What all lines of a connection say: client, helo, TLS, user.
+/// The fields of all lines of a connection: client, helo, TLS, user.
 pub fn who<R>(client: &str, session: &Session<R>, cipher: Option<&str>) -> String {
     let mut text = format!("client=\"{client}\"");
     if let Some(helo) = session.helo() {
@@ -170,7 +170,7 @@ pub fn who<R>(client: &str, session: &Session<R>, cipher: Option<&str>) -> Strin
     text
 }
 
-/// A connection is over; `more` refusals of it have no line of their own.
+/// Logs the end of a connection; `more` refusals have no line of their own.
 pub fn connection(
     level: log::Level,
     who: &str,
@@ -191,7 +191,7 @@ pub fn connection(
     );
 }
 
-/// A newcomer was answered 421 at once, or not at all.
+/// Logs a new connection that got 421 at once, or no reply at all.
 pub fn not_served(client: &str, end: &str) {
     log::info!(
         "connection client=\"{client}\" messages=0 end={} seconds=0.000",
@@ -207,7 +207,7 @@ pub fn one_line(reply: &Reply) -> String {
     text.trim_end().replace("\r\n", " / ")
 }
 
-/// A message was answered: each recipient with its status.
+/// Logs the reply to a message: each recipient with its status.
 pub fn message<R>(
     id: &str,
     who: &str,
@@ -237,7 +237,7 @@ pub fn message<R>(
     );
 }
 
-/// A login to an account, as the client spelled it, was wrong. `contrib/fail2ban` matches this line.
+/// Logs a failed login with the account as the client spelled it. `contrib/fail2ban` matches this line.
 pub fn wrong_login(client: &str, account: Option<&str>) {
     let account = Quoted(account.unwrap_or_default());
     log::warn!("login failed client=\"{client}\" account={account}");
@@ -247,7 +247,7 @@ pub fn wrong_login(client: &str, account: Option<&str>) {
 mod tests {
     use super::*;
 
-    /// A15: one word, one line, whatever came.
+    /// A15: any value is one word on one line.
     #[test]
     fn nothing_breaks_out_of_a_value() {
         for (raw, shown) in [

@@ -1,4 +1,4 @@
-//! The binary: settings, server, exit status. Nothing else lives here.
+//! The program: reads settings, runs a command or the server, and maps errors to exit statuses.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use mailslot::settings::Settings;
 use mailslot::sys::{inherited, privileges};
 
 fn main() -> ExitCode {
-    // Before anything else: one that comes while the files are read must not end the process.
+    // First of all: a SIGHUP while files are read must not end the process.
     let blocked = server::block_reload();
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some((name, args)) = sendmail::called_as(&args) {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     if let Err(e) = blocked {
         eprintln!("mailslot: signals: {e}");
     }
-    // Without even a name there are no arguments either.
+    // Without a program name there are no options.
     let ended = run(args.split_first().map_or(&[], |(_, options)| options));
     log_queue::flush();
     match ended {

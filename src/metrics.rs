@@ -1,8 +1,8 @@
-//! What the server counts, and the page that a Prometheus reads (OpenMetrics 1.0). Nothing is counted without a metrics
-//! listener. One lock guards all of it, taken once a message and once a connection; 64-bit atomics are not everywhere.
+//! Counters, and the page for Prometheus (OpenMetrics 1.0). Nothing is counted without a metrics listener. One lock
+//! guards all counters, taken once a message and once a connection; 64-bit atomics do not exist on all hosts.
 //!
-//! A counter has its help and no TYPE. OpenMetrics would have the type under a name without `_total`, which
-//! `mailslot_connections` shares with a gauge, and `promtool check metrics` reads it under the whole name.
+//! Counters have HELP but no TYPE. OpenMetrics wants the type under a name without `_total`, which
+//! `mailslot_connections` shares with a gauge, while `promtool check metrics` expects the whole name.
 
 use std::fmt::{Display, Write as _};
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use crate::lock::lock;
 /// Upper ends of the buckets of commit times, in milliseconds.
 const BUCKETS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000];
 
-/// The counters; none where nobody reads them.
+/// The counters; `None` without a metrics listener.
 #[derive(Debug, Default)]
 pub struct Metrics(Option<Mutex<Counts>>);
 
@@ -26,17 +26,17 @@ struct Counts {
     messages: Vec<Tally>,
     /// By code.
     replies: Vec<(u16, u64)>,
-    /// By mechanism and how they ended.
+    /// By mechanism and result.
     logins: Vec<Tally>,
-    /// By version and how they ended.
+    /// By version and result.
     handshakes: Vec<Tally>,
-    /// By bucket; longer ones are in none.
+    /// By bucket; longer ones are in no bucket.
     commits: [u64; BUCKETS.len()],
     commit_count: u64,
     commit_time: Duration,
 }
 
-/// A count of a kind of things, and of one end that they can have.
+/// The count of a kind and result.
 #[derive(Debug)]
 struct Tally {
     kind: &'static str,
@@ -44,7 +44,7 @@ struct Tally {
     count: u64,
 }
 
-/// One more of them. There are few kinds, and a list of them is short.
+/// Adds one. There are few kinds, so a list is enough.
 fn add(tallies: &mut Vec<Tally>, kind: &'static str, result: &'static str) {
     let same = |tally: &&mut Tally| (tally.kind, tally.result) == (kind, result);
     match tallies.iter_mut().find(same) {
@@ -62,37 +62,37 @@ const fn result(succeeded: bool) -> &'static str {
     if succeeded { "success" } else { "failure" }
 }
 
-/// What is known elsewhere at the time of a scrape.
+/// Values of the moment of a scrape, from elsewhere.
 #[derive(Debug, Default)]
 pub struct Now {
-    /// Connections under way.
+    /// Current connections.
     pub connections: usize,
     /// The next hops with their mail.
     pub hops: Vec<Waiting>,
-    /// Lines that the log has lost.
+    /// Dropped log lines.
     pub dropped_lines: usize,
-    /// When the server was started, in seconds since 1970.
+    /// The start of the server, in seconds since 1970.
     pub started: u64,
 }
 
-/// The mail that waits for a next hop.
+/// The queue of a next hop.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// The hop as it was given.
+    /// The hop as configured.
     pub hop: String,
     /// How many messages.
     pub messages: usize,
-    /// Seconds since the oldest of them came; 0 where there is none.
+    /// Age of the oldest in seconds; 0 if there is none.
     pub oldest: u64,
 }
 
 impl Metrics {
-    /// Counters that are read, or none.
+    /// Creates the counters, if there is a listener.
     pub fn new(read: bool) -> Self {
         Self(read.then(Mutex::default))
     }
 
-    /// Whether anybody reads them.
+    /// True if there is a listener.
     pub const fn is_on(&self) -> bool {
         self.0.is_some()
     }
@@ -103,12 +103,12 @@ impl Metrics {
         }
     }
 
-    /// A connection was taken.
+    /// Counts a connection.
     pub fn connection(&self) {
         self.count(|counts| counts.connections += 1);
     }
 
-    /// A message was made durable in this time, or could not be; `recipients` is how many have it.
+    /// Counts a commit and its time; `recipients` is the number of recipients that got the message, 0 after a failure.
     pub fn message(&self, service: &'static str, recipients: usize, octets: u64, took: Duration) {
         self.count(|counts| {
             if recipients > 0 {
@@ -126,7 +126,7 @@ impl Metrics {
         });
     }
 
-    /// A command or a message was answered 4xx or 5xx.
+    /// Counts a 4xx or 5xx reply.
     pub fn refusal(&self, code: u16) {
         self.count(
             |counts| match counts.replies.iter_mut().find(|(known, _)| *known == code) {
@@ -136,12 +136,12 @@ impl Metrics {
         );
     }
 
-    /// A login is over.
+    /// Counts a login.
     pub fn login(&self, mechanism: &'static str, succeeded: bool) {
         self.count(|counts| add(&mut counts.logins, mechanism, result(succeeded)));
     }
 
-    /// A TLS handshake is over.
+    /// Counts a TLS handshake.
     pub fn handshake(&self, version: &'static str, succeeded: bool) {
         self.count(|counts| add(&mut counts.handshakes, version, result(succeeded)));
     }
@@ -158,7 +158,7 @@ impl Metrics {
     }
 }
 
-/// A page in the making.
+/// A page under construction.
 struct Page(String);
 
 impl Page {

@@ -1,17 +1,17 @@
-//! `--oauth`: the file of keys that tokens are signed with, and what a token must state. The file is read here, at the
-//! start and at SIGHUP; how a token is verified is `auth`'s.
+//! `--oauth`: the key file and the required claims. The file is read here, at the start and at SIGHUP; `auth` verifies
+//! tokens.
 
 use std::path::{Path, PathBuf};
 
 use crate::auth::jwt::{Expected, KeySet};
 use crate::failure::FileError;
 
-/// What `--oauth` says.
+/// The settings of `--oauth`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// A JWK set (RFC 7517).
     pub file: PathBuf,
-    /// What a token must state.
+    /// The required claims.
     pub expected: Expected,
 }
 
@@ -22,7 +22,7 @@ pub struct Tokens {
 }
 
 impl Settings {
-    /// `FILE?issuer=…&audience=…&claim=…`; each at most once, and the claim is `email` where it is not named.
+    /// `FILE?issuer=…&audience=…&claim=…`; each at most once; the claim defaults to `email`.
     pub fn parse(text: &str) -> Option<Self> {
         let (file, query) = text.split_once('?').unwrap_or((text, ""));
         let mut expected = Expected {
@@ -57,7 +57,7 @@ impl Tokens {
     /// Reads the file.
     ///
     /// # Errors
-    /// Its path and what is wrong.
+    /// The path and what is wrong.
     pub fn load(settings: &Settings) -> Result<Self, FileError> {
         let path: &Path = &settings.file;
         let text = FileError::read(path)?;
@@ -71,7 +71,7 @@ impl Tokens {
     /// The account that a token names, at `now` in seconds since 1970.
     ///
     /// # Errors
-    /// Why it is refused, for the log.
+    /// The reason, for the log.
     pub fn account(&self, token: &str, now: u64) -> Result<String, &'static str> {
         self.keys.verify(token, &self.expected, now)
     }

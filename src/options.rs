@@ -1,8 +1,7 @@
-//! The one table of options. getopts, `--help`, the keys of the config file, the names in the
-//! environment, the man page and the README are made from it. What was given for an option is in
-//! `settings`, what it means in `config`.
+//! The table of options. getopts, `--help`, the keys of the config file, the environment variables, the man page and
+//! the README are made from it. `settings` collects the values, `config` interprets them.
 
-/// The name by which code asks for an option: a misspelt one does not compile.
+/// The name of an option in code, so that a misspelt one does not compile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is a row of the table")]
 pub enum Key {
@@ -59,16 +58,16 @@ pub enum Key {
     Version,
 }
 
-/// How often an option takes a value.
+/// How an option takes values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
-    /// Never: it is given or not.
+    /// No value: a flag.
     Nothing,
     /// Once.
     One,
-    /// Once, or is given without: `--name=VALUE`, or the only other word of the command line.
+    /// An optional value: `--name=VALUE`, or the only other word of the command line.
     Maybe,
-    /// As often as it is given. In the environment and in a file several may share a line.
+    /// Repeatable. In the environment and in a file several values may share a line.
     Many,
 }
 
@@ -81,15 +80,15 @@ pub struct Opt {
     pub name: &'static str,
     /// Letter, or empty.
     pub letter: &'static str,
-    /// How often it takes a value.
+    /// How it takes values.
     pub takes: Takes,
     /// Name of its value; empty for a flag.
     pub value: &'static str,
-    /// The value where none is given.
+    /// The default.
     pub default: &'static str,
-    /// One line.
+    /// The help text, one line.
     pub help: &'static str,
-    /// Its paragraph in the man page; empty where `help` says all.
+    /// Its paragraph in the man page; empty if `help` is enough.
     pub manual: &'static str,
 }
 
@@ -127,12 +126,12 @@ impl Opt {
         Self { default, ..self }
     }
 
-    /// Its name in the environment.
+    /// The name of its environment variable.
     pub fn variable(&self) -> String {
         format!("MAILSLOT_{}", self.name.to_uppercase().replace('-', "_"))
     }
 
-    /// Whether the empty value means something: "none" where the default is something else.
+    /// True if an empty value is meaningful: it turns a default off.
     pub fn may_be_empty(&self) -> bool {
         self.key == Key::RecipientDelimiter
     }
@@ -235,7 +234,7 @@ pub const OPTIONS: &[Opt] = &[
     flag(Key::Version, "version", "print the version"),
 ];
 
-/// The compiler sees that each key has its row.
+/// Checked at compile time: each key has its row.
 const _: () = {
     let mut place = 0;
     while place < OPTIONS.len() {

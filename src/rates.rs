@@ -1,35 +1,33 @@
-//! How often each client did something lately, in bounded memory: messages for `--max-rate`, wrong passwords for the
-//! limit on guessing. What counts, and what is answered past a limit, is decided by the callers, who
-//! bring the time, too.
+//! Counts recent events of each client in bounded memory: messages for `--max-rate`, failed logins for the limit on
+//! guessing. Callers decide what counts and what happens past a limit, and provide the time.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Keys that are known at once, in two generations of half as many.
+/// Maximum keys, in two generations of half as many.
 const MAX_KEYS: usize = 32_768;
-/// Events closer to each other than this part of a span are kept as one entry.
+/// Events within this fraction of a span share an entry.
 const PARTS: u32 = 16;
 
-/// Counts by key within any span of time, which slides.
+/// Counts by key in a sliding span of time.
 #[derive(Debug)]
 pub struct Rates<K> {
     span: Duration,
     limit: u32,
-    /// Keys that were touched since the last turn, and those of the turn before. Forgetting is dropping the
-    /// older map: no event ever costs a walk through all keys.
+    /// Keys used since the last turn, and those of the turn before. Forgetting drops the older map, so no event ever
+    /// has to walk all keys.
     current: HashMap<K, Events>,
     previous: HashMap<K, Events>,
     turned: Instant,
 }
 
-/// The events of one key, oldest first: [`PARTS`] entries and a few at most, whatever their number.
+/// The events of one key, oldest first: about [`PARTS`] entries at most, whatever their number.
 #[derive(Debug, Default)]
 struct Events(Vec<Burst>);
 
-/// Events at nearly the same time. All of them count for as long as the last one does, so that no span ever has
-/// more than its limit.
+/// Events at nearly the same time. They expire with the last one, so that no span ever exceeds its limit.
 #[derive(Debug)]
 struct Burst {
     began: Instant,
@@ -42,7 +40,7 @@ impl Events {
         self.0.last().map(|burst| burst.last)
     }
 
-    /// How many there were in the span before `now`.
+    /// The number of events in the span before `now`.
     fn count(&self, span: Duration, now: Instant) -> u32 {
         let recent = |burst: &&Burst| is_open(burst.last, span, now);
         let counts = self.0.iter().filter(recent).map(|burst| burst.count);
@@ -80,13 +78,13 @@ impl<K: Eq + Hash> Rates<K> {
         }
     }
 
-    /// Whether a key has used up what it may do in the span before now.
+    /// True if a key has reached the limit in the span before now.
     pub fn is_used_up(&self, key: &K, now: Instant) -> bool {
         let events = self.events(key);
         events.is_some_and(|events| events.count(self.span, now) >= self.limit)
     }
 
-    /// The same for a block that lasts a span from the last event.
+    /// The same, but a key past the limit stays blocked for a span from its last event.
     pub fn is_blocked(&self, key: &K, now: Instant) -> bool {
         self.events(key).is_some_and(|events| {
             let last = events.last().filter(|&last| is_open(last, self.span, now));
@@ -127,7 +125,7 @@ mod tests {
 
     const SPAN: Duration = Duration::from_secs(600);
 
-    /// No span, wherever it begins, has more than its limit.
+    /// No span, wherever it begins, exceeds the limit.
     #[test]
     fn a_span_slides() {
         let begin = Instant::now();
@@ -145,7 +143,7 @@ mod tests {
         assert!(!rates.is_used_up(&"a", at(1_300)));
     }
 
-    /// However many events a key has, it takes little memory, and none is forgotten early.
+    /// A key with many events needs little memory, and no event is forgotten early.
     #[test]
     fn bursts_are_kept_as_one() {
         let begin = Instant::now();
@@ -174,7 +172,7 @@ mod tests {
         assert!(!rates.is_blocked(&1, at(1_100)), "the first one of a span");
     }
 
-    /// Not even a million clients take more memory, and the last ones are known all the same.
+    /// A million clients need no more memory, and the latest ones are still known.
     #[test]
     fn a_flood_of_keys_is_bounded() {
         let now = Instant::now();
@@ -186,7 +184,7 @@ mod tests {
         assert!((984_000..1_000_000).all(|key| rates.is_used_up(&key, now)));
     }
 
-    /// A clock that stands still or is asked out of order does no harm.
+    /// A clock that stops or runs backwards does no harm.
     #[test]
     fn earlier_times_are_now() {
         let now = Instant::now() + SPAN;

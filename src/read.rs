@@ -2,11 +2,10 @@
 
 use std::io::{self, ErrorKind, Read};
 
-/// The next octets, as many as there are up to the size of `room`; none at the end. Interrupted reads are repeated.
+/// The next octets, as many as there are up to the size of `room`; empty at the end. Interrupted reads are retried.
 ///
 /// # Errors
-/// That of the read, and `InvalidData` from a reader that says it gave more than there was room for: its octets are not
-/// to be passed over.
+/// That of the read, and `InvalidData` if the reader claims more octets than there was room for.
 pub(crate) fn piece<'a>(
     from: &mut (impl Read + ?Sized),
     room: &'a mut [u8],
@@ -25,7 +24,7 @@ pub(crate) fn piece<'a>(
 mod tests {
     use super::*;
 
-    /// Answers with what it has been told, one after the other.
+    /// A reader with prepared answers.
     struct Told(Vec<io::Result<usize>>);
 
     impl Read for Told {

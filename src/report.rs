@@ -1,5 +1,5 @@
-//! The words of delivery status notifications (RFC 3464, RFC 6522, RFC 6533): text for people first, then the same for
-//! programs, then the message or its header. Which report is due, and how it gets to the sender, is not known here.
+//! The text of delivery status notifications (RFC 3464, RFC 6522, RFC 6533): first for people, then for programs, then
+//! the message or its header. Callers decide when a report is due and deliver it.
 
 use std::fmt::Write as _;
 
@@ -7,9 +7,9 @@ use crate::encoding::xtext_decode;
 use crate::smtp::client::Status;
 use crate::smtp::params::original_recipient;
 
-/// Octets of the message, or of its header, that go back with a report.
+/// Maximum octets of the message, or of its header, that a report returns.
 pub const MAX_RETURNED: usize = 64 * 1024;
-/// Octets of a line without its end (RFC 5322 §2.1.1).
+/// Maximum octets of a line without its end (RFC 5322 §2.1.1).
 const MAX_LINE: usize = 998;
 const TEXT_PART: &str =
     "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n";
@@ -17,15 +17,15 @@ const TEXT_PART: &str =
 /// What happened (RFC 3464 §2.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It will not arrive.
+    /// It failed.
     Failed,
-    /// It is still tried.
+    /// It is delayed.
     Delayed,
-    /// It went to a server that does not report.
+    /// It was relayed to a server that sends no reports.
     Relayed,
-    /// It is in the recipient's mailbox.
+    /// It was delivered.
     Delivered,
-    /// It went to the members of a list.
+    /// It was expanded to the members of a list.
     Expanded,
 }
 
@@ -75,47 +75,47 @@ impl Action {
 pub struct Told {
     /// The address.
     pub address: String,
-    /// ORCPT, as it came.
+    /// ORCPT, as received.
     pub orcpt: Option<String>,
-    /// Why, as a code.
+    /// The reason, as an enhanced status code.
     pub status: Status,
-    /// Why, in words.
+    /// The reason, as text.
     pub text: String,
-    /// The host that said so, where one did.
+    /// The host that gave the reason, if any.
     pub remote: Option<String>,
 }
 
 impl Told {
-    /// ORCPT taken apart: the type and the address, where it is one of that type.
+    /// The type and the address of ORCPT, if it is valid.
     fn original(&self) -> Option<(&str, String)> {
         let (kind, address) = original_recipient(self.orcpt.as_deref()?)?;
         let fits = address.is_ascii() || kind.eq_ignore_ascii_case("utf-8");
         fits.then_some((kind, address))
     }
 
-    /// Whether an address needs more than ASCII.
+    /// True if an address is not ASCII.
     fn is_global(&self) -> bool {
         let original = self.original();
         !self.address.is_ascii() || original.is_some_and(|(_, address)| !address.is_ascii())
     }
 }
 
-/// All that a report says.
+/// The contents of a report.
 #[derive(Debug)]
 pub struct Report<'a> {
     /// What happened.
     pub action: Action,
-    /// The host that reports.
+    /// The reporting host.
     pub hostname: &'a str,
-    /// The reverse-path of the message, which the report goes to.
+    /// The reverse-path of the message, to which the report is sent.
     pub to: &'a str,
-    /// The report's own id, unique.
+    /// The unique id of the report.
     pub id: &'a str,
-    /// Now, as in a header.
+    /// The current date, in the form of a header.
     pub date: &'a str,
-    /// When the message was accepted, as in a header.
+    /// The date of acceptance, in the form of a header.
     pub arrived: &'a str,
-    /// When it is given up, as in a header, where it is still tried.
+    /// The date when it will be given up, if delayed, in the form of a header.
     pub until: Option<&'a str>,
     /// ENVID, xtext.
     pub envid: Option<&'a str>,
@@ -123,9 +123,9 @@ pub struct Report<'a> {
     pub message: &'a str,
     /// The recipients.
     pub recipients: &'a [Told],
-    /// The first octets of the message, with LF or CRLF line ends: all of it, or more than `MAX_RETURNED`.
+    /// The first octets of the message, with LF or CRLF line ends: all, or more than `MAX_RETURNED`.
     pub start: &'a [u8],
-    /// Whether all of the message is asked for; else its header goes back.
+    /// True if the whole message is wanted; otherwise its header is returned.
     pub full: bool,
 }
 
@@ -165,7 +165,7 @@ impl Report<'_> {
         )
     }
 
-    /// For people.
+    /// The part for people.
     fn words(&self) -> String {
         let mut text = format!(
             "This is the mail system at {}.\n\n{}\n",
@@ -187,7 +187,7 @@ impl Report<'_> {
         text
     }
 
-    /// For programs (RFC 3464 §2.2, §2.3), and whether that takes more than ASCII (RFC 6533 §4).
+    /// The part for programs (RFC 3464 §2.2, §2.3), and true if it is not ASCII (RFC 6533 §4).
     fn status(&self) -> (bool, String) {
         let global = self.recipients.iter().any(Told::is_global);
         let mut text = format!("Reporting-MTA: dns; {}\n", self.hostname);
@@ -233,7 +233,7 @@ impl Report<'_> {
         }
     }
 
-    /// The message, where that is asked for and it is short enough and text, else its header; and the type of that part.
+    /// The message if it is wanted, short enough and text, else its header; and the type of that part.
     fn returned(&self) -> (&'static str, Vec<u8>) {
         let whole = self.full && self.start.len() <= MAX_RETURNED && is_text(self.start);
         let header = header_of(self.start);
@@ -258,12 +258,12 @@ impl Report<'_> {
     }
 }
 
-/// Words in lines of at most 72 characters where they allow it, each behind four blanks.
+/// Wraps text to 72 characters if possible, indented by four blanks.
 fn folded(text: &str) -> String {
     let mut lines = String::new();
     let mut length = 0;
     for word in text.split_whitespace() {
-        // No line is longer than a message may have, whatever a server says.
+        // No line exceeds the limit of a message, whatever a server sent.
         let word = word.chars().take(400).filter(|c| !c.is_control());
         let word: String = word.collect();
         let count = word.chars().count();
@@ -293,13 +293,12 @@ fn with_lf(line: &[u8]) -> impl Iterator<Item = u8> {
     line.iter().copied().chain([b'\n'])
 }
 
-/// Whether a message can be part of one that is sent as text: RFC 2045 §2.8 calls all else binary.
+/// True if a message can be included as text; RFC 2045 §2.8 calls everything else binary.
 fn is_text(content: &[u8]) -> bool {
     lines(content).all(|line| line.len() <= MAX_LINE && !line.iter().any(|o| b"\r\0".contains(o)))
 }
 
-/// The header section of a message and nothing of its body, in lines that a report may have, and not more of it than
-/// `MAX_RETURNED`.
+/// The header section of a message, with lines fit for a report, up to `MAX_RETURNED`.
 fn header_of(content: &[u8]) -> Vec<u8> {
     let content = content.get(..MAX_RETURNED).unwrap_or(content);
     let mut header = Vec::new();

@@ -1,5 +1,5 @@
-//! What was given for each option, as text, and where: command line over environment over config
-//! file over default. The table is in `options`; what a value means is decided in `config`.
+//! The values given for options, as text, with their origin: command line over environment over config file over
+//! default. `options` has the table, `config` interprets the values.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,25 +13,25 @@ use crate::options::{Key, OPTIONS, Opt, Takes, row};
 const YES: &str = "yes";
 const NO: &str = "no";
 
-/// Where a value was given.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// On the command line, or nowhere: then it is the default.
+    /// The command line, or the default.
     CommandLine,
-    /// In the environment.
+    /// The environment.
     Environment,
-    /// In a file, on a line counted from 1.
+    /// A file and a line, counted from 1.
     File(Arc<Path>, usize),
 }
 
-/// A value as it was given.
+/// A value as given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
     /// The option.
     pub key: Key,
     /// The text; `yes` or `no` for a flag.
     pub text: String,
-    /// Where it was given.
+    /// Its origin.
     pub origin: Origin,
 }
 
@@ -44,12 +44,12 @@ impl Value {
         }
     }
 
-    /// A fault of this value: names the option, and the variable or the line it came from.
+    /// An error in this value, naming the option, and the variable or line of its origin.
     pub fn fault(&self, reason: impl fmt::Display) -> Failure {
         fault(row(self.key), &self.origin, reason)
     }
 
-    /// The fault of a value that cannot be read; `expected` says what could.
+    /// The error for an invalid value; `expected` is the valid form.
     pub fn invalid(&self, expected: impl fmt::Display) -> Failure {
         let shown = printable(&self.text);
         self.fault(format_args!("invalid value '{shown}'; expected {expected}"))
@@ -67,7 +67,7 @@ fn fault(opt: &Opt, origin: &Origin, reason: impl fmt::Display) -> Failure {
     }
 }
 
-/// One line, whatever was given.
+/// The value on one line.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -90,7 +90,7 @@ impl Settings {
     /// Reads the command line, the environment and the config file.
     ///
     /// # Errors
-    /// The fault and the option, variable or line it is in.
+    /// The error, with the option, variable or line.
     pub fn read(
         args: &[OsString],
         env: impl Fn(&str) -> Option<OsString>,
@@ -129,7 +129,7 @@ impl Settings {
         }
     }
 
-    /// An empty variable is one that is not set, as files for containers often leave them.
+    /// An empty variable counts as not set, because files for containers often leave them empty.
     fn environment(&mut self, opt: &'static Opt, text: Option<OsString>) -> Result<(), Failure> {
         let Some(text) = text else { return Ok(()) };
         if self.given.contains_key(&opt.key) || (text.is_empty() && !opt.may_be_empty()) {
@@ -151,7 +151,7 @@ impl Settings {
         let mut read = Self::default();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
-            // A comment only where it begins the line.
+            // A comment only at the start of a line.
             if !line.is_empty() && !line.starts_with('#') {
                 read.line(line, &Origin::File(Arc::clone(&path), number + 1))?;
             }
@@ -204,12 +204,12 @@ impl Settings {
         Ok(())
     }
 
-    /// The value of an option that is given once, or its default where it has one.
+    /// The value of a single option, or its default, if any.
     pub fn one(&self, key: Key) -> Option<Value> {
         self.all(key).pop()
     }
 
-    /// All values of an option, or its default where it has one.
+    /// All values of an option, or its default, if any.
     pub fn all(&self, key: Key) -> Vec<Value> {
         let default = row(key).default;
         match self.given.get(&key) {
@@ -219,18 +219,18 @@ impl Settings {
         }
     }
 
-    /// Whether an option was given anywhere.
+    /// True if an option was given anywhere.
     pub fn is_given(&self, key: Key) -> bool {
         self.given.contains_key(&key)
     }
 
-    /// Whether a flag is set.
+    /// True if a flag is set.
     pub fn flag(&self, key: Key) -> bool {
         let values = self.given.get(&key);
         values.is_some_and(|values| values.iter().any(|value| value.text == YES))
     }
 
-    /// A fault of an option, where it was given or, if nowhere, on the command line.
+    /// An error in an option, at its origin or, without one, on the command line.
     pub fn fault(&self, key: Key, reason: impl fmt::Display) -> Failure {
         let value = self.one(key);
         value.map_or_else(
@@ -253,7 +253,7 @@ fn parser() -> getopts::Options {
     parser
 }
 
-/// The fault of a command line in words, with the option as it is written.
+/// The error of a command line as text, with the option as written.
 fn usage(fail: &getopts::Fail) -> Failure {
     use getopts::Fail::{
         ArgumentMissing, OptionDuplicated, OptionMissing, UnexpectedArgument, UnrecognizedOption,

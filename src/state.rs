@@ -1,5 +1,5 @@
-//! What connections share: the files as last read, the disk, and whether the server is pressed or
-//! ending. Here the files are read, at the start and again at SIGHUP.
+//! The state that connections share: the files as last read, the disk, stress and shutdown. The files are read here, at
+//! the start and again at SIGHUP.
 
 use crate::auth::TOKEN_MECHANISMS;
 use crate::clock;
@@ -20,58 +20,58 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-/// What all connections share.
+/// The state that all connections share.
 pub struct ServerState {
-    /// What was read from files, as it is now. [`Self::renew`] replaces it.
+    /// The current snapshot of the files. [`Self::renew`] replaces it.
     snapshot: RwLock<Arc<Snapshot>>,
-    /// How often it was replaced: connections look here and lock nothing.
+    /// Counts replacements, so that connections can check it without a lock.
     pub(crate) generation: AtomicUsize,
     /// The disk.
     pub store: Store,
-    /// The wait for a client.
+    /// The timeout of clients.
     pub timeout: Duration,
-    /// Whether Received names the user (`--auth-header`).
+    /// True if Received names the user (`--auth-header`).
     pub auth_header: bool,
-    /// Who may say which client it speaks for.
+    /// Peers that are trusted with PROXY and XCLIENT.
     pub trust: Networks,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
-    /// What clients did lately.
+    /// Recent logins and messages of clients.
     pub throttle: Throttle,
     /// Set while more than four fifths of the connections are in use.
     pub stress: AtomicBool,
-    /// Where mail for elsewhere goes, where it may.
+    /// The relay, if any.
     pub relay: OnceLock<Arc<Relay>>,
-    /// Who is put off at first, where anybody is.
+    /// The greylist, if any.
     pub greylist: OnceLock<Arc<Keeper>>,
-    /// Set once the server ends.
+    /// Set once the server stops.
     pub stopping: AtomicBool,
 }
 
-/// What one reading of the files gave.
+/// One reading of the files.
 pub struct Snapshot {
     /// The mailboxes.
     pub directory: Directory,
-    /// The keys that tokens are signed with.
+    /// The keys of OAuth tokens.
     pub tokens: Option<Tokens>,
-    /// The listeners' rules, by their number.
+    /// The rules of listeners, by number.
     pub listeners: Vec<ListenerRules>,
 }
 
-/// What holds at one listener.
+/// The rules of one listener.
 pub struct ListenerRules {
     /// The rules.
     pub policy: Arc<Policy>,
     /// The certificate.
     pub tls: Option<Arc<ServerConfig>>,
-    /// Whether TLS begins with the first octet (RFC 8314 §3.3).
+    /// True if TLS begins with the first octet (RFC 8314 §3.3).
     pub implicit: bool,
-    /// A PROXY header comes before everything else.
+    /// True if connections begin with a PROXY header.
     pub proxy: bool,
 }
 
 impl ServerState {
-    /// Nothing stops or presses yet.
+    /// The initial state, neither stopping nor under stress.
     pub const fn new(
         snapshot: Arc<Snapshot>,
         store: Store,
@@ -97,13 +97,12 @@ impl ServerState {
         }
     }
 
-    /// What the files say now.
+    /// The current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts what was read anew in place of what was there; transactions under way end with
-    /// what they began with.
+    /// Replaces the snapshot; current transactions finish with the old one.
     pub fn renew(&self, snapshot: Arc<Snapshot>) {
         *self
             .snapshot
@@ -112,12 +111,12 @@ impl ServerState {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The wait for a client now.
+    /// The current timeout of clients.
     pub(crate) fn wait(&self) -> Duration {
         self.patience(self.timeout)
     }
 
-    /// A wait as it is now: a tenth of it under stress.
+    /// The current value of a timeout: a tenth of it under stress.
     pub(crate) fn patience(&self, wait: Duration) -> Duration {
         if self.is_pressed() {
             pressed(wait)
@@ -126,18 +125,18 @@ impl ServerState {
         }
     }
 
-    /// Whether places are short.
+    /// True if connections are nearly exhausted.
     pub(crate) fn is_pressed(&self) -> bool {
         self.stress.load(Ordering::Relaxed)
     }
 }
 
-/// What a wait shrinks to under stress.
+/// A timeout under stress.
 pub(crate) fn pressed(wait: Duration) -> Duration {
     wait / 10
 }
 
-/// Reads users, aliases, certificate and key: all of them or nothing.
+/// Reads users, aliases, certificate and key: all of them or none.
 pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     let directory = Directory::load(&config.directory).map_err(|e| e.to_string())?;
     let tokens = config.oauth.as_ref().map(Tokens::load).transpose();
@@ -153,7 +152,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     if let Some(end) = identity.as_ref().and_then(Identity::not_after)
         && end < clock::utc_digits()
     {
-        // Served all the same (F40): an old certificate is better than none to most clients.
+        // Served all the same (F40): for most clients an expired certificate is better than none.
         log::warn!("certificate expired at {end}Z");
     }
     let relay = config.relay.as_ref();
@@ -169,8 +168,8 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
                 },
                 starttls: tls.is_some(),
                 mechanisms: mechanisms.clone(),
-                // An MTA that hands over by LMTP reports itself what LMTP's replies tell, unless DSN is offered: where no
-                // report can leave this host that is better.
+                // Unless DSN is offered, an MTA that delivers by LMTP sends reports itself; without a relay that is
+                // better.
                 dsn: config.relay.is_some() || url.scheme != Scheme::Lmtp,
                 etrn: config.relay.is_some(),
                 atrn: relay.is_some_and(|relay| relay.fetching().next().is_some()),
@@ -188,7 +187,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     })
 }
 
-/// SIGHUP: a broken file keeps the previous ones, and the log says why (F39, F44).
+/// SIGHUP: after an error the previous files stay, and the log says why (F39, F44).
 pub(crate) fn reload(config: &Config, state: &ServerState) {
     match load(config) {
         Ok(snapshot) => {

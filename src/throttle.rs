@@ -1,5 +1,5 @@
-//! What a client may do over all its connections: guess at passwords, and send messages (`--max-rate`). How it is counted
-//! is `rates`'s, what is answered past a limit the session's.
+//! Limits on a client over all its connections: failed logins and messages (`--max-rate`). `rates` counts, the session
+//! replies.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use crate::lock::lock;
 use crate::rates::Rates;
 
-/// Wrong logins of a client within [`GUESSING`]; no more are looked at until that long after the last.
+/// Failed logins of a client within [`GUESSING`]; then it is blocked until that long after the last one.
 const MAX_GUESSES: u32 = 10;
-/// The time that wrong logins count for.
+/// The time for which failed logins count.
 const GUESSING: Duration = Duration::from_secs(600);
 
-/// Counts by client. A client is as [`Client::counted`](crate::conn::client::Client::counted) has it; those without an
-/// address are one when they guess.
+/// Counts by client. A client is defined by [`Client::counted`](crate::conn::client::Client::counted); for failed
+/// logins all without an address are one client.
 pub struct Throttle {
     guesses: Mutex<Rates<Option<IpAddr>>>,
     messages: Option<Mutex<Rates<Sender>>>,
 }
 
-/// Whose messages are counted.
+/// The sender whose messages are counted.
 #[derive(PartialEq, Eq, Hash)]
 enum Sender {
     Client(IpAddr),
@@ -28,7 +28,7 @@ enum Sender {
 }
 
 impl Sender {
-    /// After a login the user, wherever he sends from. Nobody counts at a Unix socket, whose mode says who may use it.
+    /// After a login the user, from any address. Unix sockets are not limited: their mode controls access.
     fn new(client: Option<IpAddr>, user: Option<&str>) -> Option<Self> {
         let user = user.map(|user| Self::User(user.to_owned()));
         user.or_else(|| client.map(Self::Client))
@@ -36,7 +36,7 @@ impl Sender {
 }
 
 impl Throttle {
-    /// Nothing has happened yet. `max_rate` is the messages of a sender, and the time they count for.
+    /// Starts counting. `max_rate` is the number of messages of a sender, and in which time.
     pub fn new(max_rate: Option<(u32, Duration)>) -> Self {
         let now = Instant::now();
         let messages = max_rate.map(|(limit, span)| Rates::new(limit, span, now));
@@ -46,17 +46,17 @@ impl Throttle {
         }
     }
 
-    /// True while a client may not log in, after too many wrong logins.
+    /// True while a client may not log in, after too many failures.
     pub fn is_guessing(&self, client: Option<IpAddr>) -> bool {
         lock(&self.guesses).is_blocked(&client, Instant::now())
     }
 
-    /// Counts a wrong login.
+    /// Counts a failed login.
     pub fn wrong_login(&self, client: Option<IpAddr>) {
         lock(&self.guesses).count(client, Instant::now());
     }
 
-    /// True while a sender has sent as much as it may.
+    /// True while a sender is at its limit.
     pub fn is_used_up(&self, client: Option<IpAddr>, user: Option<&str>) -> bool {
         let sender = || Sender::new(client, user);
         let messages = self.messages.as_ref().zip(sender());

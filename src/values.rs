@@ -1,12 +1,12 @@
-//! The forms of option values: numbers, sizes, durations, names, networks. Text in, values out;
-//! `None` is a text that is not of the form. Which option takes which is in `config`.
+//! The forms of option values: numbers, sizes, durations, names, networks. Text in, values out; `None` means that a
+//! text does not have the form. `config` decides which option takes which.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::encoding::number;
 
-/// Longest duration: a year.
+/// Maximum duration: a year.
 const LONGEST: u64 = 365 * 86_400;
 
 /// A number above 0.
@@ -36,15 +36,15 @@ pub fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// `N/DURATION`: so many in that time.
+/// `N/DURATION`: a rate.
 pub fn rate(text: &str) -> Option<(u32, Duration)> {
     let (most, span) = text.split_once('/')?;
     let most = number(most).filter(|&n| n > 0)?;
     Some((most, duration(span)?))
 }
 
-/// A host name as it stands in greeting, EHLO and Received (RFC 1123 §2.1, and `_` as many
-/// systems have it), or an address in brackets (RFC 5321 §4.1.3).
+/// A host name for greeting, EHLO and Received (RFC 1123 §2.1, and `_`, which many systems use), or an address in
+/// brackets (RFC 5321 §4.1.3).
 pub fn is_hostname(name: &str) -> bool {
     if let Some(literal) = name.strip_prefix('[') {
         let address = literal.strip_suffix(']').unwrap_or_default();
@@ -57,7 +57,7 @@ pub fn is_hostname(name: &str) -> bool {
     name.is_ascii() && labels(name, |c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// A domain that mail is delivered for: letters, digits, hyphens and dots, or U-labels.
+/// A domain for `--domain`: letters, digits, hyphens and dots, or U-labels.
 pub fn is_domain(name: &str) -> bool {
     labels(name, |c| {
         c.is_ascii_alphanumeric() || (!c.is_ascii() && in_u_label(c))
@@ -75,8 +75,8 @@ fn labels(name: &str, letter: impl Fn(char) -> bool) -> bool {
     name.len() <= 255 && name.split('.').all(label)
 }
 
-/// Whether a character beyond ASCII may be in a U-label. Blanks, controls, punctuation, forms of
-/// width and private use may not (RFC 5892 §2); the joiners may.
+/// True if a non-ASCII character may be in a U-label. Blanks, controls, punctuation, forms of width and private use may
+/// not (RFC 5892 §2); the joiners may.
 fn in_u_label(c: char) -> bool {
     let excluded = matches!(c,
         '\u{80}'..='\u{b6}' | '\u{b8}'..='\u{bf}' | '×' | '÷'
@@ -86,7 +86,7 @@ fn in_u_label(c: char) -> bool {
     !excluded && !c.is_whitespace() && !c.is_control()
 }
 
-/// A network: an address, and how many of its first bits count.
+/// A network: an address and a prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
     address: IpAddr,
@@ -94,7 +94,7 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// `ADDRESS[/BITS]`. Bits beyond the prefix must be 0: a typing error otherwise.
+    /// `ADDRESS[/BITS]`. Bits after the prefix must be 0, because anything else is a typing error.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(number(bits)?)),
@@ -107,7 +107,7 @@ impl Cidr {
         (bits <= most && network.masked(address) == network.wide()).then_some(network)
     }
 
-    /// Whether an address is in it; IPv4 also where it comes mapped into IPv6.
+    /// True if an address is in it, also for IPv4 mapped into IPv6.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4() && self.masked(address) == self.wide()
@@ -131,12 +131,12 @@ fn octets(address: IpAddr) -> u128 {
     }
 }
 
-/// Clients by where they come from: networks, and Unix sockets.
+/// A set of clients: networks, and Unix sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks {
     /// The networks.
     pub networks: Vec<Cidr>,
-    /// Whether clients on Unix sockets belong to it.
+    /// True if clients on Unix sockets are in the set.
     pub unix: bool,
 }
 
@@ -151,7 +151,7 @@ impl Networks {
         Some(())
     }
 
-    /// Each as it is written.
+    /// The entries as text.
     pub fn names(&self) -> Vec<String> {
         let networks = self.networks.iter();
         let networks = networks.map(|Cidr { address, bits }| format!("{address}/{bits}"));
@@ -160,7 +160,7 @@ impl Networks {
             .collect()
     }
 
-    /// Whether an address is in one of the networks.
+    /// True if an address is in one of the networks.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.networks
             .iter()

@@ -1,5 +1,4 @@
-//! `--hash-password`: reads a password from standard input and prints its stored form for the
-//! users file.
+//! `--hash-password`: reads a password and prints its stored form for the users file.
 
 use crate::auth::password::hash_password;
 use crate::failure::Failure;
@@ -8,13 +7,13 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use zeroize::Zeroizing;
 
-/// Longest password, in octets.
+/// Maximum octets of a password.
 const LONGEST: u64 = 1_024;
 
 /// Reads one line, without echo on a terminal, and prints its stored form.
 ///
 /// # Errors
-/// No password, or one that no client could send (64); no randomness (71).
+/// No password, or one that a client cannot send (64); no randomness (71).
 pub fn hash() -> Result<(), Failure> {
     let line = line().map_err(|e| Failure::Usage(format!("--hash-password: {e}")))?;
     let password = line.trim_end_matches(['\r', '\n']);

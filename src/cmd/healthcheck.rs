@@ -1,5 +1,5 @@
-//! `--healthcheck`: a client for one moment. It greets a listener and says good-bye, as the supervisor of a container asks
-//! in an image with nothing else in it.
+//! `--healthcheck`: connects to a listener, greets it and quits. Made for the supervisor of a container whose image has
+//! no other program.
 
 use std::io;
 use std::process::ExitCode;
@@ -17,16 +17,16 @@ use crate::settings::{Settings, Value};
 use crate::smtp;
 use crate::smtp::client::{self, TlsUse};
 
-/// All of it is over by then.
+/// The timeout of the whole check.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Octets of an answer over HTTP that are read.
+/// Maximum octets of an HTTP response.
 const MAX_ANSWER: usize = 4 * 1024;
 
-/// Checks the listener that `given` names, or else the first of `--listen`; the status is 0 or 1, and then standard error
-/// has the reason.
+/// Checks the listener `given`, or else the first of `--listen`. The status is 0, or 1 with the reason on standard
+/// error.
 ///
 /// # Errors
-/// No listener can be made out of what was given.
+/// The URL is unusable.
 pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
     let mail = |value: &Value| !value.text.starts_with(Scheme::Metrics.name());
     let first = || settings.all(Key::Listen).into_iter().find(mail);
@@ -45,8 +45,8 @@ pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Greeting, EHLO or LHLO, and QUIT at a listener, as it is named for `--listen`, or `GET /healthz` at one for metrics. A
-/// certificate is not verified.
+/// Checks a listener by greeting, EHLO or LHLO, and QUIT, or a metrics listener by `GET /healthz`. Certificates are not
+/// verified.
 ///
 /// # Errors
 /// What is wrong, in one line.
@@ -70,7 +70,7 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
     Ok(())
 }
 
-/// What the server says of itself.
+/// The health that a metrics listener reports.
 fn healthz(hop: &Hop, end: Instant) -> io::Result<()> {
     let mut stream = Stream::new(Arc::new(connect(hop, || end)?));
     stream

@@ -1,4 +1,4 @@
-//! From the name of a listener to a connection with it: what healthcheck and sendmail share.
+//! Connects to one of the server's own listeners, for healthcheck and sendmail.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
@@ -10,13 +10,13 @@ use crate::net::dns::Resolver;
 use crate::net::socket::Socket;
 use crate::net::url::{BindTo, ListenUrl, Scheme};
 
-/// The wait for a connection to each address.
+/// The timeout for each address.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Where a listener can be reached from here; its certificate is not verified.
+/// The hop that reaches a listener; its certificate is not verified.
 ///
 /// # Errors
-/// Why it cannot be, in words.
+/// The reason, as text.
 pub(super) fn hop(url: &ListenUrl) -> Result<Hop, String> {
     let addresses = match &url.at {
         BindTo::Unix { path, .. } => vec![Address::Unix(path.clone())],
@@ -40,7 +40,7 @@ pub(super) fn hop(url: &ListenUrl) -> Result<Hop, String> {
     })
 }
 
-/// A listener's addresses: the loopback's where it is on all interfaces.
+/// A listener's addresses: loopback if it is on all interfaces.
 fn hosts(host: Option<&str>) -> Result<Vec<IpAddr>, String> {
     let loopback = |address: IpAddr| match address {
         IpAddr::V4(four) if four.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -55,10 +55,10 @@ fn hosts(host: Option<&str>) -> Result<Vec<IpAddr>, String> {
     Ok(found.into_iter().map(loopback).collect())
 }
 
-/// Connects to the first address that answers, each by its deadline.
+/// Connects to the first address that answers.
 ///
 /// # Errors
-/// What the system says of the last one.
+/// The error of the last address.
 pub(super) fn connect(hop: &Hop, deadline: impl Fn() -> Instant) -> io::Result<Socket> {
     let mut socket = Err(io::Error::other("no address"));
     for address in &hop.addresses {
@@ -73,11 +73,11 @@ pub(super) fn connect(hop: &Hop, deadline: impl Fn() -> Instant) -> io::Result<S
 /// Passes octets between standard input and output and a hop, until the hop closes.
 ///
 /// # Errors
-/// What the system says.
+/// An error of the system.
 pub(super) fn pass(hop: &Hop) -> io::Result<()> {
     let socket = connect(hop, || Instant::now() + CONNECT)?;
     let sending = socket.try_clone()?;
-    // It ends with the process at the latest: standard input may stay open for ever.
+    // This thread may only end with the process: standard input may stay open.
     std::thread::Builder::new().spawn(move || {
         let _ = io::copy(&mut io::stdin().lock(), &mut &sending);
         sending.shutdown(Shutdown::Write);

@@ -1,4 +1,4 @@
-//! Programs in the program: what is done once and then ends, beside a server or without one.
+//! The commands that run once and end, with or without a running server.
 
 pub mod hash_password;
 pub mod healthcheck;

@@ -1,5 +1,5 @@
-//! `--queue-list` and `--queue-run`: what waits in the queue, read from its files beside a running server, and a word to
-//! that server. Mail is taken out of the queue by hand: `rm` both files of an id.
+//! `--queue-list` and `--queue-run`: lists the queue from its files, also while a server runs, and asks that server to
+//! retry. To remove a message, `rm` both files of its id.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -26,10 +26,10 @@ pub fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has mail tried now.
+/// Retries mail now.
 ///
 /// # Errors
-/// No server has the queue.
+/// No server is running.
 pub fn hurry(settings: &Settings, what: &Value) -> Result<ExitCode, Failure> {
     let dir = dir(settings);
     let asked = control::ask(&dir, &what.text);
@@ -47,10 +47,10 @@ fn dir(settings: &Settings) -> PathBuf {
     named.map_or_else(|| PathBuf::from("queue"), |value| PathBuf::from(value.text))
 }
 
-/// The page of `--queue-list` and of `mailq`.
+/// The output of `--queue-list` and `mailq`.
 ///
 /// # Errors
-/// The folder cannot be read. One that is not there is an empty queue.
+/// The folder cannot be read. A missing one is an empty queue.
 pub fn list(dir: &Path) -> io::Result<String> {
     let ids = match queue::ids(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -63,7 +63,7 @@ pub fn list(dir: &Path) -> io::Result<String> {
     for id in ids {
         match queue::read(dir, &id) {
             Ok(envelope) => message(&mut page, &id, &envelope, sizes.get(&id).copied(), now),
-            // It went while this was read.
+            // It left the queue in the meantime.
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => {
                 let _ = writeln!(page, "{id}: {e}");
@@ -94,7 +94,7 @@ fn message(page: &mut String, id: &str, envelope: &Envelope, size: Option<u64>, 
     }
 }
 
-/// Seconds as a person says them.
+/// A duration for people.
 fn span(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds}s"),

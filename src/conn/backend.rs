@@ -1,4 +1,4 @@
-//! Answers the session's questions, out of the directory and the disk.
+//! Answers the session's questions from the directory and the disk.
 
 use crate::auth::{Account, Accounts, Decoy};
 use crate::clock;
@@ -17,21 +17,21 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The directory and the disk as a session asks them.
+/// The backend of a session.
 pub struct ServerBackend<'a> {
-    /// Who has which mailbox.
+    /// Resolves recipients.
     pub directory: &'a Directory,
-    /// The keys of `--oauth`.
+    /// The keys of OAuth tokens.
     pub tokens: Option<&'a Tokens>,
     /// The disk.
     pub store: &'a Store,
-    /// Where mail for elsewhere goes, and whether this client may send it.
+    /// The relay, and true if this client may use it.
     pub relay: Option<(&'a Relay, bool)>,
-    /// What clients did before.
+    /// Recent logins and messages of clients.
     pub throttle: &'a Throttle,
-    /// The client, as limits count it.
+    /// The client, in the form for limits.
     pub client: Option<IpAddr>,
-    /// Who is put off at first, where this client may be.
+    /// The greylist, if it applies to this client.
     pub greylist: Option<&'a Keeper>,
 }
 
@@ -136,7 +136,7 @@ impl Accounts for ServerBackend<'_> {
         if account.is_none() {
             log::warn!("token refused: it names no account");
         }
-        // An account of any other name is not the token's.
+        // The token must name this account.
         account.filter(|account| {
             let named = user.map(|user| self.directory.account_name(user));
             named.is_none_or(|named| named.as_ref() == Some(account))
@@ -200,7 +200,7 @@ impl Backend for ServerBackend<'_> {
 
     fn room(&mut self, octets: u64) -> Result<(), Refusal> {
         self.store.room(self.directory.root(), octets)?;
-        // Aliases lead there, whoever sends.
+        // Remote targets of aliases are open to every client.
         match self.relay {
             Some((relay, _)) => relay.room(octets),
             None => Ok(()),
@@ -220,7 +220,7 @@ impl Backend for ServerBackend<'_> {
     }
 
     fn etrn(&mut self, node: QueueNode<'_>, _user: Option<&str>) -> Reply {
-        // Whoever may send mail onward may have it tried, too.
+        // Clients that may relay may also use ETRN.
         let Some((relay, true)) = self.relay else {
             return reply::ETRN_REFUSED;
         };
@@ -250,7 +250,7 @@ impl Backend for ServerBackend<'_> {
 
     fn nonce(&mut self) -> String {
         let mut octets = [0; 24];
-        // Without randomness the challenge is empty, and no mechanism takes that.
+        // Without randomness the challenge is empty, which no mechanism accepts.
         match SystemRandom::new().fill(&mut octets) {
             Ok(()) => base64_encode(&octets),
             Err(_) => String::new(),

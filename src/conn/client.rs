@@ -1,4 +1,5 @@
-//! Who a client is, for limits, log and Received: the other end of its socket, or the one that a trusted proxy names.
+//! The identity of a client for limits, log and Received: the peer of the socket, or the client that a trusted proxy
+//! names.
 
 use crate::net::dial;
 use crate::net::listen::Peer;
@@ -6,22 +7,22 @@ use crate::smtp::xclient::{Attributes, Source};
 use crate::values::Networks;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// How a client is named that a proxy does not know.
+/// The name of a client that the proxy does not know.
 const UNKNOWN: &str = "unknown";
 
 /// A client.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// None where a proxy does not know it.
+    /// `None` if the proxy does not know it.
     peer: Option<Peer>,
-    /// As log lines name it.
+    /// The name in log lines.
     log_name: String,
-    /// As Received names it (RFC 5321 §4.4).
+    /// The name in Received (RFC 5321 §4.4).
     trace_name: String,
 }
 
 impl Client {
-    /// The other end of a socket.
+    /// The peer of a socket.
     pub fn new(peer: &Peer) -> Self {
         match peer {
             Peer::Tcp(address) => Self::remote(*address, None),
@@ -41,7 +42,7 @@ impl Client {
         Self::remote(source, None)
     }
 
-    /// A client at an address, under the name that a proxy has looked up for it.
+    /// A client at an address, with the name that a proxy has looked up.
     pub fn remote(source: SocketAddr, name: Option<&str>) -> Self {
         let address = source.ip().to_canonical();
         // An address literal (RFC 5321 §4.1.3).
@@ -57,8 +58,8 @@ impl Client {
         }
     }
 
-    /// The client that XCLIENT names. What is not said of it stays, and one whose address is not available has no rights
-    /// by where it comes from.
+    /// The client that XCLIENT names. Missing attributes keep their value, and a client without an available address
+    /// has no rights by address.
     pub fn handed_over(&self, attributes: &Attributes) -> Self {
         let name = attributes.name.as_deref();
         match attributes.source {
@@ -81,7 +82,7 @@ impl Client {
         }
     }
 
-    /// Its address; none at a Unix socket.
+    /// Its address; `None` for a Unix socket.
     pub const fn address(&self) -> Option<IpAddr> {
         match self.peer {
             Some(Peer::Tcp(address)) => Some(address.ip()),
@@ -89,7 +90,7 @@ impl Client {
         }
     }
 
-    /// True where it is on this host.
+    /// True if it is on this host.
     pub fn is_own(&self) -> bool {
         match self.peer {
             Some(Peer::Tcp(address)) => dial::is_own(address.ip()),
@@ -98,7 +99,7 @@ impl Client {
         }
     }
 
-    /// What limits count it as: an IPv4 address, or the network of an IPv6 address that one subscriber has to himself.
+    /// The form for limits: an IPv4 address, or the /64 of an IPv6 address, which usually is one subscriber.
     pub fn counted(&self) -> Option<IpAddr> {
         Some(match self.address()?.to_canonical() {
             IpAddr::V6(v6) => {
@@ -109,23 +110,23 @@ impl Client {
         })
     }
 
-    /// True where it is one of these clients.
+    /// True if it is one of these clients.
     pub fn is_in(&self, networks: &Networks) -> bool {
         self.peer.is_some_and(|peer| peer.is_in(networks))
     }
 
-    /// As log lines name it.
+    /// The name in log lines.
     pub fn log_name(&self) -> &str {
         &self.log_name
     }
 
-    /// As Received names it.
+    /// The name in Received.
     pub fn trace_name(&self) -> &str {
         &self.trace_name
     }
 }
 
-/// What Received says of a client: its name and its address, as far as they are known.
+/// The client in Received: its name and address, as far as known.
 fn named(name: Option<&str>, address: &str) -> String {
     match name {
         Some(name) => format!("{name} {address}"),
@@ -168,7 +169,7 @@ mod tests {
         assert!(!same("::ffff:192.0.2.2", "::ffff:192.0.2.1"));
     }
 
-    /// What XCLIENT does not say stays, and a client that the proxy does not know has no rights.
+    /// Missing XCLIENT attributes keep their value, and a client that the proxy does not know has no rights.
     #[test]
     fn xclient_names_another_client() {
         let mut all = Networks::default();

@@ -1,4 +1,4 @@
-//! Content on its way from the stream to a message: DATA to its lone dot, chunks of BDAT, and octets that are dropped.
+//! Reads content from the stream into a message: DATA up to the lone dot, chunks of BDAT, and octets to drop.
 
 use super::driver::{Conn, Ended, Incoming, LINGER, Stop};
 use super::floor::Floor;
@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 impl Conn<'_> {
-    /// A message begins, or goes on with another chunk. One that has begun may finish at a shutdown; none begins then.
+    /// Called when a message begins or continues with another chunk. At a shutdown a current message may finish, but
+    /// none may begin.
     pub(super) fn begin_content(&mut self) -> Result<(), Stop> {
         if self.floor.is_none() {
             self.live.set_busy(true);
@@ -26,7 +27,7 @@ impl Conn<'_> {
         Ok(())
     }
 
-    /// The message is over, or was given up.
+    /// Called when the message is over, or was abandoned.
     pub(super) fn end_content(&mut self) {
         if self.floor.take().is_some() {
             self.chunked = None;
@@ -34,11 +35,11 @@ impl Conn<'_> {
         }
     }
 
-    /// DATA to its lone dot.
+    /// Reads DATA up to the lone dot.
     #[inline(never)]
     pub(super) fn data(&mut self) -> Result<Option<Ended>, Stop> {
         let begun = Instant::now();
-        // The client gets its message ready while the file is opened.
+        // Send the 354 first: the client prepares its message while the file is opened.
         if self.stream.input().is_empty() {
             self.flush(begun)?;
         }
@@ -53,7 +54,7 @@ impl Conn<'_> {
         })
     }
 
-    /// One chunk of BDAT.
+    /// Reads one chunk of BDAT.
     #[inline(never)]
     pub(super) fn chunk(&mut self, size: u64, last: bool) -> Result<Option<Ended>, Stop> {
         let mut incoming = self.chunked.take().unwrap_or_else(|| Incoming {
@@ -73,7 +74,7 @@ impl Conn<'_> {
         Ok(None)
     }
 
-    /// The octets of a chunk that is refused, and then the refusal.
+    /// Drops the octets of a refused chunk, then sends the refusal.
     pub(super) fn skip(&mut self, size: u64, refusal: &Reply) -> Result<Option<Ended>, Stop> {
         let within = self.floor.is_some();
         if !within {
@@ -92,7 +93,7 @@ impl Conn<'_> {
         Ended::Close(last)
     }
 
-    /// Reads and hands on exactly `size` octets.
+    /// Reads and passes on exactly `size` octets.
     fn octets(
         &mut self,
         size: u64,
@@ -111,7 +112,7 @@ impl Conn<'_> {
         })
     }
 
-    /// Feeds input to `take` until it says that the content is over, or refuses it.
+    /// Feeds input to `take` until it reports the end of the content, or refuses it.
     fn body(
         &mut self,
         mut take: impl FnMut(&[u8]) -> Result<(usize, bool), Reply>,
@@ -130,7 +131,7 @@ impl Conn<'_> {
                     }
                 }
             }
-            // What came with its command needs no larger buffer.
+            // Content that arrived with its command needs no larger buffer.
             if !large {
                 self.stream.body_mode(true);
                 large = true;
@@ -143,7 +144,7 @@ impl Conn<'_> {
         Ok(outcome)
     }
 
-    /// The end of a message: one reply, or on LMTP one for each recipient.
+    /// Ends a message with one reply, or on LMTP one for each recipient.
     #[inline(never)]
     fn conclude(&mut self, incoming: Incoming) -> Option<Ended> {
         let commit = self.state.metrics.is_on().then(Instant::now);
@@ -166,7 +167,7 @@ impl Conn<'_> {
         self.end_content();
         self.sweep();
         if let Some(notice) = outcome.notice {
-            // The replies come first, whatever becomes of the report.
+            // The replies do not depend on the report.
             let _ = self.stream.flush(Instant::now() + LINGER);
             notice.send(self.state);
         }
@@ -174,7 +175,7 @@ impl Conn<'_> {
         last.filter(|_| next == Next::Close).map(Ended::Close)
     }
 
-    /// For the metrics.
+    /// Updates the metrics.
     fn count(&self, outcome: &Outcome, took: Duration) {
         let service = self.session.policy().service;
         let accepted = outcome.replies.iter().filter(|reply| !reply.is_error());
@@ -189,7 +190,7 @@ impl Conn<'_> {
     /// Housekeeping after the reply, so that no client waits for it.
     fn sweep(&mut self) {
         if self.state.store.sweep_due() {
-            // Where the client is gone, the next read will say so.
+            // If the client has gone, the next read will fail.
             let _ = self.stream.flush(Instant::now() + LINGER);
             self.state.store.sweep();
         }

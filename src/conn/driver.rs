@@ -1,5 +1,4 @@
-//! The driver of one connection: lines to the session, replies to the stream, waits and their ends. Content is
-//! `content`'s.
+//! Drives one connection: lines to the session, replies to the stream, and timeouts. `content` reads messages.
 
 use super::backend::ServerBackend;
 use super::client::Client;
@@ -26,20 +25,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The wait for a TLS handshake, whatever the timeout is.
+/// Timeout of a TLS handshake, independent of `--timeout`.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// Octets of a handshake's stack; the tests, in an unoptimized build, get by with a third of it.
+/// Octets of a handshake's stack: three times what an unoptimized build needs.
 const HANDSHAKE_STACK: usize = 192 * 1024;
-/// A wrong login is answered this much later: enough to make guessing slow, and too little to
-/// hold a thread.
+/// Delay of the reply to a failed login: it slows down guessing without blocking a thread for long.
 const WRONG_LOGIN_PAUSE: Duration = Duration::from_millis(200);
-/// Refusals of a connection that have a line in the log; more are counted.
+/// Maximum refusals of a connection with their own log line; more are only counted.
 const REFUSALS: usize = 10;
 /// EHLO or LHLO, and QUIT.
 const HEALTHCHECK_LINES: u8 = 2;
 /// The code of a challenge (RFC 4954 §4).
 const CHALLENGE: u16 = 334;
-/// How long the rest of the input is read and dropped before a close.
+/// How long remaining input is dropped before a close.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 pub(super) struct Conn<'a> {
@@ -57,37 +55,37 @@ pub(super) struct Conn<'a> {
     pub(super) messages: usize,
     /// Refusals so far.
     refusals: usize,
-    /// Lines so far, 255 of them at most.
+    /// Lines so far, up to 255.
     lines: u8,
-    /// Whether a challenge of AUTH awaits its response.
+    /// True if an AUTH challenge awaits its response.
     challenged: bool,
-    /// The message that comes in chunks, between two of them.
+    /// A message in chunks, between two of them.
     pub(super) chunked: Option<Incoming>,
-    /// What content must bring, from its first octet to its last.
+    /// The minimum rate of the current content.
     pub(super) floor: Option<Floor>,
 }
 
-/// A message and when it began.
+/// A message and its start.
 pub(super) struct Incoming {
     pub(super) message: Message,
     pub(super) begun: Instant,
 }
 
-/// How a stretch of dialogue ended.
+/// How a part of the dialogue ended.
 pub(super) enum Ended {
-    /// With a reply that was the last.
+    /// With this final reply.
     Close(Reply),
     StartTls,
     /// The client fetches its mail for these domains.
     Turn(Vec<String>),
 }
 
-/// Why a connection ended before its dialogue did.
+/// Why a connection ended early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The client was silent, too slow, or did not read.
+    /// The client timed out or was too slow.
     TimedOut,
-    /// The server ends.
+    /// The server stops.
     Shutdown,
     /// The client closed the connection.
     Gone,
@@ -104,7 +102,8 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// Serves one client of listener number `listener` to its end. What a trusted proxy names as its client is claimed.
+/// Serves one client of listener number `listener`. `claim` counts the connection for the client that a trusted proxy
+/// names.
 pub fn serve(state: &ServerState, live: &Live, client: Client, listener: usize, claim: Claim<'_>) {
     if let Some(conn) = Conn::open(state, live, client, listener, claim) {
         conn.serve();
@@ -112,7 +111,7 @@ pub fn serve(state: &ServerState, live: &Live, client: Client, listener: usize, 
 }
 
 impl<'a> Conn<'a> {
-    /// Up to the greeting; before it the PROXY header where one is expected, and the handshake where TLS is implicit.
+    /// Everything before the greeting: the PROXY header if expected, and an implicit TLS handshake.
     fn open(
         state: &'a ServerState,
         live: &'a Live,
@@ -156,7 +155,7 @@ impl<'a> Conn<'a> {
         Some(conn)
     }
 
-    /// The client that the PROXY header names, where it may have one more connection.
+    /// Reads the PROXY header and checks that its client may have one more connection.
     fn proxied(mut self) -> Option<Self> {
         match proxied::client(self.state, self.live, &mut self.stream) {
             Ok(client) => self.client = client.unwrap_or(self.client),
@@ -177,7 +176,7 @@ impl<'a> Conn<'a> {
     fn serve(mut self) {
         let (end, unread) = loop {
             match self.run() {
-                // A client that says QUIT has nothing more to send.
+                // After QUIT there is no more input.
                 Ok(Ended::Close(last)) => break (maillog::one_line(&last).into(), last.is_error()),
                 Ok(Ended::StartTls) => match self.secure() {
                     Some(secured) => self = secured,
@@ -202,8 +201,8 @@ impl<'a> Conn<'a> {
         self.stream.close(unread, Instant::now() + LINGER);
     }
 
-    /// The handshake. It consumes the clear stream, so that nothing that came before it can be
-    /// taken for something that came in TLS; a failed one is logged and ends the connection.
+    /// Does the handshake. It consumes the plaintext stream, so that no earlier input can count as protected. A failure
+    /// is logged and ends the connection.
     #[inline(never)]
     fn secure(self) -> Option<Self> {
         let who = self.who();
@@ -237,8 +236,8 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// A connection of `--healthcheck`: from this host, and it greeted, said good-bye and did nothing else. Anything more
-    /// is worth a line, whatever name it comes by.
+    /// True for a connection of `--healthcheck`: from this host, and nothing but a greeting and QUIT. Anything more is
+    /// logged, whatever name the client gives.
     fn is_healthcheck(&self) -> bool {
         self.lines == HEALTHCHECK_LINES
             && self.refusals == 0
@@ -246,7 +245,7 @@ impl<'a> Conn<'a> {
             && self.client.is_own()
     }
 
-    /// The roles turn, and the mail that waits goes out on this very connection (RFC 2645 §5.2).
+    /// Reverses the roles and sends queued mail over this connection (RFC 2645 §5.2).
     fn turn(mut self, domains: &[String]) {
         let (who, user) = (
             self.who(),
@@ -267,15 +266,14 @@ impl<'a> Conn<'a> {
         maillog::connection(info, &who, self.messages, 0, "turned", took);
     }
 
-    /// The relay, and whether this client may use it now.
+    /// The relay, and true if this client may use it now.
     fn relay(&self) -> Option<(&'a Relay, bool)> {
         let relay = self.state.relay.get()?;
         let open = self.session.user().is_some() || self.client.is_in(relay.open_to());
         Some((relay.as_ref(), open))
     }
 
-    /// The greylist, where this client may be put off: on a listener for everybody's mail, and nobody who may relay or
-    /// speaks for others.
+    /// The greylist, if it applies: on `smtp` listeners, for clients that may not relay and are not trusted.
     fn greylist(&self) -> Option<&'a Keeper> {
         let greylist = self.state.greylist.get()?;
         let everybody = self.session.policy().service == Service::Smtp;
@@ -292,7 +290,7 @@ impl<'a> Conn<'a> {
         )
     }
 
-    /// Commands and messages, to the end of the connection or of the clear part of it.
+    /// Runs the dialogue until the connection, or its plaintext part, ends.
     fn run(&mut self) -> Result<Ended, Stop> {
         let mut lines = Lines::new();
         loop {
@@ -319,8 +317,8 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// XCLIENT: the connection is the client's that a trusted proxy names, where that one may have one more. What the
-    /// client sends through the proxy from now on has no more rights than the client.
+    /// XCLIENT: continues as the client that a trusted proxy names, if that client may have one more connection. From
+    /// now on the connection only has the client's rights.
     fn hand_over(&mut self, attributes: &Attributes) -> Option<Ended> {
         self.client = self.client.handed_over(attributes);
         if let Err(refused) = (self.claim)(self.client.counted()) {
@@ -345,7 +343,7 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// The next line's step. The deadline is over the whole line and not each octet.
+    /// Reads the next line and returns the session's step. The timeout is for the whole line, not for each octet.
     fn command(&mut self, lines: &mut Lines) -> Result<Step, Stop> {
         let since = Instant::now();
         loop {
@@ -399,7 +397,7 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// A wrong login is logged, counts for all connections of the client, and takes longer.
+    /// Logs a failed login, counts it for all connections of the client, and delays the reply.
     fn wrong_login(&self) {
         maillog::wrong_login(self.client.log_name(), self.session.tried_account());
         self.state.throttle.wrong_login(self.client.counted());
@@ -412,7 +410,7 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// Takes what was read anew, unless a transaction is under way.
+    /// Switches to reloaded files, unless a transaction is in progress.
     fn renew(&mut self) {
         if self.session.transaction().is_some() {
             return;
@@ -424,7 +422,7 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// The final reply to a client that is not served on, and the reason for the log.
+    /// The final reply to a client, and the reason for the log.
     fn final_reply(&mut self, stop: &Stop) -> Cow<'static, str> {
         let reply = match stop {
             Stop::TimedOut => reply::TIMED_OUT,
@@ -437,9 +435,9 @@ impl<'a> Conn<'a> {
     }
 }
 
-/// A handshake goes deeper into the stack than all that follows, and pages that were touched once stay
-/// in memory for as long as the connection idles: so it has a thread of its own, whose stack goes
-/// to the next handshake. The size differs from that of connections, which so never get it.
+/// A handshake needs more stack than everything after it, and touched pages would stay in memory while the connection
+/// idles. So it runs in a thread of its own, whose stack is reused by the next handshake; its size differs from that of
+/// connections, which therefore never get it.
 fn handshake(stream: Stream, config: Arc<ServerConfig>, deadline: Instant) -> io::Result<Stream> {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().stack_size(HANDSHAKE_STACK);

@@ -1,34 +1,34 @@
-//! The least that a message must bring: 100 octets a second over any window of waiting, silence included. The window is a
-//! minute, and less while the server is short of places. It is told how long the client was waited for, so that a slow disk
-//! of our own costs the client nothing. No clock here.
+//! The minimum rate of a message: 100 octets a second over any window of waiting, including silence. The window is a
+//! minute, and shorter under stress. Callers report how long they waited for the client, so that a slow disk is not
+//! counted against it. There is no clock here.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// The window of a message.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
-/// Octets in [`WINDOW`], and in a shorter one its share of them.
+/// Octets in [`WINDOW`]; a shorter window needs its share.
 const FLOOR: u64 = 6_000;
-/// Arrivals that are this close together are counted as one, which bounds what is remembered.
+/// Arrivals within this time are counted as one, which bounds memory.
 const GRAIN: Duration = Duration::from_millis(250);
 
 /// The octets of the last minute of waiting.
 #[derive(Debug, Default)]
 pub(super) struct Floor {
-    /// How long the client was waited for since the message began.
+    /// Total time spent waiting for the client since the message began.
     waited: Duration,
-    /// When octets came and how many, no more of them than make up the floor.
+    /// Times and numbers of octets, no more than are needed for the minimum.
     arrivals: VecDeque<(Duration, u64)>,
     sum: u64,
 }
 
 impl Floor {
-    /// How long the client may be waited for now, by the floor over `window`; zero where it is too slow.
+    /// How long to wait for the client now, with the minimum over `window`; zero if it is too slow.
     pub(super) fn patience(&self, window: Duration) -> Duration {
         (self.since(window) + window).saturating_sub(self.waited)
     }
 
-    /// Since when the octets have come that a window asks for; the beginning, where those are all too few.
+    /// The time since which a window's octets have arrived, or the beginning if there are too few.
     fn since(&self, window: Duration) -> Duration {
         let mut missing = u128::from(FLOOR) * window.as_millis() / WINDOW.as_millis();
         for (arrived, octets) in self.arrivals.iter().rev() {
@@ -40,12 +40,12 @@ impl Floor {
         Duration::ZERO
     }
 
-    /// The client was waited for.
+    /// Adds time spent waiting for the client.
     pub(super) fn waited(&mut self, time: Duration) {
         self.waited += time;
     }
 
-    /// Octets of content came.
+    /// Adds octets of content.
     pub(super) fn came(&mut self, octets: u64) {
         if octets == 0 {
             return;
@@ -70,12 +70,12 @@ impl Floor {
 mod tests {
     use super::*;
 
-    /// Waits and arrivals in turn; how many seconds it went on.
+    /// Alternates waits and arrivals; returns how many seconds were allowed.
     fn lasts(steps: impl IntoIterator<Item = (u64, u64)>) -> u64 {
         lasts_under(60, steps)
     }
 
-    /// The same with another window.
+    /// The same with a different window.
     fn lasts_under(window: u64, steps: impl IntoIterator<Item = (u64, u64)>) -> u64 {
         let mut floor = Floor::default();
         let mut total = 0;
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn the_floor_holds_over_any_minute() {
         let forever = |seconds, octets| std::iter::repeat_n((seconds, octets), 1_000);
-        // Fast enough, in pieces of any size.
+        // Fast enough, with pieces of any size.
         for (seconds, octets) in [(1, 101), (10, 1_010), (59, 6_000), (0, 1), (1, 65_536)] {
             assert_eq!(
                 lasts(forever(seconds, octets)),
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(lasts([(50, 6_000), (50, 5_999), (11, 6_000)]), 110);
     }
 
-    /// A shorter window asks for its share, and forgets sooner what came before.
+    /// A shorter window needs its share, and forgets earlier octets sooner.
     #[test]
     fn a_shorter_window_asks_sooner() {
         let forever = |seconds, octets| std::iter::repeat_n((seconds, octets), 1_000);

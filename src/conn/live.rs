@@ -1,5 +1,4 @@
-//! What the server knows of a connection under way: its socket, whether a message is coming in, how long the client is
-//! waited for, and whether that wait was ended.
+//! The server's view of a connection: its socket, whether a message is arriving, and the current wait and its end.
 
 use crate::net::socket::Socket;
 use std::net::Shutdown;
@@ -7,28 +6,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// A connection as the server sees it.
+/// A connection, as the server sees it.
 #[derive(Debug)]
 pub struct Live {
     /// The socket.
     pub socket: Arc<Socket>,
     opened: Instant,
-    /// Set from the 354 or the first accepted chunk to the reply: at a shutdown the message may finish.
+    /// True from the 354 or the first accepted chunk to the reply: at a shutdown the message may finish.
     busy: AtomicBool,
-    /// Whether the client is waited for.
+    /// True while waiting for the client.
     waiting: AtomicBool,
-    /// When that ends at the latest, in milliseconds after `opened`.
+    /// The end of the wait, in milliseconds after `opened`.
     until: AtomicUsize,
-    /// When it ends at the latest under stress.
+    /// The end of the wait under stress.
     until_pressed: AtomicUsize,
-    /// Set once the wait was ended from outside.
+    /// True once the server has ended the wait.
     expired: AtomicBool,
 }
 
 const NEVER: usize = usize::MAX;
 
 impl Live {
-    /// A connection that was just taken.
+    /// A new connection.
     pub fn new(socket: Socket) -> Self {
         Self {
             socket: Arc::new(socket),
@@ -41,19 +40,19 @@ impl Live {
         }
     }
 
-    /// Whether a message is coming in.
+    /// True while a message is arriving.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst)
     }
 
-    /// A message begins or is over. Where the server's `stopping` is looked at after this, either the message is
-    /// refused or the end of the server waits for it.
+    /// Marks the start or end of a message. Check the server's `stopping` after this: then either the message is
+    /// refused, or the shutdown waits for it.
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::SeqCst);
     }
 
-    /// A wait for the client begins. Its socket does not know of these ends: `until`, where there is one, and `pressed`,
-    /// which counts under stress.
+    /// Begins a wait for the client, with two ends that its socket does not know: `until`, if any, and `pressed`, which
+    /// counts under stress.
     pub fn begin_wait(&self, until: Option<Instant>, pressed: Instant) {
         let until = until.map_or(NEVER, |until| self.clock(until));
         self.until.store(until, Ordering::Relaxed);
@@ -62,12 +61,12 @@ impl Live {
         self.waiting.store(true, Ordering::Release);
     }
 
-    /// The client is not waited for any more.
+    /// Ends a wait for the client.
     pub fn end_wait(&self) {
         self.waiting.store(false, Ordering::Relaxed);
     }
 
-    /// Ends the wait where it is past its end; the connection finds itself [`Self::expired`].
+    /// Ends the wait if its time is over; the connection is then [`Self::expired`].
     pub fn expire(&self, now: Instant, stress: bool) {
         if !self.waiting.load(Ordering::Acquire) {
             return;
@@ -75,7 +74,7 @@ impl Live {
         let now = self.clock(now);
         let over = |end: &AtomicUsize| now >= end.load(Ordering::Relaxed);
         if over(&self.until) || stress && over(&self.until_pressed) {
-            // One that is still there at the second look hangs in a write.
+            // A connection that is still here at the second look is blocked in a write.
             let how = match self.expired.swap(true, Ordering::SeqCst) {
                 false => Shutdown::Read,
                 true => Shutdown::Both,
@@ -84,7 +83,7 @@ impl Live {
         }
     }
 
-    /// Whether a wait was ended by [`Self::expire`].
+    /// True if a wait was ended by [`Self::expire`].
     pub fn expired(&self) -> bool {
         self.expired.load(Ordering::SeqCst)
     }

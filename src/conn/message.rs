@@ -1,5 +1,5 @@
-//! A message on its way in: the decoder of its content, the spool behind that, and the limits, up to the outcome. It is
-//! fed octets by whoever has them: no socket here, and no dialogue.
+//! An incoming message: decoder, spool and limits, up to the outcome. Callers feed it octets: it uses no socket and
+//! does not know the dialogue.
 
 use super::notice::{Notice, Start};
 use crate::clock;
@@ -14,18 +14,18 @@ use crate::smtp::session::{Session, Transaction};
 use std::io;
 use std::sync::Arc;
 
-/// A message between its DATA or first BDAT and its outcome.
+/// A message from DATA or the first BDAT to its outcome.
 pub struct Message {
     spool: Spool,
     decoder: Decoder,
     bare_newline: BareNewline,
-    /// Octets of the largest message that is taken.
+    /// Maximum octets of a message.
     limit: u64,
-    /// Decoded octets past the limit: they are dropped.
+    /// A buffer for decoded octets.
     surplus: Vec<u8>,
-    /// For a report of success.
+    /// Data for a report of success.
     start: Start,
-    /// From which octet of the file on line ends are stored as they came.
+    /// The octet of the file from which line ends are stored unchanged.
     exact_from: Option<u64>,
 }
 
@@ -34,24 +34,24 @@ enum Decoder {
     Chunks(Chunks),
 }
 
-/// What became of a message.
+/// The outcome of a message.
 pub struct Outcome {
-    /// The unique part of the file name, or none where nothing was to be delivered.
+    /// The unique part of the file name; `None` if nothing was delivered.
     pub id: Option<String>,
     /// One reply, or on LMTP one for each recipient.
     pub replies: Vec<Reply>,
     /// Octets of content, CRLF counted as two.
     pub size: u64,
-    /// What is to be told after the replies.
+    /// The reports to send after the replies.
     pub notice: Option<Notice>,
 }
 
-/// What the trace says that the session does not know.
+/// Trace data that the session does not have.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
-    /// The client as Received names it.
+    /// The client in Received.
     pub peer: &'a str,
-    /// Whether Received names the user.
+    /// True if Received names the user.
     pub auth_header: bool,
 }
 
@@ -62,14 +62,14 @@ impl Message {
         Self::begin(session, store, origin, Form::Text, Decoder::Dots(dots))
     }
 
-    /// A message that comes in chunks.
+    /// A message in chunks.
     pub fn chunked(session: &Session<Group>, store: &Store, origin: Origin<'_>) -> Self {
         let body = session.transaction().and_then(|t| t.params.body);
         let binary = body == Some(BodyType::Binary);
         let onward = session.transaction().is_some_and(Transaction::is_onward);
         let (form, ends) = match (binary, onward) {
             (true, _) => (Form::Binary, LineEnds::Kept),
-            // The next hop must have each line end as it came.
+            // The next hop must get every line end unchanged.
             (false, true) => (Form::Text, LineEnds::LfUntilBare),
             (false, false) => (Form::Text, LineEnds::Lf),
         };
@@ -121,10 +121,10 @@ impl Message {
         }
     }
 
-    /// Takes content: to the lone dot after DATA, all of it as a chunk or a part of one with BDAT.
+    /// Adds content: up to the lone dot after DATA, or a chunk, or part of one, with BDAT.
     ///
     /// # Errors
-    /// The reply to close with where the message has more than twice the size that is allowed.
+    /// The reply to close with, if the message is more than twice the allowed size.
     pub fn feed(&mut self, input: &[u8]) -> Result<Decoded, Reply> {
         let start = &mut self.start;
         let fed = match &mut self.decoder {
@@ -174,7 +174,7 @@ impl Message {
         }
     }
 
-    /// The end of the message: it is made durable, or refused for all.
+    /// Ends the message: commits it, or refuses it for all recipients.
     pub fn finish(mut self, session: &Session<Group>, relay: Option<&Relay>) -> Outcome {
         let each = session.policy().service == Service::Lmtp;
         let size = self.size();
@@ -230,7 +230,7 @@ impl Message {
         }
     }
 
-    /// The envelope of the recipients elsewhere, on the disk before the message is; nothing where there are none.
+    /// Writes the envelope of remote recipients before the message is committed; `None` if there are none.
     fn draft<'a>(
         &self,
         session: &Session<Group>,
@@ -254,7 +254,7 @@ impl Message {
             .flat_map(|(targets, params)| {
                 let notify = params.notify.map(|notify| match targets.len() {
                     0 | 1 => notify,
-                    // The list was expanded, and that is what its sender is told (RFC 3461 §6.2.7.3).
+                    // The sender gets an `expanded` report of the list instead (RFC 3461 §6.2.7.3).
                     _ => Notify {
                         success: false,
                         ..notify
@@ -281,7 +281,7 @@ impl Message {
         (!envelope.recipients.is_empty()).then(|| relay.queue().draft(id, envelope))
     }
 
-    /// Why nobody gets it.
+    /// Why the message is refused for all.
     fn refused(&self) -> Option<Reply> {
         match &self.decoder {
             Decoder::Dots(dots)

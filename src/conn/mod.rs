@@ -1,6 +1,6 @@
 //! Connections: [`serve`] drives one, octets from the stream to the session, recipients from the directory, content to
-//! the spool. This is the only folder that sees all of them; the rules of the protocol are the session's, durability is
-//! the spool's.
+//! the spool. Only this folder uses all of them; the session has the rules of the protocol, the spool makes mail
+//! durable.
 
 pub mod backend;
 pub mod client;

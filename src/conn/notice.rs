@@ -1,8 +1,8 @@
-//! What the sender of an accepted message is told at once because NOTIFY=SUCCESS asks for it (RFC 3461 §6.2): who has it in
-//! the mailbox, and which lists went to all their members. What goes to other hosts is the relay's to tell.
+//! The reports about an accepted message that NOTIFY=SUCCESS asks for (RFC 3461 §6.2): about deliveries and expanded
+//! lists. The relay reports about other hosts.
 //!
-//! The report is made after the 250 and can neither hold that up nor change it. A crash between the two loses the report
-//! and never the message.
+//! A report is made after the 250 and can neither delay nor change it. A crash in between loses the report, never the
+//! message.
 
 use super::reports;
 use crate::clock;
@@ -14,7 +14,7 @@ use crate::smtp::reply::Reply;
 use crate::smtp::session::{Session, Transaction};
 use crate::state::ServerState;
 
-/// The recipients that their sender wants to hear of, and what a report says of the message.
+/// The recipients to report, and the data of the report.
 pub struct Notice {
     message: String,
     hostname: String,
@@ -24,12 +24,12 @@ pub struct Notice {
     told: Vec<(Action, Told)>,
 }
 
-/// The start of a message that a report may be due for.
+/// The start of a message for a possible report.
 #[derive(Default)]
 pub(super) struct Start(Option<Vec<u8>>);
 
 impl Start {
-    /// Nothing is kept where no report is asked for.
+    /// Keeps nothing if no report is wanted.
     pub(super) fn new(session: &Session<Group>) -> Self {
         let asks = |t: &Transaction<Group>| {
             let mut all = t.recipient_params.iter();
@@ -38,7 +38,7 @@ impl Start {
         Self(session.transaction().is_some_and(asks).then(Vec::new))
     }
 
-    /// Takes decoded content, as much of it as a report may have.
+    /// Keeps decoded content, as much as a report can have.
     pub(super) fn take(&mut self, content: Option<&[u8]>) {
         if let (Some(start), Some(content)) = (&mut self.0, content) {
             let room = (MAX_RETURNED + 1).saturating_sub(start.len());
@@ -48,7 +48,7 @@ impl Start {
 }
 
 impl Notice {
-    /// What is to be told after the replies to a message; nothing where nobody asks.
+    /// The reports to send after the replies; `None` if none is wanted.
     pub(super) fn new(
         session: &Session<Group>,
         relay: Option<&Relay>,
@@ -62,7 +62,7 @@ impl Notice {
         for (place, ((path, group), params)) in
             recipients.zip(&transaction.recipient_params).enumerate()
         {
-            // One reply is for all of them, unless it is LMTP.
+            // Except on LMTP, one reply is for all recipients.
             let reply = replies.get(place).or_else(|| replies.first());
             let success = params.notify.is_some_and(|notify| notify.success);
             if !success || reply.is_none_or(Reply::is_error) {
@@ -98,7 +98,7 @@ impl Notice {
         })
     }
 
-    /// Sends the reports, one for each thing that happened.
+    /// Sends the reports, one for each kind of action.
     pub(super) fn send(&self, state: &ServerState) {
         let relay = state.relay.get().map(AsRef::as_ref);
         let date = clock::rfc5322_now();
@@ -120,7 +120,7 @@ impl Notice {
                 message: &self.message,
                 recipients: &recipients,
                 start: &self.start,
-                // RFC 3461 §4.3: all of it goes back with a failure only.
+                // RFC 3461 §4.3: only failures return the whole message.
                 full: false,
             };
             let content = report.content();
@@ -136,7 +136,7 @@ impl Notice {
     }
 }
 
-/// What became of an accepted recipient, where that is told now.
+/// The action to report for an accepted recipient, if any.
 fn fate(group: &Group, relay: Option<&Relay>) -> Option<(Action, &'static str)> {
     match &**group {
         [only] if relay.is_some_and(|relay| relay.is_queue(only)) => None,

@@ -1,5 +1,5 @@
-//! Who the client of a trusted proxy is, and that it counts as one of that client's connections. Here the PROXY header is
-//! read that comes before everything else on a `?proxy` listener; its form is `net::proxy`'s.
+//! The client of a trusted proxy: reads the PROXY header of a `?proxy` listener, and counts the connection for that
+//! client. `net::proxy` parses the header.
 
 use super::client::Client;
 use super::live::Live;
@@ -11,17 +11,17 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// The wait for a whole header, where the timeout is longer.
+/// Maximum time for a whole header.
 const HEADER: Duration = Duration::from_secs(30);
 
-/// Counts the connection for a client, as it is counted, and for none where its address is not known; the reply to close with
-/// where that client has too many.
+/// Counts the connection for a client, or for none if its address is unknown. Returns the reply to close with if the
+/// client has too many.
 pub type Claim<'a> = &'a mut dyn FnMut(Option<IpAddr>) -> Result<(), Reply>;
 
-/// Reads the header off the stream: the client that it names, or none where the proxy speaks for itself.
+/// Reads the header from the stream; returns its client, or `None` for a connection of the proxy itself.
 ///
 /// # Errors
-/// Why there is no header, for the log. Nothing is said to the other end then.
+/// Why there is no valid header, for the log. The peer gets no reply.
 pub(super) fn client(
     state: &ServerState,
     live: &Live,

@@ -1,5 +1,5 @@
-//! How a report gets to the sender of a message: into its Maildir or, with a relay, into the queue. A report goes out from
-//! `<>`, so that nobody is told of a report that fails: it is logged and dropped.
+//! Delivers a report to the sender of a message: into its Maildir or, with a relay, into the queue. Reports are sent
+//! from `<>`, so a report that fails is logged and dropped.
 
 use std::sync::{Arc, Weak};
 
@@ -12,10 +12,10 @@ use crate::smtp::address::ForwardPath;
 use crate::smtp::cursor::Cursor;
 use crate::state::ServerState;
 
-/// The way for the reports of a relay.
+/// Delivers the reports of a relay.
 pub fn reporter(state: &Arc<ServerState>, relay: &Arc<Relay>, hostname: &str) -> Reporter {
     let (state, hostname) = (Arc::clone(state), hostname.to_owned());
-    // The relay owns this: it must not own the relay in turn.
+    // The relay owns this, so it must not own the relay.
     let relay: Weak<Relay> = Arc::downgrade(relay);
     Box::new(move |to, content| match relay.upgrade() {
         Some(relay) => deliver(&state, Some(&relay), &hostname, to, content),
@@ -23,7 +23,7 @@ pub fn reporter(state: &Arc<ServerState>, relay: &Arc<Relay>, hostname: &str) ->
     })
 }
 
-/// Delivers a report. Where nobody is there to read it, it is logged and dropped.
+/// Delivers a report. Without a recipient it is logged and dropped.
 ///
 /// # Errors
 /// Why it cannot be delivered now.

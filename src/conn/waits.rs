@@ -1,5 +1,5 @@
-//! Every wait for a client, and when it is over: by `--timeout`, by the floor of content, sooner under stress, and at a
-//! shutdown. What is waited for is the business of the driver and of `content`.
+//! All waits for a client and their ends: by `--timeout`, by the minimum rate of content, earlier under stress, and at
+//! a shutdown.
 
 use super::driver::{Conn, Stop};
 use super::floor::WINDOW;
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Conn<'_> {
-    /// More input; the client has been waited for since `since`.
+    /// Waits for more input; the wait began at `since`.
     pub(super) fn wait(&mut self, since: Instant) -> Result<(), Stop> {
         if self.state.stopping.load(Ordering::SeqCst) && !self.live.is_busy() {
             return Err(Stop::Shutdown);
@@ -34,7 +34,8 @@ impl Conn<'_> {
         }
     }
 
-    /// When a wait that began at `since`, and goes on at `begun`, is over: by the floor of content, and under stress.
+    /// The ends of a wait that began at `since` and continues at `begun`: by the minimum rate of content, and under
+    /// stress.
     fn ends(&self, since: Instant, begun: Instant) -> (Option<Instant>, Instant) {
         let short = since + pressed(self.state.timeout);
         let Some(floor) = &self.floor else {
@@ -45,7 +46,7 @@ impl Conn<'_> {
         (Some(until), short.min(begun + floor.patience(least)))
     }
 
-    /// Sends the replies so far; the client has been waited for since `since`.
+    /// Sends pending replies; the wait began at `since`.
     pub(super) fn flush(&mut self, since: Instant) -> io::Result<()> {
         self.live
             .begin_wait(None, since + pressed(self.state.timeout));

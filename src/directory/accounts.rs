@@ -1,4 +1,4 @@
-//! Accounts: who logs in, and who may send as whom.
+//! Accounts as AUTH needs them: logins, and the addresses that a user may send from.
 
 use super::composition::composed;
 use super::expand::Visit;
@@ -11,8 +11,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 impl Directory {
-    /// Who logs in as `login`: an entry without a domain by its name, alone or with any
-    /// delivered domain; one with a domain by its full address.
+    /// Looks up a login. An entry without a domain logs in by its name, alone or with any delivered domain; one with a
+    /// domain by its full address.
     pub fn account(&self, login: &str) -> Account {
         let entry = self.entry(login);
         let stored = entry.as_ref().and_then(|entry| entry.stored().ok()?);
@@ -22,13 +22,13 @@ impl Directory {
                 stored: Arc::new(stored),
             };
         }
-        // To make sense of a password takes time, which must not tell that there is one.
+        // Parsing a password takes time, which must not reveal that the account exists.
         let sample = self.users.as_ref().and_then(Users::sample);
         drop(black_box(sample.map(|entry| entry.stored().map(Arc::new))));
         Account::Unknown
     }
 
-    /// The name of the account that `login` means, whether it has a password or not.
+    /// The name of the account of `login`, with or without a password.
     pub fn account_name(&self, login: &str) -> Option<String> {
         self.entry(login).map(|entry| entry.user.to_owned())
     }
@@ -49,13 +49,13 @@ impl Directory {
         exact.or_else(delivered)
     }
 
-    /// What stands in for accounts that do not exist.
+    /// The substitute for accounts that do not exist.
     pub fn decoy(&self) -> Decoy {
         let users = self.users.as_ref();
         users.map_or_else(Decoy::default, |users| users.decoy().clone())
     }
 
-    /// The mechanisms that every account's stored password allows.
+    /// The mechanisms that every account's stored password supports.
     pub fn mechanisms(&self) -> Vec<Mechanism> {
         let users = self.users.as_ref();
         users
@@ -63,8 +63,8 @@ impl Directory {
             .unwrap_or_default()
     }
 
-    /// Whether an address is the user's: mail to it reaches the account's own mailbox, also by an
-    /// alias. The null path is everybody's (RFC 6409 §6.1 leaves the rule to the site).
+    /// True if an address belongs to the user: mail to it reaches the account's own mailbox, possibly by an alias.
+    /// Everybody may use the null path (RFC 6409 §6.1 leaves the rule to the site).
     pub fn may_send_as(&self, user: &str, from: &ReversePath) -> bool {
         let ReversePath::Mailbox(mailbox) = from else {
             return true;
@@ -76,7 +76,7 @@ impl Directory {
             return false;
         };
         let mut own = false;
-        // What the walk ends with says nothing more: the address may lead elsewhere, too.
+        // The final result does not matter: the address may have other targets as well.
         let _ = self.walk(&key, &mut usize::MAX.clone(), &mut |_, visit| {
             own |=
                 matches!(visit, Visit::Mailbox(found) if found.account.as_ref() == Some(&account));

@@ -1,7 +1,7 @@
-//! Aliases: the file of aliases(5), `name: target, target`, where a line that begins with white space
-//! goes on with the one before. `name@domain:` holds at one domain and wins over `name:`;
-//! `@domain:` takes what nobody else at that domain does. Targets are addresses: commands, files and
-//! includes are refused. A name among its own targets means the mailbox of that name.
+//! Aliases: the file of aliases(5), `name: target, target`, where a line that begins with white space continues the one
+//! before. `name@domain:` applies to one domain and takes precedence over `name:`; `@domain:` is the domain's
+//! catch-all. Targets are addresses: commands, files and includes are refused. A name among its own targets means the
+//! mailbox of that name.
 
 use super::composition::composed;
 use super::domains::Domains;
@@ -12,12 +12,12 @@ use crate::smtp::cursor::Cursor;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Where an alias leads.
+/// The target of an alias.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AliasTarget {
-    /// A name here, lower case; without a domain at the one the alias was reached by.
+    /// A local name in lower case; without a domain it is at that of the alias.
     Local(String, Option<usize>),
-    /// An address elsewhere.
+    /// A remote address.
     Remote(String),
 }
 
@@ -38,7 +38,7 @@ struct Rule {
 impl Aliases {
     pub(super) fn load(path: &Path, domains: &Domains) -> Result<Self, FileError> {
         let text = FileError::read(path)?;
-        // A mark that some editors put before a text.
+        // A byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut aliases = Self {
             at: (0..domains.len()).map(|_| HashMap::new()).collect(),
@@ -94,24 +94,24 @@ impl Aliases {
         }
     }
 
-    /// How many there are.
+    /// Their number.
     pub(super) fn len(&self) -> usize {
         let at: usize = self.at.iter().map(HashMap::len).sum();
         self.everywhere.len() + at + self.catch_all.iter().flatten().count()
     }
 
-    /// Where a name leads at a domain.
+    /// The targets of a name at a domain.
     pub(super) fn find(&self, local: &str, domain: usize) -> Option<&[AliasTarget]> {
         self.rule(local, domain).map(|rule| rule.targets.as_slice())
     }
 
-    /// Where everybody else's mail at a domain goes.
+    /// The targets of a domain's catch-all.
     pub(super) fn catch_all(&self, domain: usize) -> Option<&[AliasTarget]> {
         let rule = self.catch_all.get(domain)?.as_ref()?;
         Some(&rule.targets)
     }
 
-    /// Those with more than one target, and a domain at which each holds; the catch-all's name is empty.
+    /// Aliases with several targets, each with a domain that it applies to; a catch-all has an empty name.
     pub(super) fn lists(&self, domains: usize) -> impl Iterator<Item = (&str, usize)> {
         let everywhere = self.everywhere.iter().map(|(name, rule)| (name, rule, 0));
         let at = self.at.iter().take(domains).enumerate();
@@ -129,9 +129,8 @@ impl Aliases {
         own.or_else(|| self.everywhere.get(local))
     }
 
-    /// Walks every chain once, with a stack of its own: a long one is no reason to run out of
-    /// the thread's. Subaddresses and catch-alls cannot close a loop that this does not see but
-    /// by a name that is no alias, and that is where resolution stops.
+    /// Looks for loops by walking every chain once, with an explicit stack so that long chains cannot overflow the
+    /// thread's. Other loops by subaddresses and catch-alls pass a name that is not an alias, where resolution stops.
     fn no_loops(&self, domains: usize) -> Result<(), (usize, String)> {
         #[derive(PartialEq)]
         enum Mark {
@@ -141,7 +140,7 @@ impl Aliases {
         let mut marks: HashMap<(&str, usize), Mark> = HashMap::new();
         for domain in 0..domains {
             let own = self.at.get(domain).into_iter().flatten();
-            // In the order of the file, so that a fault is always reported alike.
+            // In the order of the file, so that the same fault is always reported.
             let mut starts: Vec<(&String, &Rule)> = self.everywhere.iter().chain(own).collect();
             starts.sort_by_key(|(_, rule)| rule.line);
             for start in starts.into_iter().map(|(name, _)| name.as_str()) {
@@ -180,8 +179,7 @@ impl Aliases {
     }
 }
 
-/// Lines joined with their continuations, with the number of their first; comments and blank
-/// lines left out.
+/// Logical lines with the number of their first line, without comments and blank lines.
 fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let mut lines: Vec<(usize, String)> = Vec::new();
     for (at, raw) in text.lines().enumerate() {

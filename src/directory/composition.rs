@@ -1,16 +1,16 @@
-//! Letters and their marks as one character (Unicode Normalization Form C): macOS sends names taken apart, and
-//! nearly everybody else in one piece. Marks that are not in canonical order stay as they are.
+//! Letters and their marks as one character (Unicode Normalization Form C): macOS sends names decomposed, nearly
+//! everybody else composed. Marks that are not in canonical order stay as they are.
 
 use std::borrow::Cow;
 
-/// Base, mark and the character of both, over and over, in order: UnicodeData's canonical compositions, 6 KiB.
+/// Sorted triples of base, mark and composed character: UnicodeData's canonical compositions, 6 KiB.
 const COMPOSITIONS: &str = include_str!("compositions.txt");
 /// Hangul syllables are computed (Unicode §3.12): the first syllable, leading consonant, vowel and trailing consonant.
 const HANGUL: [u32; 4] = [0xac00, 0x1100, 0x1161, 0x11a7];
 const VOWELS: u32 = 21;
 const TRAILING: u32 = 28;
 
-/// A name with its letters and marks put together.
+/// Composes the letters and marks of a name.
 pub(super) fn composed(name: &str) -> Cow<'_, str> {
     if name.is_ascii() {
         return Cow::Borrowed(name);

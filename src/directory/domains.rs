@@ -1,12 +1,12 @@
-//! The domains delivered here, and which of them an address is at.
+//! The domains delivered here.
 
 use super::names::{self, domain_key};
 
-/// Domains delivered here: spelled as they were given, compared by their keys.
+/// The domains delivered here, spelled as given and compared by their keys.
 pub(super) struct Domains {
     pub(super) names: Vec<String>,
     keys: Vec<String>,
-    /// Whether each can be part of a path.
+    /// Checks that each can be part of a path.
     safe: Vec<bool>,
 }
 
@@ -27,7 +27,7 @@ impl Domains {
         self.keys.iter().position(|known| known == key)
     }
 
-    /// Finds a domain as the client spells it. What is a key but for its case needs no making of one.
+    /// Finds a domain in the client's spelling. One that differs from its key by case only needs no conversion.
     pub(super) fn find_name(&self, name: &str) -> Option<usize> {
         let plain = self
             .keys

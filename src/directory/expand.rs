@@ -1,4 +1,4 @@
-//! From a recipient to the mailboxes that its mail goes to, by way of aliases.
+//! Expands a recipient to mailboxes, following aliases.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,36 +11,36 @@ use crate::deliver::{Group, Target};
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::reply::{self, Refusal};
 
-/// The most members of a list that a subaddress is handed on to: each costs a look at its folders.
+/// Maximum members of a list to which a subaddress is passed on: each needs a look at its folders.
 const MAX_DETAILED: usize = 16;
-/// The most lists that are named as too long.
+/// Maximum lists that are reported as too long.
 const MAX_NAMED: usize = 10;
-/// The most steps spent on looking for lists that are too long.
+/// Maximum steps of the search for lists that are too long.
 const MAX_STEPS: usize = 1_000_000;
 
-/// What is yet to be visited.
+/// Names and addresses to visit.
 enum Step<'a> {
     Name(AliasKey),
     Elsewhere(&'a str),
 }
 
-/// What stands for an address elsewhere, where mail can go on to it.
+/// The target for a remote address, if mail can be relayed to it.
 pub type Onward<'a> = &'a dyn Fn(&str) -> Option<Target>;
 
-/// What a recipient may lead to besides the mailboxes here.
+/// Where a recipient's mail may go besides local mailboxes.
 #[derive(Clone, Copy)]
 pub struct Ways<'a> {
-    /// Where mail for elsewhere goes, if anywhere: aliases may always lead there.
+    /// The target of relayed mail, if any; aliases may always use it.
     pub onward: Option<Onward<'a>>,
-    /// Whether this client may send there himself.
+    /// True if this client may relay.
     pub open: bool,
-    /// Whether a mailbox could take mail for a postmaster who has none.
+    /// Checks that a mailbox could take mail for a postmaster without one.
     pub takes: &'a dyn Fn(&Target) -> bool,
     /// Tells of mailboxes that need no look at the disk.
     pub is_open: IsOpen<'a>,
 }
 
-/// What an alias leads to.
+/// The expansion of an alias.
 pub(super) enum Visit<'a> {
     Mailbox(Found),
     Elsewhere(&'a str),
@@ -48,12 +48,12 @@ pub(super) enum Visit<'a> {
 }
 
 impl Directory {
-    /// The mailboxes of a forward-path, each once and at least one. Aliases come first; what
-    /// they lead to that nobody has is left out as long as somebody is there.
+    /// The mailboxes of a forward-path, each once and at least one. Aliases come first; unknown members are skipped as
+    /// long as there are others.
     ///
     /// # Errors
-    /// 550 where there is none, 551 where an alias leads elsewhere and mail cannot, 452 4.5.3 for a list
-    /// with more members than a transaction may have, 451 where it cannot be told.
+    /// 550 if there is none, 551 for a remote alias without a relay, 452 4.5.3 for a list with more members than a
+    /// transaction may have, 451 for local errors.
     pub fn resolve(&self, to: &ForwardPath, ways: Ways<'_>) -> Result<Group, Refusal> {
         let Some(mut key) = self.key(to) else {
             let onward = ways.onward.filter(|_| ways.open);
@@ -65,7 +65,7 @@ impl Directory {
             && mailbox.local() != key.spelled()
             && matches!(self.lookup_beside(&key, ways.is_open)?, Lookup::Nobody(_))
         {
-            // A mailbox may be spelled on the disk as the client spells it.
+            // The directory of a mailbox may have the client's spelling.
             key = AliasKey::new(mailbox.local(), key.domain);
         }
         match self.lookup_beside(&key, ways.is_open)? {
@@ -82,7 +82,7 @@ impl Directory {
         }
     }
 
-    /// The mailboxes of an alias, out of what is kept where a subaddress makes no difference.
+    /// The mailboxes of an alias, from the cache if a subaddress makes no difference.
     fn expansion(
         &self,
         key: &AliasKey,
@@ -106,7 +106,7 @@ impl Directory {
         self.lists.keep(list, found)
     }
 
-    /// The mailboxes behind an alias, each once, with their numbers.
+    /// The mailboxes of an alias, each once, with their numbers.
     fn expand(
         &self,
         first: &AliasKey,
@@ -138,11 +138,11 @@ impl Directory {
         Ok(found)
     }
 
-    /// Visits what is behind a name, without recursion, every name once and in the order of the file, until
-    /// `visit` says that it is enough.
+    /// Visits the expansion of a name without recursion, every name once and in the order of the file, until `visit`
+    /// stops it.
     ///
     /// # Errors
-    /// Those of `visit`, and 451 where it cannot be told.
+    /// Those of `visit`, and 451 for local errors.
     pub(super) fn walk(
         &self,
         first: &AliasKey,
@@ -165,7 +165,7 @@ impl Directory {
                     targets, detail, ..
                 }) => {
                     let detail = detail.filter(|_| targets.len() <= MAX_DETAILED);
-                    // The last one is pushed first, so that the first one comes first.
+                    // Pushed in reverse, so that the first one is visited first.
                     for target in targets.iter().rev() {
                         match self.follow(&key, target, detail) {
                             Step::Name(next) if !seen.insert(next.clone()) => {}
@@ -182,7 +182,7 @@ impl Directory {
         Ok(())
     }
 
-    /// What a name means; the empty one is the catch-all's.
+    /// Looks up a name; the empty one is the catch-all.
     fn start<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Refusal> {
         let catch_all = self.aliases.as_ref().filter(|_| key.local.is_empty());
         match catch_all.and_then(|aliases| aliases.catch_all(key.domain)) {
@@ -195,7 +195,7 @@ impl Directory {
         }
     }
 
-    /// What an alias target stands for.
+    /// The next step for an alias target.
     fn follow<'a>(
         &self,
         from: &AliasKey,
@@ -220,7 +220,7 @@ impl Directory {
         })
     }
 
-    /// Notes the address that a single mailbox was reached by, where it is another one's.
+    /// Notes the address through which a single mailbox was reached, if it differs.
     fn with_original(&self, group: Group, key: &AliasKey) -> Group {
         let [only] = &*group else {
             return group;
@@ -236,7 +236,7 @@ impl Directory {
         Arc::new([Arc::new(target)])
     }
 
-    /// Says at load which lists can never be sent to.
+    /// Warns at load about lists that are too long to be used.
     pub(super) fn warn_of_long_lists(&self) {
         let Some(aliases) = &self.aliases else {
             return;
@@ -262,7 +262,7 @@ impl Directory {
     }
 }
 
-/// What stands for an address elsewhere, or the refusal where no mail can go there.
+/// The target for a remote address, or the refusal if mail cannot be relayed.
 fn elsewhere(address: &str, onward: Option<Onward<'_>>) -> Result<Target, Refusal> {
     match onward {
         Some(onward) => onward(address).ok_or(Refusal::client(reply::NO_RELAY)),

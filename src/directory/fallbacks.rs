@@ -1,4 +1,4 @@
-//! The mailboxes that took mail for a postmaster who has none: what `postmaster` keeps between recipients.
+//! The mailboxes that take mail for a postmaster without one: the cache of `postmaster`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use crate::deliver::Target;
 #[derive(Default)]
 pub(super) struct Fallbacks(pub(super) Mutex<HashMap<usize, Search>>);
 
-/// What a search found, and until when it is not repeated.
+/// The result of a search, and when to repeat it.
 pub(super) struct Search {
     pub(super) target: Option<Arc<Target>>,
     pub(super) rest: Instant,

@@ -1,14 +1,14 @@
-//! What a name is found by on its way through aliases.
+//! The key of a name during alias expansion.
 
-/// A name at a domain on its way to a mailbox.
+/// A name at a domain during expansion.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct AliasKey {
     /// Lower case, with its subaddress.
     pub(super) local: String,
-    /// As the client spelled it, where that is different: folders keep their case.
+    /// The client's spelling, if different: folders keep their case.
     pub(super) spelled: Option<String>,
     pub(super) domain: usize,
-    /// Whether aliases no longer count: the name stood among its own targets.
+    /// True if aliases no longer apply: the name was one of its own targets.
     pub(super) own: bool,
 }
 

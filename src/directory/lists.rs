@@ -1,5 +1,4 @@
-//! Expansions of aliases that are kept for a while, so that a list which is asked for again and again is
-//! followed once. The mailboxes in them are shared.
+//! A cache of alias expansions, so that a list is not expanded again for every message. The mailboxes in it are shared.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,15 +9,15 @@ use crate::deliver::{Group, Target};
 use crate::lock::lock;
 use crate::smtp::reply::Refusal;
 
-/// How long an expansion counts where mailboxes are directories, which anybody may make or remove.
+/// How long an expansion is valid if mailboxes are directories, which may appear and vanish.
 const FRESH: Duration = Duration::from_millis(100);
-/// The most mailboxes in all expansions that are kept.
+/// Maximum mailboxes in the cache.
 const MAX_KEPT: usize = 100_000;
 
-/// What was found for an alias.
+/// The cached expansion of an alias.
 pub(super) type Expansion = Result<Group, Refusal>;
 
-/// Expansions by their aliases.
+/// Expansions by alias.
 #[derive(Default)]
 pub(super) struct Lists(Mutex<Kept>);
 
@@ -31,14 +30,14 @@ struct Kept {
 }
 
 impl Lists {
-    /// What was found before; `fixed` where only the files decide which mailboxes there are.
+    /// A cached expansion; `fixed` if only the files decide which mailboxes exist.
     pub(super) fn get(&self, key: &AliasKey, fixed: bool) -> Option<Expansion> {
         let kept = self.lock();
         let (since, found) = kept.expansions.get(key)?;
         (fixed || since.elapsed() < FRESH).then(|| found.clone())
     }
 
-    /// Keeps an expansion. Equal mailboxes, which have equal numbers, become one.
+    /// Keeps an expansion. Equal mailboxes, which have equal numbers, are shared.
     pub(super) fn keep(
         &self,
         key: AliasKey,

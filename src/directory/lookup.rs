@@ -1,5 +1,5 @@
-//! The directory: which names at the domains delivered here are aliases and which are mailboxes, and where
-//! those lie. Following an alias is `expand`'s, looking at the disk `mailbox`'s.
+//! The directory: which names at the delivered domains are aliases and which are mailboxes, and where these are.
+//! `expand` follows aliases, `mailbox` looks at the disk.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
@@ -20,26 +20,26 @@ use crate::failure::FileError;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::reply::{self, Refusal, Reply};
 
-/// What a directory is made from.
+/// The settings of a directory.
 #[derive(Clone, Debug)]
 pub struct DirectorySettings {
-    /// Domains delivered here; the first stands in where an address has none.
+    /// Domains delivered here; the first is the default of addresses without one.
     pub domains: Vec<String>,
     /// Where a mailbox is: `%u` local part, `%d` domain, `%h` home, `%%`.
     pub pattern: String,
-    /// Whether any well-formed local part is a mailbox.
+    /// True if any well-formed local part is a mailbox.
     pub create: bool,
-    /// Characters between user and folder (RFC 5233); none turns it off.
+    /// Characters between user and folder (RFC 5233); empty turns subaddresses off.
     pub delimiter: String,
     /// Accounts.
     pub users: Option<PathBuf>,
     /// Aliases.
     pub aliases: Option<PathBuf>,
-    /// The quota of a mailbox that has none of its own.
+    /// The default quota of a mailbox.
     pub quota: Option<Quota>,
-    /// The most mailboxes of one transaction.
+    /// Maximum mailboxes of one transaction.
     pub max_recipients: usize,
-    /// Whether a listener may offer AUTH. Passwords are not looked at where none does.
+    /// True if a listener may offer AUTH; otherwise passwords are not parsed.
     pub logins: bool,
 }
 
@@ -56,21 +56,21 @@ pub struct Directory {
     pub(super) max_recipients: usize,
     pub(super) lists: Lists,
     pub(super) fallbacks: Fallbacks,
-    /// Keyed by chance, so that nobody can choose two mailboxes of one number.
+    /// Randomly keyed, so that nobody can construct two mailboxes with one number.
     hasher: RandomState,
 }
 
-/// A name with a subaddress taken apart (RFC 5233).
+/// A name with a subaddress, in parts (RFC 5233).
 pub(super) struct Subaddress<'a> {
     /// The user, in lower case.
     pub(super) base: &'a str,
-    /// The detail as it was spelled.
+    /// The detail in the client's spelling.
     pub(super) detail: &'a str,
     /// The separator and the detail.
     tail: &'a str,
 }
 
-/// What a name means.
+/// The meaning of a name.
 pub(super) enum Lookup<'d, 'k> {
     /// An alias.
     Alias(Alias<'d, 'k>),
@@ -80,12 +80,12 @@ pub(super) enum Lookup<'d, 'k> {
     Nobody(Reply),
 }
 
-/// An alias as it was found.
+/// An alias that was found.
 pub(super) struct Alias<'d, 'k> {
     pub(super) targets: &'d [AliasTarget],
-    /// The name that it was found by; empty for a catch-all.
+    /// The name of the alias; empty for a catch-all.
     pub(super) name: &'k str,
-    /// What was left over of a subaddress.
+    /// The detail of the subaddress, if any.
     pub(super) detail: Option<&'k str>,
 }
 
@@ -95,7 +95,7 @@ pub(super) type IsOpen<'a> = &'a dyn Fn(&Target) -> bool;
 /// A mailbox and the account that it is of.
 pub(super) struct Found {
     pub(super) target: Target,
-    /// The key of the account, where a users file has one.
+    /// The key of the account, if there is one.
     pub(super) account: Option<String>,
 }
 
@@ -141,17 +141,17 @@ impl Directory {
         self.pattern.as_str()
     }
 
-    /// Whether any well-formed local part is a mailbox.
+    /// True if any well-formed local part is a mailbox.
     pub const fn creates(&self) -> bool {
         self.create
     }
 
-    /// How many accounts there are, where there is a file of them.
+    /// The number of accounts, if there is a users file.
     pub fn users(&self) -> Option<usize> {
         self.users.as_ref().map(Users::len)
     }
 
-    /// How many aliases there are, where there is a file of them.
+    /// The number of aliases, if there is an aliases file.
     pub fn aliases(&self) -> Option<usize> {
         self.aliases.as_ref().map(Aliases::len)
     }
@@ -161,25 +161,25 @@ impl Directory {
         &self.root
     }
 
-    /// The most mailboxes of one transaction.
+    /// Maximum mailboxes of one transaction.
     pub const fn max_recipients(&self) -> usize {
         self.max_recipients
     }
 
-    /// A number for the mailbox, or the folder of one, that a target means.
+    /// The number of a target's mailbox or folder.
     pub fn mailbox_number(&self, target: &Target) -> u64 {
         self.hasher.hash_one((&target.maildir, &target.folder))
     }
 
-    /// A number for an address elsewhere.
+    /// The number of a remote address.
     pub fn address_number(&self, address: &str) -> u64 {
         self.hasher.hash_one(address)
     }
 
-    /// Whether mail to the target would be taken now, as far as a look at its directories tells.
+    /// Checks, by a look at its directories, that a target can take mail now.
     ///
     /// # Errors
-    /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 where what all lie in is away.
+    /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 if the mail root is missing.
     pub fn check_usable(&self, target: &Target) -> Result<(), Refusal> {
         let folder = target.folder.as_ref();
         let folder = folder.is_none_or(|folder| mailbox::is_usable(&target.maildir.join(folder)));
@@ -194,7 +194,7 @@ impl Directory {
         }
     }
 
-    /// The name that a forward-path is about; `None` for a domain that is not delivered here.
+    /// The key of a forward-path; `None` if its domain is not delivered here.
     pub(super) fn key(&self, to: &ForwardPath) -> Option<AliasKey> {
         let ForwardPath::Mailbox(mailbox) = to else {
             return Some(AliasKey::new("postmaster", 0));
@@ -206,11 +206,11 @@ impl Directory {
         Some(AliasKey::new(&composed(mailbox.local()), domain))
     }
 
-    /// What a name means: an alias or a mailbox of the whole name, then of the name without its
-    /// subaddress, then the domain's catch-all.
+    /// Looks up a name: first an alias or mailbox of the whole name, then one of the name without its subaddress, then
+    /// the domain's catch-all.
     ///
     /// # Errors
-    /// 451 where it cannot be told.
+    /// 451 for local errors.
     pub(super) fn lookup<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Refusal> {
         self.lookup_beside(key, &|_| false)
     }
@@ -256,7 +256,7 @@ impl Directory {
         Ok(self.nobody(key, base))
     }
 
-    /// What becomes of a name that nobody has.
+    /// Handles a name without alias and mailbox.
     fn nobody<'d>(&'d self, key: &AliasKey, base: &str) -> Lookup<'d, 'static> {
         if !names::safe(&key.local) && !names::safe(base) {
             return Lookup::Nobody(reply::NO_SUCH_USER);
@@ -304,7 +304,7 @@ impl Directory {
         Some((base, rest.as_str()))
     }
 
-    /// What is put before a subaddress.
+    /// The separator of subaddresses.
     pub(super) fn separator(&self) -> char {
         self.delimiter.chars().next().unwrap_or('+')
     }
@@ -336,7 +336,7 @@ impl Directory {
     pub(super) fn listed(&self, entry: &Entry<'_>, domain: usize) -> Option<Found> {
         let domain_name = self.domains.name(domain);
         let local = composed(&entry.local.to_ascii_lowercase()).into_owned();
-        // What is wrong with an entry was told when the file was read.
+        // A faulty entry was reported when the file was read.
         let own = entry.mail(domain_name).ok()?;
         let home = Some(entry.home).filter(|home| !home.is_empty());
         let mut target = match own {
@@ -358,7 +358,7 @@ impl Directory {
         Some(Found { target, account })
     }
 
-    /// The mailbox that a name would have by the pattern.
+    /// The mailbox of a name according to the pattern.
     pub(super) fn target(&self, local: &str, domain: usize, home: Option<&str>) -> Option<Target> {
         if !names::safe(local) || !self.domains.is_safe(domain) {
             return None;
@@ -389,7 +389,7 @@ impl Directory {
         }
     }
 
-    /// The refusal of a name that nobody has, unless all mailboxes are away.
+    /// The refusal of an unknown name, or of any name while the mail root is missing.
     pub(super) fn unknown(&self, reply: Reply) -> Refusal {
         match mailbox::exists(&self.root) {
             Err(refusal) => refusal,

@@ -1,5 +1,4 @@
-//! Looks at mailboxes on the disk: whether one is there, whether it can take mail now, which of its
-//! folders a subaddress means.
+//! Looks at mailboxes on disk: their existence, whether they can take mail now, and the folder of a subaddress.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,13 +10,13 @@ use nix::unistd::{AccessFlags, access};
 use super::names;
 use crate::smtp::reply::{self, Refusal};
 
-/// Entries of a Maildir that are looked through for a folder in another case.
+/// Maximum entries of a Maildir that are searched for a folder with another case.
 const MAX_FOLDERS: usize = 4_096;
 
-/// Whether a directory is there. The answer is not kept: whoever makes or removes a mailbox is heard at the next RCPT.
+/// True if a directory exists. The result is not cached: a change takes effect at the next RCPT.
 ///
 /// # Errors
-/// 451 where it cannot be told.
+/// 451 for local errors.
 pub(super) fn exists(dir: &Path) -> Result<bool, Refusal> {
     match fs::metadata(dir) {
         Ok(meta) => Ok(meta.is_dir()),
@@ -36,11 +35,11 @@ fn is_missing(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a Maildir, or a folder of one, can take a message, as far as a look tells. One that is not there may yet be
-/// made, but not in the place of a file or of a link that leads nowhere.
+/// Checks that a Maildir or a folder can take a message. A missing one may be created, but not in place of a file or a
+/// dangling link.
 pub(super) fn is_usable(dir: &Path) -> bool {
-    // The name is looked at before what it leads to: a Maildir that another session makes between the two looks is one
-    // that is not there yet, and no link that leads nowhere.
+    // Look at the name before its target: otherwise a Maildir that another session creates between the two looks would
+    // seem to be a dangling link.
     match fs::symlink_metadata(dir) {
         Err(e) => is_missing(&e),
         Ok(_) => {
@@ -50,7 +49,7 @@ pub(super) fn is_usable(dir: &Path) -> bool {
     }
 }
 
-/// Whether files can be made in a directory. Symbolic links inside a Maildir are not followed.
+/// Checks that files can be created in a directory. Symbolic links inside a Maildir are not followed.
 fn is_open(dir: &Path) -> bool {
     match fs::symlink_metadata(dir) {
         Ok(meta) => meta.is_dir() && access(dir, AccessFlags::W_OK | AccessFlags::X_OK).is_ok(),
@@ -58,7 +57,7 @@ fn is_open(dir: &Path) -> bool {
     }
 }
 
-/// The folder that a subaddress means: the one of that name, or else the first that differs by case only.
+/// The folder of a subaddress: the one of that name, else the first that differs by case only.
 pub(super) fn folder(maildir: &Path, detail: &str) -> Option<String> {
     let folder = names::folder(detail)?;
     let is_folder =
@@ -66,7 +65,7 @@ pub(super) fn folder(maildir: &Path, detail: &str) -> Option<String> {
     if is_folder(&folder) {
         return Some(folder);
     }
-    // Modified UTF-7 is base64: letters of another case are other characters there.
+    // Modified UTF-7 is base64: letters of different case are different characters there.
     if folder.contains('&') {
         return None;
     }
@@ -85,7 +84,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    /// A Maildir is usable all the time while another session makes it.
+    /// A Maildir is usable at every moment while another session creates it.
     #[test]
     fn a_maildir_that_is_just_being_made_is_usable() {
         let root = std::env::temp_dir().join(format!("mailslot-test-{}", crate::clock::unique()));

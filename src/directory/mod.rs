@@ -1,7 +1,6 @@
-//! Who is behind an address: domains delivered here, aliases, accounts, subaddresses and the mailbox
-//! pattern, and which mailboxes exist. It reads its two files once and looks at directories; it
-//! opens no mail and knows no socket. `users` and `aliases` are the files, `domains` those delivered here,
-//! `names` is what may be a name in a path.
+//! Resolves addresses: domains delivered here, aliases, accounts, subaddresses, the mailbox pattern, and which
+//! mailboxes exist. It reads its two files once and looks at directories; it opens no mail and no sockets. `users` and
+//! `aliases` parse the files, `lookup` finds names, `expand` follows aliases, `names` decides what is safe in a path.
 
 mod accounts;
 mod aliases;

@@ -1,10 +1,10 @@
-//! Names as keys and as parts of paths: domains of which A-label and U-label are one, names that
-//! can be one component of a path and nothing more, and folders as Maildir++ spells them.
+//! Names as keys and as parts of paths: domains with A-labels and U-labels unified, names that are safe as one
+//! component of a path, and Maildir++ folders.
 
-/// Octets of a name in a path: what file systems take, less what `.folder` adds.
+/// Maximum octets of a name in a path: the limit of file systems, less what `.folder` adds.
 const MAX_NAME: usize = 250;
 
-/// A domain in the form in which it is compared: lower case, A-labels decoded (RFC 5890 §2.3.2.1).
+/// A domain in the form for comparisons: lower case, A-labels decoded (RFC 5890 §2.3.2.1).
 pub fn domain_key(name: &str) -> String {
     let labels = name.split('.').map(|label| {
         let label = label.to_lowercase();
@@ -16,7 +16,7 @@ pub fn domain_key(name: &str) -> String {
     labels.collect::<Vec<_>>().join(".")
 }
 
-/// Decodes Punycode (RFC 3492 §6.2); `None` where it is none.
+/// Decodes Punycode (RFC 3492 §6.2); `None` if it is invalid.
 fn punycode(text: &str) -> Option<String> {
     let (basic, coded) = text.rsplit_once('-').unwrap_or(("", text));
     let mut output: Vec<char> = basic.chars().collect();
@@ -61,7 +61,7 @@ const fn adapt(delta: u32, length: u32, first: bool) -> u32 {
     k + 36 * delta / (delta + 38)
 }
 
-/// Whether a name can be one component of a path and nothing more (A4).
+/// True if a name is safe as one component of a path (A4).
 pub(super) fn safe(name: &str) -> bool {
     let dots = name.as_bytes().windows(2).any(|pair| pair == b"..");
     let strange = if name.is_ascii() {
@@ -72,18 +72,17 @@ pub(super) fn safe(name: &str) -> bool {
     !(name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || dots || strange)
 }
 
-/// Also what looks like a slash to a reader of the path.
+/// Also refuses characters that look like a slash.
 fn slash_or_control(c: char) -> bool {
     matches!(c, '/' | '\u{2044}' | '\u{2215}' | '\u{ff0f}') || c.is_control()
 }
 
-/// Whether a local part names a way to somewhere else, as mail systems of old read it (RFC 1123 §5.2.16).
+/// True if old mail systems would read a route in a local part (RFC 1123 §5.2.16).
 pub(super) fn is_route(local: &str) -> bool {
     local.contains(['@', '%', '!'])
 }
 
-/// The directory of a Maildir++ folder, in modified UTF-7 where it is not ASCII; `None` for what
-/// can name none.
+/// The directory of a Maildir++ folder, in modified UTF-7 if it is not ASCII; `None` for an impossible name.
 pub(super) fn folder(detail: &str) -> Option<String> {
     let plain = !detail.is_empty()
         && !detail.starts_with('.')

@@ -1,4 +1,4 @@
-//! Whose mailboxes are, as far as the operator must hear of it at the start.
+//! The owners of mailboxes, for a warning at the start.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,18 +7,18 @@ use std::path::PathBuf;
 use super::lookup::Directory;
 use crate::deliver::Target;
 
-/// Mailboxes that are looked at.
+/// Maximum mailboxes that are examined.
 const LOOKED_AT: usize = 1_000;
 
 impl Directory {
-    /// Whether the users file names owners of mailboxes.
+    /// True if the users file has owners.
     pub fn has_owners(&self) -> bool {
         let mut entries = self.users.iter().flat_map(|users| users.iter());
         entries.any(|entry| matches!(entry.owner(), Ok(Some(_))))
     }
 
-    /// Among the first mailboxes one that belongs to another user than `uid`, and whose user no entry names: its
-    /// mail would belong to `uid`. With the user that it belongs to.
+    /// A mailbox, with its owner, that belongs to another user than `uid` without an entry that says so: its mail would
+    /// belong to `uid`. Only the first mailboxes are examined.
     pub fn foreign_mailbox(&self, uid: u32) -> Option<(PathBuf, u32)> {
         let domains = 0..self.domains.len();
         let mut all = domains.flat_map(|domain| self.mailboxes(domain));

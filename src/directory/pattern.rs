@@ -1,5 +1,5 @@
-//! The pattern of `--maildir`: its parts, the directory that all mailboxes are below, and where the
-//! mailboxes of one domain lie beside each other.
+//! The pattern of `--maildir`: its parts, the root of all mailboxes, and the directory with the mailboxes of one
+//! domain.
 
 use std::path::PathBuf;
 
@@ -11,24 +11,24 @@ enum Part {
     Home,
 }
 
-/// A pattern taken apart.
+/// A parsed pattern.
 pub(super) struct Pattern {
     text: String,
     parts: Vec<Part>,
 }
 
-/// What stands for the letters of a pattern.
+/// The values of the variables in a pattern.
 #[derive(Clone, Copy)]
 pub(super) struct Values<'a> {
     /// `%u`.
     pub(super) local: &'a str,
     /// `%d`.
     pub(super) domain: &'a str,
-    /// `%h`, of accounts that have one.
+    /// `%h`, if the account has a home.
     pub(super) home: Option<&'a str>,
 }
 
-/// Where mailboxes lie beside each other: the names in `dir` between `before` and `after` are theirs.
+/// The directory of a domain's mailboxes: their names in `dir` are between `before` and `after`.
 pub(super) struct Siblings {
     pub(super) dir: PathBuf,
     pub(super) before: String,
@@ -57,17 +57,17 @@ impl Pattern {
         }
     }
 
-    /// As it is configured.
+    /// The pattern as configured.
     pub(super) fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether mailboxes lie in the homes of their accounts.
+    /// True if mailboxes are in the homes of their accounts.
     pub(super) fn needs_home(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Home))
     }
 
-    /// The path of a mailbox; `None` where it needs a home and there is none.
+    /// The path of a mailbox; `None` if it needs a home and there is none.
     pub(super) fn fill(&self, values: Values<'_>) -> Option<PathBuf> {
         let mut path = String::with_capacity(self.text.len() + values.local.len() + 32);
         for part in &self.parts {
@@ -92,7 +92,7 @@ impl Pattern {
         }
     }
 
-    /// Where the mailboxes of a domain lie.
+    /// The directory of a domain's mailboxes.
     pub(super) fn siblings(&self, domain: &str) -> Option<Siblings> {
         let (mut path, mut after) = (String::new(), None);
         for part in &self.parts {
@@ -101,7 +101,7 @@ impl Pattern {
                     after = Some(String::new());
                     continue;
                 }
-                // A second %u is checked by whether the whole path is there.
+                // A second %u is checked by the existence of the whole path.
                 (Part::Local, Some(_)) => break,
                 (Part::Home, _) => return None,
                 (Part::Text(text), _) => text,

@@ -1,6 +1,5 @@
-//! Mail for a postmaster who has no mailbox: it goes to the first mailbox that can take it (RFC 5321 §4.5.1).
-//! The one that was found is kept, for looking costs a walk through accounts or directories, and any
-//! stranger may ask.
+//! Mail for a postmaster without a mailbox goes to the first mailbox that can take it (RFC 5321 §4.5.1). The result is
+//! cached, because the search goes through accounts or directories and any stranger can trigger it.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,16 +11,16 @@ use crate::deliver::Target;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Refusal};
 
-/// What a look at one candidate is taken to cost, many times over: so long no other search begins.
+/// The generous cost of examining one candidate; until that time is over no other search begins.
 const REST: Duration = Duration::from_micros(50);
-/// Candidates whose cost is not worth a rest.
+/// Candidates that are free of charge.
 const CHEAP: u32 = 256;
 
 impl Directory {
-    /// The first mailbox of a domain that takes mail, or else of any other domain.
+    /// The first mailbox of the domain that can take mail, or else of any other domain.
     ///
     /// # Errors
-    /// 550 where none is fit to take it, 451 where all mailboxes are away.
+    /// 550 if none can take it, 451 if the mail root is missing.
     pub(super) fn postmaster(
         &self,
         domain: usize,

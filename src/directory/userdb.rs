@@ -1,12 +1,12 @@
-//! The extra fields of a users entry that say where its mail goes and how much of it: `userdb_mail`,
-//! `userdb_mail_path`, `userdb_quota_rule` and `userdb_quota_storage_size`, as Dovecot 2.3 and 2.4 read them.
+//! The extra fields of a users entry for mailbox and quota: `userdb_mail`, `userdb_mail_path`, `userdb_quota_rule` and
+//! `userdb_quota_storage_size`, as Dovecot 2.3 and 2.4 read them.
 
 use std::path::PathBuf;
 
 use super::users::Entry;
 use crate::deliver::Quota;
 
-/// What counts octets in a size.
+/// The units of a size.
 const UNITS: [(char, u64); 5] = [
     ('B', 1),
     ('K', 1 << 10),
@@ -21,7 +21,7 @@ impl<'a> Entry<'a> {
         words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// The Maildir that the entry names, with its variables filled in.
+    /// The Maildir of the entry, with variables expanded.
     pub(super) fn mail(&self, domain: &str) -> Result<Option<PathBuf>, String> {
         if let Some(driver) = self.extra("userdb_mail_driver").filter(|d| *d != "maildir") {
             return Err(format!(
@@ -37,12 +37,12 @@ impl<'a> Entry<'a> {
         let path = location.strip_prefix("maildir:").ok_or_else(|| {
             format!("userdb_mail={location}: only maildir:PATH can be delivered to")
         })?;
-        // What follows is for the IMAP server.
+        // The rest is for the IMAP server.
         let path = path.split(':').next().unwrap_or("");
         self.fill("userdb_mail", path, domain).map(Some)
     }
 
-    /// An absolute path, with `~`, `%h`, `%u`, `%n`, `%d` and their long forms filled in.
+    /// An absolute path, with `~`, `%h`, `%u`, `%n`, `%d` and their long forms expanded.
     fn fill(&self, field: &str, path: &str, domain: &str) -> Result<PathBuf, String> {
         let local = self.local.to_ascii_lowercase();
         let user = self.user.to_ascii_lowercase();
@@ -98,7 +98,7 @@ impl<'a> Entry<'a> {
             return Ok(None);
         };
         let Some(limits) = rule.strip_prefix("*:").or_else(|| rule.strip_prefix("?:")) else {
-            // A rule for one folder is the IMAP server's.
+            // A rule for one folder is for the IMAP server.
             return Ok(None);
         };
         let wrong = || format!("userdb_quota_rule={rule}: use *:storage=1G, for example");
@@ -118,7 +118,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// A number with B, K, M, G or T after it, or `KB` and `KiB` in full; without one it counts in `unit`.
+/// A number with B, K, M, G or T after it, or `KB` and `KiB` in full; without one it is in `unit`.
 fn octets(text: &str, unit: u64) -> Option<u64> {
     let upper = text.to_ascii_uppercase();
     let (digits, factor) = match upper.find(|c: char| !c.is_ascii_digit()) {

@@ -1,9 +1,9 @@
 //! Accounts: a passwd-file as Dovecot reads it, so that one file serves both.
-//! `user[@domain]:{SCHEME}hash:uid:gid:gecos:home:shell:extra`, everything after the name optional. Which of
-//! the extra fields count is `userdb`'s.
+//! `user[@domain]:{SCHEME}hash:uid:gid:gecos:home:shell:extra`, everything after the name optional. `userdb` parses the
+//! extra fields.
 //!
-//! The file is kept as the text it is, erased when it goes, with a hash table of where each line
-//! begins: about 245 octets a user with a SCRAM password and a full name. A line is made sense of when it is used.
+//! The text of the file is kept, erased when dropped, with a hash table of line starts: about 245 octets for a user
+//! with a SCRAM password and a full name. A line is parsed when it is used.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,42 +19,42 @@ use crate::failure::FileError;
 /// The accounts.
 pub(super) struct Users {
     text: Zeroizing<String>,
-    /// Where the line of a key begins.
+    /// Start of the line of each key.
     lines: HashMap<Box<str>, u32>,
     mechanisms: Vec<Mechanism>,
     decoy: Decoy,
-    /// Where the line of the first account with a password begins.
+    /// Start of the line of the first account with a password.
     sample: Option<u32>,
 }
 
 /// One line.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
-    /// Name as it is spelled, with its domain where it has one.
+    /// The name as written, with its domain if it has one.
     pub(super) user: &'a str,
     /// Name without domain.
     pub(super) local: &'a str,
-    /// Domain, where the account is for one only.
+    /// The domain, if the account is for one only.
     pub(super) domain: Option<&'a str>,
-    /// Stored password; empty where there is no login.
+    /// Stored password; empty if the account cannot log in.
     pub(super) password: &'a str,
     /// Full name.
     pub(super) name: &'a str,
-    /// Home directory; empty where none is given.
+    /// Home directory; may be empty.
     pub(super) home: &'a str,
-    /// The user and group that own what is delivered, as the file has them.
+    /// User and group of delivered files, as written.
     owner: (&'a str, &'a str),
     /// Fields after the shell.
     pub(super) extra: &'a str,
 }
 
 impl Users {
-    /// Reads the file. Passwords are looked at where there are `logins`; every account needs a home where
-    /// the pattern of mailboxes does.
+    /// Reads the file. Passwords are parsed if there are `logins`; every account needs a home if the mailbox pattern
+    /// does.
     pub(super) fn load(path: &Path, logins: bool, needs_home: bool) -> Result<Self, FileError> {
         let mut text = Zeroizing::new(FileError::read(path)?);
         if text.starts_with('\u{feff}') {
-            // A mark that some editors put before a text.
+            // A byte order mark.
             text.replace_range(..'\u{feff}'.len_utf8(), "");
         }
         let mut users = Self {
@@ -96,34 +96,33 @@ impl Users {
         Ok(users)
     }
 
-    /// How many there are.
+    /// Their number.
     pub(super) fn len(&self) -> usize {
         self.lines.len()
     }
 
-    /// Those that every password allows: a client may pick any that is offered, and not try
-    /// another.
+    /// The mechanisms that every password supports: a client picks one of those offered, and may not try another.
     pub(super) fn mechanisms(&self) -> &[Mechanism] {
         &self.mechanisms
     }
 
-    /// What stands in for accounts that do not exist.
+    /// The substitute for accounts that do not exist.
     pub(super) fn decoy(&self) -> &Decoy {
         &self.decoy
     }
 
-    /// An account with a password, where there is one.
+    /// An account with a password, if there is one.
     pub(super) fn sample(&self) -> Option<Entry<'_>> {
         self.at(self.sample?)
     }
 
-    /// Who `local` is at a domain.
+    /// The account of `local` at a domain.
     pub(super) fn find(&self, local: &str, domain_key: &str) -> Option<Entry<'_>> {
         let there = self.get(&format!("{local}@{domain_key}"));
         there.or_else(|| self.everywhere(local))
     }
 
-    /// The account of a name at every domain. A quoted `@` in it does not make it another domain's.
+    /// The account of a name at every domain. A quoted `@` in it does not name a domain.
     pub(super) fn everywhere(&self, local: &str) -> Option<Entry<'_>> {
         self.get(local).filter(|entry| entry.domain.is_none())
     }
@@ -133,7 +132,7 @@ impl Users {
         self.at(*self.lines.get(key)?)
     }
 
-    /// All of them, in the order of the file.
+    /// All accounts, in the order of the file.
     pub(super) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
         let lines = self.text.lines().filter(|line| !is_blank(line));
         lines.filter_map(|line| Entry::parse(line).ok())
@@ -179,7 +178,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// What the account is found by: `user`, or `user@` and the domain's key.
+    /// The key of the account: `user`, or `user@` and the domain's key.
     pub(super) fn key(&self) -> String {
         let local = composed(&self.local.to_ascii_lowercase()).into_owned();
         match self.domain {
@@ -188,7 +187,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Whether the account is good for a domain, by its key.
+    /// True if the account is valid at a domain, given by its key.
     pub(super) fn is_at(&self, key: &str) -> bool {
         self.domain.is_none_or(|domain| domain_key(domain) == key)
     }
@@ -202,7 +201,7 @@ impl<'a> Entry<'a> {
         self.quota().map(|_| ())
     }
 
-    /// A home that mail can be delivered below.
+    /// Checks that mail can be delivered below the home.
     fn check_home(&self) -> Result<(), String> {
         let steps_up = self.home.split('/').any(|part| part == "..");
         match self.home.starts_with('/') && !steps_up && !self.home.contains('\0') {
@@ -214,7 +213,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The user and group that own what is delivered.
+    /// The user and group of delivered files.
     pub(super) fn owner(&self) -> Result<Option<(u32, u32)>, String> {
         let number = |text: &str| {
             // The last number stands for "no change" in chown(2).
@@ -229,9 +228,9 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// What the password is checked with; `None` where the account cannot log in.
+    /// The stored password; `None` if the account cannot log in.
     pub(super) fn stored(&self) -> Result<Option<Stored>, String> {
-        // `x`, `*` and `!` are what passwd(5) has for passwords that are elsewhere or locked.
+        // In passwd(5) `x`, `*` and `!` mean that a password is elsewhere or locked.
         if matches!(self.password, "" | "x") || self.password.starts_with(['*', '!']) {
             return Ok(None);
         }
@@ -239,7 +238,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Whether a line says nothing.
+/// True for a blank line or a comment.
 fn is_blank(line: &str) -> bool {
     line.is_empty() || line.starts_with('#')
 }

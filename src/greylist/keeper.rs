@@ -1,5 +1,5 @@
-//! The greylist of a running server: one for all connections. Where a file is named it is read at the start, and
-//! written a minute after something changed and at the end. Who is put off is `list`'s.
+//! The greylist of a running server: shared by all connections. Its file, if any, is read at the start, and written a
+//! minute after a change and at the end. `list` makes the decisions.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -16,9 +16,9 @@ use super::list::{Greylist, KEY, Verdict};
 use crate::failure::{Failure, FileError};
 use crate::lock::{lock, wait};
 
-/// What is lost at most where the process is killed.
+/// Interval of writing, which is the most that a kill can lose.
 const SAVE_AFTER: Duration = Duration::from_secs(60);
-/// More octets than a whole file has.
+/// Maximum octets of a file.
 const LONGEST: u64 = 1 << 20;
 
 /// The most mailboxes that are remembered as fit to take mail.
@@ -27,9 +27,9 @@ const MAX_SEEN: usize = 4_096;
 /// What `--greylist` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The time before which no second try counts.
+    /// The time before a second try counts.
     pub delay: Duration,
-    /// Where the list survives a restart.
+    /// The file that keeps the list over a restart.
     pub file: Option<PathBuf>,
 }
 
@@ -37,7 +37,7 @@ pub struct Settings {
 pub struct Keeper {
     state: Mutex<State>,
     changed: Condvar,
-    /// The file, which one thread at a time writes.
+    /// The file, written by one thread at a time.
     file: Option<Mutex<PathBuf>>,
 }
 
@@ -90,10 +90,10 @@ struct State {
 }
 
 impl Keeper {
-    /// Reads the file. One that is damaged is left aside with a warning, and the list begins empty.
+    /// Reads the file. A damaged one is ignored with a warning, and the list begins empty.
     ///
     /// # Errors
-    /// A file that cannot be read, or a directory that it cannot be written in.
+    /// The file cannot be read, or its directory cannot be written to.
     pub fn open(settings: &Settings) -> Result<Self, Failure> {
         let list = match &settings.file {
             Some(path) => read(path, settings.delay)?,
@@ -149,7 +149,7 @@ impl Keeper {
         verdict
     }
 
-    /// Starts the thread that writes the file, where there is one. It sleeps while nothing changes.
+    /// Starts the thread that writes the file, if there is one. It sleeps while nothing changes.
     ///
     /// # Errors
     /// What the system says.
@@ -175,7 +175,7 @@ impl Keeper {
         }
     }
 
-    /// Writes the file where it is out of date. Trouble is logged, and then it stays out of date.
+    /// Writes the file if it is out of date. An error is logged and the file stays out of date.
     pub fn save(&self) {
         let Some(path) = &self.file else { return };
         let path = lock(path);
@@ -199,7 +199,7 @@ fn empty(delay: Duration) -> Result<Greylist, Failure> {
     Ok(Greylist::new(delay, secret))
 }
 
-/// What the file holds; none where there is none, or where it is damaged. The directory is tried, too.
+/// Reads the list; `None` if the file is missing or damaged. Also checks that the directory is writable.
 fn read(path: &Path, delay: Duration) -> Result<Option<Greylist>, Failure> {
     let fault = |error| FileError::new(path, None, format_args!("--greylist: {error}"));
     let mut octets = Vec::new();
@@ -219,7 +219,7 @@ fn read(path: &Path, delay: Duration) -> Result<Option<Greylist>, Failure> {
     Ok(list)
 }
 
-/// Puts a new file in the place of the old one; after a power cut one of the two is there, and whole.
+/// Replaces the file atomically; after a power cut either the old or the new one is intact.
 fn replace(path: &Path, octets: &[u8]) -> Result<(), String> {
     let half = half(path);
     let at = |call: &'static str, path: &Path| {
@@ -246,7 +246,7 @@ fn half(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A new file that only its owner reads. What a crash left is removed, and no link is followed.
+/// Creates a private file. A leftover of a crash is removed first, and no link is followed.
 fn create(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
@@ -266,7 +266,7 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
-    /// A directory that goes with the test.
+    /// A directory that is removed after the test.
     struct Dir(PathBuf);
 
     impl Dir {
@@ -364,7 +364,7 @@ mod tests {
         assert!(lock(&keeper.state).seen.mailboxes.len() <= MAX_SEEN);
     }
 
-    /// What one process put off, the next one knows, and nobody else can read it.
+    /// The next process knows what the last one deferred, and nobody else can read it.
     #[test]
     fn a_file_outlives_the_process() {
         use std::os::unix::fs::PermissionsExt as _;
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1);
     }
 
-    /// A damaged file is an empty list, and the next save mends it. What a crash left half-written is no hindrance.
+    /// A damaged file is an empty list, and the next save repairs it. A half-written file of a crash does no harm.
     #[test]
     fn damage_is_survived() {
         let dir = Dir::new();
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(check(&next, NOW + 300), Verdict::Pass);
     }
 
-    /// A link that somebody put where the file is written is not followed.
+    /// A planted link in place of the temporary file is not followed.
     #[test]
     fn no_link_is_followed() {
         let dir = Dir::new();
@@ -413,7 +413,7 @@ mod tests {
         assert!(dir.0.join("grey").metadata().unwrap().len() > 40);
     }
 
-    /// Where the file cannot be kept, the start says so. Trouble later is tried again.
+    /// An unusable file fails the start. Later errors are retried.
     #[test]
     fn unusable_paths() {
         let dir = Dir::new();

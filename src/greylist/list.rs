@@ -1,41 +1,41 @@
-//! Greylisting: the first mail of a client, reverse-path and recipient is put off, and one that comes again
-//! after the delay is from a server that retries, which most senders of spam do not. Here are the decision and its
-//! memory of bounded size; asking, replies and the file are the callers'.
+//! Greylisting: the first mail of a client, reverse-path and recipient is deferred. If it is tried again after the
+//! delay, the client is a server that retries, as most senders of spam do not. This file has the decision and its
+//! bounded memory; callers handle replies and the file.
 //!
-//! Each triple is known by a keyed hash of 64 bits and a time: 12 octets, and 4 more in the index.
-//! A triple that came again in time gives its place to the client's network, all mail of which then passes.
+//! Each triple is known by a keyed hash of 64 bits and a time: 12 octets, and 4 more in the index. When a triple is
+//! tried again in time, its place is taken by the client's network, whose mail then all passes.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ring::hmac;
 
-/// Triples and clients that are known at once; a position has 16 bits, and one of them means a free slot.
+/// Maximum entries; a position has 16 bits, and one value means a free slot.
 const CAPACITY: usize = 65_535;
-/// Slots of the index: at most half of them are taken.
+/// Slots of the index: at most half of them are used.
 const SLOTS: usize = 131_072;
 /// A slot without an entry.
 const FREE: u16 = u16::MAX;
-/// Seconds in which the second try must come.
+/// Seconds within which the second try must happen.
 pub const RETRY_WITHIN: u32 = 4 * 60 * 60;
-/// Seconds for which a client is known after it last came.
+/// Seconds for which a client is known after its last mail.
 const KNOWN: u32 = 36 * 24 * 60 * 60;
 /// Times are kept as seconds after this one (2025-01-01), in 31 bits.
 const EPOCH: u64 = 1_735_689_600;
-/// The bit of a time that says that it is a client's, and not a triple's.
+/// The bit that marks a time as a client's, not a triple's.
 const PASSED: u32 = 1 << 31;
 /// Octets of the key, and of an entry in a file.
 pub(super) const KEY: usize = 32;
 const RECORD: usize = 12;
-/// What a file begins with.
+/// The first octets of a file.
 const MAGIC: &[u8; 16] = b"mailslot-grey-1\n";
 
-/// What is to be done with a recipient.
+/// The decision on a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may be accepted.
+    /// Accept it.
     Pass,
-    /// It is to be put off.
+    /// Defer it.
     Wait,
 }
 
@@ -44,7 +44,7 @@ pub struct Greylist {
     delay: u32,
     secret: [u8; KEY],
     hmac: hmac::Key,
-    /// In the order in which they came; the oldest one is overwritten. A hash of zero is a place without an entry.
+    /// A ring in order of arrival; the oldest entry is overwritten. A hash of zero is an empty place.
     ring: Vec<Entry>,
     next: usize,
     /// Positions in the ring, by hash with linear probing.
@@ -66,7 +66,7 @@ impl Entry {
 }
 
 impl Greylist {
-    /// An empty one. `secret` should be random: without it nobody can make hashes collide.
+    /// An empty list. `secret` should be random, so that nobody can provoke collisions.
     pub fn new(delay: Duration, secret: [u8; KEY]) -> Self {
         Self {
             delay: u32::try_from(delay.as_secs()).unwrap_or(u32::MAX),
@@ -117,7 +117,7 @@ impl Greylist {
         }
     }
 
-    /// Everything, as a file holds it.
+    /// Serialises the list.
     pub fn save(&self) -> Vec<u8> {
         let mut octets = [MAGIC.as_slice(), &self.secret].concat();
         let (newer, older) = self.ring.split_at(self.next.min(self.ring.len()));
@@ -129,7 +129,7 @@ impl Greylist {
         octets
     }
 
-    /// What [`Self::save`] made; `None` where it is damaged.
+    /// Restores what [`Self::save`] made; `None` if it is damaged.
     pub fn load(delay: Duration, octets: &[u8]) -> Option<Self> {
         let (secret, records) = octets.strip_prefix(MAGIC)?.split_first_chunk::<KEY>()?;
         let (records, rest) = records.as_chunks::<RECORD>();
@@ -148,11 +148,11 @@ impl Greylist {
         Some(list)
     }
 
-    /// A hash that nobody without the secret can foresee; never zero.
+    /// A hash that is unpredictable without the secret; never zero.
     fn hash(&self, parts: &[&[u8]]) -> u64 {
         let mut context = hmac::Context::with_key(&self.hmac);
         for part in parts {
-            // The length in front: what one part ends with is not what the next one begins with.
+            // Length-prefixed, so that parts cannot run together.
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }
@@ -161,7 +161,7 @@ impl Greylist {
         first.map_or(1, |first| u64::from_be_bytes(*first)).max(1)
     }
 
-    /// The seconds since an entry's time; none where the clock was set back.
+    /// The seconds since an entry's time; `None` if the clock was set back.
     fn age(&self, at: u16, now: u32) -> u32 {
         let time = self.entry(at).map_or(0, |entry| entry.time & !PASSED);
         now.saturating_sub(time)
@@ -190,7 +190,7 @@ impl Greylist {
         None
     }
 
-    /// Puts a new hash in the place of the oldest one.
+    /// Replaces the oldest entry by a new one.
     fn insert(&mut self, hash: u64, time: u32) {
         let entry = Entry {
             high: (hash >> 32) as u32,
@@ -215,7 +215,7 @@ impl Greylist {
         }
     }
 
-    /// Takes an entry out, and closes the gap in its run of slots.
+    /// Removes an entry and closes the gap in its run of slots.
     fn remove(&mut self, at: u16) {
         let Some(mut gap) = self.entry(at).and_then(|entry| self.slot(entry.hash())) else {
             return;
@@ -230,7 +230,7 @@ impl Greylist {
             let Some(entry) = self.entry(held).filter(|_| held != FREE) else {
                 break;
             };
-            // It may move back where its home is not behind the gap.
+            // It can move into the gap unless its home slot is after it.
             let distance = |from: usize, to: usize| (to + SLOTS - from) % SLOTS;
             if distance(home(entry.hash()), slot) >= distance(gap, slot) {
                 self.put(gap, held);
@@ -246,8 +246,8 @@ impl Greylist {
         }
     }
 
-    /// A client that comes again moves to the young end once it is in the older half, so that a flood of triples
-    /// does not push out who comes regularly.
+    /// A client in the older half moves to the young end when it is seen again, so that a flood of triples does not
+    /// push out regular clients.
     fn refresh(&mut self, at: u16, hash: u64, now: u32) {
         let behind = (self.next + CAPACITY - usize::from(at)) % CAPACITY;
         if behind > CAPACITY / 2 {
@@ -327,7 +327,7 @@ mod tests {
         );
     }
 
-    /// One try after many hours is a first one.
+    /// A try after many hours counts as the first.
     #[test]
     fn the_second_try_must_come_in_time() {
         let mut list = list();
@@ -345,7 +345,7 @@ mod tests {
         assert_ne!(network(ip("2001:db8::1")), network(ip("2001:db8:0:1::1")));
     }
 
-    /// A sender of spam has another reverse-path each time, and never passes. The memory stays what it is.
+    /// A spammer with a new reverse-path each time never passes, and memory stays bounded.
     #[test]
     fn a_flood_is_bounded_and_does_not_push_out_regulars() {
         let mut list = list();
@@ -368,7 +368,7 @@ mod tests {
         assert!(std::mem::size_of::<Entry>() * CAPACITY + 2 * SLOTS <= 1 << 20);
     }
 
-    /// The last ones are all known: only the oldest are forgotten.
+    /// Only the oldest are forgotten.
     #[test]
     fn the_oldest_are_forgotten() {
         let mut list = list();
@@ -405,7 +405,7 @@ mod tests {
         );
         let again = Greylist::load(DELAY, &again.save()).unwrap();
         let left = again.ring.iter().filter(|entry| entry.hash() != 0);
-        // The triple gave its place to the client, and the client took that of the oldest.
+        // The triple was replaced by the client, and the client took the oldest place.
         assert_eq!(left.count(), CAPACITY - 1);
         for damaged in [
             file.get(..file.len() - 1).unwrap().to_vec(),
@@ -418,7 +418,7 @@ mod tests {
         }
     }
 
-    /// A clock that is set back puts nobody through, and loses nobody.
+    /// A clock that is set back lets nobody through and forgets nobody.
     #[test]
     fn a_clock_set_back() {
         let mut list = list();

@@ -1,5 +1,4 @@
-//! Greylisting (RFC 6647): [`Greylist`] decides who is put off and is pure, a [`Keeper`] has it in a running server
-//! and on the disk.
+//! Greylisting (RFC 6647): [`Greylist`] is the pure decision, [`Keeper`] shares it in the server and keeps it on disk.
 
 mod keeper;
 mod list;

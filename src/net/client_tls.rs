@@ -1,6 +1,6 @@
-//! TLS as a client: whom to trust, and the start of a handshake. A verified connection is one whose certificate names the
-//! host, or its address, and is signed by one of the roots; an unverified one keeps out listeners and nobody else.
-//! Sessions are taken up again where the server allows it, each kind with its own.
+//! TLS as a client: the roots, and the start of a handshake. A verified connection has a certificate that names the
+//! host or its address and is signed by one of the roots; an unverified one only keeps out passive listeners. Sessions
+//! are resumed, separately for each kind.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error};
 use rustls::{RootCertStore, SignatureScheme};
 
-/// Where systems keep their roots: Debian and Alpine, Fedora, openSUSE, the BSDs and macOS, FreeBSD's package.
+/// Where systems keep their root certificates: Debian and Alpine, Fedora, openSUSE, the BSDs and macOS, FreeBSD's
+/// package.
 const BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -22,7 +23,7 @@ const BUNDLES: &[&str] = &[
     "/usr/local/share/certs/ca-root-nss.crt",
 ];
 
-/// The certificates that others are verified with.
+/// The root certificates.
 #[derive(Clone, Debug)]
 pub struct Roots(Arc<RootCertStore>);
 
@@ -43,10 +44,10 @@ impl Roots {
         Ok(Self(Arc::new(store)))
     }
 
-    /// The system's.
+    /// Loads the system's roots.
     ///
     /// # Errors
-    /// There are none: where they were looked for, and what to do.
+    /// There are none; the message says where they are expected and what to do.
     pub fn system() -> Result<Self, String> {
         Self::first_of(BUNDLES.iter().map(PathBuf::from))
     }
@@ -66,19 +67,19 @@ impl Roots {
     }
 }
 
-/// How connections are to be encrypted.
+/// The configurations for outgoing TLS.
 #[derive(Clone)]
 pub struct ClientTls {
-    /// Only where there are roots.
+    /// `None` without roots.
     verified: Option<Arc<ClientConfig>>,
     unverified: Arc<ClientConfig>,
 }
 
 impl ClientTls {
-    /// With these roots; without any, nothing can be verified.
+    /// Builds the configurations. Without roots nothing can be verified.
     ///
     /// # Errors
-    /// What the library says.
+    /// An error of the library.
     pub fn new(roots: Option<Roots>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let builder = || {
@@ -128,8 +129,8 @@ impl ClientTls {
     }
 }
 
-/// Takes any certificate, so that a handshake proves nothing of who the server is; only whoever has the certificate's
-/// key must have signed it.
+/// Accepts any certificate, so a handshake does not prove the server's identity, only that it has the certificate's
+/// key.
 #[derive(Debug)]
 pub struct Anybody(pub Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! Connecting: sockets under a deadline, and which hosts take the mail of a domain (RFC 5321 §5.1).
+//! Connecting: sockets with a deadline, and the hosts that take the mail of a domain (RFC 5321 §5.1).
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,12 +18,12 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use super::dns::{Error, Mx, Resolver, to_alabel};
 use super::socket::Socket;
 
-/// Exchangers of a domain that are looked at.
+/// Maximum exchangers of a domain that are considered.
 const MAX_EXCHANGERS: usize = 20;
-/// Addresses of an exchanger that are tried.
+/// Maximum addresses of an exchanger that are tried.
 const MAX_ADDRESSES: usize = 8;
 
-/// Where a connection goes.
+/// The destination of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// A TCP port.
@@ -60,7 +60,7 @@ pub fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
     }
 }
 
-/// A Unix socket whose server accepts nothing makes `connect` wait as long as a write would.
+/// On a Unix socket `connect` waits for a busy server as long as a write would.
 fn connect_unix(path: &Path, wait: Duration) -> io::Result<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket: OwnedFd = new_socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -77,7 +77,7 @@ fn connect_unix(path: &Path, wait: Duration) -> io::Result<UnixStream> {
     }
 }
 
-/// Whether an address is one of this host's interfaces.
+/// True if an address belongs to an interface of this host.
 pub fn is_own(address: IpAddr) -> bool {
     let address = address.to_canonical();
     if address.is_loopback() || address.is_unspecified() {
@@ -94,22 +94,22 @@ pub fn is_own(address: IpAddr) -> bool {
 /// A host that takes mail for a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchanger {
-    /// Its name in ASCII, or its address.
+    /// The name in ASCII, or the address.
     pub host: String,
-    /// Its addresses, in the order in which to try them.
+    /// The addresses, in the order to try them.
     pub addresses: Vec<IpAddr>,
 }
 
-/// Why a domain's mail can go nowhere.
+/// Why a domain has no host for its mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unroutable {
-    /// No such domain, or no host of it has an address: 5.1.2.
+    /// The domain does not exist, or none of its hosts has an address: 5.1.2.
     NoSuchDomain,
-    /// It takes no mail (RFC 7505): 5.1.10.
+    /// It accepts no mail (RFC 7505): 5.1.10.
     NullMx,
     /// This host is the best exchanger itself: 5.4.6.
     Loop,
-    /// It cannot be told now: 4.4.3.
+    /// A temporary failure: 4.4.3.
     Later(String),
 }
 
@@ -124,9 +124,9 @@ impl fmt::Display for Unroutable {
     }
 }
 
-/// The hosts that take a domain's mail, best first, those of one preference in random order. `own` says whether a host by
-/// that name and address is this one: it drops out with all that are not better (RFC 5321 §5.1). A domain may be an
-/// address literal.
+/// The hosts that take a domain's mail, best first, in random order within a preference. `own` is true for a name and
+/// address of this host; such a host is removed together with those of equal or lower preference (RFC 5321 §5.1). A
+/// domain may be an address literal.
 ///
 /// # Errors
 /// There is none.
@@ -147,7 +147,7 @@ pub fn exchangers(
     let mut hosts = match resolver.mx(domain) {
         Ok(hosts) if hosts.iter().all(|mx| mx.host.is_empty()) => return Err(Unroutable::NullMx),
         Ok(hosts) => hosts,
-        // RFC 5321 §5.1: without exchangers the domain is its own.
+        // RFC 5321 §5.1: without MX records the domain itself is the exchanger.
         Err(Error::NoData) => vec![Mx {
             preference: 0,
             host: to_alabel(domain).ok_or(Unroutable::NoSuchDomain)?,
@@ -172,7 +172,7 @@ fn with_addresses(
         match resolver.addresses(&host) {
             Ok(addresses) if own(&host, &addresses) => {
                 found.retain(|(known, _)| *known < preference);
-                // A better one whose address cannot be told now may be the way.
+                // A better one whose look-up failed for now may be the right one.
                 if !matches!(trouble, Unroutable::Later(_)) {
                     trouble = Unroutable::Loop;
                 }
@@ -192,7 +192,7 @@ fn with_addresses(
     Ok(found.into_iter().map(|(_, exchanger)| exchanger).collect())
 }
 
-/// Sorted by preference; those of one preference take turns by chance.
+/// Sorts by preference, at random within one.
 fn shuffle(hosts: &mut [Mx]) {
     let chance = RandomState::new();
     hosts.sort_by_cached_key(|mx| (mx.preference, chance.hash_one(&mx.host)));
@@ -229,7 +229,7 @@ mod tests {
         let address = Address::Unix(path.clone());
         assert!(connect(&address, soon()).is_err_and(|e| e.kind() == ErrorKind::NotFound));
         let unix = UnixListener::bind(&path).unwrap();
-        // Nobody accepts: at some time the socket takes no more, and the deadline holds.
+        // Nothing is accepted, so the backlog fills up and the deadline takes effect.
         let mut taken = Vec::new();
         let full = loop {
             match connect(&address, soon()) {

@@ -1,5 +1,5 @@
-//! Listeners: how one is bound, and the loop that takes connections off it. The loop survives whatever `accept`
-//! says, and never waits for a client. How a listener is named is in the sibling `url`.
+//! Listeners: binding them, and the accept loop. The loop survives every error of `accept` and never waits for a
+//! client. `url` parses the URLs of listeners.
 
 use super::names;
 use super::socket::Socket;
@@ -20,20 +20,20 @@ use std::time::Duration;
 use crate::sys::{ids, inherited};
 use crate::values::Networks;
 
-/// Connections the system holds until they are accepted, for each listener.
+/// The backlog of each listener.
 const BACKLOG: i32 = 1_024;
-/// Connections taken off one listener before the others have their turn.
+/// Connections accepted from one listener before the others get their turn.
 const BURST: usize = 64;
-/// The pause where there is no descriptor or memory for a connection.
+/// The pause when there is no descriptor or memory for a connection.
 const SCARCE: Duration = Duration::from_millis(100);
 const WAKE: Token = Token(usize::MAX);
 
-/// Who is at the other end.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// An address, IPv4 also where it came mapped into IPv6 (F61).
+    /// An address; IPv4 mapped into IPv6 is IPv4 (F61).
     Tcp(SocketAddr),
-    /// A process of this host, as the system says who it is, where it can.
+    /// A process of this host, with its credentials if the system tells them.
     Unix(Option<Credentials>),
 }
 
@@ -58,13 +58,13 @@ pub struct Credentials {
     pub gid: u32,
 }
 
-/// A connection that was taken.
+/// An accepted connection.
 pub struct Accepted {
     /// The socket, blocking.
     pub socket: Socket,
-    /// The other end.
+    /// The peer.
     pub peer: Peer,
-    /// Whether it came with the last descriptor there was: it can only be turned away.
+    /// True if it took the last descriptor, so it must be refused.
     pub overflow: bool,
 }
 
@@ -97,7 +97,7 @@ struct Bound {
     _watched: Watched,
 }
 
-/// What mio watches: a second handle of the listener.
+/// The listener's second handle, which mio watches.
 enum Watched {
     Tcp(#[expect(dead_code, reason = "kept open")] mio::net::TcpListener),
     Unix(#[expect(dead_code, reason = "kept open")] mio::net::UnixListener),
@@ -108,15 +108,15 @@ pub struct Listeners {
     poll: Poll,
     events: Events,
     bound: Vec<Bound>,
-    /// Given up for a moment to take a connection that there is no descriptor for (F11).
+    /// A spare descriptor, closed for a moment to accept a connection when there is no other (F11).
     spare: Option<File>,
 }
 
 impl Listeners {
-    /// None yet.
+    /// No listeners yet.
     ///
     /// # Errors
-    /// What the system says.
+    /// An error of the system.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
@@ -126,27 +126,26 @@ impl Listeners {
         })
     }
 
-    /// Ends a [`Self::wait`] from another thread.
+    /// Wakes [`Self::wait`] from another thread.
     ///
     /// # Errors
-    /// What the system says.
+    /// An error of the system.
     pub fn waker(&self) -> io::Result<Waker> {
         Waker::new(self.poll.registry(), WAKE)
     }
 
-    /// Binds a listener; `number` comes back with each of its connections. The addresses bound
-    /// are returned, as URLs.
+    /// Binds a listener; `number` is passed on with each of its connections. Returns the bound addresses as URLs.
     ///
     /// # Errors
-    /// What cannot be bound, and why.
+    /// What could not be bound, and why.
     pub fn add(&mut self, url: &ListenUrl, number: usize) -> Result<Vec<String>, String> {
         self.watch(url, number, bind(url)?)
     }
 
-    /// Takes a listener that somebody else has bound.
+    /// Adds a listener that was bound elsewhere.
     ///
     /// # Errors
-    /// What the system says.
+    /// An error of the system.
     pub fn add_inherited(
         &mut self,
         url: &ListenUrl,
@@ -188,10 +187,10 @@ impl Listeners {
         Ok(names)
     }
 
-    /// Waits, for `pause` at the most where there is one, and hands on what came in.
+    /// Waits, at most for `pause` if given, and passes on new connections.
     ///
     /// # Errors
-    /// What poll says.
+    /// An error of poll.
     pub fn wait(
         &mut self,
         pause: Option<Duration>,
@@ -215,7 +214,7 @@ impl Listeners {
     }
 }
 
-/// Takes connections until none waits (then false) or it is another listener's turn.
+/// Accepts connections until none is pending (false) or another listener's turn has come.
 fn accept(
     listener: &Listener,
     number: usize,
@@ -236,7 +235,7 @@ fn accept(
             Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
             Err(e) => match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
                 Errno::EMFILE | Errno::ENFILE if spare.take().is_some() => {
-                    // One line a burst is enough.
+                    // One line for a burst is enough.
                     if !std::mem::replace(&mut scarce, true) {
                         log::warn!("accept: {e}");
                     }
@@ -260,12 +259,12 @@ fn accept(
                 }
                 Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
                     log::warn!("accept: {e}");
-                    // Nothing to give up: without a pause the loop would spin until there is.
+                    // Without a spare descriptor and a pause the loop would spin.
                     std::thread::sleep(SCARCE);
                     *spare = File::open("/dev/null").ok();
                     return true;
                 }
-                // The client is gone already, or the network had a fault of its own.
+                // The client has already gone, or the network failed.
                 _ => log::debug!("accept: {e}"),
             },
         }
@@ -326,7 +325,7 @@ fn watch(listener: &Listener, poll: &Poll, token: Token) -> io::Result<Watched> 
 fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
     match &url.at {
         BindTo::Tcp { host, port } => {
-            // Counters are nobody's business elsewhere unless that is said.
+            // Metrics are only public if a host is given.
             let all: [IpAddr; 2] = match url.scheme {
                 Scheme::Metrics => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
                 _ => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
@@ -338,7 +337,7 @@ fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
             for address in addresses {
                 match bind_tcp(address) {
                     Ok(listener) => bound.push(Listener::Tcp(listener)),
-                    // A host without one of the families (F61).
+                    // The host lacks one of the families (F61).
                     Err(e @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)) => {
                         missing = Some(format!("{url}: {address}: {}", e.desc()));
                     }
@@ -364,7 +363,7 @@ fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
     }
 }
 
-/// The addresses of a host, or `all` where none is named.
+/// The addresses of a host, or `all` without one.
 fn addresses(host: Option<&str>, all: &[IpAddr], port: u16) -> Result<Vec<SocketAddr>, String> {
     let mut found = match host {
         Some(host) => names::addresses(host)?,
@@ -376,8 +375,8 @@ fn addresses(host: Option<&str>, all: &[IpAddr], port: u16) -> Result<Vec<Socket
     Ok(found.into_iter().map(with_port).collect())
 }
 
-/// An IPv6 listener takes no IPv4: that has one of its own, whatever the system's default is.
-/// What a socket inherits from its listener need not be set on each.
+/// An IPv6 listener does not accept IPv4, which has its own listener, whatever the system's default. Set once on the
+/// listener; accepted sockets inherit it.
 fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Errno> {
     let family = if address.is_ipv6() {
         AddressFamily::Inet6
@@ -398,9 +397,8 @@ fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Errno> {
     Ok(TcpListener::from(socket))
 }
 
-/// Bound under a name of its own, given mode and owner, and then moved into place: nobody can
-/// connect before that. The socket of a dead server is replaced; a live one's or any other
-/// file is not.
+/// Binds under a temporary name, sets mode and owner, then renames, so that nobody can connect too early. The socket of
+/// a dead server is replaced; that of a live one, or any other file, is not.
 fn bind_unix(
     path: &Path,
     mode: u32,

@@ -1,4 +1,4 @@
-//! Sockets. Nothing here knows a word of SMTP.
+//! Sockets. Nothing here knows SMTP.
 
 pub mod client_tls;
 pub mod dial;

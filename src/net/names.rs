@@ -1,13 +1,13 @@
-//! Names of hosts, by the system's files. The C library's own lookups are left alone: what they load at
-//! run time (nsswitch.conf(5)) does not go with a static binary, and crashes it where the libraries differ.
+//! Host names from the hosts file. The C library's look-ups are not used: they load libraries at run time
+//! (nsswitch.conf(5)), which can crash a static binary.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 const HOSTS: &str = "/etc/hosts";
 
-/// The addresses of a host, which may be one itself (hosts(5)). A `localhost` that stands nowhere is the loopback
-/// address (RFC 6761 §6.3): an image with nothing in it has no such file.
+/// The addresses of a host, which may itself be an address (hosts(5)). Without an entry `localhost` is the loopback
+/// address (RFC 6761 §6.3): a minimal container has no such file.
 ///
 /// # Errors
 /// No such host.
@@ -24,7 +24,7 @@ pub(super) fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     ))
 }
 
-/// The same by the text of a hosts file, without an error where there is none.
+/// The same from the text of a hosts file; empty if there are none.
 pub(super) fn addresses_in(text: &str, host: &str) -> Vec<IpAddr> {
     let found = addresses_of(host, text);
     if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
@@ -33,7 +33,7 @@ pub(super) fn addresses_in(text: &str, host: &str) -> Vec<IpAddr> {
     found
 }
 
-/// The addresses of the lines that have a host's name.
+/// The addresses of a host in the lines of a hosts file.
 fn addresses_of(host: &str, text: &str) -> Vec<IpAddr> {
     let named = |line: &str| {
         let mut words = line.split('#').next()?.split_whitespace();

@@ -1,6 +1,5 @@
-//! A bounded pool of threads: it starts empty, grows on demand and lets idle threads go after
-//! a while. A panic ends one job and nothing else. The thread that was idle for the shortest time
-//! gets the next job: its stack is still in the caches, and the others are not kept from going.
+//! A bounded pool of threads: it starts empty, grows on demand, and idle threads end after a while. A panic only ends
+//! its own job. The thread that became idle last gets the next job: its stack is still cached, and the others can end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -11,7 +10,7 @@ use crate::lock::lock;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// No thread is free, and no further one can be had.
+/// No thread is free, and no other can be started.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -31,11 +30,11 @@ struct Shared {
 #[derive(Default)]
 struct State {
     threads: usize,
-    /// Those that wait for a job, the latest last.
+    /// Threads that wait for a job, the latest last.
     idle: Vec<Arc<Idle>>,
 }
 
-/// A thread that waits, and the job it is given.
+/// A waiting thread, and the channel for its job.
 struct Idle {
     thread: Thread,
     job: Mutex<Option<Job>>,

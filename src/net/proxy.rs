@@ -1,23 +1,23 @@
-//! The PROXY protocol, versions 1 and 2, as HAProxy's proxy-protocol.txt defines them: which client a load balancer
-//! speaks for. Octets in, addresses out; whose header counts, and how long it may take, is the caller's to decide.
+//! The PROXY protocol, versions 1 and 2, as HAProxy's proxy-protocol.txt defines them: a load balancer tells the client
+//! that it connects for. Octets in, addresses out; the caller decides which peers to trust and how long to wait.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Octets of the longest header that is read: addresses, and room for the extensions after them.
+/// Maximum octets of a header: addresses, and room for the extensions after them.
 pub const MAX_HEADER: usize = 2_048;
-/// Octets of the longest version 1 header, CRLF included (§2.1).
+/// Maximum octets of a version 1 header, CRLF included (§2.1).
 const MAX_V1: usize = 107;
-/// What a version 2 header begins with (§2.2).
+/// The signature of version 2 (§2.2).
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Octets before the addresses of version 2: signature, command, family, length.
 const V2_START: usize = 16;
-/// The commands of version 2: the load balancer speaks for itself, or for a client.
+/// The commands of version 2: LOCAL for a connection of the load balancer itself, PROXY for a client's.
 const V2_LOCAL: u8 = 0x20;
 const COMMANDS: [u8; 2] = [V2_LOCAL, 0x21];
-/// The header of somebody who speaks for himself, as a health check does.
+/// The header of a connection without a client, such as a health check.
 pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-/// What octets at the start of a connection are.
+/// The result of parsing the start of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
     /// The beginning of a header.
@@ -26,7 +26,7 @@ pub enum Header {
     Whole {
         /// Its length.
         used: usize,
-        /// The client and where it connected to; `None` where the load balancer speaks for itself (LOCAL, UNKNOWN).
+        /// The client and where it connected to; `None` for a connection of the load balancer itself (LOCAL, UNKNOWN).
         addresses: Option<Addresses>,
     },
     /// Something else.
@@ -43,7 +43,7 @@ pub struct Addresses {
 }
 
 impl Header {
-    /// Reads the start of a connection. Garbage is known by its first octet that does not fit.
+    /// Parses the start of a connection. Garbage is recognised at its first wrong octet.
     pub fn parse(input: &[u8]) -> Self {
         if is_start_of(input, SIGNATURE) {
             version_2(input)
@@ -55,7 +55,7 @@ impl Header {
     }
 }
 
-/// True where `input` and `pattern` agree as far as both go.
+/// True if one of `input` and `pattern` begins with the other.
 fn is_start_of(input: &[u8], pattern: &[u8]) -> bool {
     input
         .iter()
@@ -83,11 +83,11 @@ fn version_1(input: &[u8]) -> Header {
     }
 }
 
-/// Whom a line of version 1 names: somebody, or nobody.
+/// The addresses of a version 1 line, or none.
 fn named(line: &str) -> Option<Option<Addresses>> {
     let parts: Vec<&str> = line.split(' ').collect();
     let [family, source, destination, from, to] = match parts.as_slice() {
-        // What follows UNKNOWN is to be ignored.
+        // The rest after UNKNOWN must be ignored.
         ["PROXY", "UNKNOWN", ..] => return Some(None),
         ["PROXY", rest @ ..] => <[&str; 5]>::try_from(rest).ok()?,
         _ => return None,
@@ -133,7 +133,7 @@ fn version_2(input: &[u8]) -> Header {
         (V2_LOCAL, _) => Some(None),
         (_, 0x11) => ends::<4>(body).map(Some),
         (_, 0x21) => ends::<16>(body).map(Some),
-        // An unknown family, or a Unix socket at the other side: the load balancer is all that is known.
+        // An unknown family, or a Unix socket: only the load balancer is known.
         (_, 0x00 | 0x31) => Some(None),
         _ => None,
     };

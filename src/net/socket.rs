@@ -1,4 +1,4 @@
-//! A connected socket, TCP or Unix, and the few calls that are made on it.
+//! A connected socket, TCP or Unix, with the few calls that are needed.
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// Octets dropped by one call.
+/// Octets dropped at a time.
 const DROPPED: usize = 8 * 1024;
 
 /// A connected socket.
@@ -28,10 +28,10 @@ impl Socket {
         }
     }
 
-    /// Writes what the system takes at once.
+    /// Writes as much as the system accepts without waiting.
     ///
     /// # Errors
-    /// `WouldBlock` where it takes nothing, else what the socket says.
+    /// `WouldBlock` if it accepts nothing, or another error of the socket.
     pub fn write_now(&self, octets: &[u8]) -> io::Result<usize> {
         Ok(send(self.descriptor(), octets, MsgFlags::MSG_DONTWAIT)?)
     }
@@ -64,10 +64,10 @@ impl Socket {
         }
     }
 
-    /// Reads and drops what has come, up to `most` octets, without a wait.
+    /// Reads and drops pending input, up to `most` octets, without waiting.
     ///
     /// # Errors
-    /// `UnexpectedEof` where the other end is through, else what the socket says.
+    /// `UnexpectedEof` if the peer has closed its side, or another error of the socket.
     pub fn drop_input(&self, most: usize) -> io::Result<usize> {
         let mut dropped = 0;
         let mut room = [0; DROPPED];
@@ -83,8 +83,8 @@ impl Socket {
         Ok(dropped)
     }
 
-    /// Shuts the writing side, then reads and drops what the other end still sends, up to `most` octets and until
-    /// `deadline`: a close with unread input would be a reset, which can cost the other end the last reply.
+    /// Shuts down the writing side, then drops what the peer still sends, up to `most` octets and until `deadline`:
+    /// closing with unread input resets the connection, and the peer may lose the last reply.
     pub fn drain(&self, most: usize, deadline: Instant) {
         self.shutdown(Shutdown::Write);
         let mut left = most;
@@ -104,7 +104,7 @@ impl Socket {
     /// A second handle of the same socket.
     ///
     /// # Errors
-    /// What the system says.
+    /// An error of the system.
     pub fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
@@ -112,13 +112,13 @@ impl Socket {
         }
     }
 
-    /// Whether the connection is open and nothing waits to be read.
+    /// True if the connection is open and has no pending input.
     pub fn is_quiet(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         recv(self.descriptor(), &mut [0], flags) == Err(Errno::EAGAIN)
     }
 
-    /// Ends one or both directions; a socket that is gone already is no error.
+    /// Ends one or both directions; a closed socket is not an error.
     pub fn shutdown(&self, how: Shutdown) {
         let _ = match self {
             Self::Tcp(socket) => socket.shutdown(how),

@@ -1,5 +1,5 @@
-//! Certificates and keys: from PEM files to what a TLS handshake needs. The errors name the file
-//! and its fault. Versions below TLS 1.2 (RFC 8996) and weak suites are not in the library.
+//! Certificates and keys: PEM files to a TLS configuration. Errors name the file. The library has no versions below TLS
+//! 1.2 (RFC 8996) and no weak suites.
 
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -19,7 +19,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads a PEM chain and a PEM key (PKCS#8, PKCS#1 or SEC1) and sees that they fit.
+    /// Reads a PEM chain and a PEM key (PKCS#8, PKCS#1 or SEC1) and checks that they match.
     ///
     /// # Errors
     /// The file and what is wrong with it.
@@ -44,8 +44,8 @@ impl Identity {
         Ok(identity)
     }
 
-    /// A configuration for one listener, with ticket keys of its own: a session of one
-    /// listener cannot be taken up at another, whose rules may differ (A2).
+    /// A configuration for one listener, with ticket keys of its own: a session cannot be resumed at another listener,
+    /// whose rules may differ (A2).
     ///
     /// # Errors
     /// The file and what is wrong with it.
@@ -66,21 +66,20 @@ impl Identity {
                 rustls::Error::InvalidCertificate(_) => chain_fault(&e),
                 _ => key_fault(&e),
             })?;
-        // A client that names protocols must name one of these (A16).
+        // A client that uses ALPN must offer one of these (A16).
         config.alpn_protocols = vec![b"smtp".to_vec(), b"lmtp".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ring::Ticketer::new().map_err(|e| chain_fault(&e))?;
         Ok(Arc::new(config))
     }
 
-    /// The end of the first certificate's validity, as `YYYYMMDDhhmmss` in UTC; `None` where it
-    /// cannot be found.
+    /// The end of the first certificate's validity, as `YYYYMMDDhhmmss` in UTC; `None` if it cannot be found.
     pub fn not_after(&self) -> Option<String> {
         not_after(self.chain.first()?)
     }
 }
 
-/// Reads the first private key of a PEM file. Nobody is there to be asked for a passphrase.
+/// Reads the first private key of a PEM file. Encrypted keys are refused: there is nobody to ask for a passphrase.
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let octets = Zeroizing::new(read(path)?);
     let has = |words: &str| {
@@ -108,8 +107,8 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("{}: cannot read: {e}", path.display()))
 }
 
-/// RFC 5280 §4.1: Certificate, TBSCertificate, then `[0]` version (maybe), serialNumber,
-/// signature, issuer and validity, whose second time is wanted.
+/// RFC 5280 §4.1: Certificate, TBSCertificate, then `[0]` version (maybe), serialNumber, signature, issuer and
+/// validity, whose second time is returned.
 fn not_after(certificate: &[u8]) -> Option<String> {
     let (_, certificate, _) = element(certificate)?;
     let (_, mut fields, _) = element(certificate)?;
@@ -158,7 +157,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    /// F40: both forms of time; the fields behind do not matter.
+    /// F40: both forms of time; later fields do not matter.
     #[test]
     fn the_end_of_validity() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");

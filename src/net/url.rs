@@ -1,4 +1,4 @@
-//! How a listener is named on the command line: `smtp://HOST:PORT`, `lmtp:/PATH?mode=0660`. Nothing is bound here.
+//! The URLs of listeners on the command line: `smtp://HOST:PORT`, `lmtp:/PATH?mode=0660`. `listen` binds them.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -7,10 +7,10 @@ use std::str::FromStr;
 
 use crate::encoding::number;
 
-/// The mode of a Unix socket where none is said: so that a group can be let in.
+/// The default mode of a Unix socket, which admits its group.
 const MODE: u32 = 0o660;
 
-/// What is spoken at a listener.
+/// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// RFC 5321, port 25.
@@ -21,11 +21,11 @@ pub enum Scheme {
     Submissions,
     /// RFC 2033; port 24 (RFC 2033 §5 forbids 25).
     Lmtp,
-    /// No mail: counters, over HTTP.
+    /// Metrics over HTTP.
     Metrics,
 }
 
-/// Names, default ports, and whether a Unix socket makes sense.
+/// Names, default ports, and true if a Unix socket is possible.
 const SCHEMES: &[(&str, Scheme, u16, bool)] = &[
     ("smtp", Scheme::Smtp, 25, true),
     ("submission", Scheme::Submission, 587, false),
@@ -34,7 +34,7 @@ const SCHEMES: &[(&str, Scheme, u16, bool)] = &[
     ("lmtp", Scheme::Lmtp, 24, true),
     ("metrics", Scheme::Metrics, NO_PORT, false),
 ];
-/// A port that must be named.
+/// No default port.
 const NO_PORT: u16 = 0;
 
 impl Scheme {
@@ -45,7 +45,7 @@ impl Scheme {
     }
 }
 
-/// Where a listener is.
+/// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindTo {
     /// A TCP port.
@@ -66,29 +66,29 @@ pub enum BindTo {
         /// Its group, by name or number.
         group: Option<String>,
     },
-    /// A socket that was bound by a service manager: its number among those passed on.
+    /// A socket from a service manager, by its number.
     Inherited(usize),
 }
 
-/// A listener as it is named on the command line.
+/// The URL of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenUrl {
-    /// What is spoken.
+    /// The protocol.
     pub scheme: Scheme,
-    /// Where.
+    /// The address.
     pub at: BindTo,
-    /// A PROXY header comes before everything else.
+    /// True if connections begin with a PROXY header.
     pub proxy: bool,
 }
 
 impl ListenUrl {
-    /// What follows the address, as it is written.
+    /// The query, as written.
     pub const fn query(&self) -> &'static str {
         if self.proxy { "?proxy" } else { "" }
     }
 
-    /// A socket that was passed on, by its name and number. The name is a scheme, perhaps with `?proxy`; any other name
-    /// is `smtp`.
+    /// A socket from a service manager, by its name and number. The name is a scheme, possibly with `?proxy`; any other
+    /// name is `smtp`.
     pub fn inherited(name: &str, number: usize) -> Self {
         let (scheme, proxy) = match name.strip_suffix("?proxy") {
             Some(scheme) => (scheme, true),
@@ -108,8 +108,7 @@ impl ListenUrl {
 impl FromStr for ListenUrl {
     type Err = String;
 
-    /// `smtp://HOST:PORT`, `lmtp:/PATH?mode=0660` and the like; the error says what would be
-    /// right.
+    /// `smtp://HOST:PORT`, `lmtp:/PATH?mode=0660` and the like; the error says what is expected.
     fn from_str(text: &str) -> Result<Self, String> {
         let right =
             "smtp://HOST:PORT, submission://, submissions://, lmtp://, lmtp:/PATH or metrics://";
@@ -142,7 +141,7 @@ impl fmt::Display for ListenUrl {
     }
 }
 
-/// `HOST:PORT`, both of which may be missing; an IPv6 address stands in brackets.
+/// `HOST:PORT`, both optional; an IPv6 address is in brackets.
 fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
     let right = "HOST:PORT, with an IPv6 address in brackets and a port up to 65535";
     let (host, port_text) = match place.strip_prefix('[') {
@@ -172,7 +171,7 @@ fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
     Ok(BindTo::Tcp { host, port })
 }
 
-/// The parts of a query apart from `proxy`, and whether that is there.
+/// The parts of a query except `proxy`, and true if that is present.
 fn proxied(query: &str) -> (Vec<&str>, bool) {
     let all = query.split('&').filter(|pair| !pair.is_empty());
     let (proxy, pairs): (Vec<_>, Vec<_>) = all.partition(|pair| *pair == "proxy");

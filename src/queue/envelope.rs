@@ -1,4 +1,4 @@
-//! The envelope file: lines of a name and a value, so that `cat` shows who wrote to whom and what the hop said last.
+//! The envelope file: lines of a name and a value, so that `cat` shows sender, recipients and the last reply.
 //!
 //! ```text
 //! mailslot-envelope 1
@@ -9,16 +9,17 @@
 //! last 451 4.3.0 try later
 //! ```
 //!
-//! `content lines` says that LF ends every line of the content file, `octets` that it has each octet as it came, and
-//! `octets from N` that it does from the octet N on, where a CR or LF stands alone. `to` has the time of the next try, how many there were, and the address; the lines that belong to it follow it.
+//! `content lines` means that the content file has LF line ends, `octets` that it is unchanged, and `octets from N`
+//! that it is unchanged from octet N on, because it has a bare CR or LF. `to` has the time of the next try, the number
+//! of tries, and the address; the lines after it belong to that recipient.
 
 use std::fmt::Write as _;
 
 const FIRST: &str = "mailslot-envelope 1";
-/// Octets of a last reply that are kept.
+/// Maximum octets kept of a last reply.
 const MAX_LAST: usize = 1_000;
 
-/// A recipient that is not settled.
+/// A recipient that is still waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recipient {
     /// The address.
@@ -31,7 +32,7 @@ pub struct Recipient {
     pub notify: Option<String>,
     /// The value of ORCPT.
     pub orcpt: Option<String>,
-    /// What was said last: status and text.
+    /// The last result: status and text.
     pub last: Option<String>,
 }
 
@@ -42,19 +43,19 @@ pub struct Envelope {
     pub from: String,
     /// When it was received, in seconds since 1970.
     pub created: u64,
-    /// From which octet on the content is stored octet for octet; before that LF ends its lines.
+    /// The octet from which the content is stored unchanged; before it lines end in LF.
     pub exact_from: Option<u64>,
-    /// Whether the client asked for SMTPUTF8.
+    /// True if the client asked for SMTPUTF8.
     pub smtputf8: bool,
-    /// Whether it may go over verified TLS only (RFC 8689).
+    /// True if it may only be sent over verified TLS (RFC 8689).
     pub requiretls: bool,
     /// The value of RET.
     pub ret: Option<String>,
     /// The value of ENVID.
     pub envid: Option<String>,
-    /// Whether the sender was told that it is late.
+    /// True once the delay notice was sent.
     pub delayed: bool,
-    /// Recipients that are not settled.
+    /// The recipients that are still waiting.
     pub recipients: Vec<Recipient>,
 }
 
@@ -91,7 +92,7 @@ impl Envelope {
         ]
     }
 
-    /// Reads the text of a file.
+    /// Parses the text of the file.
     ///
     /// # Errors
     /// The line, counted from 1, that cannot be read.
@@ -216,7 +217,7 @@ mod tests {
             ..full
         };
         assert_eq!(Envelope::parse(&mixed.to_text()), Ok(mixed));
-        // A hop's words are one line, whatever they are.
+        // A reply is written as one line.
         let mut evil = envelope();
         if let Some(to) = evil.recipients.first_mut() {
             to.last = Some("450 x\nto 1 1 evil@x\r".into());
@@ -230,7 +231,7 @@ mod tests {
         let text = envelope().to_text();
         for cut in 0..text.len() {
             if let Some(head) = text.get(..cut) {
-                // Cut at the end of a line of a recipient it still reads; else it does not.
+                // A file truncated after a recipient still parses; truncated elsewhere it does not.
                 let whole = head.ends_with('\n') && head.contains("\nto ");
                 assert_eq!(Envelope::parse(head).is_ok(), whole, "{head}");
             }

@@ -1,5 +1,5 @@
-//! The queue's directories, durable, and the files of its envelopes: written whole under another name first, and synced
-//! with the directory before anybody relies on them. Over the disk seam of delivery, whose crash model tries this, too.
+//! The queue's directories and envelope files, made durable: a file is written under another name, renamed, and synced
+//! with its directory before anything relies on it. It uses `deliver`'s disk trait, so that the crash model covers it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,7 +15,7 @@ use crate::deliver::{Disk, GroupSync, Sync, Syncs, errno, fd, write_all};
 /// The name of an envelope that is being written ends in this.
 pub(super) const HALF: &str = ".half";
 
-/// Where envelopes are.
+/// The directory of the envelopes.
 pub(super) struct Folder {
     disk: Box<dyn Disk>,
     syncs: Syncs,
@@ -26,10 +26,10 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the queue's directories where they are missing, durably.
+    /// Makes missing directories of the queue, durably.
     ///
     /// # Errors
-    /// What the disk says.
+    /// An error of the disk.
     pub(super) fn open(
         dir: &Path,
         (envelopes, contents, others): (&str, &str, &[&str]),
@@ -45,7 +45,7 @@ impl Folder {
             }
         }
         syncs.parent(disk.as_ref(), fd(&queue))?;
-        // Whoever made it may not have come to its sync.
+        // Another process may have made it without syncing it yet.
         if let Ok(parent) = disk.open_in(AT_FDCWD, parent(dir).as_os_str(), true) {
             syncs.parent(disk.as_ref(), fd(&parent))?;
         }
@@ -61,11 +61,10 @@ impl Folder {
         })
     }
 
-    /// Has a file appear with this text, in the place of one that has the name already. Where it fails, the old or the new one
-    /// is there.
+    /// Writes a file atomically, replacing one of that name. After a failure either the old or the new file is there.
     ///
     /// # Errors
-    /// What the disk says.
+    /// An error of the disk.
     pub(super) fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let half = format!("{name}{HALF}");
         let (disk, dir) = (self.disk.as_ref(), fd(&self.envelopes));
@@ -93,7 +92,7 @@ impl Folder {
         self.syncs.file(disk, fd(&file))
     }
 
-    /// Removes a file. That it is gone need not last: a start sees that it is of no use.
+    /// Removes a file. This is not synced: a start recognises leftovers.
     pub(super) fn remove(&self, name: &str) {
         let _ = self.disk.unlink(fd(&self.envelopes), OsStr::new(name));
     }
@@ -107,7 +106,7 @@ impl Folder {
     }
 }
 
-/// Opens a directory; where it is missing it is made, with those above it, and each one's name is synced.
+/// Opens a directory; makes it and missing parents, and syncs each new name.
 fn made(disk: &dyn Disk, syncs: &Syncs, path: &Path) -> io::Result<OwnedFd> {
     let open = || disk.open_in(AT_FDCWD, path.as_os_str(), true);
     match open() {

@@ -1,6 +1,6 @@
-//! The queue: mail for elsewhere, on disk until each recipient is settled. A message is a content file, as it was received
-//! and with the trace on top, and a small envelope file. [`Envelope`] is what that says, [`Queue`] the folder. When and to
-//! whom it goes is `relay`'s.
+//! The queue: mail to be relayed, on disk until every recipient is settled. A message is a content file, as received
+//! with trace headers, and a small envelope file. [`Envelope`] is the latter, [`Queue`] the folder. `relay` decides
+//! when and where to send.
 
 mod envelope;
 mod folder;

@@ -1,7 +1,7 @@
-//! The folder of the queue. `new/` has the contents, where the store of all mail puts them, so that local mailboxes and
-//! the queue have a message together or not at all; `envelope/` has the envelopes, by the same id. An envelope is there
-//! before its content, and goes after it: without content it is half-made, and content without an envelope is what
-//! was left of a message that went out. A start removes both. Nothing is rewritten in place.
+//! The folder of the queue. `new/` has the contents, committed together with local mailboxes, so that both have a
+//! message or neither; `envelope/` has the envelopes, by the same id. An envelope is written before its content and
+//! removed after it: one without content was not finished, and content without an envelope was already sent. A start
+//! removes both. Nothing is rewritten in place.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -21,10 +21,10 @@ use crate::lock::lock;
 
 const ENVELOPES: &str = "envelope";
 const CONTENTS: &str = "new";
-/// Octets of an envelope that are read.
+/// Maximum octets of an envelope.
 const MAX_ENVELOPE: u64 = 4 * 1024 * 1024;
 
-/// The folder, and the lock that makes it this process's.
+/// The folder, locked by this process.
 pub struct Queue {
     dir: PathBuf,
     folder: Folder,
@@ -36,7 +36,7 @@ pub struct Queue {
     lock: Flock<File>,
 }
 
-/// An envelope whose content is not there yet: dropped, it is removed.
+/// An envelope without its content yet; it is removed when dropped.
 pub struct Draft<'a> {
     queue: &'a Queue,
     id: String,
@@ -45,7 +45,7 @@ pub struct Draft<'a> {
 }
 
 impl Queue {
-    /// Makes the folder where it is missing, locks it, and removes what a crash left half-made.
+    /// Makes the folder if it is missing, locks it, and removes what a crash left unfinished.
     ///
     /// # Errors
     /// The folder cannot be used, or another process has it (75).
@@ -53,7 +53,7 @@ impl Queue {
         Self::with_disk(dir, sync, Box::new(RealDisk))
     }
 
-    /// The same over another disk, for tests.
+    /// The same on another disk, for tests.
     pub(crate) fn with_disk(dir: &Path, sync: bool, disk: Box<dyn Disk>) -> Result<Self, Failure> {
         let fault = |path: &Path, e: &dyn std::fmt::Display| {
             Failure::System(format!("--queue: {}: {e}", path.display()))
@@ -92,8 +92,7 @@ impl Queue {
         &self.dir
     }
 
-    /// Learns which contents there are. Removes envelopes that were being written, envelopes without content, and contents
-    /// without an envelope.
+    /// Lists the contents. Removes unfinished envelopes, envelopes without content, and contents without an envelope.
     fn clean(&self) -> io::Result<()> {
         let mut names = lock(&self.names);
         for entry in std::fs::read_dir(self.dir.join(CONTENTS))? {
@@ -144,7 +143,7 @@ impl Queue {
     /// Reads an envelope.
     ///
     /// # Errors
-    /// What the disk says, or the line that cannot be read.
+    /// An error of the disk, or the line that cannot be parsed.
     pub fn read(&self, id: &str) -> io::Result<Envelope> {
         read(&self.dir, id)
     }
@@ -152,7 +151,7 @@ impl Queue {
     /// Opens the content.
     ///
     /// # Errors
-    /// What the disk says.
+    /// An error of the disk.
     pub fn content(&self, id: &str) -> io::Result<File> {
         existing(&self.content_path(id)?)
     }
@@ -163,10 +162,10 @@ impl Queue {
         Ok(self.dir.join(CONTENTS).join(name))
     }
 
-    /// Changes an envelope; one without recipients left is removed, with its content. Returns what is left.
+    /// Changes an envelope; without recipients the message is removed. Returns the envelope, if it still exists.
     ///
     /// # Errors
-    /// What the disk says.
+    /// An error of the disk.
     pub fn change(
         &self,
         id: &str,
@@ -183,7 +182,7 @@ impl Queue {
         Ok(Some(envelope))
     }
 
-    /// The content first: what is left of a crash in between is an envelope without one.
+    /// The content first: a crash in between leaves an envelope without content.
     fn remove(&self, id: &str) -> io::Result<()> {
         let name = lock(&self.names).get(id).cloned();
         let name = name.ok_or(io::ErrorKind::NotFound)?;
@@ -258,10 +257,10 @@ pub fn sizes(dir: &Path) -> io::Result<HashMap<String, u64>> {
     Ok(sizes)
 }
 
-/// Reads an envelope, also where another process has the queue.
+/// Reads an envelope, also if another process uses the queue.
 ///
 /// # Errors
-/// What the disk says, or the line that cannot be read.
+/// An error of the disk, or the line that cannot be parsed.
 pub fn read(dir: &Path, id: &str) -> io::Result<Envelope> {
     use io::Read as _;
 
@@ -384,7 +383,7 @@ mod tests {
         let queue = Queue::open(&dir.0, false).unwrap();
         assert_eq!(queue.ids().unwrap(), [ID, "9.M1P1Q1"]);
         assert!(!sent.exists());
-        // A damaged envelope stays, and says where.
+        // A damaged envelope is kept, and the error names the line.
         let wrong = queue.read("9.M1P1Q1").unwrap_err().to_string();
         assert!(
             wrong.ends_with("envelope/9.M1P1Q1:1: not an envelope"),

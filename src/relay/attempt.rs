@@ -1,4 +1,4 @@
-//! One message and one hop: the transactions that it takes, and an outcome for each recipient.
+//! One message and one hop: the necessary transactions, and an outcome for each recipient.
 
 use std::sync::Arc;
 
@@ -14,27 +14,27 @@ use crate::clock;
 use crate::queue::{Envelope, Recipient};
 use crate::smtp::client::{Failure, Outcome, Stage, Verdict};
 
-/// Recipients of a transaction.
+/// Maximum recipients of a transaction.
 const MAX_RECIPIENTS: usize = 100;
-/// Messages sent on one connection.
+/// Maximum messages on one connection.
 const MAX_MESSAGES: usize = 100;
 
 /// The recipients of a message at one hop.
 struct Attempt {
-    /// Those without an outcome.
+    /// Recipients without an outcome.
     rest: Vec<Recipient>,
     settled: Vec<Settled>,
 }
 
 impl Attempt {
-    /// Those that the next transaction takes.
+    /// Takes the recipients of the next transaction.
     fn batch(&mut self, link: &Link) -> Vec<Recipient> {
         let most = link.connection.extensions().rcpt_max;
         let most = most.unwrap_or(MAX_RECIPIENTS).min(MAX_RECIPIENTS);
         self.rest.drain(..self.rest.len().min(most)).collect()
     }
 
-    /// Takes the outcomes of a transaction in. The connection comes back where it can be used again.
+    /// Records the outcomes of a transaction. Returns the connection if it can be used again.
     fn take_in(&mut self, batch: Vec<Recipient>, sent: Delivery, link: Link) -> Option<Link> {
         let dsn = link.connection.extensions().dsn;
         for (to, outcome) in batch.into_iter().zip(sent.outcomes) {
@@ -57,7 +57,7 @@ impl Attempt {
         None
     }
 
-    /// Gives all the rest the same outcome.
+    /// Sets the outcome of all remaining recipients.
     fn all(&mut self, outcome: &Outcome, host: &str) {
         let settled = self.rest.drain(..).map(|to| Settled {
             to,
@@ -70,7 +70,7 @@ impl Attempt {
 }
 
 impl Relay {
-    /// Sends one message to the recipients that go by this hop; the connection comes back where it can be used again.
+    /// Sends one message to its recipients at this hop; returns the connection if it can be used again.
     pub(super) fn send_message(
         &self,
         hop: &Hop,
@@ -80,7 +80,7 @@ impl Relay {
     ) -> Option<Link> {
         let (envelope, mut content) = match self.open_message(id) {
             Ok(opened) => opened,
-            // It is left as it is, and holds up nothing.
+            // The unreadable message stays and delays nothing else.
             Err(e) => {
                 log::error!("queue id={id}: {e}");
                 return link;
@@ -103,8 +103,8 @@ impl Relay {
         link
     }
 
-    /// Sends one message over a connection that is there, to its recipients at these domains, or to all at this hop where
-    /// none is named.
+    /// Sends one message over an existing connection to its recipients at these domains, or to all at this hop if none
+    /// is named.
     pub(super) fn send_over(
         &self,
         hop: &Hop,
@@ -151,7 +151,7 @@ impl Relay {
         envelope.recipients.iter().filter(own).cloned().collect()
     }
 
-    /// Transaction after transaction, until every recipient has its outcome.
+    /// Runs transactions until every recipient has its outcome.
     fn transactions(
         &self,
         hop: &Hop,
@@ -173,7 +173,7 @@ impl Relay {
             let fresh = open.used == 0;
             open.used += 1;
             let sent = content.send(&mut open.connection, envelope, &batch);
-            // A connection that was kept may have been closed by the other side: a fresh one tells.
+            // An idle connection may have been closed by the peer, so a new one is tried.
             if !fresh && !self.is_stopping() && is_unused(sent.failure.as_ref()) {
                 attempt.rest.splice(0..0, batch);
                 continue;
@@ -183,7 +183,7 @@ impl Relay {
         link
     }
 
-    /// The outcome for all recipients; where the reason is the hop's, its other mail waits, too.
+    /// The outcome for all recipients; if the hop is the reason, its other mail waits as well.
     fn no_connection(&self, hop: &Hop, trouble: Trouble) -> Outcome {
         match trouble {
             Trouble::Never(outcome) => outcome,
@@ -198,8 +198,8 @@ impl Relay {
         }
     }
 
-    /// A hop did not answer, and was tried for one message only: of the others that wait for it, those that waited too
-    /// long are given up, and the senders of those that are late hear of it.
+    /// A hop did not answer and was tried with one message only. Of its other messages, gives up those that have waited
+    /// too long and sends delay notices.
     fn put_off_overdue(&self, hop: &Hop, tried: &str, outcome: &Outcome) {
         for id in self.overdue(hop) {
             if id.as_ref() == tried || self.is_stopping() {
@@ -227,7 +227,7 @@ impl Relay {
     }
 }
 
-/// Whether a kept connection was of no use at all, so that nothing was said about the message.
+/// True if an idle connection turned out to be dead, so that nothing is known about the message.
 fn is_unused(failure: Option<&Failure>) -> bool {
     match failure {
         Some(Failure::Lost(stage, _) | Failure::Refused(stage, _)) => {

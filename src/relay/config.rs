@@ -1,4 +1,4 @@
-//! What the options say of relaying, and the files that they name.
+//! The relay's options and their files.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::options::Key;
 use crate::settings;
 use crate::values::{self, Networks};
 
-/// What the options say.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Config {
     routes: Routes,
@@ -27,7 +27,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the options; nothing without `--relay`. Clients of `from` may relay without a login.
+    /// Reads the options; `None` without `--relay`. Clients of `from` may relay without a login.
     ///
     /// # Errors
     /// The option and what is wrong with it.
@@ -75,7 +75,7 @@ impl Config {
     /// Reads the files.
     ///
     /// # Errors
-    /// The file and what is wrong with it; no roots where a certificate has to be verified.
+    /// The file and what is wrong with it; no roots although a certificate has to be verified.
     pub fn load(&self, hostname: &str, listen: &[ListenUrl]) -> Result<Settings, Failure> {
         let verifies = self.routes.all().iter().any(Route::verifies);
         let roots = match &self.tls_ca {
@@ -103,7 +103,7 @@ impl Config {
         &self.routes
     }
 
-    /// Where mail for elsewhere goes, in words, a sentence a line.
+    /// A description of the routes, one sentence a line.
     pub fn describe(&self) -> String {
         let line = |route: &Route| match route.domains.as_slice() {
             [] => format!("\nmail for elsewhere goes to {route}"),
@@ -127,7 +127,7 @@ fn own(url: &ListenUrl) -> Option<(Option<IpAddr>, u16)> {
     (url.scheme != Scheme::Lmtp).then_some((address, *port))
 }
 
-/// Whether a hop is a listener of this server, as far as its name tells.
+/// True if a hop is a listener of this server, as far as its name tells.
 fn is_itself(route: &Route, url: &ListenUrl) -> bool {
     match (&route.kind, &url.at) {
         (Kind::Socket(path), BindTo::Unix { path: own, .. }) => path == own,

@@ -1,4 +1,4 @@
-//! From a route to an open connection: which hosts, which port, which login.
+//! Opens a connection for a route: finds hosts, port and login.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,21 +10,21 @@ use crate::client::{self, Connection, nonce};
 use crate::net::dial::{self, Address, Unroutable};
 use crate::smtp::client::{Failure, Outcome, Settings, Stage, Status, TlsUse, Verdict};
 
-/// Where exchangers listen.
+/// The port of exchangers.
 const SMTP_PORT: u16 = 25;
 
-/// Why there is no connection.
+/// Why a connection failed.
 pub(super) enum Trouble {
-    /// The hop cannot be used now: all its mail waits.
+    /// The hop cannot be used now: all its mail must wait.
     Later(Failure),
-    /// This domain takes no mail.
+    /// The domain accepts no mail.
     Never(Outcome),
     /// The mail waits until its user fetches it.
     Unfetched(Outcome),
 }
 
 impl Relay {
-    /// Opens a connection to the first host of a hop that answers.
+    /// Connects to the first host of a hop that answers.
     pub(super) fn connect(&self, hop: &Hop, thread: usize) -> Result<Link, Trouble> {
         let gone = || Failure::Lost(Stage::Connect, "no such hop".to_owned());
         let route = self
@@ -82,7 +82,7 @@ impl Relay {
         })
     }
 
-    /// The hosts of a route, the best first.
+    /// The hosts of a route, best first.
     fn hosts(&self, route: &Route, domain: &str) -> Result<Vec<client::Hop>, Trouble> {
         let at = |host: &str, addresses: Vec<Address>| client::Hop {
             addresses,

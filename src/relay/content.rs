@@ -1,4 +1,4 @@
-//! A message's content on its way to a hop: what must be known of it before it is sent, and which of its octets are.
+//! The content of a message for a hop: its properties, and which octets are sent.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -8,13 +8,13 @@ use crate::queue::{Envelope, Recipient};
 use crate::read;
 use crate::smtp::client::{self as core, Content, Rcpt, Scan};
 
-/// Octets that are read at once.
+/// Octets read at a time.
 const PIECE: usize = 32 * 1024;
 
-/// A content file, and what must be known of it before it is sent.
+/// A content file and its properties.
 pub(super) struct Prepared {
     file: File,
-    /// Octets of this host's own delivery headers, which are not sent on.
+    /// Octets of this host's own delivery headers, which are not sent.
     skip: u64,
     content: Content,
 }
@@ -70,7 +70,7 @@ impl Prepared {
             ret: envelope.ret.clone(),
             envid: envelope.envid.clone(),
         };
-        // Where this fails the content is not as long as announced, and the transaction is never completed.
+        // If this fails the content is shorter than announced, and the transaction is not completed.
         let _ = self.file.seek(SeekFrom::Start(self.skip));
         connection.deliver(envelope, &mut self.file)
     }
@@ -84,7 +84,7 @@ impl Prepared {
     }
 }
 
-/// Octets of the headers that final delivery adds on top: they are this host's only (RFC 5321 §4.4).
+/// Octets of the headers that final delivery adds on top: they are only for this host (RFC 5321 §4.4).
 fn own_headers(start: &[u8]) -> usize {
     let own: [&[u8]; 3] = [b"Return-Path:", b"Delivered-To:", b"X-Original-To:"];
     let mut length = 0;

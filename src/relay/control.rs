@@ -1,5 +1,5 @@
-//! How `--queue-run` reaches the server that has the queue: a socket in the queue's folder, which only its owner can
-//! enter. One line asks, one line answers.
+//! How `--queue-run` talks to the server: by a socket in the queue's folder, which only its owner can enter. One line
+//! is the request, one the answer.
 
 use std::io::{self, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,18 +12,18 @@ use super::sender::Relay;
 use crate::read;
 
 const SOCKET: &str = "control";
-/// Octets of a question or an answer.
+/// Maximum octets of a request or an answer.
 const MAX_LINE: u64 = 512;
-/// The wait for the other side.
+/// The timeout for the peer.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Answers questions in a thread of its own, for as long as the process lives.
+/// Answers requests in a thread of its own, until the process ends.
 ///
 /// # Errors
-/// The socket or the thread cannot be had.
+/// The socket or the thread cannot be created.
 pub fn serve(relay: &Arc<Relay>) -> io::Result<()> {
     let path = relay.queue().dir().join(SOCKET);
-    // The queue's lock is held: what is there is a dead server's.
+    // This process holds the queue's lock, so an existing socket is stale.
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -46,7 +46,7 @@ fn one(relay: &Relay, mut socket: UnixStream) -> io::Result<()> {
     socket.write_all(format!("{count}\n").as_bytes())
 }
 
-/// Has mail tried now: all of it, that of an id, or that of a domain. How many messages that are.
+/// Retries mail now: all of it, one id, or a domain. Returns the number of messages.
 fn run(relay: &Relay, what: &str) -> io::Result<usize> {
     if what.is_empty() {
         return relay.try_now(Wanted::All);
@@ -57,10 +57,10 @@ fn run(relay: &Relay, what: &str) -> io::Result<usize> {
     }
 }
 
-/// Asks the server that has the queue to try mail now. How many messages it found.
+/// Asks the running server to retry mail now. Returns the number of messages.
 ///
 /// # Errors
-/// There is no server.
+/// No server is running.
 pub fn ask(dir: &Path, what: &str) -> io::Result<usize> {
     let mut socket = UnixStream::connect(dir.join(SOCKET))?;
     socket.write_all(format!("{what}\n").as_bytes())?;

@@ -1,4 +1,4 @@
-//! Mail that is tried at once because somebody asks for it: a client by ETRN, or the owner by `--queue-run`.
+//! Retries mail on request: of a client by ETRN, or of the operator by `--queue-run`.
 
 use std::collections::HashSet;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use super::sender::Relay;
 use crate::net::dns::to_alabel;
 
-/// The mail that is asked for.
+/// The mail to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
     /// All of it.
@@ -20,7 +20,7 @@ pub enum Wanted<'a> {
 }
 
 impl Relay {
-    /// Has mail tried now. How many messages that are; one that waits for several hops counts for each.
+    /// Retries mail now. Returns the number of messages; one for several hops counts for each.
     ///
     /// # Errors
     /// The queue cannot be read, or the server stops.
@@ -37,13 +37,13 @@ impl Relay {
         let Some(domain) = to_alabel(domain) else {
             return Ok(0);
         };
-        // The files are read before the schedule is locked: new mail waits for that lock.
+        // Read the files before locking the schedule: new mail needs that lock.
         let ids = self.queue().ids()?.into_iter();
         let ids: HashSet<String> = ids.filter(|id| self.is_for(id, &domain, below)).collect();
         Ok(self.hurry(|_, id| ids.contains(id)))
     }
 
-    /// Whether a message has a recipient there. One that is gone by now has none.
+    /// True if a message has a recipient there; false if it has left the queue.
     pub(super) fn is_for(&self, id: &str, domain: &str, below: bool) -> bool {
         let Ok(envelope) = self.queue().read(id) else {
             return false;
@@ -53,14 +53,14 @@ impl Relay {
     }
 }
 
-/// Whether an address is at a domain or, with `below`, at one of its subdomains.
+/// True if an address is at the domain or, with `below`, at one of its subdomains.
 pub(super) fn is_at(address: &str, domain: &str, below: bool) -> bool {
     let own = address.rsplit_once('@').map(|(_, own)| own);
     let own = own.and_then(to_alabel);
     own.is_some_and(|own| matches(&own, domain, below))
 }
 
-/// Whether a domain is the one that is wanted or, with `below`, one of its subdomains. Both are A-labels.
+/// True if a domain is the wanted one or, with `below`, one of its subdomains. Both are A-labels.
 fn matches(own: &str, wanted: &str, below: bool) -> bool {
     match own.len().checked_sub(wanted.len()) {
         None => false,

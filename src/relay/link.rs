@@ -1,8 +1,8 @@
-//! A connection to a hop that may serve for more than one message.
+//! A connection to a hop, which may be used for several messages.
 
 use crate::client::Connection;
 
-/// An open connection, and what must be known of it.
+/// An open connection and its state.
 pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) host: String,

@@ -1,4 +1,4 @@
-//! Passwords for next hops: `HOST[:PORT] USER PASSWORD` a line, in a file that nobody else may read.
+//! Passwords for next hops: `HOST[:PORT] USER PASSWORD` a line, in a file that only its owner may read.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::encoding::number;
 use crate::failure::FileError;
 use crate::smtp::client::Credentials;
 
-/// Who to log in as, by host.
+/// Logins by host.
 #[derive(Clone, Debug, Default)]
 pub struct Logins(Vec<(String, Option<u16>, Credentials)>);
 
@@ -39,8 +39,8 @@ impl Logins {
         Ok(all)
     }
 
-    /// Who to log in as at a host: the first line that has the host, its port where it names one, and the user where one
-    /// is asked for.
+    /// The login for a host: the first line with the host, the port if the line has one, and the user if one is
+    /// required.
     pub fn find(&self, host: &str, port: u16, user: Option<&str>) -> Option<&Credentials> {
         let fits = |(known, at, login): &&(String, Option<u16>, Credentials)| {
             known.eq_ignore_ascii_case(host)
@@ -51,7 +51,7 @@ impl Logins {
     }
 }
 
-/// The password is the rest of the line: it may have blanks.
+/// The password is the rest of the line, so it may have blanks.
 fn parse(line: &str) -> Option<(String, Option<u16>, Credentials)> {
     let (place, rest) = line.split_once([' ', '\t'])?;
     let (user, password) = rest.trim_start().split_once([' ', '\t'])?;

@@ -1,5 +1,5 @@
-//! What `--check` says of the next hops: whether their names lead anywhere now. Only name servers are asked; nobody is
-//! connected to.
+//! The output of `--check` about the next hops: what their names resolve to. It only asks name servers; it connects to
+//! no hop.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::net::dial;
 use crate::net::dns::Resolver;
 
 impl Config {
-    /// Where the names of the next hops lead now, a line each. What does not resolve may do so later: it is said, and is
-    /// no fault of the configuration.
+    /// What the names of the next hops resolve to, one a line. A name that does not resolve now may do so later, so it
+    /// is only reported.
     pub fn look_up(&self, resolver: &Resolver) -> Vec<String> {
         let routes = self.routes().all().iter();
         routes.flat_map(|route| hop(route, resolver)).collect()
@@ -79,10 +79,10 @@ mod tests {
     use super::*;
     use crate::net::dns::Servers;
 
-    /// A name of the hosts file, an address, a socket, and names that nobody answers for.
+    /// A name of the hosts file, an address, a socket, and names without an answer.
     #[test]
     fn where_names_lead() {
-        // Bound and never read: whoever asks there waits in vain.
+        // Bound but never read, so that queries time out.
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server: SocketAddr = silent.local_addr().unwrap();
         let servers = Servers {

@@ -1,10 +1,10 @@
-//! Mail onward: which next hop takes a recipient, when it is tried, and what the sender hears of it. Without `--relay`
-//! nothing of this exists.
+//! Relaying: which next hop takes a recipient, when it is tried, and which reports the sender gets. Without `--relay`
+//! none of this is used.
 //!
 //! `config` reads the options, `logins` the passwords for hops; `route` has the table of hops, `schedule` the times.
-//! `sender` has the threads, and `connect`, `content` and `attempt` what they do with a message. `settle` is what follows
-//! from the outcomes. `hurry` is what ETRN and `--queue-run` ask for, `look_up` is what `--check` says of them, `control` how the
-//! latter reaches the server, `turn` the mail that is fetched by ATRN.
+//! `sender` has the threads, which send a message by `connect`, `content` and `attempt`. `settle` handles the outcomes.
+//! `hurry` serves ETRN and `--queue-run`, `control` is the latter's socket, `look_up` serves `--check`, and `turn` is
+//! ATRN.
 
 mod attempt;
 mod config;

@@ -1,4 +1,4 @@
-//! Next hops as `--relay` names them, and which of them takes the mail of a domain. Nothing is looked up here.
+//! The next hops of `--relay`, and the choice of one for a domain. Nothing is resolved here.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use crate::encoding::number;
 use crate::net::dns::to_alabel;
 
-/// Connections to a hop at once, where its URL does not say.
+/// Default number of connections to a hop.
 const CONNECTIONS: usize = 2;
-/// Connections to a hop that a URL may ask for.
+/// Maximum connections to a hop that a URL may ask for.
 const MAX_CONNECTIONS: usize = 20;
 const EXPECTED: &str = "smtp://HOST, submission://[USER@]HOST, submissions://[USER@]HOST, lmtp://HOST, lmtp:/PATH, mx: or \
      atrn:USER, with ?for=DOMAIN, ?tls=require|none, ?connections=N";
@@ -18,7 +18,7 @@ const EXPECTED: &str = "smtp://HOST, submission://[USER@]HOST, submissions://[US
 pub enum TlsMode {
     /// Never.
     None,
-    /// Where it is offered, with any certificate.
+    /// If it is offered, with any certificate.
     Offered,
     /// STARTTLS and a valid certificate, or nothing.
     Required,
@@ -26,7 +26,7 @@ pub enum TlsMode {
     Implicit,
 }
 
-/// What kind of hop it is.
+/// The kind of a hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A host and its port, by SMTP or LMTP.
@@ -51,15 +51,15 @@ pub enum Kind {
 /// A next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The URL as it was given.
+    /// The URL as given.
     pub url: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// TLS.
     pub tls: TlsMode,
     /// Connections at once.
     pub connections: usize,
-    /// The domains that go there, in ASCII lower case; a leading dot stands for subdomains. None is all others.
+    /// Its domains in ASCII lower case; a leading dot means subdomains. Empty means all others.
     pub domains: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ struct Scheme {
     lmtp: bool,
     port: u16,
     tls: TlsMode,
-    /// Whether `?tls=` may say otherwise, and a user may be named.
+    /// True if `?tls=` and a user are allowed.
     choice: bool,
 }
 
@@ -147,7 +147,7 @@ impl Route {
         Ok(())
     }
 
-    /// How well the route fits a domain: the octets of the longest name that does.
+    /// How well the route matches a domain: the length of the longest matching name.
     fn fits(&self, domain: &str) -> Option<usize> {
         if self.domains.is_empty() {
             return Some(0);
@@ -159,7 +159,7 @@ impl Route {
         self.domains.iter().filter(fit).map(String::len).max()
     }
 
-    /// Whether the server's certificate must be verified.
+    /// True if the server's certificate must be verified.
     pub const fn verifies(&self) -> bool {
         matches!(self.tls, TlsMode::Required | TlsMode::Implicit)
     }
@@ -171,7 +171,7 @@ impl fmt::Display for Route {
     }
 }
 
-/// What a scheme and the rest of a URL name; also the TLS of it, and whether the URL may choose another.
+/// The kind and the default TLS mode of a URL, and true if the URL may choose another mode.
 fn kind(name: &str, rest: &str) -> Result<(Kind, TlsMode, bool), String> {
     match (name, rest) {
         ("mx", "") => return Ok((Kind::Mx, TlsMode::Offered, true)),
@@ -206,7 +206,7 @@ fn kind(name: &str, rest: &str) -> Result<(Kind, TlsMode, bool), String> {
     Ok((kind, row.tls, row.choice))
 }
 
-/// `HOST[:PORT]`; an IPv6 address stands in brackets.
+/// `HOST[:PORT]`; an IPv6 address is in brackets.
 fn host_and_port(place: &str, default: u16) -> Result<(String, u16), String> {
     let (host, port) = match place
         .strip_prefix('[')
@@ -265,10 +265,10 @@ fn domain_of(text: &str) -> Result<String, String> {
 pub struct Routes(Vec<Route>);
 
 impl Routes {
-    /// Puts them together.
+    /// Combines routes.
     ///
     /// # Errors
-    /// A domain that two of them take, or two that take all others.
+    /// Two routes for the same domain, or two for all others.
     pub fn new(routes: Vec<Route>) -> Result<Self, String> {
         let mut taken: Vec<&str> = Vec::new();
         for route in &routes {
@@ -291,8 +291,8 @@ impl Routes {
         &self.0
     }
 
-    /// The number of the route that takes the mail of a domain: the longest match wins. Address literals go where all
-    /// other domains go.
+    /// The number of the route for a domain: the longest match wins. Address literals use the route of all other
+    /// domains.
     pub fn find(&self, domain: &str) -> Option<usize> {
         let name = to_alabel(domain.strip_suffix('.').unwrap_or(domain));
         let name = name.unwrap_or_else(|| domain.to_lowercase());

@@ -1,16 +1,16 @@
-//! When which message goes to which hop. No clock, file or thread: times come in as seconds since 1970. A hop that does
-//! not answer is tried for one message only, and all its mail waits with it.
+//! Schedules messages by hop. There is no clock, file or thread here: the caller passes times in seconds since 1970. A
+//! hop that does not answer is tried with one message only, and all its mail waits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// No wait between two tries is longer, but for its jitter.
+/// Maximum wait between two tries, without jitter.
 const LONGEST: Duration = Duration::from_secs(2 * 60 * 60);
 /// The delay notice goes out after this time, or after half of all tries.
 const DELAY_NOTICE: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// A next hop: the number of its route and, where each domain has its own, the domain.
+/// A next hop: the number of its route and, if each domain is separate, the domain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hop {
     /// The place in [`super::Routes`].
@@ -19,7 +19,7 @@ pub struct Hop {
     pub domain: Arc<str>,
 }
 
-/// How long to go on.
+/// How long to retry.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// The wait after the first try; it doubles with each.
@@ -29,7 +29,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// The wait after so many tries; `chance` from 0 to 255 makes up to a quarter of it.
+    /// The wait after that many tries; `chance`, from 0 to 255, adds up to a quarter of jitter.
     pub fn wait(&self, tries: u32, chance: u8) -> u64 {
         let doubled = 1_u64
             .checked_shl(tries.saturating_sub(1).min(32))
@@ -39,12 +39,12 @@ impl Patience {
         wait + wait * u64::from(chance) / (4 * 256)
     }
 
-    /// Whether a message of that time is given up.
+    /// True if a message of that age is given up.
     pub const fn is_over(&self, created: u64, now: u64) -> bool {
         now.saturating_sub(created) >= self.retry_for.as_secs()
     }
 
-    /// Whether its sender is told by now that it is late.
+    /// True if the delay notice is due.
     pub fn is_late(&self, created: u64, now: u64) -> bool {
         let half = self.retry_for.as_secs() / 2;
         now.saturating_sub(created) >= half.min(DELAY_NOTICE.as_secs())
@@ -56,14 +56,14 @@ impl Patience {
 struct Lane {
     /// Messages by the time of their next try.
     waiting: BTreeSet<(u64, Arc<str>)>,
-    /// Connections there are.
+    /// Current connections.
     running: usize,
-    /// Failures one after the other, and when to try again.
+    /// Consecutive failures, and the time of the next try.
     failures: u32,
     until: u64,
-    /// Whether the next try goes without TLS: the last one failed in it.
+    /// True if the next try is without TLS, because TLS failed.
     clear: bool,
-    /// Whether a connection that has turned has it.
+    /// True while an ATRN connection has claimed it.
     claimed: bool,
 }
 
@@ -72,13 +72,13 @@ struct Lane {
 pub struct Schedule(HashMap<Hop, Lane>);
 
 impl Schedule {
-    /// A message waits for a hop until `next`.
+    /// Adds a message, due at `next`.
     pub fn add(&mut self, hop: &Hop, id: &Arc<str>, next: u64) {
         let lane = self.0.entry(hop.clone()).or_default();
         lane.waiting.insert((next, Arc::clone(id)));
     }
 
-    /// A message that is due now, for a connection that runs; it is taken out.
+    /// Takes a message that is due now, for an existing connection.
     pub fn take(&mut self, hop: &Hop, now: u64) -> Option<Arc<str>> {
         let lane = self.0.get_mut(hop)?;
         if lane.until > now {
@@ -91,11 +91,11 @@ impl Schedule {
         lane.waiting.pop_first().map(|(_, id)| id)
     }
 
-    /// A hop that wants another connection, where `most` says how many it may have; it counts from now on.
+    /// A hop that needs another connection, which is counted from now on; `most` returns the maximum of a hop.
     pub fn start(&mut self, now: u64, most: impl Fn(&Hop) -> usize) -> Option<Hop> {
         let wanting = self.0.iter_mut().find(|(hop, lane)| {
             let due = lane.waiting.first().is_some_and(|(next, _)| *next <= now);
-            // A hop in trouble is tried by one connection.
+            // A failing hop is tried by one connection only.
             let most = if lane.failures > 0 {
                 most(hop).min(1)
             } else {
@@ -108,7 +108,7 @@ impl Schedule {
         Some(hop.clone())
     }
 
-    /// A connection has ended. A hop without mail and trouble is forgotten.
+    /// Called when a connection has ended. A hop without mail and failures is forgotten.
     pub fn end(&mut self, hop: &Hop) {
         if let Some(lane) = self.0.get_mut(hop) {
             lane.running = lane.running.saturating_sub(1);
@@ -123,7 +123,7 @@ impl Schedule {
         }
     }
 
-    /// Claims hops for a connection that has turned: nothing else starts for them. False where any of them is claimed.
+    /// Claims hops for ATRN: no other connection starts for them. False if any of them is claimed already.
     pub fn claim(&mut self, hops: &[Hop]) -> bool {
         let claimed = |hop: &Hop| self.0.get(hop).is_some_and(|lane| lane.claimed);
         if hops.iter().any(claimed) {
@@ -135,7 +135,7 @@ impl Schedule {
         true
     }
 
-    /// Gives claimed hops back.
+    /// Releases claimed hops.
     pub fn release(&mut self, hops: &[Hop]) {
         for hop in hops {
             if let Some(lane) = self.0.get_mut(hop) {
@@ -145,7 +145,7 @@ impl Schedule {
         }
     }
 
-    /// Takes the messages that are wanted out of those that wait for a hop, whenever they are due; the oldest first.
+    /// Takes the wanted messages of a hop, due or not, oldest first.
     pub fn withdraw(&mut self, hop: &Hop, wanted: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         let Some(lane) = self.0.get_mut(hop) else {
             return Vec::new();
@@ -159,7 +159,7 @@ impl Schedule {
         ids
     }
 
-    /// A hop did not answer: all its mail waits. Returns until when.
+    /// Called when a hop did not answer: all its mail waits. Returns the time of the next try.
     pub fn failed(
         &mut self,
         hop: &Hop,
@@ -175,26 +175,26 @@ impl Schedule {
         lane.until
     }
 
-    /// A hop has answered.
+    /// Called when a hop has answered.
     pub fn answered(&mut self, hop: &Hop) {
         if let Some(lane) = self.0.get_mut(hop) {
             (lane.failures, lane.until) = (0, 0);
         }
     }
 
-    /// Whether the next try of a hop goes without TLS.
+    /// True if the next try of a hop is without TLS.
     pub fn is_clear(&self, hop: &Hop) -> bool {
         self.0.get(hop).is_some_and(|lane| lane.clear)
     }
 
-    /// Messages that wait for a hop.
+    /// The messages of a hop.
     pub fn waiting(&self, hop: &Hop) -> Vec<Arc<str>> {
         let lane = self.0.get(hop);
         let ids = lane.into_iter().flat_map(|lane| lane.waiting.iter());
         ids.map(|(_, id)| Arc::clone(id)).collect()
     }
 
-    /// How many messages wait for a route, and the id of the oldest: ids begin with the second in which they were made.
+    /// The number of messages for a route, and the oldest id: ids begin with the time of their creation in seconds.
     pub fn length(&self, route: usize) -> (usize, Option<&str>) {
         let lanes = self.0.iter().filter(|(hop, _)| hop.route == route);
         let ids = lanes.flat_map(|(_, lane)| lane.waiting.iter().map(|(_, id)| id.as_ref()));
@@ -206,7 +206,7 @@ impl Schedule {
         })
     }
 
-    /// The message does not wait for this hop any more. Whether it did.
+    /// Removes a message of a hop; true if it was there.
     pub fn remove(&mut self, hop: &Hop, id: &str) -> bool {
         let Some(lane) = self.0.get_mut(hop) else {
             return false;
@@ -216,7 +216,7 @@ impl Schedule {
         lane.waiting.len() < before
     }
 
-    /// The hops that `wanted` says are tried at once, with all that waits for them. How many messages that are.
+    /// Retries the hops that `wanted` selects at once, with all their mail. Returns the number of messages.
     pub fn hurry(&mut self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
         let mut count = 0;
         for (hop, lane) in &mut self.0 {
@@ -234,7 +234,7 @@ impl Schedule {
         count
     }
 
-    /// When something is due next that no running connection will take, where `most` says how many a hop may have.
+    /// The time when a new connection is needed next; `most` returns the maximum of a hop.
     pub fn next(&self, most: impl Fn(&Hop) -> usize) -> Option<u64> {
         let free = |(hop, lane): &(&Hop, &Lane)| lane.running < most(hop) && !lane.claimed;
         let lanes = self.0.iter().filter(free);

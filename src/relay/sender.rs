@@ -25,33 +25,33 @@ use crate::smtp::client::Failure;
 use crate::smtp::reply::Refusal;
 use crate::values::Networks;
 
-/// How long a connection without work is kept.
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(5);
-/// Stack of a connection's thread, in octets: a TLS handshake goes deep.
+/// Stack of a connection's thread, in octets: a TLS handshake needs much.
 const STACK: usize = 256 * 1024;
-/// How long content that is on its way may take at a stop.
+/// How long a transaction after DATA may take at a shutdown.
 const FAREWELL: Duration = Duration::from_secs(30);
-/// The longest sleep of the thread that watches.
+/// Maximum sleep of the watching thread.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// Gets a report to a reverse-path, into its mailbox or into the queue. An error means that it is to be tried again.
+/// Delivers a report to a reverse-path, into a mailbox or the queue. After an error it is tried again.
 pub type Reporter = Box<dyn Fn(&str, &[u8]) -> Result<(), String> + Send + Sync>;
 
-/// What relaying needs to know.
+/// The settings of the relay.
 pub struct Settings {
     /// The next hops.
     pub routes: Routes,
-    /// Clients that may send by them without a login.
+    /// Clients that may relay without a login.
     pub from: Networks,
-    /// Passwords for them.
+    /// The passwords for them.
     pub logins: Logins,
-    /// How often and how long.
+    /// How often and how long to retry.
     pub patience: Patience,
     /// Own name.
     pub hostname: String,
     /// TLS as a client.
     pub tls: ClientTls,
-    /// Where this host listens for SMTP: an address, or none for all, and a port.
+    /// Where this host listens for SMTP: an address, or `None` for all, and a port.
     pub own: Vec<(Option<IpAddr>, u16)>,
 }
 
@@ -79,7 +79,7 @@ struct State {
 }
 
 impl Relay {
-    /// Opens the queue; everything in it goes on.
+    /// Opens the queue and schedules everything in it.
     ///
     /// # Errors
     /// The queue cannot be used.
@@ -105,10 +105,10 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Whether the queue's file system has room for so many octets.
+    /// Checks that the queue's file system has room for `octets`.
     ///
     /// # Errors
-    /// 452 4.3.1 where it has not.
+    /// 452 4.3.1 if it has not.
     pub fn room(&self, octets: u64) -> Result<(), Refusal> {
         self.room.check(self.queue.dir(), octets)
     }
@@ -118,12 +118,12 @@ impl Relay {
         &self.queue
     }
 
-    /// Says how reports get to their readers; once, before [`Self::run`].
+    /// Sets how reports are delivered; once, before [`Self::run`].
     pub fn report_by(&self, reporter: Reporter) {
         let _ = self.report.set(reporter);
     }
 
-    /// The hop that takes an address, where there is one.
+    /// The hop for an address, if any.
     pub fn hop(&self, address: &str) -> Option<Hop> {
         let (_, domain) = address.rsplit_once('@')?;
         let route = self.settings.routes.find(domain)?;
@@ -139,12 +139,12 @@ impl Relay {
         })
     }
 
-    /// The clients that may send by it without a login.
+    /// The clients that may relay without a login.
     pub const fn open_to(&self) -> &Networks {
         &self.settings.from
     }
 
-    /// What stands for a recipient elsewhere: the queue, as a mailbox of the store.
+    /// The delivery target of relayed mail: the queue, as a mailbox of the store.
     pub fn target(&self, address: &str) -> Option<Target> {
         self.hop(address)?;
         Some(Target {
@@ -159,7 +159,7 @@ impl Relay {
         })
     }
 
-    /// Whether a target is the queue.
+    /// True if a target is the queue.
     pub fn is_queue(&self, target: &Target) -> bool {
         target.maildir == self.queue.dir()
     }
@@ -187,7 +187,7 @@ impl Relay {
         }
     }
 
-    /// Has mail tried now that waits for a hop, by its id. How many messages that are.
+    /// Retries waiting mail now. Returns the number of messages.
     pub(super) fn hurry(&self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
         let mut state = self.lock();
         let count = state.schedule.hurry(wanted);
@@ -219,7 +219,7 @@ impl Relay {
         }
     }
 
-    /// Connections that a hop may have. Mail that is fetched has one thread, which finds out what has waited too long.
+    /// Maximum connections of a hop. Mail for ATRN has one thread, which gives up what has waited too long.
     fn most(&self, hop: &Hop) -> usize {
         match self.route(hop.route) {
             Some(route) if matches!(route.kind, Kind::Atrn(_)) => 1,
@@ -243,7 +243,7 @@ impl Relay {
         }
     }
 
-    /// Ends every connection but those in the middle of a message, which have half a minute.
+    /// Closes every connection except those in the middle of a message, which get half a minute.
     pub fn stop(&self) {
         let deadline = Instant::now() + FAREWELL;
         let mut state = self.lock();
@@ -265,7 +265,7 @@ impl Relay {
                 .changed
                 .wait_timeout(state, left.min(Duration::from_secs(1)));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            // A thread that was connecting has a handle only now.
+            // A thread that was connecting may have its handle only now.
             state
                 .handles
                 .values()
@@ -301,7 +301,7 @@ impl Relay {
         self.end_thread(thread);
     }
 
-    /// The next message that is due; with an open connection it is waited for a little.
+    /// The next message that is due; with an open connection it waits a little for one.
     fn next_message(&self, hop: &Hop, open: bool) -> Option<Arc<str>> {
         let deadline = Instant::now() + IDLE;
         let mut state = self.lock();
@@ -323,7 +323,7 @@ impl Relay {
         }
     }
 
-    /// A connection to a hop is open.
+    /// Called when a connection to a hop is open.
     pub(super) fn opened(&self, hop: &Hop, thread: usize, handle: Handle) {
         let mut state = self.lock();
         state.handles.insert(thread, handle);
@@ -341,7 +341,7 @@ impl Relay {
         );
     }
 
-    /// All mail of a hop waits; `tls` says whether that was to blame. Returns how long, in seconds.
+    /// Defers all mail of a hop; `tls` is true if TLS was the reason. Returns the wait in seconds.
     pub(super) fn hop_waits(&self, hop: &Hop, tls: bool) -> u64 {
         let (now, patience) = (clock::seconds(), &self.settings.patience);
         let mut state = self.lock();
@@ -349,12 +349,12 @@ impl Relay {
         until.saturating_sub(now)
     }
 
-    /// Whether the next try of a hop goes without TLS.
+    /// True if the next try of a hop is without TLS.
     pub(super) fn is_clear(&self, hop: &Hop) -> bool {
         self.lock().schedule.is_clear(hop)
     }
 
-    /// A message is tried again at that time.
+    /// Schedules the next try of a message.
     pub(super) fn put_off(&self, hop: &Hop, id: &Arc<str>, next: u64) {
         let mut state = self.lock();
         state.schedule.add(hop, id, next);
@@ -364,7 +364,7 @@ impl Relay {
         }
     }
 
-    /// The messages that wait for a hop.
+    /// The waiting messages of a hop.
     pub(super) fn waiting(&self, hop: &Hop) -> Vec<Arc<str>> {
         self.lock().schedule.waiting(hop)
     }
@@ -386,29 +386,29 @@ impl Relay {
         waiting.collect()
     }
 
-    /// A message does not wait for a hop any more. Whether it did.
+    /// Removes a message of a hop; true if it was there.
     pub(super) fn forget(&self, hop: &Hop, id: &str) -> bool {
         self.lock().schedule.remove(hop, id)
     }
 
-    /// Claims hops for a connection that has turned; false where another one has any of them, and at a stop.
+    /// Claims hops for ATRN; false if any is claimed already, and at a shutdown.
     pub(super) fn claim(&self, hops: &[Hop]) -> bool {
         let mut state = self.lock();
         !state.stopping && state.schedule.claim(hops)
     }
 
-    /// Gives claimed hops back.
+    /// Releases claimed hops.
     pub(super) fn release(&self, hops: &[Hop]) {
         self.lock().schedule.release(hops);
         self.changed.notify_all();
     }
 
-    /// Takes messages out of those that wait for a hop, the oldest first.
+    /// Takes messages of a hop, oldest first.
     pub(super) fn withdraw(&self, hop: &Hop, wanted: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         self.lock().schedule.withdraw(hop, wanted)
     }
 
-    /// A thread of somebody else sends from now on. Its number.
+    /// Registers a sending thread that was started elsewhere. Returns its number.
     pub(super) fn begin_thread(&self) -> usize {
         let mut state = self.lock();
         state.running += 1;
@@ -416,7 +416,7 @@ impl Relay {
         state.threads
     }
 
-    /// A thread does not send any more.
+    /// Removes a sending thread.
     pub(super) fn end_thread(&self, thread: usize) {
         let mut state = self.lock();
         state.handles.remove(&thread);
@@ -425,7 +425,7 @@ impl Relay {
     }
 }
 
-/// A number from 0 to 255 that nobody else has: hops must not be tried in step.
+/// A random number from 0 to 255, so that hops are not tried in step.
 pub(super) fn chance() -> u8 {
     RandomState::new().hash_one(0).to_le_bytes()[0]
 }

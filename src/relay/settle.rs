@@ -1,5 +1,5 @@
-//! What follows from the outcomes of a try: recipients that are settled leave the queue, the others wait, and the sender
-//! hears of those that failed or are late. A report is on its way before the recipient it is about is forgotten.
+//! Handles the outcomes of a try: settled recipients leave the queue, the others wait, and reports about failures and
+//! delays are sent. A report is queued before its recipient is removed.
 
 use super::content::Prepared;
 use super::route::Kind;
@@ -10,25 +10,25 @@ use crate::queue::{Envelope, Recipient};
 use crate::report::{Action, MAX_RETURNED, Report, Told};
 use crate::smtp::client::{Outcome, Status, Verdict};
 
-/// A recipient after a try.
+/// A recipient and its outcome.
 pub(super) struct Settled {
     pub(super) to: Recipient,
     pub(super) outcome: Outcome,
     /// The host that was asked.
     pub(super) host: String,
-    /// Whether that host reports itself.
+    /// True if that host sends reports itself.
     pub(super) dsn: bool,
 }
 
 impl Settled {
-    /// Whether the hop did not answer at all.
+    /// True if the hop did not answer at all.
     pub(super) fn is_silence(&self) -> bool {
         self.host.is_empty() && self.outcome.verdict == Verdict::Later
     }
 }
 
 impl Relay {
-    /// Brings the queue up to date. Returns when the message is tried again at this hop, where it is.
+    /// Updates the queue. Returns the time of the next try at this hop, if any.
     pub(super) fn settle(
         &self,
         hop: &Hop,
@@ -112,7 +112,7 @@ impl Relay {
         }
     }
 
-    /// What an acceptance by a hop means: LMTP delivers.
+    /// What acceptance by a hop means: delivered for LMTP, relayed otherwise.
     fn success(&self, hop: &Hop) -> Action {
         match self.route(hop.route).map(|route| &route.kind) {
             Some(Kind::Socket(_) | Kind::Host { lmtp: true, .. }) => Action::Delivered,
@@ -120,7 +120,7 @@ impl Relay {
         }
     }
 
-    /// Sends a report about some recipients to those who want one. False where it has to be tried again.
+    /// Sends a report about the recipients for which one is wanted. False if it must be tried again.
     fn tell<'a>(
         &self,
         id: &str,
@@ -169,7 +169,7 @@ impl Relay {
         }
     }
 
-    /// A hop did not answer: what waits for it too long is given up, and who sent what is late hears of it.
+    /// A hop did not answer: gives up what has waited too long, and sends delay notices.
     pub(super) fn overdue(&self, hop: &Hop) -> Vec<std::sync::Arc<str>> {
         let now = clock::seconds();
         let created = |id: &str| {
@@ -205,13 +205,13 @@ fn give_up(outcome: &mut Outcome) {
     }
 }
 
-/// Whether NOTIFY asks for this.
+/// True if NOTIFY asks for this.
 fn asks(to: &Recipient, what: &str) -> bool {
     let words = to.notify.as_deref().unwrap_or_default();
     words.split(',').any(|word| word.eq_ignore_ascii_case(what))
 }
 
-/// The status and the words, where those do not have it themselves.
+/// The text, with the status in front if it has none of its own.
 fn spelled(outcome: &Outcome) -> String {
     if outcome.remote {
         outcome.text.clone()

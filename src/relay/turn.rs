@@ -1,5 +1,5 @@
-//! ATRN (RFC 2645): the mail of an `atrn:` hop goes out over the connection of the user who fetches it, with the roles
-//! turned. No wait holds it up, and what is left when the connection ends waits on.
+//! ATRN (RFC 2645): the mail of an `atrn:` hop is sent over its user's connection, with the roles reversed. Retry times
+//! do not apply, and mail that is left when the connection ends keeps waiting.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,32 +14,32 @@ use crate::net::socket::Socket;
 use crate::net::stream::Stream;
 use crate::smtp::client::{Channel, Settings, TlsUse};
 
-/// Why a connection cannot be turned.
+/// Why the roles cannot be reversed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoTurn {
-    /// The user fetches no mail here, or not that of a domain that was named; or is fetching it already.
+    /// The user has no `atrn:` hop, not for a named domain, or is fetching mail already.
     Refused,
-    /// There is none.
+    /// No mail is waiting.
     NothingWaits,
 }
 
-/// A connection whose roles turn.
+/// A connection whose roles are reversed.
 pub struct Turned {
-    /// The stream, with nothing to be sent on it.
+    /// The stream, without pending output.
     pub stream: Stream,
     /// Its socket.
     pub socket: Arc<Socket>,
-    /// Whether it is in TLS.
+    /// True if it uses TLS.
     pub tls: bool,
-    /// Who is there, for the log and for reports.
+    /// The peer, for the log and for reports.
     pub peer: String,
 }
 
-/// The mail of one hop that is handed over; what is left of it waits again when this is dropped.
+/// The mail of one hop to send; what is left is rescheduled when this is dropped.
 struct Batch<'a> {
     relay: &'a Relay,
     hop: Hop,
-    /// The last comes first.
+    /// In reverse order.
     ids: Vec<Arc<str>>,
 }
 
@@ -51,7 +51,7 @@ impl Drop for Batch<'_> {
     }
 }
 
-/// A connection that has turned; when this is dropped its hops are free again.
+/// The claimed hops of a connection, released when dropped.
 struct Claim<'a> {
     relay: &'a Relay,
     thread: usize,
@@ -66,10 +66,10 @@ impl Drop for Claim<'_> {
 }
 
 impl Relay {
-    /// Claims the hops of a user for a connection, for the mail of these domains, or all of it where none is named.
+    /// Claims a user's hops for the mail of these domains, or for all of it if none is named.
     ///
     /// # Errors
-    /// Why there is nothing to be handed over.
+    /// Why there is nothing to send.
     pub fn claim_turn(&self, user: &str, domains: &[&str]) -> Result<(), NoTurn> {
         let hops = self.fetched_by(user);
         let own = |domain: &&str| {
@@ -87,7 +87,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Sends the mail that was claimed, and says good-bye.
+    /// Sends the claimed mail, then QUIT.
     pub fn turn(&self, user: &str, domains: &[&str], turned: Turned) {
         let hops = self.fetched_by(user);
         let claim = Claim {
@@ -110,7 +110,7 @@ impl Relay {
         }
     }
 
-    /// The hops whose mail a user fetches.
+    /// The `atrn:` hops of a user.
     fn fetched_by(&self, user: &str) -> Vec<Hop> {
         let routes = self.settings.routes.all().iter().enumerate();
         let own = routes.filter(
@@ -123,7 +123,7 @@ impl Relay {
         own.map(hop).collect()
     }
 
-    /// The messages that wait for a hop and for one of these domains.
+    /// The waiting messages of a hop with a recipient at one of these domains.
     fn wanted(&self, hop: &Hop, names: &[String]) -> HashSet<Arc<str>> {
         let ids = self.waiting(hop).into_iter();
         let is_wanted = |id: &Arc<str>| {
@@ -133,7 +133,7 @@ impl Relay {
         ids.filter(is_wanted).collect()
     }
 
-    /// A message that was not handed over waits for its hop again.
+    /// A message that was not sent is rescheduled.
     fn wait_again(&self, hop: &Hop, id: &Arc<str>) {
         let Ok(envelope) = self.queue().read(id) else {
             return;
@@ -154,7 +154,7 @@ impl Relay {
             nonce: client::nonce().map_err(|e| e.to_string())?,
         };
         let channel = match turned.tls {
-            // The user's host has shown a password and no certificate.
+            // The user's host has authenticated by password, not by a certificate.
             true => Channel::Tls {
                 exporter: None,
                 verified: false,
@@ -178,7 +178,7 @@ impl Relay {
         })
     }
 
-    /// Message after message; the connection comes back where it can still be used.
+    /// Sends one message after another; returns the connection if it can still be used.
     fn hand_over(&self, hop: &Hop, names: &[String], link: Link) -> Option<Link> {
         let wanted = self.wanted(hop, names);
         let mut ids = self.withdraw(hop, |id| wanted.contains(id));
@@ -201,7 +201,7 @@ impl Relay {
     }
 }
 
-/// The names that recipients' domains are compared with.
+/// The domains in the form that recipients' domains are compared with.
 fn names(domains: &[&str]) -> Vec<String> {
     let lower = |domain: &&str| domain.to_lowercase();
     let name = |domain: &&str| to_alabel(domain).unwrap_or_else(|| lower(domain));

@@ -1,4 +1,4 @@
-//! Who may come in: the limits, the slots that connections are counted by, and stress.
+//! Admission of connections: limits, slots and stress.
 
 use super::linger::Linger;
 use crate::config::Config;
@@ -17,12 +17,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a message may still take at a shutdown.
+/// How long current messages may take at a shutdown.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long connections then have to say 421.
+/// How long connections then have to send 421.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Connections under way, and how many there may be.
+/// Current connections, and their maximum.
 pub(super) struct ConnLimits {
     inside: Mutex<Inside>,
     left: Condvar,
@@ -39,7 +39,7 @@ struct Inside {
 }
 
 impl Inside {
-    /// One connection less of a client.
+    /// Uncounts a connection of a client.
     fn forget(&mut self, client: IpAddr) {
         if let Some(count) = self.clients.get_mut(&client) {
             *count -= 1;
@@ -50,7 +50,7 @@ impl Inside {
     }
 }
 
-/// A place among the connections; it is given up also where the connection panics.
+/// A slot for a connection, released even after a panic.
 struct Slot {
     limits: Arc<ConnLimits>,
     number: usize,
@@ -72,7 +72,7 @@ impl ConnLimits {
         lock(&self.inside)
     }
 
-    /// A slot, unless there is none left.
+    /// Takes a slot, unless there is none left.
     fn enter(self: &Arc<Self>, live: &Arc<Live>) -> Result<Slot, Reply> {
         let mut inside = self.lock();
         inside.number = inside.number.wrapping_add(1);
@@ -92,24 +92,24 @@ impl ConnLimits {
         Ok(slot)
     }
 
-    /// Connections under way.
+    /// The number of connections.
     pub(super) fn count(&self) -> usize {
         self.lock().live.len()
     }
 
-    /// Whether there are no connections.
+    /// True without connections.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().live.is_empty()
     }
 
-    /// More than four fifths in use: waits get shorter.
+    /// More than four fifths in use: timeouts get shorter.
     fn update_stress(&self, count: usize) {
         let stress = count.saturating_mul(5) > self.max.saturating_mul(4);
         self.state.stress.store(stress, Ordering::Relaxed);
     }
 
-    /// Ends waits that have lasted long enough: those below the floor of a message, and under stress those that began
-    /// before it. Whether any wait may have to be ended soon.
+    /// Ends waits whose time is over: by the minimum rate of a message, or by stress. Returns true if another one may
+    /// end soon.
     pub(super) fn expire(&self) -> bool {
         let stress = self.state.stress.load(Ordering::Relaxed);
         let now = Instant::now();
@@ -120,7 +120,7 @@ impl ConnLimits {
         stress || inside.live.values().any(|live| live.is_busy())
     }
 
-    /// Idle connections hear 421 now; one with a message may finish it (F41, F42).
+    /// Idle connections get 421 now; one with a message may finish it (F41, F42).
     pub(super) fn drain(&self) {
         let inside = self.lock();
         for live in inside.live.values().filter(|live| !live.is_busy()) {
@@ -146,8 +146,7 @@ impl ConnLimits {
 }
 
 impl Slot {
-    /// Counts the connection for a client, and no longer for the one before. A Unix socket has no address to count by;
-    /// its mode says who may use it.
+    /// Counts the connection for another client. Unix sockets are not counted: their mode controls access.
     fn claim(&mut self, client: Option<IpAddr>) -> Result<(), Reply> {
         let mut inside = self.limits.lock();
         if let Some(before) = self.client.take() {
@@ -175,14 +174,14 @@ impl Drop for Slot {
         let count = inside.live.len();
         drop(inside);
         self.limits.update_stress(count);
-        // Nobody waits for that before.
+        // Nothing waits for this earlier.
         if self.limits.state.stopping.load(Ordering::SeqCst) {
             self.limits.left.notify_all();
         }
     }
 }
 
-/// Where newcomers go: to a thread, or away.
+/// Admits new connections to a thread, or refuses them.
 pub(super) struct Admission {
     pub(super) limits: Arc<ConnLimits>,
     pub(super) pool: Pool,
@@ -201,7 +200,7 @@ impl Admission {
         self.state.metrics.connection();
         let live = Arc::new(Live::new(accepted.socket));
         if accepted.overflow {
-            // The descriptor is the spare one, and needed back at once.
+            // The descriptor is the spare one, which is needed back at once.
             self.send(&live, &client, &reply::SERVER_FULL);
             let _ = live.socket.drop_input(64 * 1024);
             return;
@@ -231,7 +230,7 @@ impl Admission {
         self.linger.add(Arc::clone(&live.socket));
     }
 
-    /// One write, no worker, no wait.
+    /// One write, without a thread and without waiting.
     fn send(&self, live: &Live, client: &Client, reply: &Reply) {
         let mut octets = Vec::new();
         reply.render(&mut octets);

@@ -1,5 +1,5 @@
-//! Newcomers that were turned away: their input is read and dropped for a moment, so that the reset of a close with
-//! unread input does not cost them the reply. One thread does it for all of them, and the accept loop never waits.
+//! Drops the input of refused connections for a moment, because closing with unread input would reset the connection
+//! and lose the reply. One thread does it for all, so that the accept loop never waits.
 
 use crate::lock::lock;
 use crate::net::socket::Socket;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 /// How long a socket is kept.
 const TIME: Duration = Duration::from_secs(1);
-/// Octets that are read of one socket.
+/// Maximum octets read from a socket.
 const OCTETS: usize = 1024 * 1024;
-/// The pause between two looks at the sockets.
+/// The polling interval.
 const PAUSE: Duration = Duration::from_millis(20);
 
 struct Lingering {
@@ -47,7 +47,7 @@ impl Linger {
         lock(&self.kept)
     }
 
-    /// Keeps a socket whose writing side is shut already.
+    /// Adds a socket whose writing side is already shut down.
     pub(super) fn add(&self, socket: Arc<Socket>) {
         let mut kept = self.lock();
         if kept.len() >= self.most {
@@ -79,7 +79,7 @@ impl Linger {
 }
 
 impl Lingering {
-    /// Drops what came; false where nothing more is to be expected.
+    /// Drops pending input; false if there will be no more.
     fn drain(&mut self) -> bool {
         match self.socket.drop_input(self.left) {
             Ok(octets) => self.left -= octets.min(self.left),

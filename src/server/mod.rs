@@ -1,5 +1,4 @@
-//! The server: files read into a snapshot, the loop that accepts, who may come in, and the end in
-//! peace. What a connection says is `conn`'s.
+//! The server process: reads the files, binds, accepts, reloads and shuts down gracefully. `conn` serves connections.
 
 mod admission;
 mod budget;
@@ -41,18 +40,18 @@ use std::time::{Duration, Instant};
 /// session (TLS handshakes have a stack of their own). All tests, TLS handshakes included, pass with 64 KiB in an
 /// unoptimized build, which needs more than a release does; this is four times that.
 const STACK: usize = 256 * 1024;
-/// How long a thread without work is kept.
+/// How long an idle thread is kept.
 const KEEP: Duration = Duration::from_secs(30);
 /// How often waits are looked at while one may have to be ended soon.
 const TICK: Duration = Duration::from_secs(1);
-/// How often a server that has connections looks for what it may close.
+/// How often a server with connections looks for unused directories.
 const TIDY: Duration = Duration::from_secs(10);
 
-/// A server that has read its files and not bound yet.
+/// A server that has read its files but not bound its listeners.
 pub struct Server {
-    /// Sockets that were passed on, in the order of their numbers.
+    /// Inherited sockets, by number.
     inherited: Vec<Option<Socket>>,
-    /// Until the relay has it.
+    /// `None` once the relay has it.
     relay: Option<relay::Settings>,
     config: Arc<Config>,
     state: Arc<ServerState>,
@@ -93,7 +92,7 @@ impl Server {
         })
     }
 
-    /// What would be served, in words, a sentence a line.
+    /// A description of the service, one sentence a line.
     pub fn describe(&self) -> String {
         let snapshot = self.state.snapshot();
         let directory = &snapshot.directory;
@@ -135,8 +134,7 @@ impl Server {
         text
     }
 
-    /// Where mail is given to the users of mailboxes, nobody's rights but theirs count on the way there; where it is not,
-    /// root says so.
+    /// The sentence about owners of mail, and a warning for root.
     fn prepare_owners(&self) {
         let snapshot = self.state.snapshot();
         let directory = &snapshot.directory;
@@ -155,7 +153,7 @@ impl Server {
         }
     }
 
-    /// What `--check` says of the way onward besides, a line each: whether names resolve and users exist.
+    /// The output of `--check` about next hops, one a line: whether names resolve and users exist.
     pub fn next_hops(&self) -> String {
         let Some(relay) = &self.config.relay else {
             return String::new();
@@ -173,21 +171,20 @@ impl Server {
         text
     }
 
-    /// The listeners as they were asked for, a line each.
+    /// The listeners as configured, one a line.
     pub fn listeners(&self) -> String {
         let all = self.config.listen.iter().chain(&self.config.metrics);
         all.map(|url| format!("{url}\n")).collect()
     }
 
-    /// Binds, serves and ends; SIGTERM or SIGINT shuts it down gracefully, a second one at
-    /// once, and SIGHUP reloads the files.
+    /// Runs the server. SIGTERM or SIGINT shuts it down gracefully, a second one at once, and SIGHUP reloads the files.
     ///
     /// # Errors
     /// An address that cannot be bound (71).
     pub fn run(mut self) -> Result<(), Failure> {
         let system = Failure::System;
         let notify = Arc::new(Notify::from_env());
-        // The time zone is read at the first use: now, with a deep stack and all files in reach.
+        // Read the time zone now, with a large stack and before any chroot.
         let _ = clock::rfc5322_now();
         let config = Arc::clone(&self.config);
         let started = clock::seconds();
@@ -233,7 +230,7 @@ impl Server {
         Ok(())
     }
 
-    /// What newcomers go through, and the thread that tells of it at the metrics listeners.
+    /// Sets up admission, and the thread for the metrics listeners.
     fn admission(&self, scraped: Listeners, started: u64) -> io::Result<Admission> {
         let limits = Arc::new(ConnLimits::new(&self.config, &self.state));
         if !self.config.metrics.is_empty() {
@@ -253,7 +250,7 @@ impl Server {
         })
     }
 
-    /// Opens the queue and sends what is in it.
+    /// Opens the queue and starts sending.
     fn start_relay(&mut self) -> Result<Option<Arc<Relay>>, Failure> {
         let (Some(settings), Some(config)) = (self.relay.take(), &self.config.relay) else {
             return Ok(None);
@@ -274,7 +271,7 @@ impl Server {
         Ok(Some(relay))
     }
 
-    /// The file is read and written as the user and in the root that the server runs with.
+    /// The file is accessed with the user and the root directory of the running server.
     fn start_greylist(&self) -> Result<Option<Arc<Keeper>>, Failure> {
         let Some(settings) = &self.config.greylist else {
             return Ok(None);
@@ -305,8 +302,8 @@ impl Server {
         Ok(listeners)
     }
 
-    /// The fixed part of the pattern is made at the start where any mailbox may be, and never
-    /// later: a volume that is gone gets no shadow tree.
+    /// Creates the fixed part of the pattern with `--create`, at the start and never later, so that an unmounted volume
+    /// is not replaced by a shadow tree.
     fn make_root(&self) -> Result<(), String> {
         let snapshot = self.state.snapshot();
         let root = snapshot.directory.root();
@@ -322,7 +319,7 @@ impl Server {
         std::fs::create_dir_all(root).map_err(|e| format!("{}: {e}", root.display()))
     }
 
-    /// Waits for signals in a thread: nothing runs in a handler (A18).
+    /// Waits for signals in a thread: no code runs in a handler (A18).
     fn watch(&self, waker: Waker, notify: Arc<Notify>) -> io::Result<()> {
         let (state, config) = (Arc::clone(&self.state), Arc::clone(&self.config));
         let signals = signals();
@@ -348,7 +345,7 @@ fn signals() -> SigSet {
     SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
 }
 
-/// Blocks SIGHUP, which else would end a process that is still starting. It is served once the server runs.
+/// Blocks SIGHUP, which would otherwise kill a starting process. It is handled once the server runs.
 ///
 /// # Errors
 /// What the system says.
@@ -357,7 +354,7 @@ pub fn block_reload() -> io::Result<()> {
 }
 
 /// Blocks all signals that a server waits for, and SIGXFSZ, which is never waited for: a write past the limit is then
-/// EFBIG (F71). To be called before the first thread is started.
+/// EFBIG (F71). Must be called before any thread is started.
 ///
 /// # Errors
 /// What the system says.
@@ -372,27 +369,27 @@ fn exit() -> ! {
     std::process::exit(0)
 }
 
-/// What is done now and then while there are connections. Without any a server sleeps.
+/// Periodic work while there are connections. Without any the server sleeps.
 #[derive(Default)]
 struct Upkeep {
     due: Option<Instant>,
 }
 
 impl Upkeep {
-    /// How long nothing is due; for ever where there is nothing to do.
+    /// The time until the next work; `None` if there is nothing to do.
     fn pause(&self) -> Option<Duration> {
         let left = |due: Instant| due.saturating_duration_since(Instant::now());
         self.due.map(left)
     }
 
-    /// Ends waits that are over and closes directories that were not used, once that is due.
+    /// Ends waits and closes unused directories, when due.
     fn run(&mut self, state: &ServerState, limits: &ConnLimits) {
         let now = Instant::now();
         let stress = state.stress.load(Ordering::Relaxed);
         let due = match self.due {
             Some(due) if stress => due.min(now + TICK),
             Some(due) => due,
-            // Nothing was open and nobody was there before.
+            // Nothing was open before.
             None => return self.due = Some(now + if stress { TICK } else { TIDY }),
         };
         self.due = Some(due);

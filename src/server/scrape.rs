@@ -1,5 +1,5 @@
-//! The metrics listeners: GET /metrics and GET /healthz, answered one after the other by one thread of their own, which goes
-//! on until the last connection has ended. What is counted is `metrics`'s.
+//! The metrics listeners: GET /metrics and GET /healthz, answered one at a time by a single thread, until the last
+//! connection has ended. `metrics` has the counters.
 
 use super::admission::ConnLimits;
 use crate::clock;
@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// All of a request and its answer are over by then: the next one waits.
+/// Timeout of a request and its response: the next one waits.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Octets of a request.
+/// Maximum octets of a request.
 const MAX_REQUEST: usize = 8 * 1024;
 /// Stack of the thread, in octets.
 const STACK: usize = 128 * 1024;
@@ -23,7 +23,7 @@ const STACK: usize = 128 * 1024;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What is answered from.
+/// The sources of the responses.
 pub(super) struct Scrape {
     pub(super) state: Arc<ServerState>,
     pub(super) limits: Arc<ConnLimits>,
@@ -34,7 +34,7 @@ impl Scrape {
     /// Starts the thread.
     ///
     /// # Errors
-    /// What the system says where it gives no thread.
+    /// The thread cannot be started.
     pub(super) fn serve(self, mut listeners: Listeners) -> io::Result<()> {
         let answer = move || {
             let mut take = |_, accepted| self.answer(accepted);
@@ -72,7 +72,7 @@ impl Scrape {
         }
     }
 
-    /// Status, media type and body for a request line. Everything but the two pages is 404.
+    /// Status, media type and body for a request line. Everything except the two pages is 404.
     fn page(&self, line: &str) -> (&'static str, &'static str, String) {
         match line.rsplit_once(" HTTP/1.").map(|(request, _)| request) {
             Some("GET /metrics") => ("200 OK", OPEN_METRICS, self.metrics()),
@@ -94,7 +94,7 @@ impl Scrape {
         })
     }
 
-    /// Why mail should not be sent here now.
+    /// The reason why the server is unhealthy, if any.
     fn trouble(&self) -> Option<String> {
         if self.state.stopping.load(Ordering::SeqCst) {
             return Some("stopping".to_owned());
@@ -105,7 +105,7 @@ impl Scrape {
     }
 }
 
-/// The first line of a request, once all of it is there; none where it is too long or its end does not come.
+/// The first line of a request, once the request is complete; `None` if it is too long or ends early.
 fn request(stream: &mut Stream, deadline: Instant) -> io::Result<Option<String>> {
     loop {
         let input = stream.input();

@@ -1,6 +1,5 @@
-//! Numbers of users and groups, by the system's files. The C library's own look-ups are left
-//! alone: what they load at run time (nsswitch.conf(5)) does not go with a static binary, and
-//! crashes it where the libraries differ.
+//! User and group ids from /etc/passwd and /etc/group. The C library's look-ups are not used: they load libraries at
+//! run time (nsswitch.conf(5)), which can crash a static binary.
 
 use std::path::Path;
 
@@ -26,7 +25,7 @@ pub fn group_id(name: &str) -> Result<u32, String> {
     id("group", name, GROUPS)
 }
 
-/// The group that a user logs in with, where the user is known by name or number.
+/// The primary group of a user, given by name or number.
 pub fn primary_group(user: &str) -> Option<u32> {
     let text = read(USERS).ok()?;
     primary_group_in(user, &text)
@@ -40,7 +39,7 @@ fn id(kind: &str, name: &str, path: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("no {kind} named '{name}' in {path}; a number will do"))
 }
 
-/// The third field of the line that begins with a name.
+/// The id in the third field of a name's line.
 fn number_of(name: &str, text: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -49,7 +48,7 @@ fn number_of(name: &str, text: &str) -> Option<u32> {
     })
 }
 
-/// The fourth field of the line that begins with a name or has the number.
+/// The primary group in the fourth field of a user's line.
 fn primary_group_in(user: &str, text: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -24,11 +24,10 @@ pub enum Socket {
     Unix(UnixListener),
 }
 
-/// Takes all sockets that are meant for this process, and their names (`FileDescriptorName=`),
-/// which may be empty; none where it was started otherwise.
+/// Takes the sockets that were passed to this process, and their names (`FileDescriptorName=`), which may be empty.
 ///
 /// # Errors
-/// A number that is none, or a descriptor that does not listen: exit status 71.
+/// LISTEN_FDS is not a number, or a descriptor does not listen: exit status 71.
 pub fn take() -> Result<(Vec<String>, Vec<Socket>), Failure> {
     let get = |name: &str| env::var(name).ok();
     let own = std::process::id().to_string();
@@ -45,7 +44,7 @@ pub fn take() -> Result<(Vec<String>, Vec<Socket>), Failure> {
     Ok((names.take(taken.len()).collect(), taken))
 }
 
-/// How many there are for the process `own`.
+/// The number of sockets for the process `own`.
 fn count(pid: Option<String>, fds: Option<String>, own: &str) -> Result<Option<usize>, Failure> {
     let Some(fds) = fds.filter(|_| pid.as_deref() == Some(own)) else {
         return Ok(None);
@@ -60,7 +59,7 @@ fn socket(sockets: &mut ListenFd, at: usize) -> Result<Socket, Failure> {
         let number = at.saturating_add(FIRST);
         Failure::System(format!("LISTEN_FDS: descriptor {number}: {reason}"))
     };
-    // A descriptor of the wrong kind stays where it is, so that the other kind can be tried.
+    // A descriptor of the wrong kind is not taken, so the other kind can be tried.
     let found = match sockets.take_tcp_listener(at) {
         Ok(tcp) => tcp.map(Socket::Tcp),
         Err(_) => sockets

@@ -1,5 +1,4 @@
-//! What the system gives and takes away: users and groups, privileges, inherited sockets, the
-//! service manager. Nothing here knows of mail.
+//! Users and groups, privileges, inherited sockets and the service manager. Nothing here knows about mail.
 
 pub mod ids;
 pub mod inherited;

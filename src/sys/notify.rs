@@ -1,5 +1,5 @@
-//! sd_notify(3): telling a service manager what the server does. Without NOTIFY_SOCKET nothing
-//! is sent. What cannot be sent is logged once and changes nothing else.
+//! sd_notify(3): tells a service manager the state of the server. Without NOTIFY_SOCKET nothing is sent. A failure is
+//! logged once and has no other effect.
 
 use std::env;
 use std::os::unix::net::UnixDatagram;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::encoding::number;
 
-/// The service manager, as it is told in the environment. Opened before any chroot.
+/// The connection to the service manager, opened before any chroot.
 #[derive(Debug, Default)]
 pub struct Notify {
     socket: Option<UnixDatagram>,
@@ -35,27 +35,27 @@ impl Notify {
         }
     }
 
-    /// How often [`Self::watchdog`] is to be called: half of what the manager allows.
+    /// The interval for [`Self::watchdog`]: half of what the manager allows.
     pub fn interval(&self) -> Option<Duration> {
         self.watchdog.map(|allowed| allowed / 2)
     }
 
-    /// All listeners are bound and mail is taken.
+    /// Reports that the server accepts mail.
     pub fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// A reload begins; [`Self::ready`] ends it. The manager wants to know when it began.
+    /// Reports the start of a reload, with its time; [`Self::ready`] ends it.
     pub fn reloading(&self) {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_usec()));
     }
 
-    /// The shutdown has begun.
+    /// Reports the shutdown.
     pub fn stopping(&self) {
         self.send("STOPPING=1");
     }
 
-    /// The loop that takes connections is alive. Says so only where a watchdog runs.
+    /// Reports that the accept loop is alive, if there is a watchdog.
     pub fn watchdog(&self) {
         if self.watchdog.is_some() {
             self.send("WATCHDOG=1");
@@ -72,7 +72,7 @@ impl Notify {
     }
 }
 
-/// A path, or `@` and an abstract name. A manager that does not read holds nothing up.
+/// Connects to a path, or to `@` and an abstract name. A manager that does not read delays nothing.
 fn connect(path: &str) -> std::io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     match path.strip_prefix('@') {
@@ -95,7 +95,7 @@ fn connect_abstract(_: &UnixDatagram, _: &str) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// A watchdog that is meant for another process is not ours (sd_watchdog_enabled(3)).
+/// A watchdog for another process is ignored (sd_watchdog_enabled(3)).
 fn watchdog(usec: Option<String>, pid: Option<String>, own: &str) -> Option<Duration> {
     let ours = pid.is_none_or(|pid| pid == own);
     let usec = usec.filter(|_| ours).and_then(|text| number(&text))?;

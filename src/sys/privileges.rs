@@ -1,9 +1,8 @@
-//! Giving up privileges for good: `--chroot`, `--run-as`. Both come after the listeners are bound
-//! and the files read. Whatever fails ends the start: a server with more rights than it was
-//! asked to keep is worse than none.
+//! Giving up privileges for good: `--chroot`, `--run-as`. Both happen after listeners are bound and files are read. Any
+//! failure stops the start: a server with unexpected rights is worse than none.
 //!
-//! Other threads may exist by then: the C library changes the ids of all of them. What only
-//! concerns one thread is checked for each.
+//! Other threads may exist by then: the C library changes the ids of all of them, and per-thread attributes are checked
+//! for each.
 
 use std::fmt;
 use std::io;
@@ -12,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::sys::ids;
 
-/// Who the server is once it has started.
+/// The user that the server runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunAs {
     /// User id, never 0.
@@ -22,8 +21,8 @@ pub struct RunAs {
 }
 
 impl RunAs {
-    /// `USER[:GROUP]`, names or numbers. Without a group it is the user's own; a number that
-    /// stands in no passwd file is taken for the group, too.
+    /// `USER[:GROUP]`, names or numbers. Without a group it is the user's own; an unknown number is used as the group
+    /// as well.
     ///
     /// # Errors
     /// An unknown name, or root.
@@ -52,7 +51,7 @@ impl fmt::Display for RunAs {
     }
 }
 
-/// What is given up.
+/// The privileges to give up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Privileges {
     /// `--run-as`.
@@ -96,13 +95,13 @@ impl Privileges {
     }
 }
 
-/// New files belong to their owner alone, whatever the caller's umask was.
+/// Sets the umask so that new files are private.
 pub fn set_umask() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
-/// Gives up supplementary groups, so that a thread which takes on a user's rights has none of root's. What keeps root from
-/// it (a user namespace) leaves the groups as they are.
+/// Drops supplementary groups, so that a thread that assumes a user's rights has none of root's. In a user namespace
+/// this may be impossible, and the groups stay.
 pub fn drop_groups() {
     #[cfg(target_os = "linux")]
     if let Err(e) = nix::unistd::setgroups(&[]) {
@@ -129,7 +128,7 @@ mod platform {
     /// Real, effective and saved ids, supplementary groups, all sets of capabilities.
     pub(super) fn become_user(uid: u32, gid: u32) -> Result<(), String> {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        // Only while root: dropping from the bounding set takes a capability itself.
+        // Only possible as root: the bounding set needs a capability to be changed.
         let bounding = caps::clear(None, CapSet::Bounding).map_err(|e| e.to_string());
         if getgroups().map_or(true, |groups| groups.iter().any(|group| *group != gid)) {
             setgroups(&[]).map_err(|e| format!("setgroups: {}", e.desc()))?;
@@ -148,7 +147,7 @@ mod platform {
         bounding
     }
 
-    /// Checks what `become_user` did by what the kernel says, and that there is no way back.
+    /// Verifies `become_user` with the kernel's own data, and that there is no way back.
     pub(super) fn nothing_left(uid: u32, gid: u32) -> Result<(), String> {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let users = getresuid().map_err(|e| format!("getresuid: {}", e.desc()))?;
@@ -169,7 +168,7 @@ mod platform {
         capabilities()
     }
 
-    /// Without /proc, as after a chroot, the calls are asked instead of the files.
+    /// Without /proc, as after a chroot, system calls are used instead.
     fn capabilities() -> Result<(), String> {
         let Ok(tasks) = std::fs::read_dir(TASKS) else {
             return own_capabilities();
@@ -181,7 +180,7 @@ mod platform {
             let Ok(status) = std::fs::read_to_string(&path) else {
                 continue; // that thread has ended
             };
-            // Threads that began earlier keep their bounding set, which gives them nothing.
+            // Threads that started earlier keep their bounding set, which is of no use to them.
             let bounding = path == std::path::Path::new(&main);
             if let Some(set) = left(&status, bounding) {
                 return Err(format!("capabilities are left: {set}"));

@@ -1,6 +1,6 @@
-//! The addresses of a header field (RFC 5322 §3.4): comments, names, routes and groups are read and dropped.
+//! The addresses of a header field (RFC 5322 §3.4): comments, names, routes and groups are dropped.
 
-/// The addresses in `text`, without angle brackets. What cannot be read as an address list gives what can be.
+/// The addresses in `text`, without angle brackets. A malformed list gives the addresses that can be found.
 pub(super) fn addresses(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut parser = Parser::default();
@@ -25,7 +25,7 @@ pub(super) fn addresses(text: &str) -> Vec<String> {
 
 #[derive(Default)]
 struct Parser {
-    /// What stands outside of angle brackets.
+    /// The text outside of angle brackets.
     text: String,
     angle: Option<String>,
 }
@@ -43,7 +43,7 @@ impl Parser {
         }
     }
 
-    /// The address that has come so far.
+    /// Ends the current address.
     fn take(&mut self) -> Option<String> {
         let Self { text, angle } = std::mem::take(self);
         let address = angle.unwrap_or(text);
@@ -57,7 +57,7 @@ impl Parser {
     }
 }
 
-/// Blanks around dots and the at sign mean nothing (RFC 5322 §4.4); in a quoted local part they do.
+/// Blanks around dots and the at sign are dropped (RFC 5322 §4.4), except in a quoted local part.
 fn without_blanks(address: &str) -> String {
     let mut quoted = false;
     let mut escaped = false;

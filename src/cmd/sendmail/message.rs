@@ -1,5 +1,4 @@
-//! The message on standard input: its header is looked at, and what a mail must have and this one has not is added. The
-//! rest is left as it came.
+//! The message on standard input: required header fields that are missing are added. The rest stays as it is.
 
 use super::addresses::addresses;
 
@@ -13,8 +12,8 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Takes the input apart. A line of a lone dot ends it, unless dots are ignored; CRLF is a line end as LF is; an mbox
-    /// line before the header is dropped.
+    /// Parses the input. A lone dot ends it, unless dots are ignored; lines may end in LF or CRLF; an mbox line before
+    /// the header is dropped.
     pub(super) fn parse(input: &[u8], ignore_dots: bool) -> Self {
         let mut lines = input.split_inclusive(|&octet| octet == b'\n').map(unix);
         let mut lines = lines
@@ -39,7 +38,7 @@ impl Message {
         Self { fields, body }
     }
 
-    /// Whether there is a field of that name.
+    /// True if there is a field of that name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.values(name).next().is_some()
     }
@@ -51,7 +50,7 @@ impl Message {
         })
     }
 
-    /// The addresses that `-t` sends to: of To, Cc and Bcc, or of their Resent- kind where there is one. Bcc is removed.
+    /// The addresses that `-t` sends to: of To, Cc and Bcc, or of their Resent- forms if there are any. Bcc is removed.
     pub(super) fn take_recipients(&mut self) -> Vec<String> {
         let resent = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
         let names = if resent.iter().any(|name| self.has(name)) {
@@ -76,7 +75,7 @@ impl Message {
         }
     }
 
-    /// The whole of it again, with LF line ends.
+    /// The whole message, with LF line ends.
     pub(super) fn content(&self) -> Vec<u8> {
         let mut content = self.fields.concat();
         content.push(b'\n');
@@ -135,7 +134,7 @@ mod tests {
                 "From root Thu Jan  1\nSubject: x\n\nFrom y\n",
                 "Subject: x\n\nFrom y\n",
             ),
-            // Without a header all of it is body, also where it begins as a continuation.
+            // Without a header everything is body, even if it begins like a continuation line.
             ("hello\n", "\nhello\n"),
             (" hello: x\n", "\n hello: x\n"),
             ("\nhello\n", "\nhello\n"),

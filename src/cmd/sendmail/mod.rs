@@ -1,6 +1,6 @@
-//! `sendmail`, `mailq` and `newaliases`: how the programs of a Unix host send mail, for fifty years. The message on standard
-//! input goes to the local server, which takes responsibility for it or does not: nothing is kept here, and the exit
-//! status says which (sysexits.h).
+//! `sendmail`, `mailq` and `newaliases`: the traditional way for programs of a Unix host to send mail. The message on
+//! standard input goes to the local server. Nothing is stored here: the exit status tells whether the server has
+//! accepted it (sysexits.h).
 
 mod addresses;
 mod message;
@@ -22,12 +22,12 @@ use crate::smtp::client::{Envelope, Outcome, Rcpt, Scan, Settings, TlsUse, Verdi
 use message::Message;
 use options::{Mode, Options};
 
-/// The server's own socket, where it has one.
+/// The server's own socket, if it exists.
 const SOCKET: &str = "/run/mailslot/smtp";
 const SERVER: &str = "smtp://127.0.0.1:25";
-/// Names the server, where it is another.
+/// The environment variable that names another server.
 const VARIABLE: &str = "MAILSLOT_SENDMAIL_TO";
-/// Octets of a message: it is held in memory.
+/// Maximum octets of a message, which is held in memory.
 const MAX_MESSAGE: u64 = 512 * 1024 * 1024;
 
 /// Exit statuses of sysexits.h.
@@ -37,10 +37,10 @@ const NO_USER: u8 = 67;
 const UNAVAILABLE: u8 = 69;
 const TRY_LATER: u8 = 75;
 
-/// Why nothing was sent: the words, and the exit status.
+/// A failure: the text and the exit status.
 type Refusal = (String, u8);
 
-/// Which of these programs the command line calls, by its first word or by `--sendmail` as the second, and its arguments.
+/// The program that the command line calls, by its name or by `--sendmail` as the first argument, and its arguments.
 pub fn called_as(args: &[OsString]) -> Option<(&'static str, &[OsString])> {
     let (program, args) = args.split_first()?;
     let name = Path::new(program).file_name()?;
@@ -54,7 +54,7 @@ pub fn called_as(args: &[OsString]) -> Option<(&'static str, &[OsString])> {
     }
 }
 
-/// Runs the program that was called by `name`, which is `sendmail`, `mailq` or `newaliases`.
+/// Runs the program `name`: `sendmail`, `mailq` or `newaliases`.
 pub fn run(name: &str, args: &[OsString]) -> ExitCode {
     let ended = Options::parse(args)
         .map_err(|why| (why, USAGE))
@@ -76,7 +76,7 @@ pub fn run(name: &str, args: &[OsString]) -> ExitCode {
     }
 }
 
-/// `mailq`, `-bp`: the queue that the server's own variable names.
+/// `mailq`, `-bp`: lists the queue named by the server's environment variable.
 fn mailq() -> Result<(), Refusal> {
     let named = std::env::var_os("MAILSLOT_QUEUE").filter(|dir| !dir.is_empty());
     let dir = named.map_or_else(|| PathBuf::from("queue"), PathBuf::from);
@@ -88,7 +88,7 @@ fn mailq() -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Where the local server is.
+/// The URL of the local server.
 fn server() -> Result<ListenUrl, Refusal> {
     let named = std::env::var(VARIABLE).ok().filter(|url| !url.is_empty());
     let default = || match Path::new(SOCKET).exists() {
@@ -100,7 +100,7 @@ fn server() -> Result<ListenUrl, Refusal> {
         .map_err(|right| (format!("{VARIABLE}: '{url}' is not {right}"), USAGE))
 }
 
-/// The message on standard input.
+/// Sends the message on standard input.
 fn send(options: Options) -> Result<(), Refusal> {
     let me = person::Person::current();
     let mut input = Vec::new();
@@ -192,7 +192,7 @@ fn envelope(
     }
 }
 
-/// Names each recipient that the message did not reach. What may be tried again wins over what may not.
+/// Reports each failed recipient. For the exit status temporary failures take precedence.
 fn verdict(names: &[String], outcomes: &[Outcome]) -> Result<(), Refusal> {
     let mut worst = None;
     for (name, outcome) in names.iter().zip(outcomes) {
@@ -225,7 +225,7 @@ fn show_dialogue() {
         .init();
 }
 
-/// `-bs`: SMTP between standard input and output and the server.
+/// `-bs`: connects standard input and output to the server.
 fn speak() -> Result<(), Refusal> {
     let url = server()?;
     let hop = hop(&url).map_err(|why| (format!("{url}: {why}"), TRY_LATER))?;

@@ -1,9 +1,8 @@
-//! The command line of sendmail(1) as programs have called it for forty years: letters whose value follows directly or is
-//! the next word.
+//! The command line of sendmail(1) in its traditional form: letters whose value follows directly or is the next word.
 
 use std::ffi::OsString;
 
-/// What is to be done.
+/// The mode of operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mode {
     /// Send the message on standard input.
@@ -17,11 +16,11 @@ pub(super) enum Mode {
     Aliases,
 }
 
-/// What was asked for.
+/// The parsed command line.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) mode: Mode,
-    /// `-t`: recipients stand in the header.
+    /// `-t`: recipients are in the header.
     pub(super) header_recipients: bool,
     /// `-i`: a line with a single dot does not end the message.
     pub(super) ignore_dots: bool,
@@ -39,7 +38,7 @@ pub(super) struct Options {
     pub(super) recipients: Vec<String>,
 }
 
-/// How a letter's value stands.
+/// The form of a letter's value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Value {
     None,
@@ -54,7 +53,7 @@ fn ignore(_: &mut Options, _: String) -> Result<(), String> {
     Ok(())
 }
 
-/// The letters. Those of other programs' sendmail that ask for nothing here are read and mean nothing.
+/// The letters. Some that only other implementations need are accepted and ignored.
 #[rustfmt::skip]
 const LETTERS: &[(char, Value, Set)] = &[
     ('A', Value::Needed, ignore), // alias database, or -Ac and -Am
@@ -87,10 +86,10 @@ const LETTERS: &[(char, Value, Set)] = &[
 ];
 
 impl Options {
-    /// Reads the arguments after the program's name.
+    /// Parses the arguments after the program's name.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// What is wrong, as text.
     pub(super) fn parse(args: &[OsString]) -> Result<Self, String> {
         let mut all = Self::default();
         let mut words = args.iter();
@@ -109,7 +108,7 @@ impl Options {
         Ok(all)
     }
 
-    /// One word of letters: the first that takes a value takes the rest.
+    /// Parses one word of letters; the first one with a value takes the rest.
     fn letters<'a>(
         &mut self,
         letters: &str,

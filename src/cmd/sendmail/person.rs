@@ -8,13 +8,13 @@ const USERS: &str = "/etc/passwd";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Person {
     pub(super) user: String,
-    /// The name of gecos, where there is one.
+    /// The full name of gecos, if any.
     pub(super) full_name: String,
     pub(super) host: String,
 }
 
 impl Person {
-    /// The user that runs this process. One without an entry is `uid` and his number, as in an image without a passwd file.
+    /// The user of this process. Without an entry, as in an image without a passwd file, it is `uid` and the number.
     pub(super) fn current() -> Self {
         let uid = getuid().as_raw();
         let octets = std::fs::read(USERS).unwrap_or_default();
@@ -46,7 +46,7 @@ impl Person {
         format!("{}@{}", self.user, self.host)
     }
 
-    /// The value of From, with `name` or else the user's own. A name that is not ASCII is left out: it would have to be
+    /// The value of From, with `name` or else the user's own. A non-ASCII name is omitted, because it would have to be
     /// encoded.
     pub(super) fn mailbox(&self, name: Option<&str>) -> String {
         let name = name.unwrap_or(&self.full_name).trim();

@@ -1,4 +1,4 @@
-//! Internationalized domains as the DNS knows them: `xn--` and Punycode (RFC 5891 §4.4, RFC 3492).
+//! Internationalized domains in the form of the DNS: `xn--` and Punycode (RFC 5891 §4.4, RFC 3492).
 
 const BASE: u32 = 36;
 const T_MIN: u32 = 1;
@@ -8,8 +8,8 @@ const DAMP: u32 = 700;
 const FIRST_BIAS: u32 = 72;
 const FIRST_CODE: u32 = 128;
 
-/// The domain in ASCII, lower case; `None` where a label would be too long for the DNS. The mappings of IDNA beyond case
-/// are not applied.
+/// The domain in ASCII, lower case; `None` if a label would be too long for the DNS. Of IDNA's mappings only the one to
+/// lower case is applied.
 pub fn to_alabel(domain: &str) -> Option<String> {
     let labels = domain.split('.').map(|label| {
         let lower = label.to_lowercase();
@@ -23,7 +23,7 @@ pub fn to_alabel(domain: &str) -> Option<String> {
     labels.collect::<Option<Vec<_>>>().map(|all| all.join("."))
 }
 
-/// RFC 3492 §6.3; every sum is checked, though no label that is short enough comes near the limit.
+/// RFC 3492 §6.3; every sum is checked, although no valid label comes near the limit.
 fn punycode(text: &str) -> Option<String> {
     let input: Vec<u32> = text.chars().map(u32::from).collect();
     let mut out: String = text.chars().filter(char::is_ascii).collect();

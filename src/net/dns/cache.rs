@@ -1,4 +1,4 @@
-//! Answers that still hold. Bounded: a full cache forgets what has expired, and then everything.
+//! A bounded cache of answers: when it is full, expired entries are dropped, then all.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::message::{Answer, Kind};
 use crate::lock::lock;
 
-/// Names that are remembered.
+/// Maximum names in the cache.
 const CAPACITY: usize = 1_024;
-/// Records of an answer that is remembered: one with more is asked for again.
+/// Maximum records of a cached answer; a larger one is not cached.
 const MAX_RECORDS: usize = 64;
 
-/// Answers by name and kind, until their time to live is over.
+/// Answers by name and kind, with their expiry.
 #[derive(Debug, Default)]
 pub(super) struct Cache(Mutex<HashMap<(String, Kind), (Answer, Instant)>>);
 

@@ -1,5 +1,5 @@
-//! One question to one server: by UDP from a port of its own, by TCP where the answer was cut short. What comes from
-//! elsewhere or answers another question is dropped, and the wait goes on to its deadline.
+//! One question to one server: by UDP from a random port, then by TCP if the answer was truncated. Datagrams from
+//! elsewhere or to another question are dropped without extending the deadline.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -9,15 +9,15 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::message::{self, Answer, Bad, Kind};
 
-/// Datagrams that are not the answer, after which the server is given up: somebody is guessing.
+/// Wrong datagrams after which the query fails: it is probably being attacked.
 const MAX_STRAY: usize = 64;
-/// The largest answer by UDP that is asked for (RFC 1035 §4.2.1), and a little more to see that one was larger.
+/// Octets of the buffer for an answer by UDP (RFC 1035 §4.2.1).
 const DATAGRAM: usize = 4_096;
 
 /// Asks one server.
 ///
 /// # Errors
-/// Why there is no answer, in words.
+/// The reason, as text.
 pub(super) fn ask(
     server: SocketAddr,
     name: &str,
@@ -54,7 +54,7 @@ fn by_udp<T>(
     deadline: Instant,
     read: impl Fn(&[u8]) -> Result<T, Bad>,
 ) -> io::Result<Result<T, Bad>> {
-    // Port 0: the system picks one at random, another for each question.
+    // Port 0: a random port for each question.
     let own: SocketAddr = if server.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()
     } else {
@@ -80,7 +80,7 @@ fn by_udp<T>(
     Ok(Err(Bad::NotOurs))
 }
 
-/// Two octets of length before each message (RFC 1035 §4.2.2).
+/// Over TCP each message has its length in front (RFC 1035 §4.2.2).
 fn by_tcp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
     let mut socket = TcpStream::connect_timeout(&server, left(deadline)?)?;
     socket.set_write_timeout(Some(left(deadline)?))?;
@@ -93,7 +93,7 @@ fn by_tcp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<
     Ok(answer)
 }
 
-/// Fills the buffer by the deadline, however few octets come at a time.
+/// Fills the buffer by the deadline, even if the octets arrive one by one.
 fn read_all(socket: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
     let mut room = buffer;
     while !room.is_empty() {
@@ -117,7 +117,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     Ok(left)
 }
 
-/// Not to be guessed by somebody who would like to answer in the server's place (RFC 5452 §9.2).
+/// Unpredictable, so that nobody can forge an answer (RFC 5452 §9.2).
 fn random_id() -> io::Result<u16> {
     let mut id = [0; 2];
     let drawn = SystemRandom::new().fill(&mut id);

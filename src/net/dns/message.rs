@@ -1,5 +1,5 @@
-//! DNS messages (RFC 1035): the question that is asked, and what may be believed of an answer to it. An answer counts where
-//! its id and question are those that were asked; of its records, only those that belong to the name, through its aliases.
+//! DNS messages (RFC 1035): building a question, and checking the answer. An answer must have the id and the question
+//! that were sent; of its records only those of the name, or of its aliases, count.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -8,16 +8,16 @@ use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE};
 use simple_dns::{ResourceRecord, TYPE};
 
-/// Records of an answer that are looked at.
+/// Maximum records of an answer.
 const MAX_RECORDS: usize = 512;
-/// Aliases that are followed within an answer.
+/// Maximum aliases followed within an answer.
 const MAX_ALIASES: usize = 16;
-/// How long a name is remembered at most, whatever its time to live.
+/// Maximum time to cache an answer.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long it is remembered that there is none (RFC 2308 §5).
+/// Maximum time to cache a negative answer (RFC 2308 §5).
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// What is asked for.
+/// The type of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     A,
@@ -40,7 +40,7 @@ impl Kind {
 pub struct Mx {
     /// Lower values are preferred.
     pub preference: u16,
-    /// The host in ASCII; empty for the root, which means that the domain takes no mail (RFC 7505).
+    /// The host in ASCII; empty for the root, which means that the domain accepts no mail (RFC 7505).
     pub host: String,
 }
 
@@ -51,31 +51,31 @@ pub(super) enum Data {
     Mx(Mx),
 }
 
-/// What an answer says.
+/// The content of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Data, and for how long they hold.
+    /// Data, and their time to live.
     Found(Vec<Data>, Duration),
-    /// The name is another's alias, about which nothing is said.
+    /// The name is an alias of another one, about which the answer has nothing.
     Alias(String, Duration),
-    /// There is such a name, but no such data.
+    /// The name exists, but has no such data.
     NoData(Duration),
-    /// There is no such name.
+    /// The name does not exist.
     NoName(Duration),
 }
 
-/// Why there is no answer.
+/// Why an answer was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Bad {
-    /// It belongs to another question, or to none: the right one may still come.
+    /// It belongs to another question; the right one may still arrive.
     NotOurs,
-    /// It is cut short: ask again by TCP.
+    /// It is truncated: ask again by TCP.
     Truncated,
-    /// The server cannot answer.
+    /// The server reported an error.
     Failed(&'static str),
 }
 
-/// The question as it goes over the wire; `None` for what is not a name.
+/// The question on the wire; `None` if the name is invalid.
 pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
     let labels = name.strip_suffix('.').unwrap_or(name).split('.');
     let plain = |label: &str| !label.is_empty() && label.bytes().all(is_plain);
@@ -93,7 +93,7 @@ pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
     packet.build_bytes_vec().ok()
 }
 
-/// Reads an answer to the question about `name`.
+/// Parses an answer to the question about `name`.
 pub(super) fn answer(octets: &[u8], id: u16, name: &str, kind: Kind) -> Result<Answer, Bad> {
     if !is_plausible(octets, id) {
         return Err(Bad::NotOurs);
@@ -123,7 +123,7 @@ pub(super) fn answer(octets: &[u8], id: u16, name: &str, kind: Kind) -> Result<A
     }
 }
 
-/// A look at the header before anything is allocated: our id, an answer, one question, no more records than fit.
+/// Checks the header before anything is allocated: our id, an answer, one question, a plausible number of records.
 fn is_plausible(octets: &[u8], id: u16) -> bool {
     let Some((header, rest)) = octets.split_first_chunk::<12>() else {
         return false;
@@ -168,7 +168,7 @@ fn found(packet: &Packet<'_>, name: &str, kind: Kind) -> Answer {
             (true, None) => return Answer::Alias(current, ttl),
         }
     }
-    // A loop, or as good as one: nothing is behind this name.
+    // A loop, or too long a chain: the name has no data.
     Answer::NoData(negative_ttl(packet))
 }
 
@@ -201,7 +201,7 @@ fn seconds(ttl: u32) -> Duration {
     Duration::from_secs(if ttl > u32::MAX / 2 { 0 } else { ttl.into() })
 }
 
-/// A name in lower case; `None` for one with octets that no host name has.
+/// A name in lower case; `None` if it has octets that no host name has.
 fn spelled(name: &Name<'_>) -> Option<String> {
     let mut text = String::new();
     for label in name.as_bytes() {
@@ -220,7 +220,7 @@ fn spelled(name: &Name<'_>) -> Option<String> {
     Some(text)
 }
 
-/// An octet that names of hosts and domains have.
+/// True for octets of host and domain names.
 const fn is_plain(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_')
 }

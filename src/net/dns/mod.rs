@@ -1,6 +1,6 @@
-//! Names become addresses without the C library: the hosts file, then the servers of resolv.conf(5) by UDP, and by TCP
-//! where an answer is too long for it. [`Resolver`] asks and remembers; what goes over the wire, and which answer may be
-//! believed, is in `message`; waiting for it is in `exchange`. A hostile server can withhold names and nothing else.
+//! Resolves names without the C library: from the hosts file, then by the servers of resolv.conf(5), over UDP or, for
+//! long answers, TCP. [`Resolver`] asks and caches; `message` builds questions and checks answers; `exchange` sends and
+//! waits. A hostile server can do no more than give wrong answers.
 
 mod alabel;
 mod cache;

@@ -1,4 +1,4 @@
-//! The resolver: hosts file, memory, then the name servers in turn.
+//! The resolver: hosts file, cache, then the name servers in turn.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,19 +16,19 @@ use crate::net::names;
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Aliases that are followed from answer to answer.
+/// Maximum aliases followed from answer to answer.
 const MAX_ALIASES: usize = 8;
-/// Octets of a hosts file or resolv.conf that are read.
+/// Maximum octets read of a hosts file or resolv.conf.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// Why a name has no addresses or exchangers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// There is no such name.
+    /// The name does not exist.
     NoSuchName,
-    /// There is such a name, but nothing of what was asked for.
+    /// The name exists, but has no such records.
     NoData,
-    /// It cannot be told now, and why.
+    /// A temporary failure, and the reason.
     Temporary(String),
 }
 
@@ -42,19 +42,18 @@ impl fmt::Display for Error {
     }
 }
 
-/// Looks names up; one serves all threads.
+/// Looks names up; shared by all threads.
 #[derive(Debug)]
 pub struct Resolver {
     hosts: PathBuf,
-    /// Where the servers are read from, and when that file was changed last.
+    /// The path of resolv.conf, and its last modification time.
     resolv_conf: Option<PathBuf>,
     servers: Mutex<(Servers, Option<SystemTime>)>,
     cache: Cache,
 }
 
 impl Resolver {
-    /// By the system's files. They are read here for the first time, so that a server that changes its root afterwards
-    /// still knows its name servers.
+    /// Uses the system's files. They are read here once, so that the name servers are known after a chroot.
     pub fn system() -> Self {
         let path = Path::new(RESOLV_CONF);
         let servers = Servers::parse(&read(path).unwrap_or_default());
@@ -65,7 +64,7 @@ impl Resolver {
         }
     }
 
-    /// By a hosts file and servers of one's own.
+    /// Uses the given hosts file and servers.
     pub fn new(hosts: &Path, servers: Servers) -> Self {
         Self {
             hosts: hosts.to_owned(),
@@ -75,11 +74,11 @@ impl Resolver {
         }
     }
 
-    /// The addresses of a host, IPv6 before IPv4; one in the hosts file is not looked for elsewhere. A name without a dot
-    /// is looked for in the search domains first.
+    /// The addresses of a host, IPv6 before IPv4. A host in the hosts file is not looked up elsewhere. A name without a
+    /// dot is tried in the search domains first.
     ///
     /// # Errors
-    /// There are none, or it cannot be told.
+    /// There are none, or the look-up failed.
     pub fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
         let host = host.strip_suffix('.').unwrap_or(host);
         if let Ok(address) = host.parse() {
@@ -102,10 +101,10 @@ impl Resolver {
         self.both_families(&name, &servers)
     }
 
-    /// The exchangers of a domain as the DNS has them, sorted.
+    /// The MX records of a domain, sorted by preference.
     ///
     /// # Errors
-    /// There are none, or it cannot be told.
+    /// There are none, or the look-up failed.
     pub fn mx(&self, domain: &str) -> Result<Vec<Mx>, Error> {
         let name =
             to_alabel(domain.strip_suffix('.').unwrap_or(domain)).ok_or(Error::NoSuchName)?;
@@ -142,7 +141,7 @@ impl Resolver {
         Ok(addresses.collect())
     }
 
-    /// Follows aliases that an answer leaves open.
+    /// Follows aliases across answers.
     fn look_up(&self, name: &str, kind: Kind, servers: &Servers) -> Result<Vec<Data>, Error> {
         let mut name = name.to_owned();
         for _ in 0..MAX_ALIASES {
@@ -178,7 +177,7 @@ impl Resolver {
         Err(Error::Temporary(why))
     }
 
-    /// The servers, read again where their file has changed.
+    /// The servers, reloaded if their file has changed.
     fn servers(&self) -> Servers {
         let mut known = lock(&self.servers);
         if let Some(path) = &self.resolv_conf {

@@ -1,26 +1,26 @@
-//! Which name servers to ask: resolv.conf(5), read again where it has changed.
+//! Parses resolv.conf(5).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::encoding::number;
 
-/// Servers that are asked (MAXNS of the C library).
+/// Maximum servers (MAXNS of the C library).
 const MAX_SERVERS: usize = 3;
-/// Domains that a name without a dot is looked for in.
+/// Maximum search domains.
 const MAX_SEARCH: usize = 6;
 const PORT: u16 = 53;
 
-/// The servers and how patient to be with them.
+/// The servers and their timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Servers {
-    /// In the order in which they are asked.
+    /// The servers in order.
     pub addresses: Vec<SocketAddr>,
     /// Domains appended to a name without a dot.
     pub search: Vec<String>,
-    /// The wait for one answer.
+    /// The timeout of one question.
     pub timeout: Duration,
-    /// How often each server is asked.
+    /// Attempts for each server.
     pub attempts: u32,
 }
 
@@ -36,7 +36,7 @@ impl Default for Servers {
 }
 
 impl Servers {
-    /// Reads the text of a resolv.conf(5); what is not understood is left out. Without a server it is the one of this
+    /// Parses the text of a resolv.conf(5), ignoring what it does not know. Without a server it is the one of this
     /// host, as in the C library. A server may have a port: `[192.0.2.1]:5353`.
     pub fn parse(text: &str) -> Self {
         let mut servers = Self::default();
