@@ -1,7 +1,7 @@
-//! The verdict on a message: from whole files to a name in every mailbox's `new/`. A review of durability is a
-//! review of this file. The order is always: files synced, quota taken, every directory open and in its place, copies
-//! made where a link does not do, names made, directories synced, receipt.
-//! Whatever is left half done when one of these fails is undone by the spool's drop.
+//! Commits a message: from complete files to a name in every mailbox's `new/`. A review of durability is a review of
+//! this file. The order is always: sync the files, take quota, check that every directory is open and in place, make
+//! copies where a link is not possible, create the names, sync the directories, make the receipt. If a step fails,
+//! dropping the spool undoes the others.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,7 +16,7 @@ use super::spool::{Delivery, Spool};
 use crate::clock;
 use crate::smtp::reply::{self, Refusal, Reply};
 
-/// Names that are tried: a second one is needed only where clock, process id and count all repeat.
+/// Maximum names to try: a second one is only needed if clock, process id and count all repeat.
 const ATTEMPTS: u32 = 10;
 
 /// The receipt for a message that is in `new/` and durable. Only a commit makes one.
@@ -27,7 +27,7 @@ pub struct Delivered {
 }
 
 impl Delivered {
-    /// The unique part of the file name, that client, log and file can be matched by.
+    /// The unique part of the file name, which client, log and file share.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -37,14 +37,14 @@ impl Delivered {
         &self.name
     }
 
-    /// The acknowledgement (RFC 5321 §4.2.5): with it the server has taken responsibility.
+    /// The acknowledgement (RFC 5321 §4.2.5), by which the server takes responsibility.
     pub fn reply(&self) -> Reply {
         let text = ["Message accepted for delivery as ", &self.id].concat();
         reply::reply(250, reply::Enhanced(0, 0), "").with_text(text)
     }
 }
 
-/// How a message gets into a mailbox; the number is that of the source.
+/// How a message gets into a mailbox; the number is that of its source.
 enum Way {
     /// The file itself is moved.
     Move(usize),
@@ -57,7 +57,7 @@ impl Spool {
     /// Delivers to all mailboxes or to none (SMTP).
     ///
     /// # Errors
-    /// A refusal: nothing is visible then, in any `new/` or `tmp/`. It is a 5xx only where it is that of everybody.
+    /// A refusal: then nothing is left in any `new/` or `tmp/`. It is a 5xx only if all mailboxes have one.
     pub fn commit(mut self) -> Result<Delivered, Refusal> {
         self.seal()?;
         let all: Vec<usize> = (0..self.deliveries.len()).collect();
@@ -69,8 +69,8 @@ impl Spool {
         self.receipt(&all)
     }
 
-    /// Delivers to each recipient by itself (LMTP, RFC 2033 §4.2), in order: to all mailboxes of its group or to none. The
-    /// directories are synced when all have their names: on a file system with a journal the first sync then serves all.
+    /// Delivers to each recipient separately (LMTP, RFC 2033 §4.2), in order: to all mailboxes of its group or to none.
+    /// Directories are synced after all names are created: with a journal the first sync then serves all.
     pub fn commit_each(mut self) -> Vec<Result<Delivered, Refusal>> {
         if let Err(refusal) = self.seal() {
             return vec![Err(refusal); self.recipients.len()];
@@ -104,7 +104,7 @@ impl Spool {
         self.settle(&groups, &delivered)
     }
 
-    /// Whether every mailbox of a group has the message durably.
+    /// Checks that every mailbox of a group has the message durably.
     fn durable(&self, members: &[usize]) -> Result<(), Refusal> {
         let refused = |&index: &usize| self.deliveries.get(index)?.refusal.clone();
         match members.iter().find_map(refused) {
@@ -113,7 +113,7 @@ impl Spool {
         }
     }
 
-    /// Takes back what belongs to refused groups only, and makes the receipts of the others.
+    /// Undoes deliveries that only refused groups need, and makes the receipts of the others.
     fn settle(
         &mut self,
         groups: &[Vec<usize>],
@@ -135,7 +135,7 @@ impl Spool {
         self.recipients.iter().map(of).collect()
     }
 
-    /// Has the message appear in all of these mailboxes, or fails; then the caller takes back what was begun.
+    /// Makes the message visible in all of these mailboxes. After an error the caller must undo what was begun.
     fn appear_all(&mut self, members: &[usize]) -> Result<(), Refusal> {
         let count = members.len();
         self.unrefused(members)?;
@@ -153,8 +153,8 @@ impl Spool {
         Ok(())
     }
 
-    /// The receipt for a recipient, asked for after the last sync of its mailboxes only: the one place where [`Delivered`] is
-    /// made.
+    /// Makes the receipt of a recipient, after the last sync of its mailboxes. This is the only place that creates a
+    /// [`Delivered`].
     fn receipt(&mut self, members: &[usize]) -> Result<Delivered, Refusal> {
         let context = Arc::clone(&self.context);
         for &index in members {
@@ -175,7 +175,7 @@ impl Spool {
         Ok(Delivered { id, name })
     }
 
-    /// What is wrong already with any of these mailboxes, or with the disks they are on.
+    /// Earlier errors of these mailboxes, or of their disks.
     fn unrefused(&self, members: &[usize]) -> Result<(), Refusal> {
         let refused = |&index: &usize| self.deliveries.get(index)?.refusal.clone();
         let refusals: Vec<Refusal> = members.iter().filter_map(refused).collect();
@@ -193,7 +193,7 @@ impl Spool {
         }
     }
 
-    /// Takes room in every mailbox's quota.
+    /// Reserves room in every mailbox's quota.
     fn reserve_all(&mut self, members: &[usize]) -> Result<(), Refusal> {
         let mut full = 0;
         for &index in members {
@@ -204,12 +204,12 @@ impl Spool {
         match full {
             0 => Ok(()),
             _ if full == members.len() => Err(Refusal::policy(reply::MAILBOX_FULL)),
-            // A 5xx would bounce the message for those who have room; at the next try RCPT says who hasn't.
+            // A 5xx would bounce the message for mailboxes with room; at the next try RCPT refuses the full ones.
             _ => Err(Refusal::policy(reply::SOME_FULL)),
         }
     }
 
-    /// Takes room in one mailbox's quota; false where it's full.
+    /// Reserves room in one mailbox's quota; false if it is full.
     fn reserve(&mut self, index: usize) -> Result<bool, Trouble> {
         let target = Arc::clone(&self.delivery(index)?.target);
         if target.counted_quota().is_none() {
@@ -225,8 +225,8 @@ impl Spool {
         Ok(taken.is_some())
     }
 
-    /// Everything that can be done before the message is visible anywhere: the directories are open and still where
-    /// their paths lead, and where only a copy can get, it is made and synced.
+    /// Does everything that can be done before the message is visible: checks that directories are open and still in
+    /// place, and makes and syncs necessary copies.
     fn prepare(&mut self, index: usize) -> Result<(), Trouble> {
         let dirs = self.dirs(index)?;
         if !dirs.in_place(self.context.disk.as_ref()) {
@@ -240,7 +240,7 @@ impl Spool {
         }
     }
 
-    /// How the message can get into a mailbox.
+    /// Decides how the message gets into a mailbox.
     fn way(&self, index: usize, dirs: &OpenMaildir) -> Result<Way, Trouble> {
         let delivery = self.deliveries.get(index);
         if delivery.is_none_or(|delivery| delivery.staged) || self.is_rewritten(index) {
@@ -264,8 +264,8 @@ impl Spool {
         })
     }
 
-    /// Has the message appear in a mailbox's `new/`. Where it takes a copy after all, the `rest` may take one too, and
-    /// theirs are made before any more is visible.
+    /// Makes the message visible in a mailbox's `new/`. If a copy is needed after all, the copies of the `rest` are
+    /// made before any more is visible.
     fn appear(&mut self, index: usize, rest: &[usize]) -> Result<(), Trouble> {
         let dirs = self.dirs(index)?;
         let ticket = dirs.syncs.ticket();
@@ -321,7 +321,7 @@ impl Spool {
         Ok(())
     }
 
-    /// The name in a mailbox's `new/` survives a crash from here on.
+    /// Makes the name in a mailbox's `new/` durable.
     fn make_durable(&mut self, index: usize) -> Result<(), Refusal> {
         let synced = self.sync_new(index);
         synced.map_err(|trouble| self.log(&trouble))
@@ -387,7 +387,7 @@ impl Spool {
         })
     }
 
-    /// Moves a staged copy from `tmp/` into `new/`, over nothing that is there.
+    /// Moves a staged copy from `tmp/` into `new/`, without replacing anything.
     fn publish(&mut self, index: usize, dirs: &OpenMaildir) -> Result<(), Trouble> {
         let delivery = self.deliveries.get(index);
         let name = delivery.map_or(self.name.as_str(), |d| d.name(&self.name));
@@ -414,7 +414,7 @@ impl Spool {
         self.set_published(index)
     }
 
-    /// Moves a file from a `tmp/` into `new/`; gives the id and name that it has there where `name` was taken (F27).
+    /// Moves a file from a `tmp/` into `new/`; returns its id and name there if `name` was taken (F27).
     fn move_in(
         &self,
         index: usize,
@@ -435,7 +435,7 @@ impl Spool {
         Err(Trouble::at("rename", &dirs.path)(Errno::EEXIST.into()))
     }
 
-    /// The message's own name at the first attempt, another one where that is taken (F27).
+    /// The message's own name at the first attempt, then others (F27).
     fn choose_name(&mut self, index: usize, attempt: u32) -> Result<(), Trouble> {
         let size = self.size_at(index);
         let renamed = match attempt {
@@ -455,7 +455,7 @@ impl Spool {
     }
 }
 
-/// What one mailbox of several means for all of them: a 5xx would bounce the message for the others.
+/// The refusal of one mailbox for all of several: a 5xx would bounce the message for the others.
 fn softened(refusal: Refusal, count: usize) -> Refusal {
     match refusal.reply.code() {
         500.. if count > 1 => Refusal::policy(reply::SOME_FULL),
@@ -463,7 +463,7 @@ fn softened(refusal: Refusal, count: usize) -> Refusal {
     }
 }
 
-/// Whether a link can't be made here but a copy may: another file system (EXDEV), one without links, one link too many.
+/// True if a link is impossible but a copy may work: another file system (EXDEV), one without links, one link too many.
 fn needs_copy(e: &io::Error) -> bool {
     errno(e).is_some_and(|errno| errno == Errno::EXDEV || disk::no_links(errno))
 }

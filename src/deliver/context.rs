@@ -1,4 +1,4 @@
-//! What all messages on their way share: the disk, the server's part of file names, the directories that are kept open.
+//! The state that all deliveries share: the disk, the host part of file names, the open directories.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::lock::lock;
 /// Maximum Maildirs that wait for a sweep; others are swept when they are opened again.
 const SWEPT_AT_ONCE: usize = 1_000;
 
-/// What spools have of the store.
+/// The part of the store that spools use.
 pub(super) struct Context {
     pub(super) disk: Box<dyn Disk>,
     /// The host part of file names, escaped.
@@ -27,16 +27,16 @@ pub(super) struct Context {
     /// Targets of a message that hold their directories (three descriptors each) from their first use to the end of it.
     pub(super) held: usize,
     pub(super) ledger: Ledger,
-    /// What spam is told by.
+    /// The header fields that mark junk.
     pub(super) junk: Arc<[JunkField]>,
-    /// Maildirs that were opened anew: their `tmp/` may want a sweep.
+    /// Maildirs that were just opened, whose `tmp/` may need a sweep.
     pub(super) opened: Mutex<Vec<Target>>,
-    /// Whether there are any, so that most messages lock nothing to learn that there are none.
+    /// True if there are any, so that most messages need no lock to know.
     pub(super) any_opened: AtomicBool,
 }
 
 impl Context {
-    /// The open directories of a target: kept ones, or else they are opened.
+    /// The open directories of a target, from the cache or newly opened.
     pub(super) fn dirs(&self, target: &Target) -> Result<Arc<OpenMaildir>, Trouble> {
         let disk = self.disk.as_ref();
         match self.dirs.get(disk, target) {
@@ -45,16 +45,16 @@ impl Context {
         }
     }
 
-    /// Keeps the directories of a target that mail went to, and has its `tmp/` looked at.
+    /// Caches the directories of a target after a delivery, and schedules a sweep of its `tmp/`.
     pub(super) fn keep(&self, target: &Target, dirs: &Arc<OpenMaildir>) {
-        // The folder that was missing may be there next time.
+        // The missing folder may exist next time.
         if !dirs.as_asked || dirs.kept.swap(true, Ordering::Relaxed) {
             return;
         }
         self.dirs.keep(target, dirs);
         let mut opened = lock(&self.opened);
         if opened.len() < SWEPT_AT_ONCE {
-            // What is gone by then is not made again for that.
+            // A Maildir that is gone by then must not be created by a sweep.
             opened.push(Target {
                 may_create: false,
                 ..target.clone()

@@ -1,11 +1,10 @@
-//! The directories that mail went to lately, kept open for the next message: opening them costs more than all else that a
-//! delivery does besides the two syncs. A kept directory is used only as long as its path still leads to it, which one
-//! `fstatat` tells at RCPT, and another one before the message gets its name; so a Maildir that is moved, replaced or
-//! mounted over takes no mail that nobody finds. What was not used for a while is closed, so that a file system can be
-//! unmounted and the descriptors are there for others.
+//! A cache of open directories of recent deliveries: opening them costs more than everything else in a delivery except
+//! its two syncs. An entry is only used while its path still leads to it, which an `fstatat` checks at RCPT and again
+//! before the message gets its name, so that no mail is lost in a Maildir that was moved, replaced or mounted over.
+//! Unused entries are closed after a while, so that a file system can be unmounted and descriptors are free for others.
 //!
-//! The directories are spread over [`SHARDS`] by their paths, each part with a lock of its own that is held
-//! for a look at a map and never during a system call: no lock is shared by all connections.
+//! Entries are spread over [`SHARDS`] by path. Each shard has its own lock, held for a map access and never during a
+//! system call, so that no lock is shared by all connections.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -19,25 +18,25 @@ use super::maildir::OpenMaildir;
 use super::target::Target;
 use crate::lock::lock;
 
-/// Number of parts.
+/// Number of shards.
 const SHARDS: usize = 16;
 
-/// Descriptors of a kept mailbox.
+/// Descriptors of a cached mailbox.
 pub(super) const DESCRIPTORS: usize = 3;
 
-/// Directories that were not used for so long are closed.
+/// Unused directories are closed after this time.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// A message that begins so soon after its RCPT does not look again; before it gets its name it does.
+/// Within this time after RCPT a message does not check its directory again until it gets its name.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Longest time that directories stay open, so that their `tmp/` is swept again.
+/// Maximum time that directories stay open, so that their `tmp/` is swept again.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Open directories by the path of the inbox or folder.
 pub(super) struct DirCache {
     shards: [Mutex<HashMap<OsString, Kept>>; SHARDS],
-    /// So many are kept in each part.
+    /// Maximum entries of a shard.
     most: usize,
 }
 
@@ -45,7 +44,7 @@ struct Kept {
     dirs: Arc<OpenMaildir>,
     opened: Instant,
     used: Instant,
-    /// When RCPT found them in their place.
+    /// The time when RCPT last found them in place.
     looked: Option<Instant>,
 }
 
@@ -58,7 +57,7 @@ impl DirCache {
         }
     }
 
-    /// The directories of a target, where they are open and their path still led to them less than [`FRESH`] ago.
+    /// The directories of a target, if they are open and were found in place less than [`FRESH`] ago.
     pub(super) fn get(&self, disk: &dyn Disk, target: &Target) -> Option<Arc<OpenMaildir>> {
         let key = key(target);
         let now = Instant::now();
@@ -76,7 +75,7 @@ impl DirCache {
         None
     }
 
-    /// Looks at a target for a message that may follow: true where it is open and still what its path leads to.
+    /// Checks a target for a message that may follow: true if it is open and still in place.
     pub(super) fn look(&self, disk: &dyn Disk, target: &Target) -> bool {
         let key = key(target);
         let now = Instant::now();
@@ -95,13 +94,13 @@ impl DirCache {
         in_place
     }
 
-    /// Keeps the directories of a target no longer.
+    /// Drops the directories of a target.
     pub(super) fn forget(&self, target: &Target) {
         let key = key(target);
         self.shard(&key).remove(&*key);
     }
 
-    /// Keeps directories that were just opened, in the place of those that were not used for longest.
+    /// Adds directories that were just opened, evicting the least recently used ones.
     pub(super) fn keep(&self, target: &Target, dirs: &Arc<OpenMaildir>) {
         if self.most == 0 {
             return;
@@ -124,7 +123,7 @@ impl DirCache {
         shard.insert(key.into_owned(), kept);
     }
 
-    /// Closes what was not used for [`IDLE`] or is open for [`LONGEST`]. Whether anything is left.
+    /// Closes what was unused for [`IDLE`] or open for [`LONGEST`]. Returns true if anything is left.
     pub(super) fn close_idle(&self, now: Instant) -> bool {
         let fresh = |kept: &Kept| {
             now.saturating_duration_since(kept.used) < IDLE
@@ -139,18 +138,18 @@ impl DirCache {
         left
     }
 
-    /// The part where a path belongs.
+    /// The shard of a path.
     fn shard(&self, key: &OsStr) -> MutexGuard<'_, HashMap<OsString, Kept>> {
-        // What tells mailboxes apart stands near the end of their paths.
+        // Paths of mailboxes differ near their end.
         let sum = |sum: usize, &octet: &u8| sum.wrapping_mul(31).wrapping_add(octet.into());
         let number = key.as_bytes().iter().rev().take(16).fold(0, sum) % SHARDS;
-        // The remainder is always one of them.
+        // The remainder is always a valid index.
         let [first, ..] = &self.shards;
         lock(self.shards.get(number).unwrap_or(first))
     }
 }
 
-/// The directory that `new/` lies in.
+/// The directory that contains `new/`.
 fn key(target: &Target) -> Cow<'_, OsStr> {
     match &target.folder {
         None => Cow::Borrowed(target.maildir.as_os_str()),

@@ -1,6 +1,6 @@
-//! The system calls that delivery makes, as a seam: the tests put a double here that fails the n-th of them.
-//! All work is relative to open directories, and no call below follows a symbolic link in its last component
-//! except where it says so. Interrupted calls are repeated here; every other error goes up as it is.
+//! The system calls of deliveries, behind a trait: tests use a double that fails the n-th call. All work is relative to
+//! open directories, and no call below follows a symbolic link in its last component except where it says so.
+//! Interrupted calls are repeated here; other errors are returned as they are.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,45 +18,45 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, linkat, unlinkat, writ
 
 use super::target::Owner;
 
-/// What delivery asks of a file system.
+/// The file system operations of deliveries.
 pub(crate) trait Disk: Send + Sync {
     /// Opens a directory by its whole path; only the last component must not be a link.
     fn open(&self, path: &Path) -> io::Result<OwnedFd>;
     /// Opens a directory in `dir`; with `follow` it may be a symbolic link.
     fn open_in(&self, dir: BorrowedFd<'_>, name: &OsStr, follow: bool) -> io::Result<OwnedFd>;
-    /// Device and inode number of whatever has this path; a link in its last component is not followed.
+    /// Device and inode number of a path; a link in its last component is not followed.
     fn identity(&self, path: &Path) -> io::Result<Identity>;
     /// Device and inode number of an open directory.
     fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity>;
     /// Makes a directory of mode 0700.
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
-    /// The user that a directory belongs to, and its mode.
+    /// The owner of a directory, and its mode.
     fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, Mode)>;
     /// Gives a file or directory to a user and group.
     fn give(&self, file: BorrowedFd<'_>, to: Owner) -> io::Result<()>;
-    /// Lets everybody pass through a directory that only its owner can list.
+    /// Lets everybody traverse a directory that only its owner can list.
     fn open_way(&self, dir: BorrowedFd<'_>) -> io::Result<()>;
-    /// Makes a file of mode 0600 that must not exist yet.
+    /// Creates a file of mode 0600 that must not exist yet.
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File>;
-    /// Opens a file to read, or with `append` to add at its end; never waits for a FIFO's other end.
+    /// Opens a file to read, or with `append` to add at its end; never blocks on a FIFO.
     fn existing(&self, dir: BorrowedFd<'_>, name: &str, append: bool) -> io::Result<File>;
     /// Writes some of the octets.
     fn write(&self, file: &File, octets: &[u8]) -> io::Result<usize>;
     /// Makes a file's contents, or a directory's entries, durable.
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()>;
-    /// Gives a named file one more name.
+    /// Gives a file another name.
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
     /// Moves a file to a name that must not exist yet.
     fn rename(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
-    /// Moves a file over whatever has the name.
+    /// Moves a file, replacing one of that name.
     fn replace(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
     /// Removes a file.
     fn unlink(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
-    /// Calls `each` with the names in a directory but `.` and `..`, until it says that it is enough.
+    /// Calls `each` with the names in a directory except `.` and `..`, until it stops the listing.
     fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr) -> bool) -> io::Result<()>;
 }
 
-/// Which file or directory something is: nothing else on the machine has the same two as long as it is open.
+/// The identity of a file or directory, unique on the machine while it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     /// The device, as a number whose width differs between systems.
@@ -135,7 +135,7 @@ impl Disk for Real {
         };
         let flags = FILE | OFlag::O_NONBLOCK | way;
         let file = File::from(again(|| openat(dir, name, flags, Mode::empty()))?);
-        // A second name may be that of somebody else's file.
+        // The other name may belong to a different file.
         let found = file.metadata()?;
         if found.is_file() && found.nlink() == 1 {
             Ok(file)
@@ -157,7 +157,7 @@ impl Disk for Real {
     }
 
     fn rename(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
-        // One call where file system and C library have it.
+        // One call, if file system and C library support it.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         match again(|| {
             let flags = nix::fcntl::RenameFlags::RENAME_NOREPLACE;
@@ -166,10 +166,11 @@ impl Disk for Real {
             Err(e) if matches!(errno(&e), Some(Errno::EINVAL | Errno::ENOSYS)) => {}
             other => return other,
         }
-        // A link refuses to replace a file everywhere.
+        // link(2) never replaces a file.
         match self.link(from, to) {
             Ok(()) => {}
-            // No hard links on this file system: names are unique, and the look before the leap is for clocks set back.
+            // No hard links on this file system: names are unique, and the check before the rename is for clocks that
+            // were set back.
             Err(e) if errno(&e).is_some_and(no_links) => {
                 return match fstatat(to.0, to.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
                     Ok(_) => Err(Errno::EEXIST.into()),
@@ -178,7 +179,7 @@ impl Disk for Real {
             }
             Err(e) => return Err(e),
         }
-        // The message stands where it belongs: a second name left in tmp/ is swept later.
+        // The message is in place: a second name left in tmp/ is swept later.
         let _ = self.unlink(from.0, OsStr::new(from.1));
         Ok(())
     }
@@ -192,7 +193,7 @@ impl Disk for Real {
     }
 
     fn list(&self, dir: BorrowedFd<'_>, each: &mut dyn FnMut(&OsStr) -> bool) -> io::Result<()> {
-        // A descriptor of its own: reading moves a position that the given one shares.
+        // A new descriptor, because reading would move the position of the given one.
         let mut names = Dir::from_fd(openat(dir, ".", DIRECTORY, Mode::empty())?)?;
         for entry in names.iter() {
             let entry = entry?;
@@ -205,7 +206,7 @@ impl Disk for Real {
     }
 }
 
-/// Whether an error of link(2) says that it cannot be had here.
+/// True if link(2) is not supported here.
 pub(super) fn no_links(errno: Errno) -> bool {
     matches!(
         errno,
@@ -218,7 +219,7 @@ pub(super) fn no_links(errno: Errno) -> bool {
     )
 }
 
-/// Writes all of the octets, in as many calls as it takes (F06).
+/// Writes all octets, in as many calls as needed (F06).
 pub(crate) fn write_all(disk: &dyn Disk, file: &File, mut octets: &[u8]) -> io::Result<()> {
     while !octets.is_empty() {
         match disk.write(file, octets)? {
@@ -288,7 +289,7 @@ fn each_piece(
     }
 }
 
-/// The errno of an error, where it came from the system.
+/// The errno of an error, if it has one.
 pub(crate) fn errno(e: &io::Error) -> Option<Errno> {
     e.raw_os_error().map(Errno::from_raw)
 }

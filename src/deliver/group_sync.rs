@@ -1,14 +1,14 @@
-//! One sync of a directory for all who wait for one. A sync that begins after a message got its name makes that name
-//! durable, whoever called it: so of the sessions that deliver to one mailbox at the same time one syncs `new/`, those
-//! that come meanwhile wait for the next sync, and that one serves them all. A lone caller syncs at once.
+//! Shares the sync of a directory among all sessions that wait for one. A sync that begins after a message got its name
+//! makes that name durable, whoever called it. So when several sessions deliver to one mailbox, one syncs `new/`, and
+//! the others wait for the next sync, which serves them all. A lone caller syncs at once.
 //!
-//! Nobody is told of success by a sync that began before its own name was there. A system reports a failed write to
-//! one sync only, and the next one succeeds although the data is gone: so whoever changed the directory before a failed
-//! sync ended hears of the failure, also where it asks for its own sync later. That is what a [`Ticket`] is for.
+//! A sync that began before a name existed does not count for it. A system reports a failed write to one sync only, and
+//! the next one succeeds although the data is lost. So everyone who changed the directory before a failed sync ended
+//! gets the error, even if it asks for its own sync later; [`Ticket`] keeps track of that.
 //!
 //! Measured on ext4 (4 KiB messages, two cores, in threads that do nothing else): 50 sessions to one mailbox make
 //! 10,000 messages a second instead of 5,000, ten make 6,400 instead of 4,500, each with half the CPU time, and one
-//! makes as many as before. To wake only those that a sync served, and one more to call the next, was not faster.
+//! makes as many as before. Waking only those that a sync served, and one more to call the next, was not faster.
 
 use std::io;
 use std::sync::{Condvar, Mutex};
@@ -27,40 +27,39 @@ pub struct GroupSync {
 
 #[derive(Default)]
 struct State {
-    /// The number of the sync that began last, and of the one that ended last; they differ while one is under way.
+    /// The numbers of the last sync that began and of the last one that ended; they differ while one is running.
     begun: usize,
     ended: usize,
     waiting: usize,
-    /// How many failed, and how the last one did.
+    /// The number of failures, and the last error.
     failures: usize,
     failed: Option<Errno>,
 }
 
-/// Taken before the directory is changed: what failed since then counts for the change. The default one is of before
-/// the first sync.
+/// Taken before the directory is changed: later failures count for the change. The default is before the first sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
     failures: usize,
 }
 
 impl GroupSync {
-    /// To be called before the change that is to be synced.
+    /// Must be called before the change that is to be synced.
     pub fn ticket(&self) -> Ticket {
         Ticket {
             failures: lock(&self.state).failures,
         }
     }
 
-    /// Whether any sync failed.
+    /// True if any sync failed.
     pub(super) fn has_failed(&self) -> bool {
         lock(&self.state).failures > 0
     }
 
-    /// Calls `sync`, or waits for a call by somebody else that begins after this one.
+    /// Calls `sync`, or waits for a call by another thread that begins after this one.
     ///
     /// # Errors
-    /// That of the last sync that failed since the ticket was taken. To some it does wrong, and what they did is taken
-    /// back.
+    /// The error of the last sync that failed since the ticket was taken. Some get it unnecessarily and undo a good
+    /// change.
     pub fn sync(&self, ticket: Ticket, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = lock(&self.state);
         let wanted = state.begun.wrapping_add(1);
@@ -98,7 +97,7 @@ impl State {
     }
 }
 
-/// A sync under way: it ends for those who wait also where it panics.
+/// A running sync, which ends for its waiters even if it panics.
 struct Turn<'a> {
     syncs: &'a GroupSync,
     failed: Option<Errno>,
@@ -133,7 +132,7 @@ mod tests {
         }
     }
 
-    /// While one sync is under way, all others wait for one more and not for that one.
+    /// While a sync is running, all others wait for the next one.
     #[test]
     fn one_more_sync_serves_all_who_wait() {
         for fault in [None, Some(Errno::EIO)] {
@@ -178,8 +177,8 @@ mod tests {
         }
     }
 
-    /// A sync that fails while somebody waits may have covered his name, and also that of somebody who has not asked
-    /// yet: the next one on the same descriptor would say that all is well.
+    /// A failed sync may have covered the names of waiters, and of threads that have not asked yet, although the next
+    /// one on the same descriptor would succeed.
     #[test]
     fn a_failure_counts_for_all_who_came_before_its_end() {
         let syncs = Arc::new(GroupSync::default());
@@ -208,7 +207,7 @@ mod tests {
         assert!(syncs.sync(syncs.ticket(), || Ok(())).is_ok(), "named later");
     }
 
-    /// Whoever returns was served by a sync that began after the call, and nobody waits for ever.
+    /// Every caller is served by a sync that began after its call, and nobody waits for ever.
     #[test]
     fn a_sync_serves_only_those_before_it() {
         let syncs = GroupSync::default();

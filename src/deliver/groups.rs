@@ -1,5 +1,5 @@
-//! Who gets a message, without repetition: each mailbox once, and each group of mailboxes once, however many recipients
-//! lead to them. A thousand recipients that are the same list of a thousand members cost two thousand steps.
+//! The targets of a message without duplicates: each mailbox once, and each group of mailboxes once, even if several
+//! recipients lead to them. A thousand recipients that are the same list of a thousand members cost two thousand steps.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use super::target::{Group, Target};
 pub(super) struct Groups {
     /// The first target of each mailbox.
     pub(super) targets: Vec<Arc<Target>>,
-    /// The mailboxes of each group, by their places in `targets`, ascending and each once.
+    /// The mailboxes of each group, as sorted indexes into `targets`.
     pub(super) members: Vec<Vec<usize>>,
-    /// For each recipient the place of its group in `members`.
+    /// For each recipient the index of its group in `members`.
     pub(super) recipients: Vec<usize>,
 }
 
@@ -51,7 +51,7 @@ impl Groups {
         all
     }
 
-    /// The only mailbox, where the message was sent to one address that is one mailbox.
+    /// The only mailbox, if the message was sent to one address with one mailbox.
     pub(super) fn only(&self) -> Option<&Target> {
         match (self.recipients.as_slice(), self.targets.as_slice()) {
             ([_], [target]) => Some(target),
@@ -82,7 +82,7 @@ mod tests {
         assert!(found.only().is_none());
     }
 
-    /// Two addresses of a catch-all are one mailbox, and its copy names neither.
+    /// Two addresses of a catch-all are one mailbox, whose copy names neither.
     #[test]
     fn one_address_alone_is_named() {
         let scratch = Scratch::new();

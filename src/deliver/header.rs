@@ -1,29 +1,30 @@
-//! The one pass over a message's header block while it streams by: the client's Return-Path fields are dropped
-//! (RFC 5321 §4.4: there must be one, the server's), Received fields counted (§6.3), and on submission a missing Date
-//! and Message-ID appended (RFC 6409 §8). At most one field name is held back; everything else passes in runs.
-//! An mbox `From ` line at the very beginning is dropped too. Where the first line is no field an empty line goes before
-//! it, so that no reader takes it for a continuation of the trace. The block ends at the first empty line, or at the first line that can't be a field: what follows is not looked at.
+//! One pass over the header block of a message while it arrives: it drops the client's Return-Path fields (RFC 5321
+//! §4.4 allows only the server's), counts Received fields (§6.3), and on submission appends a missing Date and
+//! Message-ID (RFC 6409 §8). It holds back one field name at most. An mbox `From ` line at the very beginning is
+//! dropped too. If the first line is not a field, an empty line is inserted, so that readers do not take it for a
+//! continuation of the trace. The block ends at the first empty line, or at the first line that can't be a field; the
+//! rest is not examined.
 
 use super::junk::Watch;
 use super::target::Form;
 
-/// The longest field name looked at, in octets: RFC 5322 §2.1.1 has no longer lines.
+/// Maximum octets of a field name: RFC 5322 §2.1.1 has no longer lines.
 const NAME_MAX: usize = 998;
 
-/// The state of the pass.
+/// The header filter.
 pub(super) struct Filter {
     form: Form,
     state: State,
     /// The start of a line whose field name isn't complete yet.
     held: Vec<u8>,
-    /// Whether a field line came, so that a continuation has something to continue.
+    /// True after a field, which a continuation line may continue.
     any: bool,
-    /// Whether the next line is the first one of the message.
+    /// True if the next line is the first one of the message.
     first: bool,
     received: usize,
-    /// Where Date and Message-ID are wanted: the lines to add, and whether each was seen.
+    /// On submission: the Date and Message-ID lines to add, and whether each was seen.
     wanted: Option<Wanted>,
-    /// Looks for the fields of spam.
+    /// Looks for the fields that mark junk.
     junk: Option<Watch>,
 }
 
@@ -35,11 +36,11 @@ struct Wanted {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the first octets of a line: its name is being collected. The flag: the field before was dropped.
+    /// In the first octets of a line, collecting its name. True if the previous field was dropped.
     Name { dropped: bool },
     /// In the rest of a line that is kept or dropped.
     Rest { dropped: bool },
-    /// Past the header block.
+    /// After the header block.
     Body,
 }
 
@@ -67,28 +68,28 @@ impl Filter {
         }
     }
 
-    /// Whether a field of spam came so far.
+    /// True if a field that marks junk was found.
     pub(super) fn is_junk(&self) -> bool {
         self.junk.as_ref().is_some_and(Watch::found)
     }
 
-    /// Line ends come in another form from now on.
+    /// Changes the form of line ends from now on.
     pub(super) const fn set_form(&mut self, form: Form) {
         self.form = form;
     }
 
-    /// How many Received fields came so far.
+    /// The number of Received fields so far.
     pub(super) fn received(&self) -> usize {
         self.received
     }
 
-    /// Whether the header block is over: everything else passes as it is.
+    /// True after the header block, when everything passes unchanged.
     pub(super) fn is_over(&self) -> bool {
         self.state == State::Body
     }
 
-    /// Takes the next octets, appends what is kept of them to `out`, and returns how many were used:
-    /// fewer than given where the header block ends among them, and none from then on.
+    /// Filters octets into `out`, and returns how many were used: fewer than given if the header block ends among them,
+    /// and none after that.
     pub(super) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
         let mut rest = input;
         while self.state != State::Body {
@@ -121,7 +122,7 @@ impl Filter {
         input.len() - rest.len()
     }
 
-    /// The message ended: what is held back goes out, and the missing fields where no body came.
+    /// Ends the message: appends what was held back, and missing fields if there was no body.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         match self.state {
             State::Body => return,
@@ -134,7 +135,7 @@ impl Filter {
         self.end(out);
     }
 
-    /// Decides on the line whose first octets are held, the last of them `octet`, as soon as they tell.
+    /// Decides about the line whose first octets, `octet` last, are held back, as soon as it can.
     fn judge(&mut self, octet: u8, dropped: bool, out: &mut Vec<u8>) {
         let first = self.held.len() == 1;
         match octet {
@@ -146,7 +147,7 @@ impl Filter {
                 self.pass(dropped, out);
             }
             b' ' | b'\t' if first => self.end(out),
-            // Blanks before the colon are obsolete syntax (RFC 5322 §4.5), and readers take them.
+            // Blanks before the colon are obsolete syntax (RFC 5322 §4.5) that readers accept.
             b' ' | b'\t' => {}
             b':' if first => self.end(out),
             b':' => {
@@ -160,12 +161,12 @@ impl Filter {
         }
     }
 
-    /// Whether the octet before the last held one was a blank: then no name can go on.
+    /// True if the octet before the last held one is a blank: then the name cannot continue.
     fn after_blank(&self) -> bool {
         matches!(self.held.iter().rev().nth(1), Some(b' ' | b'\t' | b'\r'))
     }
 
-    /// A field name is complete: notes it, and tells whether the field is to be dropped.
+    /// Notes a complete field name; true if the field must be dropped.
     fn name(&mut self) -> bool {
         self.any = true;
         let name = self
@@ -192,7 +193,7 @@ impl Filter {
         is("Return-Path")
     }
 
-    /// The held octets are a line's start: keeps or drops them and the line.
+    /// Keeps or drops the held start of a line, and its rest.
     fn pass(&mut self, dropped: bool, out: &mut Vec<u8>) {
         if !dropped {
             out.append(&mut self.held);
@@ -202,7 +203,7 @@ impl Filter {
         self.state = State::Rest { dropped };
     }
 
-    /// The header block ends before the held octets.
+    /// Ends the header block before the held octets.
     fn end(&mut self, out: &mut Vec<u8>) {
         let eol = self.form.eol();
         if let Some(wanted) = self.wanted.take() {
@@ -220,7 +221,7 @@ impl Filter {
         self.state = State::Body;
     }
 
-    /// Whether a field is still to be added.
+    /// True if a field is still missing.
     fn lacks(&self) -> bool {
         self.wanted
             .as_ref()
@@ -290,7 +291,7 @@ mod tests {
         }
     }
 
-    /// What readers would take for a part of the trace.
+    /// First lines that readers would take for part of the trace.
     #[test]
     fn a_first_line_that_is_no_field_gets_an_empty_line() {
         for text in [

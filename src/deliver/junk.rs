@@ -1,20 +1,20 @@
-//! Spam, told by a header field that a filter in front has added (`--junk`). Where it goes then is `redirect`'s.
+//! Recognises junk by header fields that a spam filter has added (`--junk`). `redirect` changes its folder.
 
 use std::sync::Arc;
 
-/// Octets of a field name and of a value: RFC 5322 §2.1.1 has no longer lines.
+/// Maximum octets of a field name and of a value: RFC 5322 §2.1.1 has no longer lines.
 const LONGEST: usize = 998;
 
-/// A header field that spam has.
+/// A header field that marks junk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JunkField {
     name: String,
-    /// What its value begins with.
+    /// The prefix of its value.
     value: String,
 }
 
 impl JunkField {
-    /// `FIELD:VALUE`, with blanks around the value or without. None where one of them is missing or cannot be.
+    /// `FIELD:VALUE`, with blanks around the value or without. `None` if one of them is missing or invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = text.split_once(':')?;
         let value = value.trim();
@@ -28,17 +28,17 @@ impl JunkField {
     }
 }
 
-/// Looks for these fields while a header block streams by. No more of a value is kept than the longest one wanted has.
+/// Looks for these fields in a header block as it arrives, keeping no more of a value than the longest prefix.
 pub(super) struct Watch {
     fields: Arc<[JunkField]>,
-    /// The field that is passing by, where it may be one of them: its value so far, unfolded and without the blanks before it.
+    /// The value so far of the current field, if it may be one of them: unfolded, without leading blanks.
     name: String,
     value: Option<Vec<u8>>,
     found: bool,
 }
 
 impl Watch {
-    /// Nothing where there is nothing to look for.
+    /// `None` if there is nothing to look for.
     pub(super) fn new(fields: &Arc<[JunkField]>) -> Option<Self> {
         (!fields.is_empty()).then(|| Self {
             fields: Arc::clone(fields),
@@ -48,12 +48,12 @@ impl Watch {
         })
     }
 
-    /// Whether one of them was there.
+    /// True if one of them was found.
     pub(super) const fn found(&self) -> bool {
         self.found
     }
 
-    /// A field begins; its value follows by [`Self::octets`], with all its lines.
+    /// Begins a field; [`Self::octets`] then gets its value, with continuation lines.
     pub(super) fn field(&mut self, name: &[u8]) {
         let known = |field: &&JunkField| field.name.as_bytes().eq_ignore_ascii_case(name);
         let field = self.fields.iter().find(known).filter(|_| !self.found);
@@ -63,7 +63,7 @@ impl Watch {
         });
     }
 
-    /// Octets of the value. Without its line ends it is unfolded (RFC 5322 §2.2.3).
+    /// Adds octets of the value; dropping line ends unfolds it (RFC 5322 §2.2.3).
     pub(super) fn octets(&mut self, octets: &[u8]) {
         let Some(value) = &mut self.value else { return };
         for &octet in octets
@@ -97,7 +97,7 @@ mod tests {
             .collect()
     }
 
-    /// However the octets arrive.
+    /// The same result at every split.
     fn is_junk(fields: &Arc<[JunkField]>, message: &str) -> bool {
         let mut verdicts = [1, 2, 3, 7, 100_000].map(|step| {
             let forms = [

@@ -1,6 +1,6 @@
-//! A Maildir's directories and names (cr.yp.to/proto/maildir.html): opening them, and making the missing ones durably. The
-//! way to a Maildir may go through symbolic links, its owner's with the owner's rights (`owner`); the Maildir itself
-//! and everything in it must be real directories.
+//! A Maildir's directories and names (cr.yp.to/proto/maildir.html): opening them, and creating missing ones durably.
+//! The path to a Maildir may have symbolic links, those of its owner being followed with the owner's rights (`owner`);
+//! the Maildir itself and everything in it must be real directories.
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,36 +19,36 @@ use super::syncs::Syncs;
 use super::target::{Owner, Target};
 use crate::smtp::reply::{self, Refusal};
 
-/// The open directories of the place where one recipient's message goes.
+/// The open directories for one recipient's message.
 pub(super) struct OpenMaildir {
-    /// The Maildir itself, also where the message goes to one of its folders: `maildirsize` lives here.
+    /// The Maildir itself, even if the message goes to a folder: `maildirsize` is here.
     pub(super) base: OwnedFd,
     /// `tmp/` of the inbox or folder.
     pub(super) tmp: OwnedFd,
     /// `new/` of the inbox or folder.
     pub(super) new: OwnedFd,
-    /// Which directory `new` is.
+    /// The identity of `new`.
     pub(super) identity: Identity,
-    /// The path of `new` that it was opened by.
+    /// The path by which `new` was opened.
     pub(super) path: PathBuf,
-    /// Whom files that are made here are given to.
+    /// The owner of new files.
     pub(super) owner: Option<Owner>,
-    /// Whether it is the place that was asked for, and not the inbox for want of the folder.
+    /// False if this is the inbox because the folder is missing.
     pub(super) as_asked: bool,
-    /// Whether it is among those that are kept open.
+    /// True if it is in the cache.
     pub(super) kept: AtomicBool,
-    /// The syncs of `new`, one for all sessions that want one.
+    /// The shared syncs of `new`.
     pub(super) syncs: Arc<GroupSync>,
 }
 
 impl OpenMaildir {
-    /// Whether a reader who goes by the path comes to this directory: it was not moved, replaced or covered by a mount.
+    /// True if the path still leads to this directory: it was not moved, replaced or mounted over.
     pub(super) fn in_place(&self, disk: &dyn Disk) -> bool {
         disk.identity(&self.path)
             .is_ok_and(|found| found == self.identity)
     }
 
-    /// Makes the error of a call one that knows its call and the file in `tmp/`; the path is put together only then.
+    /// Adds the call and the path of a file in `tmp/` to an error; the path is only built then.
     pub(super) fn in_tmp(
         &self,
         call: &'static str,
@@ -58,15 +58,15 @@ impl OpenMaildir {
     }
 }
 
-/// Opens a target's directories; those that are missing and may be made are made. All of them are durable then: their
-/// parents are synced also where they were found, because whoever made them may not have come to that yet.
+/// Opens a target's directories, creating missing ones if allowed. All are durable afterwards: parents are synced even
+/// if nothing was created, because another process may have created them without syncing yet.
 ///
 /// # Errors
-/// 451 4.2.1 where the mail root or the Maildir is missing, 451 4.2.0 where it cannot be used, else by its errno.
+/// 451 4.2.1 if the mail root or the Maildir is missing, 451 4.2.0 if it cannot be used, else by errno.
 pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<OpenMaildir, Trouble> {
     let maildir = &target.maildir;
     let owner = owner::receiver(target.owner);
-    // The owner's rights last until all is open: what is made with them is the owner's at once.
+    // The owner's rights last until all is open, so that new directories belong to the owner at once.
     let mut way = Way::new(target.owner);
     let base = if target.may_create || target.owner.is_some() {
         walk(disk, sync, target, (owner, &mut way))?
@@ -87,7 +87,7 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
         Ok(part)
     };
     let (tmp, new) = (part("tmp")?, part("new")?);
-    // Delivery never goes to cur/, but without it it isn't a Maildir.
+    // Delivery does not use cur/, but a Maildir needs it.
     part("cur")?;
     drop(way);
     let synced = sync.parent(disk, disk::fd(dir));
@@ -109,7 +109,7 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
     })
 }
 
-/// Opens a target's folder in its Maildir, where there is one; it is durable then, whoever made it.
+/// Opens a target's folder in its Maildir, if it exists, and makes it durable, whoever created it.
 fn open_folder(
     disk: &dyn Disk,
     sync: &Syncs,
@@ -128,8 +128,8 @@ fn open_folder(
     Ok(Some(opened))
 }
 
-/// Opens a Maildir by its path below the root; it and its parents are made where they are missing and may be made. The
-/// Maildir is given to `owner` then, and its parents let everybody pass.
+/// Opens a Maildir by its path below the root, creating it and its parents if allowed. A new Maildir is given to
+/// `owner`, and everybody may traverse its new parents.
 fn walk(
     disk: &dyn Disk,
     sync: &Syncs,
@@ -174,8 +174,8 @@ fn walk(
     Ok(dir)
 }
 
-/// Opens the directory that the Maildir is below: for an account with an owner step by step, because a home may lie in a
-/// directory of its user.
+/// Opens the root of a Maildir: for an account with an owner step by step, because a home may be in a directory of its
+/// user.
 fn root(disk: &dyn Disk, target: &Target, way: &mut Way) -> Result<OwnedFd, Trouble> {
     let root = &target.root;
     let at = |path: &Path| disk.open_in(nix::fcntl::AT_FDCWD, path.as_os_str(), true);
@@ -202,7 +202,7 @@ fn root(disk: &dyn Disk, target: &Target, way: &mut Way) -> Result<OwnedFd, Trou
     Ok(dir)
 }
 
-/// Opens a directory on the way, which must be there.
+/// Opens an existing directory on the path.
 fn enter(
     disk: &dyn Disk,
     target: &Target,
@@ -215,7 +215,7 @@ fn enter(
     }
 }
 
-/// Gives a directory that was made just now to its owner. One that belongs to somebody else is not the one that was made.
+/// Gives a directory that was just created to its owner. If it belongs to someone else it was replaced.
 fn give(disk: &dyn Disk, dir: &OwnedFd, owner: Option<Owner>, path: &Path) -> Result<(), Trouble> {
     let Some(owner) = owner else { return Ok(()) };
     let holder = disk.holder(disk::fd(dir));
@@ -227,8 +227,8 @@ fn give(disk: &dyn Disk, dir: &OwnedFd, owner: Option<Owner>, path: &Path) -> Re
     given.map_err(Trouble::at("fchown", path))
 }
 
-/// Opens a directory in another one; makes it where it is missing, and tells whether it did. The other one must be synced
-/// afterwards.
+/// Opens a directory in another one, creating it if it is missing, and returns true if it did. The parent must be
+/// synced afterwards.
 fn ensure(
     disk: &dyn Disk,
     dir: BorrowedFd<'_>,
@@ -250,7 +250,7 @@ fn ensure(
             Err(Trouble::at("mkdir", parent.join(name))(e))
         }
         _ => {
-            // What the owner put here meanwhile is not followed.
+            // A link that the owner has put here meanwhile is not followed.
             let opened = disk.open_in(dir, name, follow && made.is_err());
             let opened = opened.map_err(Trouble::at("open", parent.join(name)))?;
             Ok((opened, made.is_ok()))
@@ -258,7 +258,7 @@ fn ensure(
     }
 }
 
-/// Spells a host name for a Maildir file name: `/` and `:` as octal escapes, as the Maildir page asks, and with them
+/// Escapes a host name for a Maildir file name: `/` and `:` as octal escapes, as the Maildir page asks, and with them
 /// `,` (which starts the size), blanks and control characters. Cut to 128 octets: a file name has 255.
 pub(super) fn escape_host(host: &str) -> String {
     let mut name = String::with_capacity(host.len());

@@ -1,7 +1,7 @@
-//! Making a message durable: it's streamed into a file of the first recipient's Maildir while it arrives, and becomes
-//! visible in every recipient's `new/` at once, or nowhere. [`Store::begin`] opens a [`Spool`], [`Spool::write`] takes the
-//! content, and [`Spool::commit`] answers with [`Delivered`], the receipt without which no 250 can be spelled.
-//! No sockets here, and nothing of the dialogue but the replies that trouble with a disk turns into.
+//! Making a message durable: it is written to a file in the first recipient's Maildir as it arrives, and then becomes
+//! visible in every recipient's `new/`, or in none. [`Store::begin`] opens a [`Spool`], [`Spool::write`] adds content,
+//! and [`Spool::commit`] returns [`Delivered`], the receipt that a 250 needs. There are no sockets here, and nothing of
+//! the protocol except the replies for disk errors.
 //!
 //! The system calls of a message of up to 32 KiB for one recipient, and why there are no fewer: `openat`, the file in
 //! `tmp/`; `write`, trace headers and message; `fsync`, its octets must be there before its name; `fstatat`, the directory

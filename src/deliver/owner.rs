@@ -1,9 +1,9 @@
-//! Whose the mail is. Files and directories are given to the account's user and group where the process may do that, and
-//! the way to a mailbox is taken with the owner's own rights from the first directory on in which the owner could have put
-//! a link: so a link leads the server nowhere that its maker could not go himself. Where the system has no such rights
-//! for one thread (only Linux has), or the process may not take them, links are not followed from there on.
+//! Ownership of mail. Files and directories are given to the account's user and group if the process may do that. From
+//! the first directory in which the owner could have put a link, the path to a mailbox is followed with the owner's
+//! rights, so that a link leads the server nowhere that its owner could not go. Without per-thread rights (only Linux
+//! has them), or without permission to use them, links are not followed from there on.
 //!
-//! Supplementary groups are left out: the owner has those of the process, which a server that runs as root gives up.
+//! Supplementary groups are not changed: a server that runs as root has dropped its own.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use nix::unistd::{getegid, geteuid};
 use super::disk::{self, Disk};
 use super::target::Owner;
 
-/// What this process is and may do, once it has given up its privileges.
+/// The ids and rights of this process, after it has dropped privileges.
 struct Rights {
     uid: u32,
     gid: u32,
@@ -32,7 +32,7 @@ fn rights() -> &'static Rights {
     })
 }
 
-/// Whether this process may change the owners of files.
+/// True if this process may change the owners of files.
 fn may_give() -> bool {
     #[cfg(target_os = "linux")]
     return caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_CHOWN)
@@ -41,23 +41,23 @@ fn may_give() -> bool {
     geteuid().is_root()
 }
 
-/// Whom a new file must be given to: nobody where it is the owner's already, or where the process may not do that.
+/// The owner to give a new file to; `None` if it belongs to the owner already, or the process may not change it.
 pub(super) fn receiver(owner: Option<Owner>) -> Option<Owner> {
     let rights = rights();
     owner.filter(|owner| rights.may_give && (owner.uid, owner.gid) != (rights.uid, rights.gid))
 }
 
-/// Whether a user is this process's.
+/// True if a user is that of this process.
 pub(super) fn is_own(uid: u32) -> bool {
     uid == rights().uid
 }
 
-/// A way through directories, and with whose rights it is taken.
+/// A walk through directories, and the rights that it uses.
 pub(super) struct Way {
-    /// Whose links count, where they are another user's than the process is.
+    /// The user whose links are followed, if it is not that of the process.
     owner: Option<Owner>,
     acting: Option<Acting>,
-    /// Whether links are followed.
+    /// True if links are followed.
     pub(super) follow: bool,
 }
 
@@ -70,12 +70,12 @@ impl Way {
         }
     }
 
-    /// Whether it is taken with the owner's rights by now.
+    /// The owner's rights, once they are in use.
     pub(super) fn is_owners(&self) -> bool {
         self.acting.is_some()
     }
 
-    /// To be called for each directory before something in it is opened.
+    /// Must be called for each directory before something in it is opened.
     ///
     /// # Errors
     /// Those of looking at it.
@@ -93,11 +93,11 @@ impl Way {
     }
 }
 
-/// The file system rights of this thread, another user's as long as this lives.
+/// Another user's file system rights for this thread, until dropped.
 struct Acting;
 
 impl Acting {
-    /// Takes on the rights of a user; `None` where that cannot be had.
+    /// Assumes the rights of a user; `None` if that is not possible.
     #[cfg(target_os = "linux")]
     fn begin(owner: Owner) -> Option<Self> {
         use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
@@ -105,11 +105,11 @@ impl Acting {
             return None;
         }
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-        // The group first: the right to change it goes with the user.
+        // The group first: changing the user loses the right to change it.
         setfsgid(gid);
         setfsuid(uid);
         let acting = Self;
-        // The calls tell what was in force before, and nothing of failure.
+        // The calls return the previous ids and no errors.
         (setfsuid(uid) == uid && setfsgid(gid) == gid).then_some(acting)
     }
 

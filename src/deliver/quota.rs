@@ -1,12 +1,12 @@
-//! Quotas as Maildir++ keeps them, in the file `maildirsize` that Courier and Dovecot read and write too. Its first line
-//! says for which quota it was made (`1000000S,100C`), each later one adds a size in octets and a count of messages, both
-//! negative where mail went. It's made anew by counting when it is missing, longer than 5,120 octets or made for
-//! another quota; also when it says "full" but has several lines or is 15 minutes old. Trash isn't counted.
+//! Maildir++ quotas, in the file `maildirsize`, which Courier and Dovecot use as well. Its first line is the quota
+//! (`1000000S,100C`), each later one adds a size in octets and a number of messages, both negative for removals. It is
+//! recalculated if it is missing, longer than 5,120 octets or made for another quota, and also if it is over quota but
+//! has several lines or is 15 minutes old. Trash is not counted.
 //!
-//! Room is taken before a message becomes visible. Within the process it is exact: each mailbox has a lock, and what was
-//! taken for messages that are not in `new/` yet is known, so that counting anew forgets none of them. Beside other
-//! processes the file is read again after the line was appended, and where the sum is over the quota now the line is
-//! taken back by its negative. Trouble with the file itself never costs a message (F05): it's logged.
+//! Room is reserved before a message becomes visible. Within the process this is exact: each mailbox has a lock, and
+//! reservations for messages that are not in `new/` yet are known, so that a recalculation includes them. Because of
+//! other processes the file is read again after appending a line, and if it is over quota then, a negative line takes
+//! it back. An error of the file itself never refuses a message (F05); it is logged.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -28,17 +28,17 @@ use crate::lock::lock;
 /// The file, in the Maildir itself.
 const NAME: &str = "maildirsize";
 
-/// A longer file is made anew.
+/// A longer file is recalculated.
 const LONGEST: u64 = 5120;
 
-/// At this age a file that says "full" is doubted.
+/// At this age a file that is over quota is recalculated.
 const STALE: Duration = Duration::from_secs(15 * 60);
 
-/// Mailboxes whose locks are remembered; past it those that nobody holds are forgotten.
+/// Maximum mailboxes with a lock; past it unused ones are dropped.
 const LEDGER_MAX: usize = 1_000;
 
 impl Quota {
-    /// The definition line of `maildirsize`, without its end; empty where nothing is limited.
+    /// The definition line of `maildirsize`, without its end; empty without a limit.
     fn definition(&self) -> String {
         let part =
             |limit: Option<u64>, unit| limit.filter(|&n| n > 0).map(|n| format!("{n}{unit}"));
@@ -49,7 +49,7 @@ impl Quota {
         parts.join(",")
     }
 
-    /// Reads a definition line; units that aren't known are passed over.
+    /// Parses a definition line, ignoring unknown units.
     fn parse(line: &str) -> Self {
         let mut quota = Self {
             bytes: None,
@@ -65,7 +65,7 @@ impl Quota {
         quota
     }
 
-    /// Whether so much is within the quota.
+    /// True if the usage is within the quota.
     fn holds(&self, used: Used) -> bool {
         let within = |used: i64, limit: Option<u64>| {
             limit
@@ -76,14 +76,14 @@ impl Quota {
     }
 }
 
-/// What was taken for messages on their way, by mailbox.
+/// Reservations for messages that are not visible yet, by mailbox.
 #[derive(Default)]
 pub(super) struct Ledger {
     mailboxes: Mutex<HashMap<PathBuf, Arc<Mutex<Used>>>>,
 }
 
 impl Ledger {
-    /// Whether a message of `octets` fits. What is read wrong counts as room.
+    /// True if a message of `octets` fits, or if the file cannot be read.
     pub(super) fn fits(
         &self,
         disk: &dyn Disk,
@@ -105,8 +105,8 @@ impl Ledger {
         })
     }
 
-    /// Takes room for a message of `octets`. `Some(true)`: taken, to be given back by [`Self::release`] if the message
-    /// fails. `Some(false)`: not written down, for trouble with the file or for want of a quota. `None`: full.
+    /// Reserves room for a message of `octets`. `Some(true)`: reserved; [`Self::release`] returns it if the message
+    /// fails. `Some(false)`: not recorded, after an error or without a quota. `None`: full.
     pub(super) fn reserve(
         &self,
         disk: &dyn Disk,
@@ -140,7 +140,7 @@ impl Ledger {
         Some(true)
     }
 
-    /// Makes a message of `octets` visible that room was taken for: from then on it is counted where it lies.
+    /// Makes a message of `octets` visible by `make`, which turns its reservation into usage.
     ///
     /// # Errors
     /// Those of `make`.
@@ -157,7 +157,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives room back for a message that `gone` takes away, where it does; `pending` says that it was not visible yet.
+    /// Returns the room of a message if `gone` removes it; `pending` is true if it was not visible yet.
     pub(super) fn release(
         &self,
         disk: &dyn Disk,
@@ -180,7 +180,7 @@ impl Ledger {
         }
     }
 
-    /// The lock of a mailbox, and what is taken in it.
+    /// The lock of a mailbox, with its reservations.
     fn mailbox(&self, maildir: &Path) -> Arc<Mutex<Used>> {
         let mut mailboxes = lock(&self.mailboxes);
         if let Some(mailbox) = mailboxes.get(maildir) {
@@ -201,7 +201,7 @@ fn limiting(target: &Target) -> Option<&Quota> {
     (!quota.definition().is_empty()).then_some(quota)
 }
 
-/// Takes a line back. A file that makes no sense is counted anew.
+/// Takes a line back. A damaged file is recalculated.
 fn give_back(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, octets: u64, pending: Used) {
     let given = match load(disk, disk::fd(&dirs.base)) {
         Ok(Some(_)) => append(disk, dirs, -signed(octets), -1),
@@ -216,7 +216,7 @@ fn give_back(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, octets: u64, pe
     }
 }
 
-/// Whether the file, with the line just appended, is over the quota.
+/// True if the file, with the line just appended, is over quota.
 fn overrun(dirs: &OpenMaildir, disk: &dyn Disk, quota: &Quota) -> bool {
     load(disk, disk::fd(&dirs.base))
         .is_ok_and(|file| file.is_some_and(|file| !quota.holds(file.used)))
@@ -244,7 +244,7 @@ struct File {
     age: Duration,
 }
 
-/// The check with its rules of when to count anew.
+/// Checks the quota, recalculating as the rules demand.
 fn enough(
     disk: &dyn Disk,
     dirs: &OpenMaildir,
@@ -256,7 +256,7 @@ fn enough(
         used.add(signed(octets), 1);
         quota.holds(used)
     };
-    // Not even into an empty mailbox.
+    // It would not even fit into an empty mailbox.
     if !fits(Used::default()) {
         return Ok(false);
     }
@@ -268,7 +268,7 @@ fn enough(
     }
 }
 
-/// Reads the file; `None` where it must be made anew.
+/// Reads the file; `None` if it must be recalculated.
 fn load(disk: &dyn Disk, base: BorrowedFd<'_>) -> io::Result<Option<File>> {
     let file = match disk.existing(base, NAME, false) {
         Err(e) if errno(&e) == Some(Errno::ENOENT) => return Ok(None),
@@ -282,8 +282,8 @@ fn load(disk: &dyn Disk, base: BorrowedFd<'_>) -> io::Result<Option<File>> {
     Ok(parse(&text, age))
 }
 
-/// Reads the text of the file; `None` where it makes no sense: a last line cut short, a sum below zero, anything that
-/// is not two numbers.
+/// Parses the text of the file; `None` if it is damaged: a truncated last line, a negative sum, a line that is not two
+/// numbers.
 fn parse(text: &str, age: Duration) -> Option<File> {
     let mut lines = text.strip_suffix('\n')?.split('\n');
     let mut file = File {
@@ -303,13 +303,13 @@ fn parse(text: &str, age: Duration) -> Option<File> {
     (file.used.bytes >= 0 && file.used.messages >= 0).then_some(file)
 }
 
-/// Adds a line, in one write so that lines of several processes don't mix.
+/// Adds a line, in one write so that lines of several processes do not mix.
 fn append(disk: &dyn Disk, dirs: &OpenMaildir, bytes: i64, messages: i64) -> io::Result<()> {
     let file = disk.existing(disk::fd(&dirs.base), NAME, true)?;
     disk::write_all(disk, &file, format!("{bytes} {messages}\n").as_bytes())
 }
 
-/// Counts the whole Maildir and what is pending, writes the file anew and returns the sums.
+/// Counts the whole Maildir and pending messages, rewrites the file and returns the sums.
 fn recount(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, pending: Used) -> io::Result<Used> {
     let base = disk::fd(&dirs.base);
     let mut used = pending;
@@ -352,7 +352,7 @@ fn count(disk: &dyn Disk, dir: BorrowedFd<'_>, used: &mut Used) -> io::Result<()
             if name.as_bytes().first() == Some(&b'.') {
                 return true;
             }
-            // A file that a reader just moved counts nothing now; the next count will see it.
+            // A file that a reader has just moved is missed now; the next count will include it.
             if let Some(octets) = named_size(name).or_else(|| stat_size(disk::fd(&part), name)) {
                 used.add(octets, 1);
             }
@@ -362,7 +362,7 @@ fn count(disk: &dyn Disk, dir: BorrowedFd<'_>, used: &mut Used) -> io::Result<()
     Ok(())
 }
 
-/// The size that a file's name tells: `,S=123`, before the flags.
+/// The size in a file's name: `,S=123`, before the flags.
 fn named_size(name: &OsStr) -> Option<i64> {
     let (_, size) = name.to_str()?.split_once(",S=")?;
     let digits = size
@@ -371,14 +371,14 @@ fn named_size(name: &OsStr) -> Option<i64> {
     digits.parse().ok()
 }
 
-/// The size that the system tells.
+/// The size of the file.
 fn stat_size(dir: BorrowedFd<'_>, name: &OsStr) -> Option<i64> {
     let found =
         nix::sys::stat::fstatat(dir, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
     Some(found.st_size)
 }
 
-/// A size as the file's sums have it.
+/// Converts a size for the sums.
 fn signed(octets: u64) -> i64 {
     i64::try_from(octets).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,5 @@
-//! Another place for a message than the one it began in: spam goes to the folder `.Junk` of each mailbox that has one. Its
-//! file is in the `tmp/` of an inbox by then, and is moved or linked from there.
+//! Redirects junk to the folder `.Junk` of each mailbox that has one. By then its file is in the `tmp/` of an inbox,
+//! and is moved or linked from there.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use super::refusal::Trouble;
 use super::spool::Spool;
 use super::target::Target;
 
-/// The folder of spam.
+/// The junk folder.
 const JUNK: &str = ".Junk";
 
 impl Spool {
-    /// The message is spam: it goes to that folder of each mailbox, where no other was named.
+    /// Redirects the message to the junk folder of each mailbox, unless a folder was named.
     pub(super) fn send_to_junk(&mut self) {
         for index in 0..self.deliveries.len() {
             if let Err(trouble) = self.redirect(index) {
@@ -31,7 +31,7 @@ impl Spool {
             return Ok(());
         }
         delivery.identity = None;
-        // The Maildir that the message began in must still be the one where its folder is.
+        // The folder must be in the same Maildir that the message began in.
         if let Some(dirs) = delivery.dirs.take()
             && !dirs.in_place(context.disk.as_ref())
         {

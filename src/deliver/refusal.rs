@@ -1,5 +1,5 @@
-//! From trouble with a disk to the reply that a client hears. Nothing is logged here: whoever knows the message's id does
-//! that, once.
+//! Converts disk errors to replies. Nothing is logged here: the spool, which knows the message's id, logs each error
+//! once.
 
 use std::fmt;
 use std::io;
@@ -10,21 +10,21 @@ use nix::errno::Errno;
 use super::disk;
 use crate::smtp::reply::{self, Refusal};
 
-/// Why something could not be done in a Maildir.
+/// An error in a Maildir.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// A system call failed.
     Call {
-        /// What it does, in a word or two.
+        /// The name of the call or operation.
         call: &'static str,
-        /// What it was called for.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// A rule of delivery.
+    /// A rule of delivery was violated.
     Rule {
-        /// What it was applied to.
+        /// The path.
         path: PathBuf,
         /// The reply.
         refusal: Refusal,
@@ -32,7 +32,7 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    /// Makes the error of a call one that knows its call and path.
+    /// Adds call and path to an error.
     pub(super) fn at(call: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Call {
             call,
@@ -41,7 +41,7 @@ impl Trouble {
         }
     }
 
-    /// A Maildir that is gone, moved or replaced.
+    /// The error for a Maildir that is gone, moved or replaced.
     pub(super) fn away(path: &Path) -> Self {
         Self::Rule {
             path: path.to_owned(),
@@ -49,7 +49,7 @@ impl Trouble {
         }
     }
 
-    /// What the client hears.
+    /// The reply to the client.
     pub(super) fn refusal(&self) -> Refusal {
         match self {
             Self::Call { error, .. } => refusal(error),
@@ -57,7 +57,7 @@ impl Trouble {
         }
     }
 
-    /// The errno, where a call failed.
+    /// The errno, if a call failed.
     pub(super) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Call { error, .. } => disk::errno(error),
@@ -79,7 +79,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// What a client hears of an I/O error: the only place where an errno becomes a reply.
+/// The reply for an I/O error: the only place that maps an errno to a reply.
 pub fn refusal(e: &io::Error) -> Refusal {
     Refusal::local(match disk::errno(e) {
         Some(Errno::ENOSPC) => reply::DISK_FULL,

@@ -1,4 +1,4 @@
-//! The room on the disk: `statvfs`, remembered for a moment so that MAIL costs no system call.
+//! Free space by `statvfs`, cached for a moment so that MAIL needs no system call.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -11,10 +11,10 @@ use super::refusal::refusal;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Refusal};
 
-/// For so long the room on the disk counts as known.
+/// How long the free space is cached.
 const KNOWN: Duration = Duration::from_secs(1);
 
-/// The room on the disk as last seen. It is good for a second where a message needs less than half of it.
+/// The free space as last seen, valid for a second if a message needs less than half of it.
 #[derive(Default)]
 pub struct Room {
     last: Mutex<Option<Seen>>,
@@ -27,11 +27,11 @@ struct Seen {
 }
 
 impl Room {
-    /// Whether the file system of `path` (or of its nearest existing parent) has room for so many octets and one more
-    /// file. `path` must be the same at all calls.
+    /// Checks that the file system of `path`, or of its nearest existing parent, has room for `octets` and one more
+    /// file. `path` must be the same in all calls.
     ///
     /// # Errors
-    /// 452 4.3.1 where it has not, else by [`refusal`].
+    /// 452 4.3.1 if it has not, else by [`refusal`].
     pub fn check(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
         let enough = |seen: &Seen| seen.at.elapsed() < KNOWN && octets < seen.free / 2;
         if lock(&self.last).as_ref().is_some_and(enough) {
@@ -47,8 +47,8 @@ impl Room {
     }
 }
 
-/// The octets that are free on the file system of `path` or of its nearest existing parent; none where not one more
-/// file can be made.
+/// The octets that are free on the file system of `path` or of its nearest existing parent; 0 if no more files can be
+/// created.
 fn free(path: &Path) -> Result<u64, Refusal> {
     let mut path = path;
     let found = loop {
@@ -74,11 +74,11 @@ fn free(path: &Path) -> Result<u64, Refusal> {
         u64::from(found.files()),
         u64::from(found.files_available()),
     );
-    // ramfs and some others state 0 of 0 blocks, which says nothing.
+    // ramfs and some others state 0 of 0 blocks, which means nothing.
     if found.blocks() == 0 {
         return Ok(u64::MAX);
     }
-    // Some file systems don't count inodes and say zero of zero.
+    // Some file systems don't count inodes and state 0 of 0.
     if files > 0 && left == 0 {
         return Ok(0);
     }

@@ -1,5 +1,5 @@
-//! The files that a message is streamed to: a named one in `tmp/`, on each file system that a recipient's Maildir is on.
-//! A disk that fails costs the mailboxes on it the message, and no other.
+//! The files to which a message is written: one in `tmp/` on each file system with a recipient's Maildir. A failing
+//! disk only affects the mailboxes on it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,21 +13,21 @@ use super::maildir::OpenMaildir;
 use super::refusal::Trouble;
 use crate::smtp::reply::Refusal;
 
-/// A file that is written.
+/// A file of a message.
 pub(super) struct Source {
-    /// The mailbox it is made in.
+    /// The mailbox of its `tmp/`.
     pub(super) home: usize,
     pub(super) dirs: Arc<OpenMaildir>,
     /// Its name in `tmp/`.
     pub(super) name: String,
-    /// The file, or what went wrong with it.
+    /// The file, or its error.
     pub(super) file: Result<File, Refusal>,
-    /// Whether the name in `tmp/` is still there.
+    /// True while the name in `tmp/` exists.
     pub(super) named: bool,
 }
 
 impl Source {
-    /// Makes the file; it must not exist yet.
+    /// Creates the file, which must not exist yet.
     ///
     /// # Errors
     /// Those of the call.
@@ -55,7 +55,7 @@ impl Source {
         Ok(source)
     }
 
-    /// Adds octets at the end; nothing where it failed before.
+    /// Appends octets, unless it failed before.
     ///
     /// # Errors
     /// Those of the call.
@@ -65,7 +65,8 @@ impl Source {
             .map_err(self.dirs.in_tmp("write", &self.name))
     }
 
-    /// Makes the contents durable. Not tried again where it fails: the second call would say that all is well (F03).
+    /// Makes the contents durable. Never retried: after a failure a second call would succeed although data is lost
+    /// (F03).
     ///
     /// # Errors
     /// Those of the call.
@@ -75,7 +76,7 @@ impl Source {
         synced.map_err(self.dirs.in_tmp("fsync", &self.name))
     }
 
-    /// Gives the file up.
+    /// Closes the file.
     pub(super) fn fail(&mut self, context: &Context, refusal: Refusal) {
         if self.file.is_ok() {
             self.file = Err(refusal);
@@ -93,7 +94,7 @@ impl Source {
     }
 }
 
-/// Whether directories that were kept open are gone, and are to be opened again.
+/// True if cached directories are gone and must be opened again.
 pub(super) fn is_stale(trouble: &Trouble) -> bool {
     matches!(trouble.errno(), Some(Errno::ENOENT | Errno::ESTALE))
 }

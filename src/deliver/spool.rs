@@ -1,6 +1,5 @@
-//! A message on its way in: the files it is streamed to, and the mailboxes it will go to. Errors are remembered until the
-//! commit (see the sibling `commit`), because the client can hear of them only then. Dropping a spool leaves nothing
-//! behind.
+//! An incoming message: the files to which it is written, and its mailboxes. Errors are kept until the commit (see
+//! `commit`), because only then can the client be told. Dropping a spool removes everything that was not committed.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -20,13 +19,13 @@ use super::trace::Trace;
 use crate::clock;
 use crate::smtp::reply::{self, Refusal};
 
-/// Octets gathered before a write. One read of the driver may come on top of them.
+/// Octets buffered before a write, plus at most one read of the driver.
 const BUFFER: usize = 32 * 1024;
 
-/// Octets of the buffer where the client did not say how large the message is: most are smaller.
+/// Initial octets of the buffer without a declared size: most messages are smaller.
 const SMALL: usize = 8 * 1024;
 
-/// Octets that the trace headers may take of it.
+/// Octets of the buffer for the trace headers.
 const HEADERS: usize = 1024;
 
 /// More Received fields than this are a loop: RFC 5321 §6.3.
@@ -35,14 +34,14 @@ const RECEIVED_MAX: usize = 100;
 /// On so many file systems a message is written as it comes; for others it is copied at the end.
 const SOURCES: usize = 4;
 
-/// Maximum log lines about trouble with one message.
+/// Maximum log lines about errors of one message.
 const LOGGED: u8 = 4;
 
-/// One message between the first octet and the verdict.
+/// A message from its first octet to the commit.
 pub struct Spool {
     pub(super) context: Arc<Context>,
     pub(super) id: String,
-    /// The file name that goes with the id, once the size is known.
+    /// The file name, once the size is known.
     pub(super) name: String,
     pub(super) deliveries: Vec<Delivery>,
     /// The deliveries of each distinct group.
@@ -51,7 +50,7 @@ pub struct Spool {
     pub(super) recipients: Vec<usize>,
     /// The message's files.
     pub(super) sources: Vec<Source>,
-    /// What is wrong with the message itself.
+    /// The refusal of the message itself, if any.
     pub(super) error: Option<Refusal>,
     /// Octets on disk and in the buffer.
     pub(super) size: u64,
@@ -64,16 +63,16 @@ pub struct Spool {
     logged: Cell<u8>,
 }
 
-/// One mailbox and how far its delivery is. What is not `done` is undone when the spool is dropped.
+/// The delivery to one mailbox. Unless `done` it is undone when the spool is dropped.
 pub(super) struct Delivery {
     pub(super) target: Arc<Target>,
     pub(super) dirs: Option<Arc<OpenMaildir>>,
-    /// Which `new/` it was when it was looked up first.
+    /// The identity of `new/` at the first look-up.
     pub(super) identity: Option<Identity>,
     pub(super) refusal: Option<Refusal>,
-    /// Id and file name here, where the message's own were taken.
+    /// Id and file name here, if the message's own were taken.
     pub(super) renamed: Option<(String, String)>,
-    /// The syncs of its `new/`, and from when on failures count.
+    /// The syncs of its `new/`, and the ticket of its change.
     pub(super) syncs: Option<(Arc<GroupSync>, Ticket)>,
     pub(super) reserved: bool,
     pub(super) staged: bool,
@@ -120,12 +119,12 @@ impl Spool {
         spool
     }
 
-    /// The unique part of the file name to be.
+    /// The unique part of the future file name.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Takes decoded content: lines ending in LF in text form, octets as they came in binary form.
+    /// Adds decoded content: with LF line ends in text form, unchanged in binary form.
     pub fn write(&mut self, octets: &[u8]) {
         if self.is_lost() {
             return;
@@ -151,7 +150,7 @@ impl Spool {
         }
     }
 
-    /// Has content decoded to where it is gathered: the same as [`Self::write`] without a copy, once the header block is over.
+    /// Lets `decode` append content to the buffer: like [`Self::write`] without a copy, once the header block is over.
     pub fn decode<T>(&mut self, decode: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         if self.is_lost() || !self.filter.is_over() {
             let mut decoded = Vec::new();
@@ -168,18 +167,17 @@ impl Spool {
         outcome
     }
 
-    /// From now on line ends come as they are to be stored. Returns the octet of the file where that begins.
+    /// Stores line ends unchanged from now on. Returns the octet of the file where that begins.
     pub fn keep_line_ends(&mut self) -> u64 {
         self.filter.set_form(Form::Binary);
         self.exact_from = Some(self.size);
         self.size
     }
 
-    /// The message is whole: everything goes to the files, and the files to their disks. A disk that fails is that of its
-    /// own mailboxes only.
+    /// Ends the message: writes and syncs the files. A failing disk only affects its own mailboxes.
     ///
     /// # Errors
-    /// What is wrong with the message itself.
+    /// The refusal of the message itself, if any.
     pub(super) fn seal(&mut self) -> Result<(), Refusal> {
         let before = self.buffer.len();
         self.filter.finish(&mut self.buffer);
@@ -249,7 +247,7 @@ impl Spool {
         }
     }
 
-    /// The device of a mailbox, or the one where it will be made.
+    /// The device of a mailbox, or that of its future place.
     fn device(&self, index: usize) -> Option<nix::libc::dev_t> {
         let target = &self.deliveries.get(index)?.target;
         let disk = self.context.disk.as_ref();
@@ -261,7 +259,7 @@ impl Spool {
         Some(found.device)
     }
 
-    /// Makes a file. Its size is not known yet, so it has not the name that it will have in `new/`.
+    /// Creates a file. Its size, and so its name in `new/`, is not known yet.
     fn create(&mut self, index: usize) -> Result<Source, Trouble> {
         let dirs = self.dirs(index)?;
         match Source::create(&self.context, dirs, index, self.tmp_name()) {
@@ -282,11 +280,11 @@ impl Spool {
         [&self.id, ".", &self.context.host].concat()
     }
 
-    /// A mailbox's open directories. The first ones hold theirs; more would eat the descriptors of all sessions, and
-    /// have theirs looked up again, most often among those that are kept open.
+    /// A mailbox's open directories. The first ones stay open; more would use up descriptors, so they are looked up
+    /// again, mostly in the cache.
     ///
     /// # Errors
-    /// Where they cannot be opened, and 451 4.2.1 where they are no longer the same.
+    /// They cannot be opened, or 451 4.2.1 if they are no longer the same.
     pub(super) fn dirs(&mut self, index: usize) -> Result<Arc<OpenMaildir>, Trouble> {
         let context = Arc::clone(&self.context);
         let delivery = self.delivery(index)?;
@@ -305,7 +303,7 @@ impl Spool {
         Ok(dirs)
     }
 
-    /// A delivery by its index.
+    /// A delivery by index.
     pub(super) fn delivery(&mut self, index: usize) -> Result<&mut Delivery, Trouble> {
         self.deliveries.get_mut(index).ok_or_else(|| Trouble::Rule {
             path: Default::default(),
@@ -313,7 +311,7 @@ impl Spool {
         })
     }
 
-    /// Logs trouble with this message, and tells what the client hears of it.
+    /// Logs an error of this message, and returns its refusal.
     pub(super) fn log(&self, trouble: &Trouble) -> Refusal {
         if self.logged.get() < LOGGED {
             self.logged.set(self.logged.get() + 1);
@@ -322,12 +320,12 @@ impl Spool {
         trouble.refusal()
     }
 
-    /// Whether nobody can get the message any more, so that its content is passed over.
+    /// True if no mailbox can get the message any more, so that its content can be dropped.
     fn is_lost(&self) -> bool {
         self.error.is_some() || self.sources.iter().all(|source| source.file.is_err())
     }
 
-    /// Empties the buffer into the files.
+    /// Writes the buffer to the files.
     fn flush(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.write_out(&buffer);
@@ -344,7 +342,7 @@ impl Spool {
         }
     }
 
-    /// Does something with every file, and gives up those where it fails.
+    /// Applies a function to every file, and gives up those that fail.
     fn each_source(&mut self, act: impl Fn(&Source, &Context) -> Result<(), Trouble>) {
         let mut sources = std::mem::take(&mut self.sources);
         for source in &mut sources {
@@ -355,7 +353,7 @@ impl Spool {
         self.sources = sources;
     }
 
-    /// Frees what the message holds in memory and on the disk.
+    /// Frees the message's memory and files.
     fn give_up(&mut self) {
         self.buffer = Vec::new();
         self.remove_sources();
@@ -368,7 +366,7 @@ impl Spool {
         }
     }
 
-    /// Takes back everything that was begun for a mailbox: names in `new/` and `tmp/`, room in the quota.
+    /// Undoes everything that was begun for a mailbox: names in `new/` and `tmp/`, room in the quota.
     pub(super) fn undo(&mut self, index: usize) {
         let begun = |d: &&Delivery| !d.done && (d.published || d.staged || d.reserved);
         let Some(delivery) = self.deliveries.get(index).filter(begun) else {
@@ -385,7 +383,7 @@ impl Spool {
                 if staged {
                     let _ = disk.unlink(disk::fd(&dirs.tmp), OsStr::new(&name));
                 }
-                // A reader may have it in cur/ by now: then it stays there, and the client's next try is a duplicate.
+                // A reader may have moved it to cur/: then it stays, and the client's next try is a duplicate.
                 let unlink = || disk.unlink(disk::fd(&dirs.new), OsStr::new(&name)).is_ok();
                 if reserved {
                     let gone = || !published || unlink();
@@ -400,7 +398,7 @@ impl Spool {
                 } else if published {
                     unlink();
                 }
-                // Among the shared ones: where it fails, others may have lost names there.
+                // A shared sync: if it fails, others may have lost names there.
                 if published {
                     let sync = || context.syncs.directory(disk, disk::fd(&dirs.new));
                     let _ = dirs.syncs.sync(dirs.syncs.ticket(), sync);
@@ -424,7 +422,7 @@ impl Drop for Spool {
 }
 
 impl Delivery {
-    /// A mailbox for which nothing was done yet.
+    /// A delivery that has not begun.
     fn new(target: Arc<Target>) -> Self {
         Self {
             target,
@@ -440,7 +438,7 @@ impl Delivery {
         }
     }
 
-    /// The file name here, where the message's own is `common`.
+    /// The file name here; `common` is the message's own.
     pub(super) fn name<'a>(&'a self, common: &'a str) -> &'a str {
         self.renamed.as_ref().map_or(common, |(_, name)| name)
     }

@@ -1,4 +1,4 @@
-//! Delivery for the whole server: where spools begin, and the housekeeping between messages.
+//! Delivery for the whole server: starts spools, and does housekeeping between messages.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use super::trace::Trace;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Refusal};
 
-/// A Maildir's `tmp/` is looked through this often.
+/// How often a Maildir's `tmp/` is swept.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Targets of a message that hold their directories open, where nothing else was said.
@@ -30,7 +30,7 @@ const HELD: usize = 64;
 /// Maildirs that are remembered as swept; past it all are forgotten, which costs a few early sweeps.
 const SWEPT_MAX: usize = 10_000;
 
-/// Delivery for the whole server, shared by its threads. No lock of all threads is taken on the way of a message.
+/// Delivery for the whole server, shared by its threads. No message takes a lock that all threads share.
 pub struct Store {
     pub(super) context: Arc<Context>,
     /// When each Maildir was last swept.
@@ -39,7 +39,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store whose file names carry `hostname`, and which keeps up to about `open` descriptors of Maildirs.
+    /// A store with `hostname` in its file names, which keeps up to about `open` descriptors of Maildirs.
     pub fn new(hostname: &str, sync: Sync, open: usize) -> Self {
         Self::with_disk(hostname, sync, open, Box::new(disk::Real))
     }
@@ -81,9 +81,8 @@ impl Store {
         self
     }
 
-    /// Opens a file for one message; `size` is what MAIL declared, in octets. `groups` holds the mailboxes of
-    /// each recipient; a mailbox named twice gets one copy.
-    /// What goes wrong here comes out at commit.
+    /// Opens a file for one message; `size` is what MAIL declared, in octets. `groups` holds the mailboxes of each
+    /// recipient; a mailbox named twice gets one copy. Errors are reported at commit.
     pub fn begin(
         &self,
         trace: &Trace<'_>,
@@ -94,34 +93,33 @@ impl Store {
         Spool::begin(Arc::clone(&self.context), trace, &groups, form, size)
     }
 
-    /// Whether a mailbox that mail went to lately is kept open and still where its path leads: one system call, and it
-    /// need not be looked at any closer.
+    /// True if a mailbox is in the cache and still in place: one system call instead of a closer look.
     pub fn is_open(&self, target: &Target) -> bool {
         let context = &self.context;
         context.dirs.look(context.disk.as_ref(), target)
     }
 
-    /// Closes directories that were not used for a while. Whether any is still open.
+    /// Closes unused directories. Returns true if any is still open.
     pub fn close_idle(&self) -> bool {
         self.context.dirs.close_idle(Instant::now())
     }
 
-    /// Whether the file system of `path` (or of its nearest existing parent) has room for so many octets and one more
-    /// file. `path` must be the same at all calls.
+    /// Checks that the file system of `path`, or of its nearest existing parent, has room for `octets` and one more
+    /// file. `path` must be the same in all calls.
     ///
     /// # Errors
-    /// 452 4.3.1 where it has not, else by [`refusal`](super::refusal()).
+    /// 452 4.3.1 if it has not, else by [`refusal`](super::refusal()).
     pub fn room(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
         self.room.check(path, octets)
     }
 
-    /// Whether [`Self::sweep`] has something to look at.
+    /// True if [`Self::sweep`] has work.
     pub fn sweep_due(&self) -> bool {
         self.context.any_opened.load(Ordering::Relaxed)
     }
 
-    /// Removes files older than 36 hours from the `tmp/` of Maildirs that were opened since the last call, and from those of
-    /// their folders, each at most hourly. Meant for after the reply, so that no client waits for it.
+    /// Removes files older than 36 hours from the `tmp/` of Maildirs that were opened since the last call, and from
+    /// those of their folders, each at most hourly. Call it after the reply, so that no client waits for it.
     pub fn sweep(&self) {
         self.context.any_opened.store(false, Ordering::Relaxed);
         let opened = std::mem::take(&mut *lock(&self.context.opened));
@@ -135,7 +133,7 @@ impl Store {
         }
     }
 
-    /// Whether a Maildir was not swept within the hour; now it counts as swept.
+    /// True if a Maildir was not swept within the hour; marks it as swept.
     fn claim(&self, maildir: &Path) -> bool {
         let now = Instant::now();
         let mut swept = lock(&self.swept);
@@ -152,10 +150,10 @@ impl Store {
         true
     }
 
-    /// Whether a message of `octets` (zero where the client didn't say) fits into a target's quota now.
+    /// Checks that a message of `octets`, or 0 if unknown, fits into a target's quota.
     ///
     /// # Errors
-    /// 552 5.2.2 where it doesn't. A Maildir that can't be looked at is left for the delivery to judge.
+    /// 552 5.2.2 if it does not. Errors are left to the delivery.
     pub fn quota_check(&self, target: &Target, octets: u64) -> Result<(), Refusal> {
         let Some(quota) = target.counted_quota() else {
             return Ok(());

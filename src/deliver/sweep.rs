@@ -1,6 +1,6 @@
-//! What an interrupted delivery left in `tmp/`, of the inbox and of each Maildir++ folder, is removed when it is old enough.
-//! All by open directories in which no link is followed, so that nobody can lead this elsewhere. The work of one call is
-//! bounded; what is left over goes at the next one.
+//! Removes old files of interrupted deliveries from the `tmp/` of the inbox and of each Maildir++ folder. It uses open
+//! directories and follows no links, so that nobody can lead it elsewhere. The work of one call is bounded; the next
+//! one does the rest.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -16,17 +16,17 @@ use super::disk::{self, Disk};
 /// The age at which the Maildir page allows a file in `tmp/` to be removed.
 const AGE: Duration = Duration::from_secs(36 * 60 * 60);
 
-/// Maximum files that are removed at once.
+/// Maximum files removed by one call.
 const REMOVED: usize = 1_000;
 
-/// Maximum names that are looked at, over all directories.
+/// Maximum names examined in all directories.
 const LOOKED_AT: usize = 20_000;
 
-/// Maximum folders that are gone through.
+/// Maximum folders.
 const FOLDERS: usize = 1_000;
 
-/// Removes the files in each `tmp/` of a Maildir that were last written more than 36 hours ago. Errors end it quietly: it's
-/// housekeeping, and the next one comes within the hour.
+/// Removes the files in each `tmp/` of a Maildir that were last written more than 36 hours ago. Errors end it silently:
+/// it is housekeeping, and runs again within the hour.
 pub(super) fn sweep(disk: &dyn Disk, maildir: &Path, base: &OwnedFd, now: SystemTime) {
     let mut left = Left {
         looked_at: LOOKED_AT,
@@ -48,7 +48,7 @@ pub(super) fn sweep(disk: &dyn Disk, maildir: &Path, base: &OwnedFd, now: System
     }
 }
 
-/// How much may be done yet.
+/// The remaining work.
 struct Left {
     looked_at: usize,
     removed: usize,
@@ -75,7 +75,7 @@ impl Left {
     }
 }
 
-/// Whether a file in `tmp/` is older than a delivery can take.
+/// True if a file in `tmp/` is older than any delivery.
 fn is_old(tmp: &OwnedFd, name: &OsStr, now: SystemTime) -> bool {
     let Ok(found) = fstatat(tmp, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
         return false;

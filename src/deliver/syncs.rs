@@ -1,4 +1,4 @@
-//! Syncs of files and directories, as far as they are wanted and a file system has them.
+//! Syncs of files and directories, as far as they are wanted and supported.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,15 +13,15 @@ use super::group_sync::{GroupSync, Ticket};
 use super::target::Sync;
 use crate::lock::lock;
 
-/// Directories whose syncs are remembered; past it those are forgotten that never failed and that nobody has open.
+/// Maximum directories whose syncs are remembered; past it unused ones without a failure are forgotten.
 const GROUPS: usize = 1_000;
 
-/// How this server syncs.
+/// The syncs of the server.
 pub(crate) struct Syncs {
     wanted: Sync,
-    /// Whether it was said that a file system has no sync of directories.
+    /// True after the warning that a file system cannot sync directories.
     warned: AtomicBool,
-    /// The syncs of each directory, one for all who have it open, however often it was opened.
+    /// The syncs of each directory, shared by all that have it open.
     groups: Mutex<HashMap<Identity, Arc<GroupSync>>>,
 }
 
@@ -42,7 +42,7 @@ impl Syncs {
         }
     }
 
-    /// Makes a directory's entries durable; left out, with a warning the first time, where the file system cannot.
+    /// Makes a directory's entries durable; skipped, with one warning, if the file system cannot do it.
     pub(crate) fn directory(&self, disk: &dyn Disk, dir: BorrowedFd<'_>) -> io::Result<()> {
         match self.file(disk, dir) {
             Err(e) if errno(&e).is_some_and(has_no_sync) => {
@@ -66,11 +66,11 @@ impl Syncs {
         Arc::clone(groups.entry(directory).or_default())
     }
 
-    /// Makes the directories in a directory durable, whoever made them and when. One sync serves all who wait for one.
+    /// Makes the directories in a directory durable, whoever created them. One sync serves all waiters.
     ///
     /// # Errors
-    /// That of a sync of this directory now or at any time before: what it lost is still to be seen in memory, and
-    /// another sync would say that it is on the disk. Only what a full disk keeps waiting may be tried again.
+    /// The error of this or any earlier sync of the directory: lost entries are still visible in memory, and another
+    /// sync would succeed. Only a full disk can be retried.
     pub(crate) fn parent(&self, disk: &dyn Disk, dir: BorrowedFd<'_>) -> io::Result<()> {
         if self.wanted == Sync::None {
             return Ok(());
@@ -105,7 +105,7 @@ mod tests {
     use std::fs::File;
     use std::os::fd::AsFd;
 
-    /// A later sync that succeeds says nothing of what an earlier one lost; a full disk has lost nothing.
+    /// A later successful sync does not bring back what an earlier one lost; a full disk has lost nothing.
     #[test]
     fn a_failed_sync_of_a_parent_is_never_tried_again() {
         for (fault, again) in [(Errno::EIO, false), (Errno::ENOSPC, true)] {
@@ -126,7 +126,7 @@ mod tests {
         }
     }
 
-    /// Two sessions that open one mailbox at the same time hear of each other's failed syncs.
+    /// Two sessions that open one mailbox at the same time share failed syncs.
     #[test]
     fn a_mailbox_opened_twice_has_one_group() {
         let scratch = Scratch::new();

@@ -1,5 +1,4 @@
-//! What a delivery is asked to do: the mailbox, how the message is kept, and how durable it must be. Plain data; what is
-//! done with it is in the sibling files.
+//! The parameters of a delivery: mailbox, form of the message, durability. Plain data.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,29 +6,29 @@ use std::sync::Arc;
 /// The folder that isn't counted.
 pub(super) const TRASH: &str = ".Trash";
 
-/// One mailbox that a message goes to.
+/// A mailbox to deliver to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The fixed part of the Maildir pattern. It must exist and is never made here, so that a volume which isn't mounted
-    /// doesn't get a shadow tree.
+    /// The fixed part of the Maildir pattern. It must exist and is never created here, so that an unmounted volume is
+    /// not replaced by a shadow tree.
     pub root: Arc<Path>,
     /// The whole path of the Maildir, below `root`.
     pub maildir: PathBuf,
-    /// Whether a missing Maildir is made.
+    /// True if a missing Maildir is created.
     pub may_create: bool,
-    /// The name of a Maildir++ folder, with its leading dot; the inbox takes its place where it doesn't exist.
+    /// The name of a Maildir++ folder, with its leading dot; the inbox is used if it does not exist.
     pub folder: Option<String>,
     /// The address for Delivered-To.
     pub address: String,
-    /// The address for X-Original-To, where an alias led here.
+    /// The address for X-Original-To, if an alias led here.
     pub original: Option<String>,
     /// The mailbox's quota.
     pub quota: Option<Quota>,
-    /// Whose the Maildir and what is in it are, where the process may give files away.
+    /// The owner of the Maildir and its files, if the process may change owners.
     pub owner: Option<Owner>,
 }
 
-/// How much a mailbox may hold. Zero and `None` both mean: any amount.
+/// The quota of a mailbox. Zero and `None` both mean unlimited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Octets of all messages.
@@ -38,7 +37,7 @@ pub struct Quota {
     pub messages: Option<u64>,
 }
 
-/// The mailboxes behind one accepted recipient.
+/// The mailboxes of one accepted recipient.
 pub type Group = Arc<[Arc<Target>]>;
 
 /// A user and group of the system.
@@ -50,12 +49,12 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// How a message lies on disk.
+/// The form of a message on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Lines end in LF, as every Unix Maildir reader expects.
     Text,
-    /// Octets as they came (BINARYMIME, RFC 3030), the trace headers with CRLF.
+    /// Unchanged octets (BINARYMIME, RFC 3030), with CRLF in the trace headers.
     Binary,
 }
 
@@ -69,17 +68,17 @@ impl Form {
     }
 }
 
-/// Whether a message must be on the disk before it's acknowledged.
+/// The durability of a message before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
     /// Files and directories are synced.
     Full,
-    /// Nothing is: for test sinks and memory file systems.
+    /// Nothing is synced: for test sinks and memory file systems.
     None,
 }
 
 impl Target {
-    /// False for the queue of mail for elsewhere, which is its own root.
+    /// False for the queue, which is its own root.
     pub(super) fn is_mailbox(&self) -> bool {
         self.maildir != *self.root
     }

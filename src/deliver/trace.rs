@@ -1,38 +1,37 @@
-//! The trace headers that stand before a delivered message (RFC 5321 §4.4): Return-Path, Delivered-To, X-Original-To
-//! and Received. What the network said is cleaned here: none of it can end a line or close a comment.
+//! The trace headers on top of a delivered message (RFC 5321 §4.4): Return-Path, Delivered-To, X-Original-To and
+//! Received. Values from the network are cleaned here, so that none can end a line or close a comment.
 
 use super::target::{Form, Target};
 
-/// The longest path shown, in characters; a command line allows more, a header line of 998 octets doesn't.
+/// Maximum characters of a path: a command line allows more, but a header line only has 998 octets.
 const PATH_MAX: usize = 900;
 
-/// The longest host name shown, in characters: RFC 5321 §4.5.3.1.2.
+/// Maximum characters of a host name (RFC 5321 §4.5.3.1.2).
 const NAME_MAX: usize = 255;
 
-/// What is known of a message's way here when its first octet arrives.
+/// What is known about a message when its first octet arrives.
 #[derive(Clone, Copy, Debug)]
 pub struct Trace<'a> {
     /// The reverse-path without angle brackets; empty for the null path.
     pub reverse_path: &'a str,
     /// The client's EHLO, HELO or LHLO argument.
     pub helo: &'a str,
-    /// The client: `[192.0.2.1]`, `[IPv6:2001:db8::1]` or `unix`, perhaps with a name before it.
+    /// The client: `[192.0.2.1]`, `[IPv6:2001:db8::1]` or `unix`, possibly after a name.
     pub peer: &'a str,
     /// The server's own name.
     pub hostname: &'a str,
     /// The with-keyword of RFC 3848 and RFC 6531: `ESMTPS`, `UTF8LMTP`, …
     pub protocol: &'static str,
-    /// The forward-path, where the message has just one.
+    /// The forward-path, if the message has just one.
     pub recipient: Option<&'a str>,
-    /// The authenticated user, where the recipients may know it: a login name is not everybody's business.
+    /// The authenticated user, if recipients may know it: a login name may be private.
     pub user: Option<&'a str>,
-    /// Whether a missing Date and Message-ID are to be added (RFC 6409 §8).
+    /// True if a missing Date and Message-ID are added (RFC 6409 §8).
     pub submission: bool,
 }
 
 impl Trace<'_> {
-    /// The header lines that go before the message, in a buffer with room for `room` octets. `only` is the target
-    /// where there is just one.
+    /// Builds the header lines, in a buffer with room for `room` octets. `only` is the target if there is just one.
     pub(super) fn header(
         &self,
         only: Option<&Target>,
@@ -92,13 +91,13 @@ fn push_all(header: &mut String, parts: &[&str]) {
     }
 }
 
-/// A path as it may stand in a header: control characters and line separators become `?`.
+/// A path for a header, with `?` for control characters and line separators.
 fn push_path(header: &mut String, path: &str) {
     let plain = |c: char| !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
     push_plain(header, path, PATH_MAX, plain);
 }
 
-/// A mailbox as a header field has it: the local part is quoted where it needs that (RFC 5322 §3.4.1).
+/// A mailbox for a header field; the local part is quoted if necessary (RFC 5322 §3.4.1).
 fn push_address(header: &mut String, address: &str) {
     let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
     let is_quoted = local.len() > 1 && local.starts_with('"') && local.ends_with('"');
@@ -127,8 +126,8 @@ fn is_dot_atom(local: &str) -> bool {
     local.split('.').all(word)
 }
 
-/// A host name, address or literal as it may stand outside and inside a comment: besides control characters no
-/// blanks, parentheses, quotes or delimiters of the Received grammar. Never empty.
+/// A host name, address or literal that is safe outside and inside a comment: without control characters, blanks,
+/// parentheses, quotes and delimiters of the Received grammar. Never empty.
 fn push_word(header: &mut String, word: &str) {
     let plain = |c: char| {
         c.is_ascii_graphic() && !matches!(c, '(' | ')' | '<' | '>' | '"' | '\\' | ';' | ',')
@@ -138,7 +137,7 @@ fn push_word(header: &mut String, word: &str) {
     push_plain(header, word, NAME_MAX, plain);
 }
 
-/// The first characters of a text, `most` of them, with `?` for each that is not plain.
+/// The first `most` characters of a text, with `?` for each that is not plain.
 fn push_plain(header: &mut String, text: &str, most: usize, plain: impl Fn(char) -> bool) {
     if text.len() <= most && text.chars().all(&plain) {
         return header.push_str(text);
