@@ -107,7 +107,7 @@ impl Config {
                 settings,
                 Key::Oauth,
                 oauth::Settings::parse,
-                "FILE?issuer=URL&audience=NAME&claim=NAME, the last three where wanted",
+                "FILE?issuer=URL&audience=NAME&claim=NAME, the last three optional",
             )?,
             privileges: privileges(settings)?,
             policy: policy(settings, hostname)?,
@@ -117,7 +117,10 @@ impl Config {
         let metrics = |url: &ListenUrl| url.scheme == Scheme::Metrics;
         (config.metrics, config.listen) = config.listen.into_iter().partition(metrics);
         if config.listen.is_empty() {
-            return Err(settings.fault(Key::Listen, "none for mail; add smtp://, for example"));
+            return Err(settings.fault(
+                Key::Listen,
+                "no listener for mail; add smtp://, for example",
+            ));
         }
         Ok(config)
     }
@@ -134,7 +137,7 @@ impl Config {
             return Err(settings.fault(Key::RequireTls, NO_CERTIFICATE));
         }
         if self.oauth.is_some() && self.directory.users.is_none() {
-            return Err(settings.fault(Key::Oauth, "a token names an account; add --users"));
+            return Err(settings.fault(Key::Oauth, "tokens need accounts; add --users"));
         }
         let mut values = settings.all(Key::Listen).into_iter();
         for url in &self.listen {
@@ -168,11 +171,11 @@ impl Config {
         };
         match (url.scheme, &url.at) {
             (Scheme::Lmtp, BindTo::Tcp { port: 25, .. }) => Some(LMTP_ON_25),
-            (Scheme::Metrics, _) if url.proxy => Some("no PROXY header comes before HTTP"),
+            (Scheme::Metrics, _) if url.proxy => Some("metrics listeners have no PROXY header"),
             (_, BindTo::Unix { .. }) if url.proxy && !trusted => {
-                Some("nobody is trusted there; add --trust unix")
+                Some("no client is trusted there; add --trust unix")
             }
-            _ if url.proxy && !trusted => Some("nobody is trusted there; add --trust 192.0.2.1"),
+            _ if url.proxy && !trusted => Some("no client is trusted there; add --trust 192.0.2.1"),
             _ => None,
         }
     }
@@ -340,7 +343,7 @@ fn size(settings: &Settings, key: Key) -> Result<u64, Failure> {
 }
 
 fn duration(settings: &Settings, key: Key) -> Result<Duration, Failure> {
-    let expected = "a duration such as 5m, of 365d at most";
+    let expected = "a duration such as 5m, up to 365d";
     required(settings, key, values::duration, expected)
 }
 
@@ -382,7 +385,7 @@ fn greylist(settings: &Settings) -> Result<Option<greylist::Settings>, Failure> 
                 .is_none_or(|file| !file.as_os_str().is_empty());
         usable.then_some(greylist::Settings { delay, file })
     };
-    let expected = "a delay below 4h and maybe a file, such as 5m or 5m,greylist";
+    let expected = "a delay below 4h, optionally with a file, such as 5m or 5m,greylist";
     optional(settings, Key::Greylist, parse, expected)
 }
 
@@ -397,6 +400,6 @@ fn quota(settings: &Settings) -> Result<Option<Quota>, Failure> {
         let messages = messages.and_then(|n| n.try_into().ok());
         Some(Quota { bytes, messages })
     };
-    let expected = "a size and maybe a number, such as 500M or 500M,10000";
+    let expected = "a size, optionally with a number, such as 500M or 500M,10000";
     optional(settings, Key::Quota, parse, expected)
 }

@@ -142,90 +142,90 @@ impl Opt {
 pub const OPTIONS: &[Opt] = &[
     opt(Key::Listen, "listen", "URL", "smtp:// submission:// lmtp:/PATH ...").letter("l").takes(Takes::Many).default("smtp://127.0.0.1:2525")
         .manual("smtp://HOST:PORT, submission://, submissions:// (smtps://), lmtp://, smtp:/PATH and lmtp:/PATH. A port left out is 25, 587, 465 or 24; a host left out is all interfaces. Port 0 lets the system pick; the log says which. After the path of a Unix socket ?mode=0660, ?user= and ?group= may follow. With ?proxy a PROXY header must come before everything else, within 30 seconds, from a client of --trust; a connection without one is closed without a word. metrics://HOST:PORT answers GET /metrics (OpenMetrics) and GET /healthz, on the loopback where HOST is left out."),
-    opt(Key::Hostname, "hostname", "NAME", "own name (the system's)")
-        .manual("The name in the greeting, the reply to EHLO and Received fields. The system's host name where it is not given."),
+    opt(Key::Hostname, "hostname", "NAME", "host name (default: the system's)")
+        .manual("The name in the greeting, the reply to EHLO and Received fields. The default is the host name of the system."),
     opt(Key::Domain, "domain", "NAME", "a local domain (hostname, localhost)").letter("d").takes(Takes::Many)
-        .manual("A domain that mail is delivered for, compared without case, as A-label or U-label. The host name and localhost where none is given."),
+        .manual("A domain whose mail is delivered here, compared without case, as A-label or U-label. The default is the host name and localhost."),
     opt(Key::Maildir, "maildir", "PATTERN", "%u local part, %d domain, %%").letter("m").default("mail/%d/%u")
-        .manual("Where a mailbox is: %u is the local part in lower case, %d the domain, %% a percent sign. The part before the first % must exist; with --create it is made at the start, and never later."),
-    flag(Key::Create, "create", "any name is a mailbox, made on delivery")
-        .manual("Any well-formed local part at a delivered domain is a mailbox, and its Maildir is made on first delivery."),
+        .manual("Where a mailbox is: %u is the local part in lower case, %d the domain, %% a percent sign. The part before the first % must exist; with --create it is created at the start, and never later."),
+    flag(Key::Create, "create", "any name is a mailbox, created on delivery")
+        .manual("Any well-formed local part at a delivered domain is a mailbox, and its Maildir is created on first delivery."),
     opt(Key::Users, "users", "FILE", "accounts, a passwd-file as for Dovecot").letter("u")
-        .manual("The accounts, see mailslot-users(5). Their Maildirs are made on first delivery."),
+        .manual("The accounts, see mailslot-users(5). Their Maildirs are created on first delivery."),
     opt(Key::Aliases, "aliases", "FILE", "aliases(5): name: target, target").letter("a")
-        .manual("A file of the form of aliases(5). Commands, files and :include: are refused. A remote target is answered with 551."),
+        .manual("A file as described in aliases(5). Commands, files and :include: are refused. Without --relay a remote target is answered with 551."),
     opt(Key::RecipientDelimiter, "recipient-delimiter", "CHARS", "between user and folder; '' for none").default("+")
-        .manual("The characters between a user and a folder; an empty value turns that off. Mail for user+folder goes to the Maildir++ folder .folder where that exists, else to the inbox."),
-    opt(Key::Quota, "quota", "SIZE[,N]", "size and messages of each mailbox")
-        .manual("The Maildir++ quota of a mailbox that has none of its own, kept in maildirsize."),
-    opt(Key::MaxSize, "max-size", "SIZE", "size of a message").default("50M")
-        .manual("The size of a message. A larger one is answered with 552."),
-    opt(Key::MaxRecipients, "max-recipients", "N", "recipients of a message").default("1000")
-        .manual("The recipients of a message. Mailboxes that aliases expand to count too. One more is answered with 452."),
-    opt(Key::MaxConnections, "max-connections", "N", "connections at once").default("512")
-        .manual("The connections at once. One more is answered with 421."),
-    opt(Key::MaxPerClient, "max-per-client", "N", "connections of one client at once").default("64")
-        .manual("The connections of one client at once. A client is an IPv4 address or an IPv6 /64."),
-    opt(Key::MaxRate, "max-rate", "N/DURATION", "messages of a client or user, 100/1h")
-        .manual("The messages that a client, or after AUTH a user, may send in that time. Accepted ones count; MAIL is answered with 450 past it. A client is as for --max-per-client; Unix sockets are not counted."),
-    opt(Key::Greylist, "greylist", "DELAY[,FILE]", "put off first mail of unknown clients")
+        .manual("The characters between a user and a folder; an empty value turns folders off. Mail for user+folder goes to the Maildir++ folder .folder if it exists, else to the inbox."),
+    opt(Key::Quota, "quota", "SIZE[,N]", "maximum size and messages of a mailbox")
+        .manual("The default Maildir++ quota of mailboxes, kept in maildirsize."),
+    opt(Key::MaxSize, "max-size", "SIZE", "maximum size of a message").default("50M")
+        .manual("The maximum size of a message. A larger one is answered with 552."),
+    opt(Key::MaxRecipients, "max-recipients", "N", "maximum recipients of a message").default("1000")
+        .manual("The maximum number of recipients of a message, counting the mailboxes that aliases expand to. Further ones are answered with 452."),
+    opt(Key::MaxConnections, "max-connections", "N", "maximum connections").default("512")
+        .manual("The maximum number of connections. Further ones are answered with 421."),
+    opt(Key::MaxPerClient, "max-per-client", "N", "maximum connections of one client").default("64")
+        .manual("The maximum number of connections of one client. A client is an IPv4 address or an IPv6 /64."),
+    opt(Key::MaxRate, "max-rate", "N/DURATION", "messages of a client or user, as 100/1h")
+        .manual("The number of messages that a client, or after AUTH a user, may send in that time. Only accepted messages count; past the limit MAIL is answered with 450. A client is defined as for --max-per-client; Unix sockets are not limited."),
+    opt(Key::Greylist, "greylist", "DELAY[,FILE]", "defer the first mail of unknown clients")
         .manual("On smtp:// listeners the first mail of a client, reverse-path and recipient is answered with 451 4.7.1 until DELAY has passed. A client that tries again within 4 hours is known for 36 days, with its network (/24, or /64 of IPv6). Users, --relay-from and --trust clients are not delayed. FILE keeps the list over a restart; it is written a minute after a change and at the end, as the user and in the root directory that the server runs with."),
-    opt(Key::MaxErrors, "max-errors", "N", "errors in a connection").default("20")
-        .manual("The 4xx and 5xx replies in a connection. One more is a 421, and the connection is closed."),
-    opt(Key::Timeout, "timeout", "DURATION", "wait for a client's next octets").default("5m")
-        .manual("The wait for a client: for a whole command, not for each octet. It shrinks to a tenth while more than four fifths of the connections are in use."),
+    opt(Key::MaxErrors, "max-errors", "N", "maximum errors in a connection").default("20")
+        .manual("The maximum number of 4xx and 5xx replies in a connection. The next one is 421, and the connection is closed."),
+    opt(Key::Timeout, "timeout", "DURATION", "how long to wait for a client").default("5m")
+        .manual("How long to wait for a client: for a whole command, not for each octet. It is a tenth of that while more than four fifths of the connections are in use."),
     opt(Key::TlsCert, "tls-cert", "FILE", "PEM certificate chain: offers STARTTLS")
         .manual("The certificate chain in PEM. Without it there is no STARTTLS and no submissions://."),
     opt(Key::TlsKey, "tls-key", "FILE", "PEM key of that certificate")
         .manual("The key of the certificate in PEM, not encrypted."),
     flag(Key::RequireTls, "require-tls", "no mail without TLS")
         .manual("Without TLS only EHLO, HELO, LHLO, NOOP, RSET, HELP, STARTTLS and QUIT are served, on loopback and Unix sockets too."),
-    flag(Key::InsecureAuth, "insecure-auth", "AUTH without TLS too")
-        .manual("Offers AUTH without TLS too. Passwords then cross the network in the clear."),
+    flag(Key::InsecureAuth, "insecure-auth", "offer AUTH without TLS")
+        .manual("Offers AUTH without TLS as well. Passwords are then sent in the clear."),
     opt(Key::Oauth, "oauth", "FILE[?issuer=..]", "keys of tokens for XOAUTH2, OAUTHBEARER")
-        .manual("Users may log in by a token (JWT, RFC 7519) of their identity provider. FILE is the provider's JWK set (RFC 7517) with keys for RS256, PS256, ES256, ES384 or EdDSA. ?issuer=, &audience= and &claim= may follow it: the iss and aud that a token must state, and the claim that names the account (email). A token without exp, and one for an audience where none is named here, is refused. Nothing is fetched; SIGHUP reads the file again."),
+        .manual("Users may log in with a token (JWT, RFC 7519) of their identity provider. FILE is the provider's JWK set (RFC 7517) with keys for RS256, PS256, ES256, ES384 or EdDSA. It may be followed by ?issuer=, &audience= and &claim=: the iss and aud that a token must have, and the claim that names the account (default email). Tokens without exp are refused, and so are tokens with an audience if none is configured. Nothing is fetched; SIGHUP reads the file again."),
     flag(Key::AuthSender, "auth-sender", "users send from their own addresses only")
-        .manual("MAIL FROM must be an address that the user who logged in receives at."),
+        .manual("MAIL FROM must be an address of the user who logged in."),
     flag(Key::AuthHeader, "auth-header", "name the user in Received")
-        .manual("Names the user in Received. Without it that field says only that the client was authenticated."),
+        .manual("Names the user in Received. Otherwise that field only says that the client was authenticated."),
     flag(Key::Vrfy, "vrfy", "answer VRFY truthfully")
-        .manual("Answers VRFY truthfully. Otherwise 252 is the answer to every address."),
+        .manual("Answers VRFY truthfully. Otherwise every address is answered with 252."),
     flag(Key::Expn, "expn", "answer EXPN truthfully")
-        .manual("Answers EXPN truthfully. Otherwise 502 is the answer."),
+        .manual("Answers EXPN truthfully. Otherwise it is answered with 502."),
     opt(Key::Sync, "sync", "full|none", "none: no fsync (tmpfs, test sinks)").default("full")
-        .manual("Whether files and directories are synced. With none a 250 promises nothing after a power cut."),
-    opt(Key::BareNewline, "bare-newline", "reject|normalize", "a bare CR or LF in a message").default("reject")
-        .manual("What becomes of a message with a bare CR or LF: reject answers 550 5.6.0; normalize takes it for a line end of the content. It is never the end of a message."),
-    flag(Key::BareAddress, "bare-address", "take addresses without angle brackets")
-        .manual("Takes MAIL FROM:user@host and RCPT TO:user@host without angle brackets, as printers, cameras and old scripts send them."),
+        .manual("With full, files and directories are synced before the 250. With none, accepted mail may be lost in a power cut."),
+    opt(Key::BareNewline, "bare-newline", "reject|normalize", "what to do with a bare CR or LF").default("reject")
+        .manual("How to handle a bare CR or LF in a message: reject answers 550 5.6.0; normalize treats it as a line end of the content. It never ends a message."),
+    flag(Key::BareAddress, "bare-address", "accept addresses without angle brackets")
+        .manual("Accepts MAIL FROM:user@host and RCPT TO:user@host without angle brackets, as printers, cameras and old scripts send them."),
     opt(Key::Junk, "junk", "FIELD:VALUE", "mail with that field goes to .Junk").takes(Takes::Many)
-        .manual("A message that has this header field, its name in any case and its value beginning with VALUE, as spam filters in front add it (X-Spam-Flag:YES), goes to the folder .Junk of each mailbox where that exists. Mail for user+folder goes to that folder all the same. In a configuration file and in the environment VALUE is one word."),
-    opt(Key::Trust, "trust", "CIDR|unix", "who may speak for other clients").takes(Takes::Many)
-        .manual("Load balancers and mail proxies that are believed which client they speak for: by XCLIENT, which is offered to nobody else, and by the PROXY header (version 1 or 2) on a listener with ?proxy, which talks to nobody else. unix stands for Unix sockets. Limits, log and Received then speak of that client."),
+        .manual("A message with this header field, as spam filters add it (X-Spam-Flag:YES), goes to the folder .Junk of each mailbox that has one. The name is compared without case, and the value must begin with VALUE. Mail for user+folder still goes to that folder. In a configuration file and in the environment VALUE is one word."),
+    opt(Key::Trust, "trust", "CIDR|unix", "proxies that may name the real client").takes(Takes::Many)
+        .manual("Load balancers and mail proxies that are trusted to name the client they connect for: by XCLIENT, which is only offered to them, and by the PROXY header (version 1 or 2) on a listener with ?proxy, which only serves them. unix means Unix sockets. Limits, log and Received then use that client."),
     opt(Key::RunAs, "run-as", "USER[:GROUP]", "change to this user after the start")
-        .manual("The user, and the group if it is not the user's own, by name or number. After the listeners are bound and the files read, the ids, groups and capabilities are given up for good. Later reloads read the files as this user."),
+        .manual("The user, and the group if it is not the user's own, by name or number. Once listeners are bound and files are read, the process changes to it and drops all groups and capabilities for good. Later reloads read the files as this user."),
     opt(Key::Chroot, "chroot", "DIR", "change the root directory after the start")
-        .manual("The root directory, once the listeners are bound and the files read. Mail goes to paths inside it, and a reload reads its files there."),
-    opt(Key::Config, "config", "FILE", "the same names, one `name value` a line")
-        .manual("A file of more options: lines of an option's long name and its value. A # begins a comment at the start of a line only. A flag takes yes, no or nothing."),
-    flag(Key::Check, "check", "load everything, say what would be served")
-        .manual("Reads all files, prints what would be served, and exits with 0 or, where a file is unusable, 78."),
+        .manual("The root directory, once listeners are bound and files are read. Paths of mailboxes and of files at a reload are inside it."),
+    opt(Key::Config, "config", "FILE", "file of options, one `name value` a line")
+        .manual("A file of further options: each line is an option's long name and its value. A # only begins a comment at the start of a line. A flag takes yes, no or nothing."),
+    flag(Key::Check, "check", "check the configuration and describe it")
+        .manual("Reads all files, describes what would be served, and exits with 0, or with 78 if a file is unusable."),
     flag(Key::HashPassword, "hash-password", "hash a password from stdin for --users")
         .manual("Reads a password from standard input, without echo on a terminal, and prints its hash. The output is the second field of a line in the users file."),
     opt(Key::Healthcheck, "healthcheck", "URL", "greet a listener (the first); exit 0 or 1").takes(Takes::Maybe)
-        .manual("Waits for the greeting, sends EHLO or LHLO and QUIT, to URL or to the first listener. Exits with 0, or with 1 and the reason. The server logs its connections at level debug only. To a listener with ?proxy it says that it speaks for itself, and must be among --trust."),
-    flag(Key::Sendmail, "sendmail", "be sendmail(1); must come first")
-        .manual("Reads a message from standard input and hands it to the local server, as it does when it is called by the name sendmail."),
-    opt(Key::Relay, "relay", "URL", "next hop for mail for elsewhere").takes(Takes::Many)
-        .manual("Where mail for elsewhere goes: smtp://HOST (STARTTLS where offered; ?tls=require or none), submission://[USER@]HOST, submissions://[USER@]HOST, lmtp://HOST, lmtp:/PATH, or mx: for each domain's own mail servers. With ?for=DOMAIN only that domain's mail, with ?for=.DOMAIN that of its subdomains; ?connections=N for connections at once (2)."),
-    opt(Key::RelayFrom, "relay-from", "CIDR|unix", "who may relay without a login").takes(Takes::Many),
+        .manual("Waits for the greeting, sends EHLO or LHLO and QUIT, to URL or to the first listener. Exits with 0, or with 1 and the reason. The server logs these connections at level debug only. To a listener with ?proxy it sends a PROXY header without addresses; its own address must be in --trust."),
+    flag(Key::Sendmail, "sendmail", "act as sendmail(1); must be first")
+        .manual("Reads a message from standard input and sends it to the local server, as when it is called by the name sendmail."),
+    opt(Key::Relay, "relay", "URL", "next hop for mail to other domains").takes(Takes::Many)
+        .manual("The next hop for mail to other domains: smtp://HOST (STARTTLS if offered; ?tls=require or none), submission://[USER@]HOST, submissions://[USER@]HOST, lmtp://HOST, lmtp:/PATH, or mx: for each domain's own mail servers. ?for=DOMAIN restricts it to that domain, ?for=.DOMAIN to its subdomains; ?connections=N sets the maximum number of connections (default 2)."),
+    opt(Key::RelayFrom, "relay-from", "CIDR|unix", "clients that may relay without a login").takes(Takes::Many),
     opt(Key::RelayAuth, "relay-auth", "FILE", "HOST[:PORT] USER PASSWORD a line"),
     opt(Key::TlsCa, "tls-ca", "FILE", "PEM roots for next hops (the system's)"),
-    opt(Key::Queue, "queue", "DIR", "where relayed mail waits").default("queue"),
-    opt(Key::Retry, "retry", "DURATION", "first wait of a next hop; it doubles").default("5m"),
-    opt(Key::RetryFor, "retry-for", "DURATION", "when relayed mail is returned").default("5d"),
-    flag(Key::QueueList, "queue-list", "list the mail that waits in --queue"),
-    opt(Key::QueueRun, "queue-run", "ID|DOMAIN", "have it tried now (all of it)").takes(Takes::Maybe),
+    opt(Key::Queue, "queue", "DIR", "directory of the queue").default("queue"),
+    opt(Key::Retry, "retry", "DURATION", "first retry interval; it doubles").default("5m"),
+    opt(Key::RetryFor, "retry-for", "DURATION", "when to give up and return relayed mail").default("5d"),
+    flag(Key::QueueList, "queue-list", "list the mail in the queue"),
+    opt(Key::QueueRun, "queue-run", "ID|DOMAIN", "retry queued mail now (default: all)").takes(Takes::Maybe),
     flag(Key::Verbose, "verbose", "log more").letter("v")
         .manual("Writes the dialogue of each connection, without content and secrets."),
     flag(Key::Quiet, "quiet", "log errors only").letter("q")

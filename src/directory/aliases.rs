@@ -72,7 +72,7 @@ impl Aliases {
             (local, None) => (unquote(local), None),
         };
         if local == "*" {
-            let reason = "'*' is not a name; mail that nobody else gets is @domain:";
+            let reason = "'*' is not a name; a catch-all is written @domain:";
             return Err(reason.to_owned());
         }
         let local = composed(&local.to_ascii_lowercase()).into_owned();
@@ -154,7 +154,7 @@ impl Aliases {
                             continue;
                         }
                         if marks.insert(node, Mark::Open) == Some(Mark::Open) {
-                            let reason = format!("'{}' leads back to itself", node.0);
+                            let reason = format!("'{}' is part of a loop", node.0);
                             return Err((rule.line, reason));
                         }
                     }
@@ -249,7 +249,7 @@ fn parse_target(target: &str, domains: &Domains) -> Result<AliasTarget, String> 
     let bare = target.trim_start_matches('"');
     if bare.starts_with(['|', '/']) || bare.starts_with(":include:") {
         return Err(format!(
-            "'{target}': only addresses are delivered to, no commands, files or includes"
+            "'{target}': targets must be addresses; commands, files and includes are not supported"
         ));
     }
     let path = match target.strip_prefix('<') {
@@ -346,7 +346,7 @@ mod tests {
         assert!(
             load(&format!("{chain}n50000: n0\n"))
                 .unwrap_err()
-                .contains("leads back to itself")
+                .contains("is part of a loop")
         );
     }
 }

@@ -39,7 +39,7 @@ impl Roots {
         let mut store = RootCertStore::empty();
         let (added, _) = store.add_parsable_certificates(found);
         if added == 0 {
-            return Err(fault(&"no certificate in it"));
+            return Err(fault(&"it has no certificate"));
         }
         Ok(Self(Arc::new(store)))
     }
@@ -181,7 +181,7 @@ mod tests {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
         assert!(Roots::load(&dir.join("cert.pem")).is_ok());
         let wrong = Roots::load(&dir.join("key.pem")).unwrap_err();
-        assert!(wrong.ends_with("key.pem: no certificate in it"), "{wrong}");
+        assert!(wrong.ends_with("key.pem: it has no certificate"), "{wrong}");
         let missing = Roots::first_of([PathBuf::from("/nonexistent/ca.pem")].into_iter());
         let said = missing.unwrap_err();
         assert!(

@@ -20,7 +20,7 @@ pub(super) fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
         return Ok(found);
     }
     Err(format!(
-        "no host named '{host}' in {HOSTS}; an address will do"
+        "no host named '{host}' in {HOSTS}; use an address instead"
     ))
 }
 

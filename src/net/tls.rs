@@ -29,7 +29,7 @@ impl Identity {
             .map_err(|e| format!("{}: not PEM: {e}", path.display()))?;
         if chain.is_empty() {
             return Err(format!(
-                "{}: no certificate in it; expected PEM",
+                "{}: it has no certificate; expected PEM",
                 path.display()
             ));
         }
@@ -59,7 +59,7 @@ impl Identity {
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .map_err(|e| match e {
                 rustls::Error::InconsistentKeys(_) => format!(
-                    "{}: the key does not fit the certificate in {}",
+                    "{}: the key does not match the certificate in {}",
                     self.key_path.display(),
                     self.path.display()
                 ),
@@ -95,9 +95,9 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
         }
         match e {
             pem::Error::NoItemsFound if has("-----BEGIN ") => {
-                format!("{path}: no private key in it, only other PEM sections")
+                format!("{path}: it has no private key, only other PEM sections")
             }
-            pem::Error::NoItemsFound => format!("{path}: no private key in it; expected PEM"),
+            pem::Error::NoItemsFound => format!("{path}: it has no private key; expected PEM"),
             other => format!("{path}: not PEM: {other}"),
         }
     })

@@ -310,7 +310,7 @@ impl Server {
         if !snapshot.directory.creates() {
             if !root.is_dir() {
                 log::warn!(
-                    "{} is not a directory: mail is answered 451 until it is",
+                    "{} is not a directory: until it is, mail is answered 451",
                     root.display()
                 );
             }

@@ -39,7 +39,7 @@ impl Scrape {
         let answer = move || {
             let mut take = |_, accepted| self.answer(accepted);
             while listeners.wait(None, &mut take).is_ok() {}
-            log::error!("metrics are served no more: poll");
+            log::error!("metrics listeners failed: poll");
         };
         let builder = std::thread::Builder::new().stack_size(STACK);
         builder.spawn(answer).map(drop)

@@ -36,7 +36,7 @@ fn id(kind: &str, name: &str, path: &str) -> Result<u32, String> {
         return Ok(number);
     }
     number_of(name, &read(path)?)
-        .ok_or_else(|| format!("no {kind} named '{name}' in {path}; a number will do"))
+        .ok_or_else(|| format!("no {kind} named '{name}' in {path}; use a number instead"))
 }
 
 /// The id in the third field of a name's line.
