@@ -1,5 +1,5 @@
-//! A blocking SMTP and LMTP client that does little besides, as it shares the cores with the server it measures:
-//! what it sends is rendered once, and a reply is read without an allocation.
+//! A blocking SMTP and LMTP client with little overhead, because it shares the cores with the server: commands are
+//! built once, and replies are read without allocations.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -106,7 +106,7 @@ impl Client {
         Ok(())
     }
 
-    /// Whether the server offers an extension.
+    /// True if the server offers an extension.
     pub(crate) fn offers(&self, keyword: &str) -> bool {
         self.offers.lines().any(|line| {
             let words = line.get(4..).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Dovecot's LMTP as a peer: the installed package under a master of this run's own, with its configuration, sockets and
-//! log in the run's directory. It delivers into the Maildirs before it says 250, and with mail_fsync = always it syncs
-//! files and directories, as mailslot does; besides it keeps an index for its IMAP, which mailslot does not.
+//! Dovecot's LMTP as a peer: the installed package with its own master process, and with configuration, sockets and log
+//! in the run's directory. It delivers into the Maildirs before it says 250, and with mail_fsync = always it syncs
+//! files and directories, as mailslot does; it also keeps an index for IMAP.
 
 use crate::peers::{self, Owner};
 use crate::server::Process;
@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is installed.
+/// The installed package.
 pub(crate) struct Dovecot {
     dovecot: PathBuf,
     mail: Owner,
@@ -17,7 +17,7 @@ pub(crate) struct Dovecot {
 }
 
 impl Dovecot {
-    /// Looks for it; else the reason why it cannot take part.
+    /// Finds it, or returns the reason why it cannot take part.
     pub(crate) fn find() -> Result<Self, String> {
         let dovecot = peers::installed("dovecot").ok_or("it is not installed")?;
         let output = Command::new(&dovecot).arg("--version").output();
@@ -35,7 +35,7 @@ impl Dovecot {
         })
     }
 
-    /// Starts it for so many sessions, with the Maildirs in `dir`.
+    /// Starts it for a number of sessions, with the Maildirs in `dir`.
     pub(crate) fn start(&self, dir: &Path, sessions: usize) -> io::Result<Process> {
         self.mail.take(dir)?;
         let home = dir.join("dovecot");

@@ -1,5 +1,5 @@
-//! The load that LOAD asks for: words like `sessions=10`, in any order. What is left out: 10 sessions reused, 10,000
-//! messages of 4 KiB, one recipient, no pipelining, DATA, clear text, SMTP.
+//! The load of the variable LOAD: words like `sessions=10`, in any order. The defaults are 10 reused sessions, 10,000
+//! messages of 4 KiB, one recipient, no pipelining, DATA, plaintext, SMTP.
 
 use crate::load::{Load, plain};
 use std::io;

@@ -1,5 +1,5 @@
-//! What mailslot and its peers cost while nothing happens: the process after its start, a connection that has said EHLO
-//! and waits, and the time from exec to the first 220. Then what idle neighbours cost those who send.
+//! The cost of idleness of mailslot and its peers: memory after the start and of a connection after EHLO, and the time
+//! from exec to the first 220. Then the effect of idle connections on active ones.
 
 use crate::Bench;
 use crate::client::Client;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// After this time a server has nothing left to do for what came before.
 const SETTLED: Duration = Duration::from_millis(300);
 
-/// Opens so many connections that say EHLO and no more.
+/// Opens a number of connections that only send EHLO.
 fn crowd(
     server: &Process,
     count: usize,

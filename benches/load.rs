@@ -1,5 +1,5 @@
-//! The load generator: a thread a session, all of them behind one counter of messages, so that they end together.
-//! It knows reused and fresh connections, pipelining, DATA and BDAT, clear text and STARTTLS, SMTP and LMTP.
+//! The load generator: one thread for each session, and a shared counter of messages, so that they end together. It
+//! knows reused and fresh connections, pipelining, DATA and BDAT, clear text and STARTTLS, SMTP and LMTP.
 
 use crate::client::Client;
 use crate::message::Template;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
-/// What is sent, and how.
+/// A load.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) sessions: usize,
@@ -19,9 +19,9 @@ pub(crate) struct Load {
     /// Octets of a message.
     pub(crate) size: usize,
     pub(crate) recipients: usize,
-    /// Whether a session keeps its connection, or makes one for each message.
+    /// True if a session reuses its connection, false for a connection for each message.
     pub(crate) reuse: bool,
-    /// Whether the envelope goes in one write, with BDAT the message too.
+    /// True if the envelope is sent in one write, and with BDAT the message as well.
     pub(crate) pipeline: bool,
     pub(crate) bdat: bool,
     pub(crate) tls: bool,
@@ -43,7 +43,7 @@ pub(crate) fn plain(sessions: usize, messages: usize) -> Load {
     }
 }
 
-/// What a run took.
+/// The result of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// To the last 250.

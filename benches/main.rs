@@ -1,6 +1,6 @@
-//! The benchmark, run by `make bench`: the release binary under a load of this program's own, the raw limit of the disk
-//! and the peers that are installed in the same rounds, and one table. Nothing is asserted about time; a message that was
-//! acknowledged and is not there, once and whole, ends it with status 1.
+//! The benchmark, run by `make bench`: runs the release binary, the raw limit of the disk and the installed peers in
+//! the same rounds, and prints one table. Times are not checked; an acknowledged message that is missing, duplicate or
+//! damaged ends it with status 1.
 //!
 //! QUICK=1 is a short run; FULL=1 has 10,000 idle sessions and 1,000,000 files in new/; BENCH_DIR is the disk to measure
 //! (else the build directory's); ONLY=WORD runs the scenarios whose names have the word; MAILSLOT_BIN is another binary.

@@ -1,5 +1,5 @@
-//! The message that is sent, and the check that it arrived. Each message has a number in its header; everything else
-//! is the same octets, so that a mailbox is checked octet by octet without a copy of what was sent.
+//! The test message, and the check that it arrived. Each message has a number in its header; everything else is the
+//! same octets, so that a mailbox is checked octet by octet without a copy of what was sent.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ pub(crate) struct Template {
     pub(crate) dotted: Vec<u8>,
     pub(crate) plain: Vec<u8>,
     stored: Vec<u8>,
-    /// Where the number stands in `dotted` and `plain`, and in `stored`.
+    /// The position of the number in `dotted` and `plain`, and in `stored`.
     number: usize,
     number_stored: usize,
 }

@@ -32,7 +32,7 @@ case $names in /run/*) mkdir -p "${names%/*}"; : > "$names" ;; esac
 mount --bind "$2/usr/libexec" /usr/libexec
 exec "$2/usr/sbin/smtpd" -d -f "$1/etc/smtpd.conf" > "$1/log" 2>&1"#;
 
-/// What is installed.
+/// The installed package.
 pub(crate) struct Opensmtpd {
     root: PathBuf,
     mail: Owner,
@@ -40,7 +40,7 @@ pub(crate) struct Opensmtpd {
 }
 
 impl Opensmtpd {
-    /// Looks for it; else the reason why it cannot take part.
+    /// Finds it, or returns the reason why it cannot take part.
     pub(crate) fn find() -> Result<Self, String> {
         let named = std::env::var_os("OPENSMTPD_ROOT").filter(|root| !root.is_empty());
         let root = named.map_or_else(|| PathBuf::from("/"), PathBuf::from);

@@ -1,6 +1,6 @@
-//! The peers: mailin-embedded with a durable handler, a crate of its own beside this file that is built where it can be
-//! fetched; Postfix's smtp-sink and smtp-source, Postfix itself, Dovecot and OpenSMTPD where they are installed, each
-//! with a configuration of its own in the run's directory. Nothing is installed or left behind.
+//! The peers: mailin-embedded with a durable handler, a separate crate that is built if it can be fetched; Postfix's
+//! smtp-sink and smtp-source, Postfix itself, Dovecot and OpenSMTPD if they are installed, each with its own
+//! configuration in the run's directory. Nothing is installed or left over.
 
 use crate::dovecot::Dovecot;
 use crate::load::Sample;
@@ -164,7 +164,7 @@ pub(crate) fn version(text: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// An address that nobody listens on at this moment.
+/// A free address.
 pub(crate) fn free() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// What is installed.
+/// The installed package.
 pub(crate) struct Postfix {
     postfix: PathBuf,
     master: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Postfix {
 }
 
 impl Postfix {
-    /// Looks for it; else the reason why it cannot take part.
+    /// Finds it, or returns the reason why it cannot take part.
     pub(crate) fn find() -> Result<Self, String> {
         let [postfix, postconf] = ["postfix", "postconf"].map(peers::installed);
         let (Some(postfix), Some(postconf)) = (postfix, postconf) else {
@@ -53,7 +53,7 @@ impl Postfix {
         })
     }
 
-    /// Starts it for so many sessions, with the Maildirs in `dir`.
+    /// Starts it for a number of sessions, with the Maildirs in `dir`.
     pub(crate) fn start(&self, dir: &Path, sessions: usize) -> io::Result<Process> {
         self.mail.take(dir)?;
         let home = dir.join("postfix");

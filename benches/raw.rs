@@ -1,7 +1,6 @@
-//! The raw limit: threads that do only what durability asks for the same messages on the same disk. What a server
-//! reaches is a share of the plainest way, [`Way::Std`]: create in tmp, write, sync the file, rename into new, sync new,
-//! with std and nothing else. The other ways are there to be compared with it by WAYS=1: which of them a delivery goes
-//! was decided by that.
+//! The raw limit: threads that only do what durability needs, for the same messages on the same disk. Servers are
+//! compared with the plainest way, [`Way::Std`]: create in tmp, write, sync the file, rename into new, sync new. WAYS=1
+//! compares the other ways with it.
 
 use crate::load::{Load, Sample, measure};
 use crate::message::Template;

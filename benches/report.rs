@@ -1,4 +1,4 @@
-//! The figures of all rounds, and the one table made of them: medians, with the least and the most in brackets.
+//! The results of all rounds as one table: medians, with minimum and maximum in brackets.
 
 use crate::load::Sample;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! One run: a fresh directory, a fresh process, a load, the check that every acknowledged message is there and whole.
+//! One run: a new directory, a new process, a load, and the check that every acknowledged message is complete.
 
 use crate::Bench;
 use crate::dovecot::Dovecot;
@@ -99,7 +99,7 @@ impl Scenario {
         load
     }
 
-    /// Who takes part in a round. The order changes, so that nobody is always the first.
+    /// The participants of a round, in changing order.
     fn in_round(&self, round: usize) -> Vec<Program> {
         let all = self.programs.iter().copied();
         let mut programs: Vec<Program> = all

@@ -1,6 +1,6 @@
-//! The scenarios with a load: what is sent to whom. A whole mail system as a peer gets a twentieth of the messages, as it
-//! takes as long for them. A quick run has a quarter of the messages and no Maildirs full of files; the mail systems
-//! have a tenth of those, in one round and in two rows.
+//! The scenarios with a load: load and participants. Mail systems as peers get a twentieth of the messages, because
+//! they take that much longer. A quick run has a quarter of the messages and no Maildirs full of files; the mail
+//! systems have a tenth of those, in one round and in two rows.
 
 use crate::load::{Load, plain};
 use crate::place::Medium;

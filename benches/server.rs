@@ -147,7 +147,7 @@ impl Binary {
         })
     }
 
-    /// Whether an option or a scheme is in `--help`.
+    /// True if an option or a scheme is in `--help`.
     pub(crate) fn knows(&self, word: &str) -> bool {
         self.help.contains(word)
     }

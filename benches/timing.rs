@@ -1,5 +1,5 @@
-//! Whether accounts can be told from names without one by the time that a wrong login takes: for each stored form and
-//! mechanism, medians of known, unknown and locked accounts, in turns, without a network between. `make timing`.
+//! Checks that the time of a failed login does not reveal accounts: for each stored form and mechanism, medians of
+//! known, unknown and locked accounts, in turns, without a network. `make timing`.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

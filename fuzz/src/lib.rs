@@ -1,4 +1,4 @@
-//! What is fuzzed; the programs of `fuzz_targets/` hand their input on to it.
+//! The fuzz targets; the programs of `fuzz_targets/` pass their input to them.
 #![forbid(unsafe_code)]
 
 pub mod targets;

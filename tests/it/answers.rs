@@ -1,8 +1,8 @@
-//! What a server answers, held against the patterns of the dialogues in `tests/conformance`, which explain their form.
+//! Compares replies with the patterns of the dialogues in `tests/conformance`, which document their form.
 
 use crate::wire::{Event, Wire};
 
-/// Matches what comes, in order; the pattern that it broke at. An optional one takes what fits.
+/// Matches replies in order, and returns the pattern that failed. An optional one may match nothing.
 pub fn matched(wire: &mut Wire, patterns: &[&str], came: &mut Vec<Event>) -> Result<(), String> {
     let expanded = patterns.iter().flat_map(|pattern| {
         let (codes, optional) = match pattern.strip_suffix('?') {

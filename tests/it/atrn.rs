@@ -1,4 +1,4 @@
-//! ATRN (RFC 2645): who may fetch mail, and that the roles then turn on the same connection.
+//! ATRN (RFC 2645): who may fetch mail, and that the roles are reversed on the same connection.
 
 use crate::relay::{launch, queued, send};
 use crate::scripted::Hop;
@@ -49,7 +49,7 @@ fn logged_in(server: &Server, user: &str) -> Client {
     client
 }
 
-/// Waits until the first look at the queued mail has noted that nobody fetches it yet.
+/// Waits until the mail is queued for its user.
 fn noted(server: &Server, count: usize) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let dir = server.dir.join("queue/envelope");
@@ -92,7 +92,7 @@ fn who_may_and_when() {
     assert!(ask(&mut client, "MAIL FROM:<odd@a.test>").starts_with("250"));
     assert!(ask(&mut client, "ATRN").starts_with("503 5.5.1"));
     assert_eq!(queued(&a), 1);
-    // Where nobody can log in it is not offered.
+    // It is not offered without accounts.
     let a = keeper(&[]);
     let mut client = a.client();
     client.reply();
@@ -208,7 +208,7 @@ fn turned_inside_tls() {
     assert_eq!(queued(&a), 0);
 }
 
-/// Mail that nobody fetches comes back in the end.
+/// Mail that is never fetched is bounced.
 #[test]
 fn mail_that_is_never_fetched_comes_back() {
     let a = launch(

@@ -1,6 +1,6 @@
-//! Bad command lines and bad files: a directory each under tests/config, with `args`, maybe the
-//! variables of an `env`, and the exact `stderr` and exit `status`. The binary is run inside that
-//! directory, so that files are named alike.
+//! Bad command lines and bad files: each is a directory under tests/config, with `args`, optionally environment
+//! variables in `env`, and the exact `stderr` and exit `status`. The binary runs inside that directory, so that paths
+//! are stable.
 
 use std::path::Path;
 use std::process::Command;
@@ -58,7 +58,7 @@ fn a_taken_port_is_71() {
     }
 }
 
-/// The way onward is part of what `--check` says, and a name that leads nowhere now is no fault of the configuration.
+/// `--check` describes the next hops, and a name that does not resolve now is not an error.
 #[test]
 fn a_check_says_where_mail_goes() {
     let hops = [

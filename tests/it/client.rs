@@ -1,4 +1,4 @@
-//! The client's side over real sockets: against this server, and against servers that are written down here.
+//! The client's side over real sockets: against this server, and against scripted servers.
 
 use crate::server::{Server, Setup};
 use crate::tls::{CERT, KEY};
@@ -210,7 +210,7 @@ fn lmtp_by_a_unix_socket() {
     assert_eq!(server.messages("x.test/b"), ["\nhi\n"]);
 }
 
-/// A server that says each of its words behind a line of the client's, the first at once.
+/// A server that sends its next reply after each line of the client, the first one at once.
 fn scripted(words: &'static [&'static str], pause: Duration) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -278,7 +278,7 @@ fn words_before_a_close_are_heard() {
     let content = "0123456789\n".repeat(2_000_000);
     let sent = connection.deliver(envelope(&["a@x.test"], &content), &mut content.as_bytes());
     let outcome = &sent.outcomes[0];
-    // The close may overtake the words; both mean that nothing was sent.
+    // The close may arrive before the reply; either way nothing was sent.
     assert!(
         matches!(outcome.verdict, Verdict::Failed | Verdict::Later),
         "{outcome:?}"

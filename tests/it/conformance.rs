@@ -1,7 +1,6 @@
-//! Runs the dialogues that other servers' test suites assert (`tests/conformance/dialogues.json`, which
-//! explains its own form). What this runner does not know in it is an error, so that nothing is
-//! silently left out. Cases that want the same server share one, those that look at the disk or
-//! leave the connection open have their own.
+//! Runs dialogues from other servers' test suites (`tests/conformance/dialogues.json`, which documents its form).
+//! Anything that this runner does not know is an error, so that nothing is silently skipped. Cases with the same
+//! options share a server; those that look at the disk or leave the connection open have their own.
 
 use crate::answers::matched;
 use crate::json::{Json, Read};
@@ -29,7 +28,7 @@ const THREADS: usize = 4;
 /// Cases on one server, so that the threads have about the same to do.
 const SHARE: usize = 40;
 
-/// What a case needs, and the options that give it; a number comes behind the last one.
+/// The needs of a case, and the options for them; a number is appended to the last one.
 const NEEDS: &[(&str, &[&str])] = &[
     ("auth", &["--users", "users"]),
     ("auth_require_tls", TLS),
@@ -135,14 +134,14 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Whether it looks at what the server left on disk or in the system.
+    /// True if it checks what the server left on disk or in the system.
     fn alone(&self) -> bool {
         let then = |step: &Json| step.member("then").is_some();
         self.json.member("after").is_some()
             || self.json.member("steps").unwrap().list().iter().any(then)
     }
 
-    /// What the runner does not know must not pass unseen.
+    /// Anything unknown to the runner is an error.
     fn check_names(&self) {
         let known = "id suite ref proto setup steps accept policy ours derived needs note \
             accept_without after server_closes adapted";
@@ -257,7 +256,7 @@ impl<'a> Case<'a> {
             .map_err(|wanted| format!("at the end: QUIT: {wanted} expected, {came:?} came"))
     }
 
-    /// What must hold of the disk and of the server once it is through with the connection.
+    /// The conditions on disk and server after the connection.
     fn after(&self, after: &Json, server: &mut Server, files: Option<usize>) -> Result<(), String> {
         if let Some(leaked) = after.member("fds_leaked") {
             let deadline = Instant::now() + Duration::from_secs(5);
@@ -318,7 +317,7 @@ fn open_files(server: &Server) -> Option<usize> {
     std::fs::read_dir(dir).ok().map(Iterator::count)
 }
 
-/// How a content lies in a Maildir: lines end in LF, and a first line that is no header field has an empty line before it,
+/// The content in a Maildir: lines end in LF, and a first line that is not a header field has an empty line before it,
 /// so that no reader takes it for a part of the trace.
 fn stored(content: &str) -> String {
     let text = content.replace("\r\n", "\n");
@@ -432,7 +431,7 @@ fn every_case_with(more: &[&str]) {
                 .map(|some| (setup.clone(), some.to_vec())),
         );
     }
-    // The largest are taken first, so that no thread is left with one at the end.
+    // The largest are run first, so that no thread is left with one at the end.
     groups.sort_by_key(|(_, cases)| cases.len());
     let groups = Mutex::new(groups);
     let failed = Mutex::new(BTreeMap::new());

@@ -1,5 +1,5 @@
-//! What is in contrib beside the man pages: units, scripts and filters, tried with the real
-//! programs where this machine has them.
+//! The contents of contrib except man pages: units, scripts and filters, tested with the real programs if they are
+//! installed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -63,7 +63,7 @@ fn init_scripts_are_scripts() {
     }
 }
 
-/// What `make install` puts under DESTDIR, `make uninstall` takes away.
+/// `make uninstall` removes everything that `make install` has put under DESTDIR.
 #[test]
 fn what_is_installed_can_be_removed() {
     let root = std::env::temp_dir().join(format!("mailslot-install-{}", std::process::id()));

@@ -1,8 +1,7 @@
-//! Runs tests/dialogues/*.txt. `#` is a comment that cites a requirement, `args:` gives the
-//! server options, `listen:` another listener than SMTP, `file: NAME` a line of a file of that name,
-//! `dir:` a directory to make, `C:` is sent with CRLF behind it (unless it ends in `\c`; `\r \n \0 \t` and `\\`
-//! are escapes), `S:` is the start of a whole reply or `closed`, `M:` says how many messages
-//! a mailbox then holds, `B:` is the content of its only one.
+//! Runs tests/dialogues/*.txt. `#` is a comment that cites a requirement, `args:` gives the server options, `listen:`
+//! another listener than SMTP, `file: NAME` a line of a file of that name, `dir:` a directory to make, `C:` is sent
+//! with CRLF (unless it ends in `\c`; `\r \n \0 \t` and `\\` are escapes), `S:` is the start of a whole reply or
+//! `closed`, `M:` says how many messages a mailbox then holds, `B:` is the content of its only one.
 
 use crate::server::{Server, Setup};
 use std::path::{Path, PathBuf};
@@ -105,7 +104,7 @@ pub fn files() -> Vec<PathBuf> {
     files
 }
 
-/// Whether a whole reply begins as the file says; its lines are separated by `|` there.
+/// True if a reply begins as in the file, where `|` separates its lines.
 pub fn matches(reply: &str, expected: &Option<String>) -> bool {
     match expected {
         None => reply.is_empty(),
@@ -179,7 +178,7 @@ fn smuggling_makes_no_second_message() {
     }
 }
 
-/// F18: what was said 250 to is there once and whole after kill -9 at any moment.
+/// F18: after kill -9 at any moment every message with a 250 is there, once and complete.
 #[test]
 fn nothing_acknowledged_is_lost_to_a_kill() {
     for round in 0..20_u64 {
@@ -216,7 +215,7 @@ fn nothing_acknowledged_is_lost_to_a_kill() {
     }
 }
 
-/// F41, R016: an idle client hears 421, one within a message may finish it, and the exit is 0.
+/// F41, R016: an idle client gets 421, one within a message may finish it, and the exit status is 0.
 #[test]
 fn a_shutdown_is_peaceful() {
     let mut server = Server::start(&["--create"]);

@@ -1,5 +1,5 @@
-//! What is written about the options, in the README, the man page and the completions, is made
-//! from their table: `UPDATE_DOCS=1 cargo test docs` writes it, and these tests compare.
+//! The documentation of options in README, man page and completions is generated from their table: `UPDATE_DOCS=1 cargo
+//! test docs` writes it, and these tests compare it.
 
 mod completions;
 mod man;

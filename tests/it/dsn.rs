@@ -1,5 +1,5 @@
-//! Delivery status notifications (RFC 3461): what the sender is told of mail that arrived, and what a next hop is told to
-//! tell.
+//! Delivery status notifications (RFC 3461): reports to the sender about delivered mail, and what is passed on to a
+//! next hop.
 
 use crate::relay::{front, launch, wait_for};
 use crate::scripted::Hop;
@@ -61,7 +61,7 @@ fn delivered_and_expanded() {
     ] {
         assert!(delivered.contains(part), "{part} in {delivered}");
     }
-    // All of a message goes back with a failure only, and who behind an alias has it is nobody's business.
+    // Only failures return the whole message, and the members of an alias stay private.
     for part in ["body", "erin", "frank", "bob", "team"] {
         assert!(!delivered.contains(part), "{part} in {delivered}");
     }
@@ -99,7 +99,7 @@ fn reports_that_go_nowhere() {
         std::fs::remove_dir_all(a.dir.join("mail/a.test/bob")).unwrap();
     }
     assert!(a.log().contains("report dropped"), "{}", a.log());
-    // Nobody is told of a message from nobody.
+    // There is no report for the null reverse-path.
     send(&a, &["MAIL FROM:<>", "RCPT TO:<bob@a.test> NOTIFY=SUCCESS"]);
     send(
         &a,
@@ -133,7 +133,7 @@ fn lmtp_tells_of_each_that_was_accepted() {
         &content,
     ];
     let hello = say(&mut client, &first);
-    // What LMTP's replies tell is told by the MTA in front, unless DSN is offered to it.
+    // The MTA in front reports what LMTP's replies say, unless DSN is offered to it.
     assert!(!hello[0].contains("DSN"), "{hello:?}");
     for command in [
         "MAIL FROM:<alice@a.test>",
@@ -175,7 +175,7 @@ fn offered_where_it_is_honoured() {
     assert!(hello(&lmtp.unwrap(), "LHLO c").contains("250-DSN\r\n"));
 }
 
-/// A hop that offers DSN is told everything, and one that does not is why the sender hears that nobody reports.
+/// A hop with DSN gets all parameters; for one without, the sender gets a `relayed` report.
 #[test]
 fn next_hops() {
     let (knows, plain) = (Hop::start(&["DSN"]), Hop::start(&["8BITMIME"]));

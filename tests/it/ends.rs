@@ -1,5 +1,5 @@
-//! How connections, messages and the process end: clients that are gone, half gone, or never read; kills, and
-//! signals at every phase of a message.
+//! How connections, messages and the process end: clients that have disconnected, half closed, or never read; kills,
+//! and signals in every phase of a message.
 
 use crate::server::{Client, Server, Setup};
 use nix::sys::signal::Signal;
@@ -40,7 +40,7 @@ fn rest(client: &mut Client) -> String {
     }
 }
 
-/// F32: what ends right after the dot, or after `CRLF . CR`, is no message.
+/// F32: input that ends right after the dot, or after `CRLF . CR`, is not a message.
 #[test]
 fn ended_after_the_dot() {
     let mut server = Server::start(&["--create"]);
@@ -54,7 +54,7 @@ fn ended_after_the_dot() {
     assert_eq!(server.stored(), [""; 0]);
 }
 
-/// F34: a client that only stops sending hears its 250.
+/// F34: a client that only closes its sending side gets its 250.
 #[test]
 fn half_closed_after_the_dot() {
     let server = Server::start(&["--create"]);
@@ -110,7 +110,7 @@ fn lines_and_headers_without_end() {
     }
 }
 
-/// F56: BDAT keeps a CR or LF that stands alone, also over the border of two chunks.
+/// F56: BDAT keeps a bare CR or LF, also across two chunks.
 #[test]
 fn line_ends_of_chunks() {
     let server = Server::start(&["--create"]);

@@ -1,4 +1,4 @@
-//! ETRN (RFC 1985): who may have waiting mail tried, and what it then does.
+//! ETRN (RFC 1985): who may use it, and its effect.
 
 use crate::relay::{front, launch, send, wait_for};
 use crate::server::{Server, Setup};
@@ -17,7 +17,7 @@ fn ask(server: &Server, commands: &[&str]) -> Vec<String> {
 /// Mail that would wait an hour goes out once a client asks for its domain.
 #[test]
 fn waiting_mail_is_tried_at_once() {
-    // A port that nobody listens on, until the hop comes up there.
+    // A port without a listener, until the hop starts there.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = gone.local_addr().unwrap();
     drop(gone);

@@ -1,7 +1,6 @@
-//! Octets without sense: lines of the dialogues, changed, cut and joined by chance, go through the line
-//! splitter, the session and the parsers. Nothing may panic, no reply may break its form, and no transaction
-//! may outlive its end. `make test` runs a fixed number from a fixed seed; `make fuzz` runs for
-//! FUZZ_SECONDS from a seed that it prints.
+//! Random input: lines of the dialogues, randomly changed, cut and joined, for the line splitter, the session and the
+//! parsers. Nothing may panic, replies must be well formed, and no transaction may outlive its end. `make test` runs a
+//! fixed number from a fixed seed; `make fuzz` runs for FUZZ_SECONDS from a seed that it prints.
 
 use crate::dialogues::{self, Line as Scripted, Script};
 use std::path::Path;
@@ -42,7 +41,7 @@ fn input(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
     octets
 }
 
-/// A11: nothing that comes over the wire stops a session from being one.
+/// A11: no input breaks a session.
 #[test]
 fn sense_and_nonsense() {
     let mut corpus: Vec<Vec<u8>> = Vec::new();

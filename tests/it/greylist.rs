@@ -1,4 +1,4 @@
-//! `--greylist`: who is put off and who is not, and the file that outlives the server.
+//! `--greylist`: who is deferred and who is not, and the file that survives a restart.
 
 use crate::server::{Client, Server, Setup};
 use crate::throttle::{ask, from, login};
@@ -57,7 +57,7 @@ fn retry(server: &Server, address: &str) -> Duration {
 fn a_sender_that_retries_passes() {
     let server = launch("smtp", "--greylist 2s");
     let mut client = from(&server, "192.0.2.1");
-    // Only who could be accepted is put off: all others hear what is wrong.
+    // Only acceptable recipients are deferred; others get their real refusal.
     assert_eq!(rcpt(&mut client, "s@b.test", "no@a.test"), "550 5.1.1");
     assert_eq!(rcpt(&mut client, "s@b.test", "bob@b.test"), "550 5.7.1");
     assert_eq!(rcpt(&mut client, "", "bob@a.test"), "451 4.7.1");
@@ -70,7 +70,7 @@ fn a_sender_that_retries_passes() {
     assert_eq!(rcpt(&mut stranger, "s@b.test", "bob@a.test"), "451 4.7.1");
 }
 
-/// What sends spam has a new reverse-path each time and never tries again: however long it goes on, nothing passes.
+/// A spammer uses a new reverse-path each time and never retries, so nothing passes.
 #[test]
 fn a_spam_pattern_does_not_pass() {
     let server = launch("smtp", "--greylist 1s");
@@ -95,7 +95,7 @@ fn who_is_not_put_off() {
     let mut user = from(&server, "192.0.2.1");
     assert_eq!(login(&mut user, "alice", "right"), "235 2.7.0");
     assert_eq!(rcpt(&mut user, "s@b.test", "bob@a.test"), "250 2.1.5");
-    // What the proxy says for itself.
+    // The proxy's own connection.
     let mut proxy = server.client();
     proxy.send(b"PROXY UNKNOWN\r\nEHLO c\r\n");
     assert!(proxy.reply().starts_with("220") && proxy.reply().starts_with("250"));

@@ -1,4 +1,4 @@
-//! `--healthcheck` over every kind of listener, and over what is none.
+//! `--healthcheck` with every kind of listener, and with other servers.
 
 use crate::server::{Server, Setup};
 use crate::tls::{CERT, KEY};
@@ -123,7 +123,7 @@ fn a_silent_server_is_given_ten_seconds() {
     );
 }
 
-/// Its own connections are no news, and nobody hides behind its name.
+/// Its own connections are not logged, but using its name hides nobody else.
 #[test]
 fn a_supervisor_does_not_fill_the_log() {
     let socket = std::env::temp_dir().join(format!("mailslot-quiet-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! Next hops that give trouble.
+//! Next hops that misbehave.
 
 use crate::relay::{end, front, queued, send, wait_for};
 use crate::scripted::Hop;
@@ -101,7 +101,7 @@ fn a_silent_hop_holds_up_nothing() {
     assert_eq!(queued(&a), 1);
 }
 
-/// A CR or LF that stands alone goes onward by BDAT as it came, or comes back; a copy here does not change that.
+/// A message with a bare CR or LF is relayed unchanged by BDAT, or bounces, even with a local copy.
 #[test]
 fn bare_newlines_go_as_they_came() {
     let (chunks, plain) = (Hop::start(&["CHUNKING"]), Hop::start(&["DSN"]));

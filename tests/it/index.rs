@@ -1,6 +1,5 @@
-//! Which requirement has a test: `tests/conformance/requirements.md` against the ids that
-//! sources and tests cite. One that nobody cites stands in a list here with the reason, and one
-//! that is cited must not, so that the list says what is missing and nothing else.
+//! Compares `tests/conformance/requirements.md` with the ids that sources and tests cite. A requirement without a
+//! citation must be in the list here, with the reason, and one with a citation must not.
 
 use crate::conformance;
 use std::collections::BTreeSet;
@@ -143,7 +142,7 @@ fn ranges_are_cited_too() {
     }
 }
 
-/// The words of all sources and dialogues but this file.
+/// The words of all sources and dialogues except this file.
 fn collect(dir: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -1,4 +1,4 @@
-//! Short ways to read the tests' own JSON, parsed by tinyjson. What is not of the expected kind ends the test.
+//! Helpers to read the tests' own JSON. A value of an unexpected type fails the test.
 
 use std::collections::HashMap;
 

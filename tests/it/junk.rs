@@ -1,4 +1,4 @@
-//! `--junk` over real sockets: mail that a filter has marked, in the folder for it.
+//! `--junk` over real sockets: marked mail goes to its folder.
 
 use crate::server::{Server, Setup};
 

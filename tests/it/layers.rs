@@ -1,6 +1,5 @@
-//! Which module may import which: an allow-list of every edge. The protocol does no I/O, sockets
-//! know no SMTP session, files know no sockets. No two files import each other, and no file of a
-//! folder imports from the folder's own mod.rs, which is its front door.
+//! Which module may import which: an allow-list of every edge. The protocol does no I/O, sockets know no SMTP, files
+//! know no sockets. No two files import each other, and no file imports from its own folder's mod.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -34,7 +33,7 @@ const EDGES: &[(&str, &str)] = &[
     ("values", "encoding"),
 ];
 
-/// What is pure, and the words of what it must not do.
+/// Pure modules, and the names that they must not use.
 const PURE: &[&str] = &["auth", "encoding", "options", "smtp", "values"];
 const IMPURE: &[&str] = &[
     "std::fs",

@@ -1,4 +1,4 @@
-//! What the operator sees: refusals, ends, the dialogue, and a log that nobody reads.
+//! The log: refusals, ends of connections, the dialogue, and a reader that stalls.
 
 use crate::server::{Server, first_address};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -73,7 +73,7 @@ fn the_dialogue() {
     assert!(!server.log().contains("unseen") && !server.log().contains("AGJv"));
 }
 
-/// F59: a log that nobody reads holds up no mail, and no end.
+/// F59: a stalled reader of the log delays neither mail nor the shutdown.
 #[test]
 fn a_log_that_nobody_reads() {
     let dir = std::env::temp_dir().join(format!("mailslot-unread-{}", std::process::id()));

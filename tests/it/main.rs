@@ -1,5 +1,5 @@
-//! The binary over real sockets: each test starts its own server on a port that the system
-//! picks, in a temporary directory that goes with it.
+//! The binary over real sockets: each test starts its own server on port 0, in a temporary directory that is removed
+//! afterwards.
 #![forbid(unsafe_code)]
 #![allow(
     missing_docs,

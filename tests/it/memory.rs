@@ -1,4 +1,4 @@
-//! The same dialogues in memory: a session, a message coming in, a directory and a store, and no socket between.
+//! The same dialogues in memory: session, message, directory and store without a socket.
 
 use crate::dialogues::{self, Line as Scripted, Script};
 use mailslot::config::Config;

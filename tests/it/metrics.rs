@@ -1,4 +1,4 @@
-//! The metrics listener: what is counted, what is answered to whom, and until when.
+//! The metrics listener: what is counted, and who gets which response, until the shutdown.
 
 use crate::server::{Server, Setup};
 use crate::tls::{self, CERT, KEY};
@@ -214,7 +214,7 @@ fn nothing_else_is_served() {
         );
         assert!(answer.ends_with("\r\n\r\nnot found\n"), "{answer}");
     }
-    // What has no end is no request, and it must not hold up the next one.
+    // An incomplete request must not delay the next one.
     let endless = vec![b'x'; 64 * 1024];
     let mut flood = connect(&server);
     let _ = flood.write_all(&endless);

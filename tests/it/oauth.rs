@@ -96,7 +96,7 @@ fn finish(client: &mut Client, line: &str) -> String {
     reply.chars().take(9).collect()
 }
 
-/// Who the token names is who is logged in, with a password or without.
+/// The token decides the account, with or without a password.
 #[test]
 fn good_tokens() {
     let server = launch("");

@@ -1,5 +1,5 @@
-//! With `--relay` in force nobody else's mail goes onward, however it is addressed; those who may need no login where they
-//! come from a `--relay-from` network, and send as nobody else where `--auth-sender` says so.
+//! With `--relay` no unauthorised client can relay, however it addresses mail. Clients of `--relay-from` need no login,
+//! and users may only send as themselves with `--auth-sender`.
 
 use crate::relay::{launch, queued};
 use crate::scripted::Hop;
@@ -144,7 +144,7 @@ fn networks_that_may() {
     }
 }
 
-/// A user sends onward after the login, and under `--auth-sender` as nobody else.
+/// A user may relay after a login, and under `--auth-sender` only from an own address.
 #[test]
 fn users_send_as_themselves() {
     let hop = Hop::start(&[]);

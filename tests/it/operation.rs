@@ -1,4 +1,4 @@
-//! The server as its operator meets it: reloads, Unix sockets, a handshake that is not one.
+//! Operation of the server: reloads, Unix sockets, failed handshakes.
 
 use crate::server::{Server, Setup, first_address};
 use crate::wire;
@@ -179,7 +179,7 @@ fn alpn() {
     }
 }
 
-/// F11: out of descriptors, newcomers hear 421 and the listener stays.
+/// F11: out of descriptors, new clients get 421 and the listener survives.
 #[test]
 fn out_of_descriptors() {
     let dir = std::env::temp_dir().join(format!("mailslot-descriptors-{}", std::process::id()));
@@ -243,7 +243,7 @@ fn start_message(client: &mut crate::server::Client) {
     (0..4).for_each(|_| drop(client.reply()));
 }
 
-/// F41, F42: at a shutdown idle clients hear 421, and a message may finish from its 354 or its first chunk on.
+/// F41, F42: at a shutdown idle clients get 421, and a message may finish from its 354 or its first chunk on.
 #[test]
 fn a_message_that_has_begun_may_finish() {
     let mut server = Server::start(&["--create"]);

@@ -1,5 +1,5 @@
-//! Mail for a host's own users, delivered by root: it belongs to them, and one who is hostile hurts nobody else. Needs root;
-//! says so elsewhere.
+//! Mail for a host's own users, delivered by root: it belongs to them, and a hostile user cannot hurt others. Needs
+//! root; otherwise it is skipped with a message.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
@@ -86,7 +86,7 @@ fn mail_belongs_to_the_hosts_own_users() {
     }
 }
 
-/// A file system that nobody answers for, mounted by a user over a directory.
+/// A stalled file system, mounted by a user over a directory.
 struct Fuse {
     dir: PathBuf,
     holder: Child,

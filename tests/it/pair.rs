@@ -1,6 +1,6 @@
-//! The session of the server and the core of the client against each other in memory, with the server of each dialogue's
-//! options: whatever extensions are left of its offer, and wherever it refuses, what the client calls accepted is in the
-//! mailbox, octet for octet, and nothing else is where it was not refused.
+//! Runs the server's session against the client's core in memory, with the options of each dialogue. With any subset of
+//! extensions and with refusals anywhere, exactly the messages that the client counts as accepted are in the mailbox,
+//! octet for octet.
 
 use crate::dialogues::{Script, files};
 use crate::memory::Memory;
@@ -23,10 +23,10 @@ impl Random {
     }
 }
 
-/// What happens to the server's replies on their way.
+/// Changes to the server's replies.
 struct Wire<'a> {
     random: &'a mut Random,
-    /// One reply in so many to a command becomes a refusal; 0 is none.
+    /// One in this many replies becomes a refusal; 0 means none.
     refuse: usize,
     refused: usize,
 }
@@ -139,7 +139,7 @@ fn settings(lmtp: bool) -> Settings {
     }
 }
 
-/// One connection with a few messages; how many were accepted for somebody, and how many replies were refusals.
+/// One connection with a few messages; returns how many were accepted, and how many replies were refusals.
 fn converse(script: &Script, random: &mut Random, refuse: usize) -> (usize, usize) {
     let lmtp = script
         .setup

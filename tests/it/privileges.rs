@@ -1,5 +1,5 @@
-//! What is left of root's rights after the start, and a server that is alone: a directory with
-//! nothing but the binary and mail, pid 1, a uid without a name. Needs root; says so elsewhere.
+//! The rights that remain after a start as root, and a server alone in a minimal root directory: pid 1, with an unknown
+//! uid. Needs root; otherwise it is skipped with a message.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -89,7 +89,7 @@ fn privileges_are_gone_and_reloads_read_inside() {
     );
 }
 
-/// Who may not change to another user serves nobody.
+/// A server that cannot change its user does not start.
 #[test]
 fn a_user_that_cannot_be_had_is_71() {
     if !root() {

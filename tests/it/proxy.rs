@@ -36,7 +36,7 @@ fn after(server: &Server, header: &[u8]) -> Client {
     client
 }
 
-/// All that comes up to the end of the connection, which a reset may be, too.
+/// Everything up to the end of the connection, which may be a reset.
 fn rest(mut socket: &TcpStream) -> String {
     let mut octets = Vec::new();
     let _ = socket.read_to_end(&mut octets);
@@ -77,14 +77,14 @@ fn the_real_client_counts() {
     // UNKNOWN is the proxy, which has a connection already.
     let unknown = after(&server, V1_UNKNOWN);
     assert!(rest(&unknown.socket).starts_with("421 4.7.0"));
-    // What is over counts no more.
+    // Closed connections are not counted.
     let last = open.pop().unwrap();
     drop(last);
     server.logged("client=\"[127.0.0.1]\" helo=\"x\" messages=1");
     assert_eq!(codes(&mut after(&server, V1_UNKNOWN), 1), ["220"]);
 }
 
-/// A header comes in pieces and with commands that follow it at once.
+/// A header may arrive in pieces, and with commands after it.
 #[test]
 fn headers_in_pieces() {
     let server = proxied("--trust 127.0.0.0/8");
@@ -99,7 +99,7 @@ fn headers_in_pieces() {
     }
 }
 
-/// Nothing is said to whoever sends no header, and to whoever is not trusted, header or not.
+/// A client without a header, or without trust, gets no reply.
 #[test]
 fn closed_without_a_word() {
     let server = proxied("--trust 127.0.0.1");
@@ -127,7 +127,7 @@ fn closed_without_a_word() {
     server.logged("client=\"[127.0.0.1]\" messages=0 end=\"not among --trust\"");
 }
 
-/// The wait is over the whole header, however often an octet of it comes, and gives the thread free.
+/// The timeout is for the whole header, not for each octet, and frees the thread.
 #[test]
 fn a_header_has_its_time() {
     let server = proxied("--trust 127.0.0.1 --timeout 1s --max-connections 2");
@@ -204,7 +204,7 @@ fn a_health_check_speaks_for_itself() {
     server.logged("connection client=\"[192.0.2.7]\" helo=\"x\"");
 }
 
-/// Who may relay is the real client (`--relay-from`), and who may name another is the one that speaks.
+/// `--relay-from` applies to the real client, `--trust` to the peer of the connection.
 #[test]
 fn rights_are_those_of_the_real_client() {
     let server = proxied(

@@ -1,4 +1,4 @@
-//! Every command block of the README: run here, or listed with the reason why not.
+//! Every command block of the README: either run here, or listed with a reason.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::server::Server;
 
-/// By the words that a block begins with.
+/// Blocks by their first words.
 const ELSEWHERE: &[(&str, &str)] = &[
     (
         "make run\nmake test",

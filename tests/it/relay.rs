@@ -1,4 +1,4 @@
-//! Mail onward over real sockets: this server in front, and itself or a server written down here as the next hop.
+//! Relaying over real sockets, with this server or a scripted one as the next hop.
 
 use crate::server::{Server, Setup};
 use crate::tls::{CERT, KEY};
@@ -88,7 +88,7 @@ pub fn send(server: &Server, from: &str, to: &[&str], content: &str) -> Vec<Stri
     replies.split_off(2)
 }
 
-/// The messages of a mailbox, once there are so many.
+/// Waits for a number of messages in a mailbox, and returns them.
 pub fn wait_for(server: &Server, mailbox: &str, count: usize) -> Vec<String> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -167,7 +167,7 @@ fn mail_for_elsewhere_goes_to_the_next_hop() {
     );
 }
 
-/// No open relay: nobody else, no domain without a hop, none of the old tricks.
+/// No open relay: no other client, no domain without a hop, none of the old tricks.
 #[test]
 fn others_hear_what_they_always_heard() {
     let b = end(&[]);
@@ -226,7 +226,7 @@ fn the_sender_hears_why() {
         !report.contains("body\n") && !report.contains("bob@b.test"),
         "{report}"
     );
-    // A report about a report is sent to nobody; a sender elsewhere has it by the queue.
+    // There is no report about a report; a remote sender gets it through the queue.
     send(&a, "", &["nobody@b.test"], "x");
     a.logged("from=\"\" to=\"nobody@b.test\"");
     send(&a, "bob@b.test", &["nobody@b.test"], "x");

@@ -1,4 +1,5 @@
-//! A file system that is full, for real: it's mounted for the test, which needs root and says so elsewhere.
+//! A real file system that is full, mounted for the test, which needs root; otherwise the test is skipped with a
+//! message.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,7 +34,7 @@ fn mail(client: &mut Client) -> String {
     client.reply()
 }
 
-/// F62: without an inode for one more file there is no room, however many octets are free.
+/// F62: without a free inode there is no room, whatever the free space.
 #[test]
 fn a_file_system_without_inodes_is_full() {
     let setup = Setup {

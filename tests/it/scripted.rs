@@ -1,4 +1,4 @@
-//! A next hop that is written down here: it offers what a test wants, takes everything, and notes what it hears.
+//! A scripted next hop: it offers what a test wants, accepts everything, and records what it receives.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// A hop whose reply to EHLO has these keywords.
+    /// A hop with these EHLO keywords.
     pub fn start(offers: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("smtp://{}", listener.local_addr().unwrap());
@@ -35,7 +35,7 @@ impl Hop {
         serve(socket, &hello(offers), &self.heard);
     }
 
-    /// All that was heard, once that has these words.
+    /// Everything received, once it contains a text.
     pub fn heard(&self, words: &str) -> String {
         let heard = self.heard.0.lock().unwrap();
         let missing = |heard: &mut String| !heard.contains(words);

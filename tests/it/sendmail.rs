@@ -1,4 +1,4 @@
-//! `sendmail` as the programs of a host call it, against a server and without one.
+//! `sendmail`, as programs call it, with a server and without one.
 
 use crate::server::{Server, Setup};
 use std::io::Write;

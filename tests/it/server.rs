@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// What a server is started with.
+/// The configuration of a server under test.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Setup {
-    /// URLs to listen on; none stands for a port of the loopback.
+    /// URLs to listen on; by default a loopback port.
     pub listen: Vec<String>,
     pub args: Vec<String>,
     /// Directories and files to make in the server's directory, where it runs.
@@ -56,7 +56,7 @@ impl Server {
         Self::launch(&setup).unwrap_or_else(|log| panic!("the server ended: {log}"))
     }
 
-    /// Starts a server and waits until it listens; what it said where it ended instead.
+    /// Starts a server and waits until it listens; returns its output if it exits instead.
     pub fn launch(setup: &Setup) -> Result<Self, String> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -84,7 +84,7 @@ impl Server {
         Self::attach(child, dir, listen.len())
     }
 
-    /// Waits until a process has logged that it listens at so many URLs.
+    /// Waits until a process has logged this many listeners.
     pub fn attach(mut child: Child, dir: PathBuf, listeners: usize) -> Result<Self, String> {
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut server = Self {
@@ -137,7 +137,7 @@ impl Server {
         assert!(!end.timed_out(), "no '{words}' in: {log}");
     }
 
-    /// What was logged after it listened.
+    /// The log after the start.
     pub fn log(&self) -> String {
         self.log.0.lock().unwrap().clone()
     }
@@ -186,7 +186,7 @@ impl Server {
             .collect()
     }
 
-    /// The messages of a mailbox, their trace header taken off.
+    /// The messages of a mailbox, without trace headers.
     pub fn messages(&self, mailbox: &str) -> Vec<String> {
         let dir = self.dir.join("mail").join(mailbox).join("new");
         let files = std::fs::read_dir(dir).into_iter().flatten();

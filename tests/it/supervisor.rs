@@ -1,4 +1,4 @@
-//! The server under a service manager: what it says to NOTIFY_SOCKET, and when.
+//! The server under a service manager: its messages to NOTIFY_SOCKET.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ fn hear(manager: &UnixDatagram) -> String {
     String::from_utf8_lossy(&octets[..length]).into_owned()
 }
 
-/// What comes next, apart from the watchdog's.
+/// The next message, except those of the watchdog.
 fn next(manager: &UnixDatagram) -> String {
     loop {
         let said = hear(manager);

@@ -1,4 +1,4 @@
-//! What a client may do over all its connections: wrong logins, and messages for `--max-rate`.
+//! Limits on a client over all its connections: failed logins, and messages for `--max-rate`.
 
 use crate::server::{Client, Server, Setup};
 use mailslot::encoding::base64_encode;
@@ -100,7 +100,7 @@ fn guessing_is_stopped_over_connections() {
     }
 }
 
-/// Refusals count as errors as all others do, so that nobody hammers on.
+/// These refusals count as errors like all others.
 #[test]
 fn a_blocked_client_has_its_errors_counted() {
     let server = launch("--max-errors 3");
@@ -114,7 +114,7 @@ fn a_blocked_client_has_its_errors_counted() {
     assert_eq!(login(&mut other, "alice", "right"), "235 2.7.0");
 }
 
-/// Loopback is no exception, and neither is the account's name in the log.
+/// Loopback is not exempt, and the log has the account's name.
 #[test]
 fn guessing_from_the_host_itself() {
     let server = Server::launch(&Setup {
@@ -172,7 +172,7 @@ fn a_client_sends_so_many_messages() {
     assert_eq!(send(&mut client), "450 4.7.1");
     assert_eq!(send(&mut from(&server, "192.0.2.1")), "450 4.7.1");
     assert_eq!(send(&mut from(&server, "192.0.2.2")), "250 2.0.0");
-    // A sender that cannot be taken anyway hears why.
+    // A refused sender gets the real reason.
     assert_eq!(ask(&mut client, "MAIL FROM:<s> SIZE=9999"), "552 5.3.4");
 }
 

@@ -1,5 +1,4 @@
-//! A TLS client for the tests, on a socket that is connected already. It takes any certificate:
-//! whether the server's is to be trusted is not what is tested here.
+//! A TLS client for the tests, on a socket that is connected already. It accepts any certificate.
 
 use mailslot::net::client_tls::Anybody;
 use rustls::crypto::ring;

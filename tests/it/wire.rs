@@ -1,6 +1,5 @@
-//! A client for cases where what the server does is not known beforehand: every wait has an end,
-//! a reply is checked for its form (RFC 5321 §4.2, RFC 2034 §4), and the end of the connection
-//! or silence are answers too.
+//! A client for cases in which the server's behaviour is not known beforehand: every wait has a timeout, replies are
+//! checked for their form (RFC 5321 §4.2, RFC 2034 §4), and silence or the end of the connection are results as well.
 
 use crate::tls::{self, Tls};
 use nix::libc::linger;
@@ -41,7 +40,7 @@ enum Link {
 
 pub struct Wire {
     link: Option<Link>,
-    /// What was read and not yet taken.
+    /// Input that was read but not taken yet.
     input: Vec<u8>,
     peeked: Option<Event>,
 }
@@ -64,7 +63,7 @@ impl Wire {
         }
     }
 
-    /// A server that has hung up is heard when the reply is read, so errors are nothing here.
+    /// Ignores errors: a closed connection is noticed when the reply is read.
     pub fn send(&mut self, octets: &[u8]) {
         let _ = match &mut self.link {
             Some(Link::Clear(socket)) => socket.write_all(octets),
@@ -91,7 +90,7 @@ impl Wire {
         self.link = None;
     }
 
-    /// Whether it did, one way or the other.
+    /// True if it did, in either way.
     pub fn gone(&self) -> bool {
         self.link.is_none()
     }
@@ -108,7 +107,7 @@ impl Wire {
         self.link = None;
     }
 
-    /// What comes next; it stays the next until it is taken.
+    /// Peeks at the next result.
     pub fn peek(&mut self) -> &Event {
         if self.peeked.is_none() {
             self.peeked = Some(self.event(WAIT));
@@ -121,7 +120,7 @@ impl Wire {
         self.peeked.take().unwrap()
     }
 
-    /// The same, where most likely nothing comes.
+    /// The same, if probably nothing will arrive.
     pub fn peek_silence(&mut self) -> &Event {
         if self.peeked.is_none() {
             match self.event(SILENCE) {

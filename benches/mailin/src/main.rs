@@ -1,6 +1,6 @@
-//! A peer for the benchmark: mailin-embedded with the smallest handler that keeps the promise of a 250. Each message is
-//! written to tmp, synced, linked for further recipients, renamed into new, and the directories synced.
-//! Arguments: the root of the mailboxes, and the number of threads. Prints the address it listens on.
+//! A peer for the benchmark: mailin-embedded with a minimal handler that delivers durably. Each message is written to
+//! tmp, synced, linked for further recipients, renamed into new, and the directories synced. Arguments: the root of the
+//! mailboxes, and the number of threads. Prints the address it listens on.
 #![forbid(unsafe_code)]
 
 use mailin_embedded::{Handler, Response, Server, SslConfig, response};

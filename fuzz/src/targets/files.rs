@@ -1,4 +1,4 @@
-//! Files that an operator writes, or that a crash left: what is wrong is an error that names the place, never a panic.
+//! Files of an operator, or left by a crash: mistakes are errors that name the place, never panics.
 
 use mailslot::auth::jwt::KeySet;
 use mailslot::directory::{Directory, DirectorySettings, Ways};

@@ -16,7 +16,7 @@ impl Accounts for Alice {
     }
 }
 
-/// Responses, one a line, to the mechanism that the first octet picks. A proof that nobody could know is never taken.
+/// Responses, one a line, to the mechanism that the first octet picks. No guessed proof is ever accepted.
 pub fn login(octets: &[u8]) {
     let (pick, input) = first(octets);
     let mut accounts = Alice(Arc::new(

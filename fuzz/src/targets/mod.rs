@@ -1,5 +1,5 @@
-//! One function a fuzz target: octets in, a panic where something is wrong. They are compiled twice: for cargo-fuzz, and in
-//! the tests, which replay `fuzz/corpus/` on a stable compiler.
+//! One function a fuzz target: octets in, a panic if something is wrong. They are compiled twice: for cargo-fuzz, and
+//! in the tests, which replay `fuzz/corpus/` on a stable compiler.
 
 mod files;
 mod login;

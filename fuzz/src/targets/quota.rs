@@ -1,5 +1,5 @@
-//! A `maildirsize` that anybody may have written, before a message that may or may not fit: the file is read, or counted anew
-//! where it makes no sense, and afterwards it says what is true.
+//! Any `maildirsize`, and a message that may or may not fit: the file is read, or recalculated if it is damaged, and
+//! correct afterwards.
 
 use super::first;
 use mailslot::deliver::{Form, Group, Quota, Store, Sync, Target, Trace};

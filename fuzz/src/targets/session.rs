@@ -1,4 +1,4 @@
-//! A whole session over any input, in pieces of any size: nothing panics, no reply breaks its form, and no transaction
+//! A whole session over any input, in pieces of any size: nothing panics, replies are well formed, and no transaction
 //! outlives its end.
 
 use super::first;
@@ -31,7 +31,7 @@ impl Backend for Anybody {
         _: Option<u64>,
         _: &mut Mailboxes,
     ) -> Result<(), Refusal> {
-        // What was parsed is spelled so that it parses again to the same.
+        // A parsed address is written so that it parses to the same again.
         let spelled = format!("<{to}>");
         let again = ForwardPath::parse(&mut mailslot::smtp::cursor::Cursor::new(&spelled));
         assert_eq!(again.as_ref(), Some(to), "{spelled}");

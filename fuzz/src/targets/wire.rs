@@ -1,4 +1,4 @@
-//! Octets as they come over the wire: lines, commands, addresses, content, and the codings within them.
+//! Input from the wire: lines, commands, addresses, content, and encodings.
 
 use super::first;
 use mailslot::encoding;
@@ -60,7 +60,7 @@ pub fn commands(octets: &[u8]) {
     }
 }
 
-/// What parses is spelled so that it parses to the same again.
+/// A parsed address is written so that it parses to the same again.
 pub fn addresses(octets: &[u8]) {
     let Ok(text) = std::str::from_utf8(octets) else {
         return;
@@ -92,7 +92,7 @@ pub fn domains(octets: &[u8]) {
     }
 }
 
-/// The obvious reading of what follows a 354: where it ends, whether a CR or LF stands alone, and the content.
+/// The obvious decoder of DATA: its end, true for a bare CR or LF, and the content.
 fn model(input: &[u8]) -> Option<(usize, bool, Vec<u8>)> {
     let mut whole = b"\r\n".to_vec();
     whole.extend_from_slice(input);
@@ -184,7 +184,7 @@ pub fn proxy(octets: &[u8]) {
     assert_eq!(Header::parse(octets), verdicts[at]);
 }
 
-/// What decodes is what would have been encoded; what was encoded decodes.
+/// Decoding and encoding are inverse.
 pub fn encodings(octets: &[u8]) {
     let coded = encoding::base64_encode(octets);
     assert_eq!(

@@ -6,7 +6,7 @@ use mailslot::options::{OPTIONS, Opt, Takes};
 
 const MADE: &str = "made from the table of options; UPDATE_DOCS=1 cargo test docs";
 
-/// What a value is, as far as a shell can help with it.
+/// The kind of a value, as far as a shell can complete it.
 enum Kind {
     Words(Vec<&'static str>),
     File,

@@ -1,4 +1,4 @@
-//! mailslot(8): a frame, with the options from their table.
+//! mailslot(8): a template, with the options from their table.
 
 use std::fmt::Write as _;
 
