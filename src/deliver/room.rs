@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 
-use super::refusal::refusal;
+use super::refusal::Trouble;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Refusal};
 
@@ -31,7 +31,7 @@ impl Room {
     /// file. `path` must be the same in all calls.
     ///
     /// # Errors
-    /// 452 4.3.1 if it has not, else by [`refusal`].
+    /// 452 4.3.1 if it has not, else by errno.
     pub fn check(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
         let enough = |seen: &Seen| seen.at.elapsed() < KNOWN && octets < seen.free / 2;
         if lock(&self.last).as_ref().is_some_and(enough) {
@@ -59,9 +59,9 @@ fn free(path: &Path) -> Result<u64, Refusal> {
         }) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => match path.parent() {
                 Some(parent) => path = parent,
-                None => return Err(refusal(&Errno::ENOENT.into())),
+                None => return Err(unknown(path, Errno::ENOENT)),
             },
-            other => break other.map_err(|e| refusal(&e.into()))?,
+            other => break other.map_err(|errno| unknown(path, errno))?,
         }
     };
     #[allow(
@@ -83,4 +83,11 @@ fn free(path: &Path) -> Result<u64, Refusal> {
         return Ok(0);
     }
     Ok(blocks.saturating_mul(size))
+}
+
+/// Logs an error of `statvfs` and returns its refusal: MAIL has no id yet, so the error is logged here.
+fn unknown(path: &Path, errno: Errno) -> Refusal {
+    let trouble = Trouble::at("statvfs", path)(errno.into());
+    log::warn!("free space unknown {trouble}");
+    trouble.refusal()
 }

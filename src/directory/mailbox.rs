@@ -22,7 +22,7 @@ pub(super) fn exists(dir: &Path) -> Result<bool, Refusal> {
         Ok(meta) => Ok(meta.is_dir()),
         Err(e) if is_missing(&e) => Ok(false),
         Err(e) => {
-            log::warn!("cannot look at {}: {e}", dir.display());
+            log::warn!("mailbox unknown call=\"stat\" path={dir:?} error={e}");
             Err(Refusal::local(reply::MAILBOX_UNUSABLE))
         }
     }

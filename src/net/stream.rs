@@ -155,7 +155,8 @@ impl Stream {
             let more = if self.end == 0 { TINY } else { SMALL };
             self.input.resize(self.end + more, 0);
         }
-        let room = self.input.get_mut(self.end..).unwrap_or_default();
+        let room = self.input.get_mut(self.end..);
+        let room = room.ok_or(ErrorKind::InvalidData)?;
         self.wire.deadline = deadline;
         let octets = match &mut self.tls {
             None => self.wire.read(room)?,
