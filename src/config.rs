@@ -114,15 +114,18 @@ impl Config {
         };
         config.directory.logins = config.listen.iter().any(|url| config.may_offer_auth(url));
         config.consistent(settings)?;
+        config.without_metrics(settings)
+    }
+
+    /// Moves metrics listeners out of those for mail.
+    fn without_metrics(mut self, settings: &Settings) -> Result<Self, Failure> {
         let metrics = |url: &ListenUrl| url.scheme == Scheme::Metrics;
-        (config.metrics, config.listen) = config.listen.into_iter().partition(metrics);
-        if config.listen.is_empty() {
-            return Err(settings.fault(
-                Key::Listen,
-                "no listener for mail; add smtp://, for example",
-            ));
+        (self.metrics, self.listen) = self.listen.into_iter().partition(metrics);
+        if self.listen.is_empty() {
+            let expected = "no listener for mail; add smtp://, for example";
+            return Err(settings.fault(Key::Listen, expected));
         }
-        Ok(config)
+        Ok(self)
     }
 
     /// True if a login is ever possible at a listener (RFC 4954 §4).

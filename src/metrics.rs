@@ -207,6 +207,11 @@ impl Page {
         for (code, value) in &counts.replies {
             self.sample("replies_total", &[("code", &code.to_string())], value);
         }
+        self.tallies(counts);
+        self.commits(counts);
+    }
+
+    fn tallies(&mut self, counts: &Counts) {
         for (name, help, label, all) in [
             (
                 "messages_total",
@@ -231,7 +236,6 @@ impl Page {
                 }
             }
         }
-        self.commits(counts);
     }
 
     fn commits(&mut self, counts: &Counts) {

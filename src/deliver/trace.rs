@@ -45,13 +45,14 @@ impl Trace<'_> {
         header.push_str("Return-Path: <");
         push_path(&mut header, self.reverse_path);
         push_all(&mut header, &[">", eol]);
-        if let Some(target) = only {
-            header.push_str("Delivered-To: ");
-            push_address(&mut header, &target.address);
-            header.push_str(eol);
-            if let Some(original) = &target.original {
-                header.push_str("X-Original-To: ");
-                push_address(&mut header, original);
+        let original = only.and_then(|target| target.original.as_deref());
+        for (name, address) in [
+            ("Delivered-To: ", only.map(|target| target.address.as_str())),
+            ("X-Original-To: ", original),
+        ] {
+            if let Some(address) = address {
+                header.push_str(name);
+                push_address(&mut header, address);
                 header.push_str(eol);
             }
         }

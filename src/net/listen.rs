@@ -224,14 +224,7 @@ fn accept(
     let mut scarce = false;
     for _ in 0..BURST {
         match listener.accept() {
-            Ok((socket, peer)) => take(
-                number,
-                Accepted {
-                    socket,
-                    peer,
-                    overflow: false,
-                },
-            ),
+            Ok((socket, peer)) => take(number, accepted(socket, peer, false)),
             Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
             Err(e) => match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
                 Errno::EMFILE | Errno::ENFILE if spare.take().is_some() => {
@@ -242,14 +235,7 @@ fn accept(
                     let taken = listener.accept();
                     let none_left = taken.is_err();
                     if let Ok((socket, peer)) = taken {
-                        take(
-                            number,
-                            Accepted {
-                                socket,
-                                peer,
-                                overflow: true,
-                            },
-                        );
+                        take(number, accepted(socket, peer, true));
                     }
                     *spare = File::open("/dev/null").ok();
                     if none_left {
@@ -270,6 +256,14 @@ fn accept(
         }
     }
     true
+}
+
+const fn accepted(socket: Socket, peer: Peer, overflow: bool) -> Accepted {
+    Accepted {
+        socket,
+        peer,
+        overflow,
+    }
 }
 
 impl Listener {

@@ -3,7 +3,7 @@
 
 use super::content::Prepared;
 use super::route::Kind;
-use super::schedule::Hop;
+use super::schedule::{Hop, Patience};
 use super::sender::{Relay, chance};
 use crate::clock;
 use crate::queue::{Envelope, Recipient};
@@ -47,54 +47,25 @@ impl Relay {
             }
             log(id, envelope, one);
         }
-        let failed = |one: &&Settled| one.outcome.verdict == Verdict::Failed;
-        let relayed = |one: &&Settled| {
-            one.outcome.verdict == Verdict::Accepted && !one.dsn && asks(&one.to, "SUCCESS")
+        let mut tell = |action, wanted: &dyn Fn(&Settled) -> bool| {
+            let about = settled.iter().filter(|one| wanted(one));
+            self.tell(id, envelope, action, about, content)
         };
-        let told = self.tell(
-            id,
-            envelope,
-            Action::Failed,
-            settled.iter().filter(failed),
-            content,
-        );
+        let told = tell(Action::Failed, &|one| {
+            one.outcome.verdict == Verdict::Failed
+        });
         if told {
-            self.tell(
-                id,
-                envelope,
-                self.success(hop),
-                settled.iter().filter(relayed),
-                content,
-            );
+            tell(self.success(hop), &|one| {
+                one.outcome.verdict == Verdict::Accepted && !one.dsn && asks(&one.to, "SUCCESS")
+            });
         }
         let late = !envelope.delayed && patience.is_late(envelope.created, now);
-        let waits = |one: &&Settled| one.outcome.verdict == Verdict::Later;
-        let delayed = late
-            && self.tell(
-                id,
-                envelope,
-                Action::Delayed,
-                settled.iter().filter(waits),
-                content,
-            );
+        let waits = |one: &Settled| one.outcome.verdict == Verdict::Later;
+        let delayed = late && tell(Action::Delayed, &waits);
         let changed = self.queue.change(id, |envelope| {
             envelope.delayed |= delayed;
             for one in &settled {
-                let keep = one.outcome.verdict == Verdict::Later
-                    || one.outcome.verdict == Verdict::Failed && !told;
-                let known = envelope
-                    .recipients
-                    .iter_mut()
-                    .find(|to| to.address == one.to.address);
-                let Some(to) = known else { continue };
-                to.tries = to.tries.saturating_add(1);
-                to.next = now.saturating_add(patience.wait(to.tries, chance()));
-                to.last = Some(spelled(&one.outcome));
-                if !keep {
-                    envelope
-                        .recipients
-                        .retain(|to| to.address != one.to.address);
-                }
+                update(envelope, one, told, now, patience);
             }
         });
         match changed {
@@ -183,6 +154,23 @@ impl Relay {
             self.settings.patience.is_late(created, now)
         });
         ids
+    }
+}
+
+/// Notes the outcome of a recipient in the envelope. It is removed once it is settled and, after a failure, `told`.
+fn update(envelope: &mut Envelope, one: &Settled, told: bool, now: u64, patience: &Patience) {
+    let keep = match one.outcome.verdict {
+        Verdict::Later => true,
+        Verdict::Failed => !told,
+        _ => false,
+    };
+    let same = |to: &Recipient| to.address == one.to.address;
+    if !keep {
+        envelope.recipients.retain(|to| !same(to));
+    } else if let Some(to) = envelope.recipients.iter_mut().find(|to| same(to)) {
+        to.tries = to.tries.saturating_add(1);
+        to.next = now.saturating_add(patience.wait(to.tries, chance()));
+        to.last = Some(spelled(&one.outcome));
     }
 }
 

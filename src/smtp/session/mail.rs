@@ -21,18 +21,7 @@ impl<R> Session<R> {
         if self.transaction().is_some() {
             return Err(reply::NESTED_MAIL);
         }
-        if !cursor.tag("FROM:") {
-            return Err(reply::BAD_SENDER_SYNTAX);
-        }
-        cursor.spaces();
-        let parse = if self.policy.bare_address {
-            ReversePath::parse_bare
-        } else {
-            ReversePath::parse
-        };
-        let reverse_path = parse(&mut cursor)
-            .filter(|_| cursor.at_word_end())
-            .ok_or(reply::BAD_SENDER_SYNTAX)?;
+        let reverse_path = self.sender(&mut cursor).ok_or(reply::BAD_SENDER_SYNTAX)?;
         let params = MailParams::parse(&mut cursor)?;
         if params.size.is_some_and(|size| size > self.policy.max_size) {
             return Err(reply::TOO_LARGE);
@@ -64,6 +53,20 @@ impl<R> Session<R> {
             tried: false,
         });
         Ok(say(reply::SENDER_OK))
+    }
+
+    /// `FROM:` and the reverse-path.
+    fn sender(&self, cursor: &mut Cursor<'_>) -> Option<ReversePath> {
+        if !cursor.tag("FROM:") {
+            return None;
+        }
+        cursor.spaces();
+        let parse = if self.policy.bare_address {
+            ReversePath::parse_bare
+        } else {
+            ReversePath::parse
+        };
+        parse(cursor).filter(|_| cursor.at_word_end())
     }
 
     /// RFC 5321 §4.1.1.3.
