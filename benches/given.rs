@@ -43,7 +43,7 @@ fn set(load: &mut Load, word: &str) -> Option<()> {
     Some(())
 }
 
-/// All of it in the same words.
+/// The load as text.
 pub(crate) fn show(load: &Load) -> String {
     let yes = |choice| if choice { "yes" } else { "no" };
     format!(

@@ -111,7 +111,7 @@ pub(crate) fn first_220(bench: &mut Bench, program: Program, count: usize) -> io
     Ok(())
 }
 
-/// One run of a load beside so many idle connections.
+/// One run of a load beside a number of idle connections.
 pub(crate) fn neighbours(bench: &Bench, load: &Load, count: usize) -> io::Result<Sample> {
     let dir = bench.place.fresh(Medium::Memory)?;
     mailboxes(&dir, 1)?;

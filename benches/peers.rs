@@ -74,7 +74,7 @@ impl Peers {
         named.into_iter().filter_map(name).collect()
     }
 
-    /// Starts mailin with a thread for each of so many sessions. None where it is missing.
+    /// Starts mailin with a thread for each session. `None` if it is missing.
     pub(crate) fn mailin(&self, dir: &Path, sessions: usize) -> Option<io::Result<Process>> {
         let mut command = Command::new(self.mailin.as_ref()?);
         command.arg(dir).arg(sessions.to_string());
@@ -189,7 +189,7 @@ pub(crate) fn with_log(error: &io::Error, log: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{error} {}", last.join("; ")))
 }
 
-/// Who owns the mail of servers that deliver for nobody as root.
+/// The owner of mail for servers that do not deliver as root.
 #[derive(Clone, Copy)]
 pub(crate) struct Owner {
     pub(crate) uid: Uid,

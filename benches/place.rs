@@ -21,7 +21,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether mail goes to the disk or to memory.
+/// Mail on the disk or in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Medium {
     Disk,
@@ -32,7 +32,7 @@ pub(crate) enum Medium {
 pub(crate) struct Place {
     disk: PathBuf,
     memory: PathBuf,
-    /// Whether `memory` is a tmpfs; else it is whatever the temporary directory is.
+    /// True if `memory` is a tmpfs; otherwise it is the temporary directory.
     pub(crate) in_memory: bool,
     runs: AtomicUsize,
 }
@@ -185,7 +185,7 @@ pub(crate) fn stop(child: &mut Child) -> io::Result<Option<i32>> {
 pub(crate) fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<i32>> {
     let deadline = Instant::now() + limit;
     loop {
-        // The list is locked, so that nobody signals a number that is free again.
+        // The list is locked, so that no reused process id is signalled.
         let mut pids = lock(&PIDS);
         if let Some(status) = child.try_wait()? {
             pids.retain(|&other| other != child.id());

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub(crate) struct Postfix {
     postfix: PathBuf,
     master: PathBuf,
-    /// Who owns its data directory.
+    /// The owner of its data directory.
     user: Owner,
     mail: Owner,
     pub(crate) version: String,
@@ -134,7 +134,7 @@ virtual_gid_maps = static:{gid}
     }
 }
 
-/// The services of master.cf behind smtpd.
+/// The services of master.cf after smtpd.
 const SERVICES: &str = "\
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr

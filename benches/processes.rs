@@ -70,7 +70,7 @@ impl Process {
             .ok_or_else(|| io::Error::other("an unreadable /proc/PID/stat"))
     }
 
-    /// From the fields behind the name: the state is the first.
+    /// From the fields after the name: the state is the first.
     fn parse(pid: u32, fields: &[&str]) -> Option<Self> {
         let ticks = |at: usize| Some(fields.get(at)?.parse::<f64>().ok()? / TICKS);
         Some(Self {
@@ -89,7 +89,7 @@ impl Process {
         })
     }
 
-    /// Whether it still runs. What nobody has waited for yet has ended, too.
+    /// True if it still runs. A zombie has ended.
     fn runs(&self) -> bool {
         Self::read(self.pid)
             .is_ok_and(|now| now.started == self.started && !matches!(now.state, 'Z' | 'X'))

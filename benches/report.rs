@@ -90,7 +90,7 @@ impl Report {
         row.raw.push(raw);
     }
 
-    /// Sets a figure that is no rate, or the reason why there is none.
+    /// Sets a figure that is not a rate, or the reason why there is none.
     pub(crate) fn say(&mut self, scenario: &str, program: &str, text: String, peak: Option<u64>) {
         let row = self.row(scenario, program, Unit::Messages);
         row.text = text;

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Who takes the messages.
+/// The receiving servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Program {
     Mailslot,
@@ -62,7 +62,7 @@ impl Program {
         matches!(self, Self::Mailslot | Self::Logged | Self::Sourced)
     }
 
-    /// A peer's trouble is no reason to stop.
+    /// Errors of a peer do not stop the run.
     fn peer(self) -> bool {
         !self.ours() && self != Self::Raw
     }
@@ -112,7 +112,7 @@ impl Scenario {
     }
 }
 
-/// How a server is started for so many sessions.
+/// Starts a server for a number of sessions.
 pub(crate) fn setup_for(sessions: usize) -> Setup {
     Setup {
         lmtp: false,
@@ -291,7 +291,7 @@ impl Bench {
     }
 }
 
-/// Puts so many empty files into `new/` of the first mailbox.
+/// Creates empty files in `new/` of the first mailbox.
 fn fill(dir: &Path, count: usize) -> io::Result<()> {
     let new = dir.join("u0/new");
     for number in 0..count {

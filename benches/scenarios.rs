@@ -206,7 +206,8 @@ pub(crate) fn given(bench: &Bench, extent: &Extent, load: &Load) -> io::Result<V
     Ok(places.into_iter().map(scenario).collect())
 }
 
-/// Who can take part in a load. Who lacks an extension that is only offered in the dialogue says so in its row.
+/// The possible participants of a load. One without an extension that is only known in the dialogue notes it in its
+/// row.
 fn able(load: &Load, medium: Medium) -> Vec<Program> {
     let mut programs = vec![Mailslot];
     // It writes each message to one mailbox.

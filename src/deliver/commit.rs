@@ -302,7 +302,7 @@ impl Spool {
         self.within_quota(index, link)
     }
 
-    /// Makes a message visible; its room in the quota is no longer only reserved then.
+    /// Makes a message visible, which turns its reserved room into usage.
     fn within_quota(&self, index: usize, make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         match self.deliveries.get(index) {
             Some(delivery) if delivery.reserved => {

@@ -100,9 +100,9 @@ pub(super) struct Script {
     pub(super) no_links: Option<Errno>,
     /// A device on which a kind of call always fails.
     pub(super) bad_device: Option<(nix::libc::dev_t, &'static str, Errno)>,
-    /// Whether the message is spam, and the mailboxes have a folder for it.
+    /// True if the message is junk, and the mailboxes have a folder for it.
     pub(super) junk: bool,
-    /// What somebody else does when a directory was made, by its name.
+    /// What another process does when a directory was created, by its name.
     pub(super) meanwhile: Option<Meanwhile>,
 }
 
@@ -117,7 +117,7 @@ impl Script {
 }
 
 impl Script {
-    /// Whether a kind of call fails on the device of a file or directory.
+    /// True if a kind of call fails on the device of a file or directory.
     fn on(&self, file: BorrowedFd<'_>, call: &str) -> io::Result<()> {
         match self.bad_device {
             Some((device, kind, errno))

@@ -361,7 +361,7 @@ fn room_and_sweep() {
     assert!(!store.sweep_due());
 }
 
-/// F65: whoever cleans `tmp/` too early costs the message, and never a 250.
+/// F65: cleaning `tmp/` too early may lose the message, but never after a 250.
 #[test]
 fn a_file_that_was_taken_from_tmp_is_no_message() {
     let scratch = Scratch::new();

@@ -70,10 +70,8 @@ impl Trace<'_> {
         }
         push_all(&mut header, &[eol, "\tby "]);
         push_word(&mut header, self.hostname);
-        push_all(
-            &mut header,
-            &[" (mailslot) with ", self.protocol, " id ", id],
-        );
+        let protocol = [" (mailslot) with ", self.protocol, " id ", id];
+        push_all(&mut header, &protocol);
         match self.recipient {
             Some(recipient) => {
                 push_all(&mut header, &[eol, "\tfor <"]);

@@ -13,7 +13,7 @@ impl Directory {
     /// a word of one.
     ///
     /// # Errors
-    /// 550 5.1.1 where nobody is, 553 5.1.4 where several are.
+    /// 550 5.1.1 for no match, 553 5.1.4 for several.
     pub fn vrfy(&self, name: &str) -> Result<Vec<String>, Refusal> {
         if let Some(key) = self.named(name) {
             match self.lookup(&key)? {
@@ -79,7 +79,7 @@ impl Directory {
     }
 }
 
-/// Whether a full name, or a word of it, is `name`.
+/// True if a full name, or a word of it, is `name`.
 fn is_called(entry: &Entry<'_>, name: &str) -> bool {
     let same = |text: &str| text.to_lowercase() == name.trim().to_lowercase();
     !entry.name.is_empty() && (same(entry.name) || entry.name.split_whitespace().any(same))

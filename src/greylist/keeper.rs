@@ -152,7 +152,7 @@ impl Keeper {
     /// Starts the thread that writes the file, if there is one. It sleeps while nothing changes.
     ///
     /// # Errors
-    /// What the system says.
+    /// The thread cannot be started.
     pub fn start(self: &Arc<Self>) -> io::Result<()> {
         if self.file.is_none() {
             return Ok(());

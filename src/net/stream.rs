@@ -1,7 +1,6 @@
-//! A blocking socket, clear or in TLS, with its two buffers. Output is flushed before input is
-//! waited for, so that a batch of replies leaves in one write and no reply can be forgotten.
-//! The step to TLS consumes the stream: the buffer that could hold injected plaintext is gone
-//! with it.
+//! A blocking socket, plain or with TLS, and its two buffers. Output is flushed before waiting for input, so that a
+//! batch of replies is sent in one write and none is forgotten. Upgrading to TLS consumes the stream and with it a
+//! buffer that could hold injected plaintext.
 //!
 //! The system calls of a message here: a `recvfrom` and a `sendto` for each time the client waits for an answer. That
 //! is four of each where it waits after MAIL, RCPT, DATA and the message, and two of each where it pipelines the
@@ -20,18 +19,17 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Octets of the input buffer for a client that sends a command and waits, for one that sends
-/// more at once, for the start of a message, and for a message that filled that: most do not,
-/// and clearing a buffer costs as much as reading a small message.
+/// Sizes of the input buffer: for single commands, for pipelined ones, for the start of a message, and for a message
+/// that filled that. Most do not, and clearing a large buffer costs as much as reading a small message.
 const TINY: usize = 512;
 const SMALL: usize = 4 * 1024;
 const MEDIUM: usize = 8 * 1024;
 const LARGE: usize = 64 * 1024;
 
-/// Octets that are read and dropped before a close.
+/// Maximum octets that are dropped before a close.
 pub const UNREAD: usize = 1024 * 1024;
 
-/// Octets of the output buffer to begin with: the reply to EHLO fits.
+/// Initial size of the output buffer: the reply to EHLO fits.
 const REPLIES: usize = 320;
 
 /// A socket and its buffers.
@@ -42,12 +40,12 @@ pub struct Stream {
     start: usize,
     end: usize,
     output: Vec<u8>,
-    /// Whether a message flows.
+    /// True while content is read.
     body: bool,
 }
 
 impl Stream {
-    /// A stream in the clear, with empty buffers.
+    /// A plaintext stream with empty buffers.
     pub fn new(socket: Arc<Socket>) -> Self {
         Self {
             wire: Wire::new(socket),
@@ -60,22 +58,22 @@ impl Stream {
         }
     }
 
-    /// Where replies are put.
+    /// The buffer for replies.
     pub const fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
 
-    /// Octets that came and are not consumed.
+    /// Input that was not consumed yet.
     pub fn input(&self) -> &[u8] {
         self.input.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// Takes octets off the input.
+    /// Consumes input.
     pub fn consume(&mut self, octets: usize) {
         self.start = self.end.min(self.start.saturating_add(octets));
     }
 
-    /// Hands input that is there already back to the wire: it is the beginning of TLS and not plaintext.
+    /// Returns buffered input to the wire, because it is the beginning of a TLS handshake.
     pub fn give_back(&mut self) {
         self.compact();
         self.input.truncate(self.end);
@@ -84,7 +82,7 @@ impl Stream {
         self.end = 0;
     }
 
-    /// Makes the buffers fit a message, or commands again.
+    /// Sizes the buffers for content, or for commands again.
     pub fn body_mode(&mut self, on: bool) {
         self.body = on;
         self.compact();
@@ -97,7 +95,7 @@ impl Stream {
             .ahead(if on && self.tls.is_some() { MEDIUM } else { 0 });
     }
 
-    /// Moves what is not consumed to the start of the buffer.
+    /// Moves unconsumed input to the start of the buffer.
     fn compact(&mut self) {
         if self.start > 0 {
             self.input.copy_within(self.start..self.end, 0);
@@ -106,7 +104,7 @@ impl Stream {
         }
     }
 
-    /// Makes a buffer larger that a read has filled: more will be there.
+    /// Enlarges a buffer that a read has filled, because there will be more.
     fn grow(&mut self) {
         let size = if self.body { LARGE } else { SMALL };
         if self.end == self.input.len() && self.end < size {
@@ -117,10 +115,10 @@ impl Stream {
         }
     }
 
-    /// Sends what is in the output buffer, by `deadline`.
+    /// Sends the output buffer by `deadline`.
     ///
     /// # Errors
-    /// `TimedOut` for a client that does not read, else what the socket says.
+    /// `TimedOut` if the client does not read, or another error of the socket.
     pub fn flush(&mut self, deadline: Instant) -> io::Result<()> {
         let mut sent = 0;
         while let Some(rest) = self.output.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -146,11 +144,11 @@ impl Stream {
     /// without one the end is an error.
     ///
     /// # Errors
-    /// `TimedOut` past the deadline, else what the socket says.
+    /// `TimedOut` past the deadline, or another error of the socket.
     pub fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
         self.flush(deadline)?;
         self.compact();
-        // A line of AUTH is longer than the buffer that all other commands fit in.
+        // An AUTH line may not fit into the buffer for other commands.
         if self.end == self.input.len() {
             let more = if self.end == 0 { TINY } else { SMALL };
             self.input.resize(self.end + more, 0);
@@ -167,11 +165,11 @@ impl Stream {
         Ok(octets)
     }
 
-    /// Upgrades a clear stream to TLS, as server or as client, by `deadline`. The old stream is consumed, and with it any
-    /// plaintext that it might still hold (RFC 3207 §4.2).
+    /// Upgrades a plaintext stream to TLS, as server or as client, by `deadline`. The old stream is consumed, with any
+    /// plaintext in it (RFC 3207 §4.2).
     ///
     /// # Errors
-    /// `InvalidInput` where plaintext was waiting, else why the handshake failed.
+    /// `InvalidInput` if plaintext was buffered, or an error of the handshake.
     #[inline(never)]
     pub fn upgrade(mut self, tls: Connection, deadline: Instant) -> io::Result<Self> {
         self.flush(deadline)?;
@@ -200,8 +198,8 @@ impl Stream {
         })
     }
 
-    /// The `tls-exporter` value of this connection (RFC 9266 §2). Not for TLS 1.2, where it
-    /// would take an extended master secret that one cannot ask for afterwards.
+    /// The `tls-exporter` value of this connection (RFC 9266 §2). Not for TLS 1.2, where it needs an extended master
+    /// secret, which cannot be checked here.
     pub fn exporter(&self) -> Option<Vec<u8>> {
         let tls = self.tls.as_ref()?;
         if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
@@ -212,7 +210,7 @@ impl Stream {
             .ok()
     }
 
-    /// The version, where this is TLS.
+    /// The TLS version, if any.
     pub fn tls_version(&self) -> Option<&'static str> {
         match self.tls.as_ref()?.protocol_version()? {
             ProtocolVersion::TLSv1_2 => Some("1.2"),
@@ -221,15 +219,15 @@ impl Stream {
         }
     }
 
-    /// Version and cipher suite, where this is TLS.
+    /// TLS version and cipher suite, if any.
     pub fn cipher(&self) -> Option<String> {
         let tls = self.tls.as_ref()?;
         let suite = tls.negotiated_cipher_suite()?.suite();
         Some(format!("{:?}:{suite:?}", tls.protocol_version()?))
     }
 
-    /// Sends what is left and says good-bye in TLS; the connection ends with the last owner of the socket. Where input
-    /// may be unread, or more is `expected`, it is dropped until `deadline`. A client that is gone already is no error.
+    /// Flushes output and sends close_notify in TLS; the connection ends with the last owner of the socket. If input is
+    /// unread, or more is `expected`, it is dropped until `deadline`. A client that has already gone is not an error.
     pub fn close(mut self, expected: bool, deadline: Instant) {
         if self.flush(deadline).is_err() {
             return;
@@ -248,7 +246,7 @@ impl Stream {
     }
 }
 
-/// Decrypts what came, and reads on until there is something.
+/// Decrypts input, reading until there is some plaintext.
 fn read_plaintext(tls: &mut Connection, wire: &mut Wire, room: &mut [u8]) -> io::Result<usize> {
     loop {
         match tls.reader().read(room) {
@@ -259,13 +257,13 @@ fn read_plaintext(tls: &mut Connection, wire: &mut Wire, room: &mut [u8]) -> io:
     }
 }
 
-/// Reads from the socket once; what TLS itself wants to answer goes out. 0 is the end.
+/// Reads from the socket once, and sends what TLS itself has to send. 0 is the end.
 fn read_records(tls: &mut Connection, wire: &mut Wire) -> io::Result<usize> {
     let octets = tls.read_tls(wire)?;
     let state = tls.process_new_packets();
     if tls.wants_write() {
         let sent = send_records(tls, wire);
-        // The alert is a courtesy: what was wrong is the error that counts.
+        // Sending the alert is optional: the original error is the one that counts.
         if state.is_ok() {
             sent?;
         }
@@ -283,16 +281,16 @@ fn send_records(tls: &mut Connection, wire: &mut Wire) -> io::Result<()> {
     Ok(())
 }
 
-/// The socket with the deadline of what is being done, as reader and writer.
+/// The socket with the current deadline, as reader and writer.
 struct Wire {
     socket: Arc<Socket>,
     deadline: Instant,
-    /// The timeouts that the socket has now. That of writing is set only where a write has to wait: replies seldom do.
+    /// The socket's current timeouts. The write timeout is only set when a write has to wait, which replies rarely do.
     read_wait: Duration,
     write_wait: Duration,
-    /// Octets read ahead: TLS takes them in pieces smaller than a read of a message should be.
+    /// Octets read ahead, because TLS reads in smaller pieces than is efficient for content.
     ahead: Vec<u8>,
-    /// So many from the next read on.
+    /// The size of the read-ahead from the next read on.
     wanted: usize,
     start: usize,
     end: usize,
@@ -312,12 +310,12 @@ impl Wire {
         }
     }
 
-    /// Reads ahead by so many octets once what was read already is used up.
+    /// Sets the read-ahead, which takes effect once the present one is used up.
     const fn ahead(&mut self, octets: usize) {
         self.wanted = octets;
     }
 
-    /// What is left, in whole seconds rounded up, so that the ordinary command costs no system call for a timeout.
+    /// The remaining time in whole seconds, rounded up, so that an ordinary command needs no system call for a timeout.
     fn left(&self) -> io::Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -336,7 +334,7 @@ impl Wire {
     }
 }
 
-/// Does `call` until it is through, or the socket's timeout is.
+/// Repeats `call` until it succeeds or times out.
 fn persist(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {
@@ -386,7 +384,7 @@ impl Write for Wire {
         persist(|| self.socket.write(octets))
     }
 
-    /// TLS hands over a flight in pieces; one packet takes them all.
+    /// TLS passes a flight in pieces, which are sent in one packet.
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match pieces {
             [only] => self.write(only),

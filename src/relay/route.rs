@@ -37,7 +37,7 @@ pub enum Kind {
         host: String,
         /// The port.
         port: u16,
-        /// Who to log in as.
+        /// The login name.
         user: Option<String>,
     },
     /// LMTP on a Unix socket.

@@ -71,10 +71,8 @@ impl Relay {
         match changed {
             Ok(left) => {
                 let left = left?.recipients;
-                let own = left
-                    .iter()
-                    .filter(|to| self.hop(&to.address).as_ref() == Some(hop));
-                own.map(|to| to.next).min()
+                let own = |to: &&Recipient| self.hop(&to.address).as_ref() == Some(hop);
+                left.iter().filter(own).map(|to| to.next).min()
             }
             Err(e) => {
                 log::error!("queue id={id}: {e}");

@@ -86,7 +86,7 @@ fn a_servers_words_are_folded() {
     assert!(text.contains("Diagnostic-Code: smtp; 550 word word"));
 }
 
-/// What comes back of a message, and the type of that part.
+/// The returned part of a message, and its type.
 fn returned(start: &[u8], full: bool) -> (&'static str, String) {
     let report = Report {
         start,

@@ -348,7 +348,7 @@ fn signals() -> SigSet {
 /// Blocks SIGHUP, which would otherwise kill a starting process. It is handled once the server runs.
 ///
 /// # Errors
-/// What the system says.
+/// An error of the system.
 pub fn block_reload() -> io::Result<()> {
     Ok(SigSet::from_iter([Signal::SIGHUP]).thread_block()?)
 }
@@ -357,7 +357,7 @@ pub fn block_reload() -> io::Result<()> {
 /// EFBIG (F71). Must be called before any thread is started.
 ///
 /// # Errors
-/// What the system says.
+/// An error of the system.
 pub fn block_signals() -> io::Result<()> {
     let mut blocked = signals();
     blocked.add(Signal::SIGXFSZ);

@@ -33,7 +33,7 @@ pub struct Memory {
     input: Vec<u8>,
     pub output: Vec<u8>,
     mode: Mode,
-    /// The message that comes in.
+    /// The incoming message.
     message: Option<Message>,
     throttle: Throttle,
     pub closed: bool,

@@ -182,7 +182,7 @@ fn wrong_tokens() {
         let server = launch("");
         let mut client = greeted(&server);
         assert_eq!(xoauth2(&mut client, "alice", wrong), "535 5.7.8");
-        // No harm is done to what comes next.
+        // The next login is not affected.
         assert_eq!(xoauth2(&mut client, "alice", &good), "235 2.7.0");
     }
     let mut client = greeted(&server);

@@ -14,7 +14,7 @@ const MAIL: &[u8] = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<n@localhost>\r\n";
 struct Slow {
     name: &'static str,
     url: &'static str,
-    /// What comes first, in one piece.
+    /// The first input, in one piece.
     start: Vec<u8>,
     /// What follows now and then.
     each: &'static [u8],
@@ -175,7 +175,7 @@ fn newcomers_beside_clients_that_never_read() {
     drop(deaf);
 }
 
-/// A message that comes fast enough is taken in the middle of all that.
+/// Meanwhile a message that arrives fast enough is accepted.
 #[test]
 fn a_quick_message_under_stress() {
     let server = launch("smtp://127.0.0.1:0", &[]);

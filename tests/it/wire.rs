@@ -191,8 +191,8 @@ fn reply_end(octets: &[u8]) -> Option<usize> {
     None
 }
 
-/// R041, R042, R059, R100, R101: three digits, the same on every line, short printable lines, and the enhanced code; that is
-/// left out where the host's name comes first, in the greeting and behind HELO, EHLO and LHLO.
+/// R041, R042, R059, R100, R101: three digits, the same on every line, short printable lines, and the enhanced code;
+/// that is left out where the host name comes first, in the greeting and after HELO, EHLO and LHLO.
 fn judge(octets: &[u8]) -> Event {
     let text = lossy(octets);
     let bad = |why| Event::Bad(text.clone(), why);

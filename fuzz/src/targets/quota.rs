@@ -38,7 +38,7 @@ fn fits((bytes, messages): (i64, i64)) -> bool {
     bytes <= BYTES && messages <= MESSAGES
 }
 
-/// A Maildir with so many messages, one a process and thread.
+/// A Maildir with a number of messages, one for each process and thread.
 fn mailbox(stored: usize) -> PathBuf {
     let thread = format!("{:?}", std::thread::current().id());
     let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
@@ -70,7 +70,7 @@ fn target(maildir: &Path) -> Group {
     [Arc::new(target)].into()
 }
 
-/// Delivers a message with a body of so many octets; its reply code, and its size on the disk where it was taken.
+/// Delivers a message with a body of this size; returns the reply code, and the size on disk if it was accepted.
 fn deliver(maildir: &Path, body: usize) -> (u16, i64) {
     let store = Store::new("h", Sync::None, 0);
     let trace = Trace {

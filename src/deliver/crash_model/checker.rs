@@ -1,4 +1,4 @@
-//! The checker: at each point of a history, every disk that a crash may leave behind there.
+//! The checker: checks, at each point of a history, every disk that a crash may leave.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ pub(super) fn check(history: &History) -> Result<(), String> {
     })
 }
 
-/// What a crash after so many events would do to the promises.
+/// Checks the promises for a crash after a number of events.
 pub(super) fn verdicts(history: &History) -> Vec<Result<(), String>> {
     let mut settled = vec![Vec::new(); history.events.len()];
     for (change, ended) in history.durable_at().into_iter().enumerate() {

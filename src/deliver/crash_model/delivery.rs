@@ -55,7 +55,7 @@ fn what_was_accepted_survives() {
     }
 }
 
-/// What fails is somebody's refusal, and nobody's loss; so it is where all that follows fails as well.
+/// A failure is refused and loses nothing, also if every later call fails as well.
 #[test]
 fn what_was_accepted_survives_failures() {
     for scenario in scenarios() {
@@ -75,12 +75,12 @@ fn what_was_accepted_survives_failures() {
     }
 }
 
-/// Whether a node's syncs are for nothing: a file that others are copied from, and that no mailbox keeps.
+/// True if a node's syncs do not matter: a file from which others are copied, which no mailbox keeps.
 fn is_copied_only(history: &History, node: Node) -> bool {
     !history.is_named(node)
 }
 
-/// Every node that is synced, with its syncs left out, behind the promise they were for, or tried again after a failure.
+/// For every node that is synced: leaves its syncs out, delays them past the promise, or retries them after a failure.
 #[test]
 fn a_sync_that_is_missing_late_or_retried_is_found() {
     for scenario in scenarios() {

@@ -16,7 +16,7 @@ pub(super) struct Disk {
 }
 
 /// Calls `each` with every disk that a crash before the event `cut` may leave; with none where more than `most` changes
-/// may be lost. Whether it did.
+/// may be lost. Returns true if it did.
 pub(super) fn each(
     history: &History,
     durable_at: &[Option<usize>],

@@ -23,11 +23,11 @@ pub(super) enum Event {
     Data { file: Node, octets: Arc<[u8]> },
     /// The number of names that an inode has from now on.
     Links { node: Node, count: usize },
-    /// The end of a sync that began when there were so many events.
+    /// The end of a sync, with the number of events at its beginning.
     Synced { node: Node, begun: usize, ok: bool },
     /// From now on a whole file with these octets in it is owed at a path.
     Promised { path: Vec<String>, holds: String },
-    /// That is no longer owed.
+    /// This promise is fulfilled.
     Released { path: Vec<String>, holds: String },
 }
 
@@ -111,7 +111,7 @@ impl History {
         self.events.iter().filter(promised).count()
     }
 
-    /// Whether the last message to one mailbox was accepted while a sync of the other's was under way.
+    /// True if the last message to one mailbox was accepted during a sync of the other mailbox.
     pub(super) fn overtaken(&self, by: &str, slow: &str) -> bool {
         let promise = |user: &str| {
             let to = |event: &Event| matches!(event, Event::Promised { path, .. } if path.iter().any(|name| name == user));
@@ -136,7 +136,7 @@ impl History {
         nodes
     }
 
-    /// Whether a node has a name at the end of the run.
+    /// True if a node has a name at the end of the run.
     pub(super) fn is_named(&self, node: Node) -> bool {
         let mut names: HashMap<(Node, &str), Option<Node>> = HashMap::new();
         for event in &self.events {
@@ -148,12 +148,12 @@ impl History {
     }
 }
 
-/// Whether a directory of this name holds whole files only, but for those that say so in their names.
+/// True if a directory of this name only holds complete files, except those marked by their names.
 pub(super) fn holds_whole_files(dir: &str, file: &str) -> bool {
     dir == "new" || dir == "envelope" && !file.ends_with(".half")
 }
 
-/// Whether a file's octets have a text in them.
+/// True if a file contains a text.
 pub(super) fn contains(octets: &[u8], text: &str) -> bool {
     octets
         .windows(text.len())

@@ -180,7 +180,7 @@ impl Recorder {
         }
     }
 
-    /// Notes what is no longer owed.
+    /// Notes promises that are fulfilled.
     pub(super) fn release(&self, path: Vec<String>, holds: &str) {
         let holds = holds.to_owned();
         let event = Event::Released { path, holds };
@@ -254,7 +254,7 @@ fn real(file: BorrowedFd<'_>) -> io::Result<Identity> {
     Real.identity_of(file)
 }
 
-/// The inode that a name in a directory stands for.
+/// The inode of a name in a directory.
 fn inner(dir: BorrowedFd<'_>, name: &str) -> io::Result<Identity> {
     let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
     Ok(nix::sys::stat::fstatat(dir, name, flags)?.into())

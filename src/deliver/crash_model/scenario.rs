@@ -1,4 +1,4 @@
-//! Who gets which messages, and how: one run of it gives a history.
+//! A scenario: recipients and messages. One run of it gives a history.
 
 use std::sync::Arc;
 

@@ -65,7 +65,7 @@ fn session(recipients: &[&[&'static str]]) -> Scenario {
     }
 }
 
-/// Tries every order of two sessions with up to so many switches, with each of these syncs failing.
+/// Tries every order of two sessions with a limited number of switches, with each of these syncs failing.
 fn all_orders(
     sessions: &[Scenario],
     switches: usize,
@@ -142,7 +142,7 @@ fn every_order_of_two_sessions_keeps_the_promise() {
     assert!(all_keep(orders) > 300);
 }
 
-/// F64: while one session's sync takes its time, a session to another mailbox comes to its end.
+/// F64: while one session's sync takes long, a session to another mailbox finishes.
 #[test]
 fn a_slow_sync_holds_up_its_own_session_only() {
     let sessions = [session(&[&["a"]]), session(&[&["b"]])];

@@ -10,7 +10,7 @@ use crate::lock::turns;
 /// Steps after which a schedule is thought to go in circles.
 const LONGEST: usize = 10_000;
 
-/// Chooses who goes on: of these threads, after so many steps, where the given one made the last.
+/// Chooses the next thread, from the threads, the number of steps, and the last thread.
 pub(super) type Schedule = Box<dyn FnMut(&[usize], usize, usize) -> usize + Send>;
 
 thread_local! {
@@ -33,7 +33,7 @@ struct State {
     current: usize,
     steps: usize,
     live: Vec<usize>,
-    /// Those that wait for somebody else, and for whom nothing was done since.
+    /// Threads that wait for another one, without a step of another since.
     waiting: Vec<usize>,
     schedule: Schedule,
 }

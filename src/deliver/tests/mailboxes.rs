@@ -48,7 +48,7 @@ fn kept_directories_are_where_their_paths_lead() {
     assert_eq!(files(&old, "new").len(), 2);
 }
 
-/// Directories are closed when nobody wants them, and in favour of others.
+/// Unused directories are closed, and evicted by others.
 #[test]
 fn kept_directories_are_few() {
     let scratch = Scratch::new();
@@ -68,7 +68,7 @@ fn kept_directories_are_few() {
     assert!(!store.context.dirs.close_idle(later));
 }
 
-/// While it comes in a message has a name, in the first mailbox's `tmp/` alone.
+/// While it arrives a message only has a name in the first mailbox's `tmp/`.
 #[test]
 fn a_message_on_its_way_in_is_a_named_file() {
     let scratch = Scratch::new();

@@ -21,7 +21,7 @@ const BOB: Owner = Owner {
     gid: 12_356,
 };
 
-/// A directory of root's in which nobody else can make a link, where this process is root.
+/// A directory in which only root can create links, if this process is root.
 fn scratch() -> Option<Scratch> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: only root can give files away");
@@ -39,7 +39,7 @@ fn owned(scratch: &Scratch, user: &str, owner: Owner) -> Target {
     }
 }
 
-/// A directory that belongs to somebody.
+/// A directory with an owner.
 fn dir(path: PathBuf, owner: Option<Owner>, mode: u32) -> PathBuf {
     fs::create_dir(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -159,7 +159,7 @@ fn only_what_was_made_is_given_away() {
     }
 }
 
-/// What a user puts into the own Maildir costs that user mail, and nobody else anything.
+/// A user's changes to the own Maildir can only harm that user.
 #[test]
 fn a_hostile_user_hurts_nobody_else() {
     let Some(scratch) = scratch() else { return };

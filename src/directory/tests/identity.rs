@@ -1,4 +1,4 @@
-//! Who is who: quoted and routed names, names that are two people, postmaster.
+//! Identity: quoted and routed names, ambiguous names, postmaster.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn at_b(name: &str) -> String {
     format!("{name}@b\u{fc}cher.example")
 }
 
-/// A quoted `@` is not another domain's account, whoever asks.
+/// A quoted `@` is not another domain's account, for any client.
 #[test]
 fn a_quoted_at_is_no_domain() {
     let scratch = Scratch::new();

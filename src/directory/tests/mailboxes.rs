@@ -172,7 +172,7 @@ fn files_of_other_systems() {
     assert_eq!(apart, one("zoe\u{308}@example.org"), "as it is on the disk");
 }
 
-/// Who cannot log in does not count for what is offered.
+/// Accounts without a login do not affect the offered mechanisms.
 #[test]
 fn accounts_without_login() {
     let scratch = Scratch::new();

@@ -63,7 +63,7 @@ fn settings(scratch: &Scratch) -> DirectorySettings {
     }
 }
 
-/// Mailboxes as `Delivered-To` names them, with the folder behind a colon, or the code.
+/// Mailboxes as in `Delivered-To`, with the folder after a colon, or the reply code.
 fn resolve(directory: &Directory, path: &str) -> Result<Vec<String>, u16> {
     let path = ForwardPath::parse(&mut Cursor::new(path)).ok_or(501_u16)?;
     let targets = directory

@@ -321,7 +321,7 @@ fn hostile_answers_end_in_bounded_time() {
         read(&reply(&packet, loops)),
         Ok(Answer::NoData(_))
     ));
-    // A name that points at itself, behind a right question.
+    // A name that points at itself, after a correct question.
     let mut pointer = reply(&packet, vec![]);
     pointer[7] = 1;
     let place = u16::try_from(pointer.len()).unwrap();

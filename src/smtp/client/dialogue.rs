@@ -100,7 +100,7 @@ enum State {
     Commands(Box<Transaction>),
     Content(Box<Transaction>),
     End(Box<Transaction>),
-    /// The reply to an empty message for nobody.
+    /// The reply to an empty message without recipients.
     NobodysEnd(Box<Transaction>),
     Quit,
     Closed,

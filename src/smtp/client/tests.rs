@@ -30,7 +30,7 @@ fn clear(settings: Settings) -> Client {
     Client::new(settings, Channel::Clear)
 }
 
-/// Feeds the server's words one after the other; what the client said to them.
+/// Feeds replies of the server one by one; returns the client's output.
 fn talk(client: &mut Client, server: &[&str]) -> String {
     let mut said = std::mem::take(client.output());
     for words in server {
@@ -228,7 +228,8 @@ fn content_of_another_length_is_never_completed() {
 
 #[test]
 fn nobody_to_send_to() {
-    // MAIL refused: what RCPT says does not count, and an unwanted 354 gets an empty message, unless somebody would get it.
+    // MAIL refused: what RCPT says does not count, and an unwanted 354 gets an empty message, unless there is a
+    // recipient.
     let mut client = ready(ALL);
     client.begin(envelope(&["x@y", "z@y"], "hi\n"));
     talk(
@@ -400,7 +401,7 @@ fn scanning_content() {
     assert!(scanned("A: \u{e9}\n\nb\n", false).utf8_header);
 }
 
-/// Whatever comes in by BDAT goes out by BDAT octet for octet, over the form in which it is stored.
+/// BDAT content is relayed by BDAT octet for octet, despite the form in which it is stored.
 #[test]
 fn content_survives_storage() {
     let mut seed = 7_u32;

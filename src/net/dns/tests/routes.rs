@@ -95,7 +95,7 @@ fn domains_without_exchangers() {
         Err(Unroutable::Later(_))
     ));
     assert_eq!(best(&[(0, ".", 0)]), Err(Unroutable::NullMx));
-    // The root among others is no exchanger.
+    // The root among others is not an exchanger.
     assert_eq!(
         best(&[(0, ".", 0), (10, "a.example", 1)]),
         Ok(vec!["a.example".into()])

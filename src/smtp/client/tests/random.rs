@@ -67,7 +67,7 @@ struct Server {
     /// How many replies of a hundred are odd.
     oddness: usize,
     input: Vec<u8>,
-    /// Octets of a chunk still to come; and whether content of DATA comes.
+    /// Remaining octets of a chunk; and true while DATA content arrives.
     chunk: u64,
     data: bool,
     taken: Vec<String>,
