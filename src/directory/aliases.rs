@@ -339,7 +339,7 @@ mod tests {
             ":include:/etc/passwd",
         ] {
             let error = load(&format!("a: {dangerous}\n")).unwrap_err();
-            assert!(error.contains("only addresses"), "{error}");
+            assert!(error.contains("must be addresses"), "{error}");
         }
         let chain: String = (0..50_000).map(|n| format!("n{n}: n{}\n", n + 1)).collect();
         assert!(load(&chain).is_ok());
