@@ -1,4 +1,4 @@
-.PHONY: all build run test fuzz lint interop endurance faults powercut queue soak mutants bench timing doc clean install uninstall
+.PHONY: all build run test fuzz lint interop endurance faults powercut queue soak mutants bench timing doc clean install uninstall deb
 PREFIX ?= /usr/local
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -90,5 +90,10 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/mailslot
 	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mailslot
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mailslot.fish
+# A Debian package of that, below target/ (or CARGO_TARGET_DIR): with dpkg-deb, and nothing else of Debian's tools.
+deb: build
+	rm -rf $(dir $(BINARY))deb
+	$(MAKE) -o build install DESTDIR=$(dir $(BINARY))deb PREFIX=/usr UNITDIR=/lib/systemd/system
+	contrib/debian/build $(dir $(BINARY))deb
 clean:
 	cargo clean

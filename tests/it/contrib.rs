@@ -102,6 +102,66 @@ fn what_is_installed_can_be_removed() {
     std::fs::remove_dir_all(&root).unwrap();
 }
 
+/// The Debian package: what is in it, whose it is, and a configuration that its own binary takes.
+#[test]
+fn the_package_is_whole() {
+    let target = std::env::temp_dir().join(format!("mailslot-deb-{}", std::process::id()));
+    std::fs::create_dir_all(target.join("release")).unwrap();
+    let binary = target.join("release/mailslot");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mailslot"), binary).unwrap();
+    let mut make = Command::new("make");
+    make.args(["-s", "-o", "build", "deb"]);
+    make.env("CARGO_TARGET_DIR", &target)
+        .env("SOURCE_DATE_EPOCH", "0");
+    // The binary of a debug build is large.
+    make.env("DPKG_DEB_COMPRESSOR_TYPE", "none");
+    // Another make around this one has its options in there.
+    make.env_remove("MAKEFLAGS");
+    make.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let found = run(Command::new("dpkg-deb").arg("--version")).and_then(|_| run(&mut make));
+    let Some(made) = found else {
+        std::fs::remove_dir_all(&target).unwrap();
+        return;
+    };
+    assert!(made.status.success(), "{made:?}");
+    let version = env!("CARGO_PKG_VERSION");
+    let packages = std::fs::read_dir(target.join("release")).unwrap();
+    let package = packages
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|name| name == "deb"))
+        .unwrap();
+    let list = run(Command::new("dpkg-deb").arg("--contents").arg(&package)).unwrap();
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    for file in [
+        "/usr/sbin/mailslot",
+        "/usr/share/man/man8/mailslot.8.gz",
+        "/usr/share/man/man5/mailslot-users.5.gz",
+        "/lib/systemd/system/mailslot.service",
+        "/usr/share/doc/mailslot/copyright",
+        "/etc/mailslot.conf",
+    ] {
+        let line = list
+            .lines()
+            .find(|line| line.ends_with(&format!(".{file}")));
+        let line = line.unwrap_or_else(|| panic!("{file}: {list}"));
+        assert!(line.contains(" root/root "), "{line}");
+    }
+    let fields = run(Command::new("dpkg-deb").arg("--field").arg(&package)).unwrap();
+    let fields = String::from_utf8_lossy(&fields.stdout).into_owned();
+    assert!(
+        fields.contains(&format!("Version: {version}\n")),
+        "{fields}"
+    );
+    for place in ["@VERSION@", "@ARCHITECTURE@", "@MAINTAINER@", "@SIZE@"] {
+        assert!(!fields.contains(place), "{fields}");
+    }
+    let config = contrib("debian/mailslot.conf");
+    let mut check = Command::new(env!("CARGO_BIN_EXE_mailslot"));
+    let check = check.arg("--check").arg("--config").arg(config);
+    assert!(run(check).unwrap().status.success());
+    std::fs::remove_dir_all(&target).unwrap();
+}
+
 /// No option is misspelt where nothing else would notice.
 #[test]
 fn variables_and_options_exist() {
