@@ -1,23 +1,30 @@
-//! The metrics listeners: GET /metrics and GET /healthz, answered one at a time by a single thread, until the last
-//! connection has ended. `metrics` has the counters.
+//! The metrics listeners: GET /metrics and GET /healthz, answered by a few threads of their own, which go on until the last
+//! connection has ended. Slow clients hold up nobody: the oldest gives its place to a new one. What is counted is
+//! `metrics`'s.
 
 use super::admission::ConnLimits;
 use crate::clock;
 use crate::log_queue;
 use crate::metrics::Now;
 use crate::net::listen::{Accepted, Listeners};
+use crate::net::socket::Socket;
 use crate::net::stream::Stream;
 use crate::state::ServerState;
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::net::Shutdown;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Timeout of a request and its response: the next one waits.
+/// All of a request and its answer are over by then.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Maximum octets of a request.
+/// Clients at once.
+const PLACES: usize = 16;
+/// Octets of a request.
 const MAX_REQUEST: usize = 8 * 1024;
-/// Stack of the thread, in octets.
+/// Stack of a thread, in octets.
 const STACK: usize = 128 * 1024;
 /// The media type of a page (OpenMetrics 1.0).
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0";
@@ -30,27 +37,57 @@ pub(super) struct Scrape {
     pub(super) started: u64,
 }
 
+/// A client that is being answered.
+struct Client {
+    /// The thread's own: it is closed when that ends.
+    socket: Weak<Socket>,
+    thread: JoinHandle<()>,
+}
+
 impl Scrape {
-    /// Starts the thread.
+    /// Starts the thread that takes the clients.
     ///
     /// # Errors
     /// The thread cannot be started.
     pub(super) fn serve(self, mut listeners: Listeners) -> io::Result<()> {
-        let answer = move || {
-            let mut take = |_, accepted| self.answer(accepted);
+        let own = Arc::new(self);
+        let serve = move || {
+            let mut clients = VecDeque::new();
+            let mut take = |_, accepted| own.take(&mut clients, accepted);
             while listeners.wait(None, &mut take).is_ok() {}
             log::error!("metrics listeners failed: poll");
         };
-        let builder = std::thread::Builder::new().stack_size(STACK);
-        builder.spawn(answer).map(drop)
+        spawn(serve).map(drop)
     }
 
-    fn answer(&self, accepted: Accepted) {
-        let deadline = Instant::now() + LIMIT;
-        let mut stream = Stream::new(Arc::new(accepted.socket));
+    fn take(self: &Arc<Self>, clients: &mut VecDeque<Client>, accepted: Accepted) {
         if accepted.overflow {
             return;
         }
+        clients.retain(|client| !client.thread.is_finished());
+        if clients.len() >= PLACES
+            && let Some(oldest) = clients.pop_front()
+        {
+            if let Some(socket) = oldest.socket.upgrade() {
+                socket.shutdown(Shutdown::Both);
+            }
+            let _ = oldest.thread.join();
+        }
+        let socket = Arc::new(accepted.socket);
+        let (own, its) = (Arc::clone(self), Arc::clone(&socket));
+        match spawn(move || own.answer(its)) {
+            Ok(thread) => clients.push_back(Client {
+                socket: Arc::downgrade(&socket),
+                thread,
+            }),
+            // Without another thread the next client waits for this one.
+            Err(_) => self.answer(socket),
+        }
+    }
+
+    fn answer(&self, socket: Arc<Socket>) {
+        let deadline = Instant::now() + LIMIT;
+        let mut stream = Stream::new(socket);
         match request(&mut stream, deadline) {
             Ok(Some(line)) => {
                 let (status, kind, body) = self.page(&line);
@@ -105,7 +142,12 @@ impl Scrape {
     }
 }
 
-/// The first line of a request, once the request is complete; `None` if it is too long or ends early.
+fn spawn(run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let builder = std::thread::Builder::new().stack_size(STACK);
+    builder.spawn(run)
+}
+
+/// The first line of a request, once all of it is there; none where it is too long or its end does not come.
 fn request(stream: &mut Stream, deadline: Instant) -> io::Result<Option<String>> {
     loop {
         let input = stream.input();

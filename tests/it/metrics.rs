@@ -228,6 +228,34 @@ fn nothing_else_is_served() {
     drop((silent, trickle));
 }
 
+/// However many clients send no whole request, or do not read their pages, the next one is answered at once.
+#[test]
+fn slow_scrapers_hold_up_nobody() {
+    let server = launch(&["--create"], &[]);
+    let begun = Instant::now();
+    let slow: Vec<TcpStream> = (0..100)
+        .map(|number| {
+            let mut socket = connect(&server);
+            let request: &[u8] = match number % 2 {
+                0 => b"GET /me",
+                _ => b"GET /metrics HTTP/1.1\r\n\r\n",
+            };
+            socket.write_all(request).unwrap();
+            socket
+        })
+        .collect();
+    assert!(get(&server, "/healthz").contains("200 OK"));
+    // One after the other they would take two seconds each.
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    let mut answered = 0;
+    for mut socket in slow {
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        answered += usize::from(answer.ends_with(b"# EOF\n"));
+    }
+    assert!(answered > 0);
+}
+
 #[test]
 fn health_is_told() {
     let mut server = launch(&["--create"], &[]);
