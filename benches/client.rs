@@ -128,6 +128,16 @@ impl Client {
         Err(io::Error::other(format!("expected {code}, got {text}")))
     }
 
+    /// Reads one reply, which must have this code, and gives what is behind it.
+    pub(crate) fn text(&mut self, code: u16) -> io::Result<String> {
+        let (got, text) = self.reply()?;
+        let text = String::from_utf8_lossy(&self.buffer[text]).into_owned();
+        match got == code {
+            true => Ok(text.get(4..).unwrap_or_default().trim_end().to_owned()),
+            false => Err(io::Error::other(format!("expected {code}, got {text}"))),
+        }
+    }
+
     /// Reads one reply: its code, and where its last line is.
     pub(crate) fn reply(&mut self) -> io::Result<(u16, std::ops::Range<usize>)> {
         loop {

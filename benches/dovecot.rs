@@ -1,11 +1,12 @@
-//! Dovecot's LMTP as a peer: the installed package with its own master process, and with configuration, sockets and log
-//! in the run's directory. It delivers into the Maildirs before it says 250, and with mail_fsync = always it syncs
-//! files and directories, as mailslot does; it also keeps an index for IMAP.
+//! Dovecot's LMTP as a peer, and its submission-login: the installed package under a master of this run's own, with its configuration, sockets and
+//! log in the run's directory. It delivers into the Maildirs before it says 250, and with mail_fsync = always it syncs
+//! files and directories, as mailslot does; besides it keeps an index for its IMAP, which mailslot does not.
 
 use crate::peers::{self, Owner};
 use crate::server::Process;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,12 +42,95 @@ impl Dovecot {
         let home = dir.join("dovecot");
         fs::create_dir(&home)?;
         let address = peers::free()?;
-        let file = home.join("dovecot.conf");
         let text = self.configuration(dir, &home, address.port(), sessions);
+        self.run(&home, &text, address)
+    }
+
+    /// Whether submission-login is installed.
+    pub(crate) fn has_submission(&self) -> bool {
+        Path::new("/usr/lib/dovecot/submission-login").exists()
+    }
+
+    /// Starts submission-login with the accounts of a passwd-file. `tls` has the certificate and the key as mailslot's
+    /// options do.
+    pub(crate) fn start_submission(
+        &self,
+        dir: &Path,
+        users: &Path,
+        tls: &[String],
+    ) -> io::Result<Process> {
+        let [_, cert, _, key] = tls else {
+            return Err(io::Error::other("no certificate"));
+        };
+        let home = dir.join("dovecot");
+        fs::create_dir(&home)?;
+        let address = peers::free()?;
+        let text = self.submission(&home, users, (cert, key), address.port());
+        self.run(&home, &text, address)
+    }
+
+    fn run(&self, home: &Path, text: &str, address: SocketAddr) -> io::Result<Process> {
+        let file = home.join("dovecot.conf");
         fs::write(&file, text)?;
         let mut command = Command::new(&self.dovecot);
         command.arg("-F").arg("-c").arg(&file);
         Process::told(command, address).map_err(|e| peers::with_log(&e, &home.join("log")))
+    }
+
+    fn submission(
+        &self,
+        home: &Path,
+        users: &Path,
+        (cert, key): (&str, &str),
+        port: u16,
+    ) -> String {
+        let Owner { uid, gid } = self.mail;
+        let (at, users) = (home.display(), users.display());
+        format!(
+            "base_dir = {at}/run
+state_dir = {at}/state
+log_path = {at}/log
+info_log_path = /dev/null
+protocols = submission
+listen = 127.0.0.1
+hostname = bench.test
+mail_location = maildir:{at}/mail/%n
+ssl = yes
+ssl_cert = <{cert}
+ssl_key = <{key}
+auth_mechanisms = plain scram-sha-256
+first_valid_uid = 1
+first_valid_gid = 1
+mail_max_userip_connections = 1000
+submission_relay_host = 127.0.0.1
+submission_relay_port = 9
+submission_backend_capabilities = 8BITMIME
+passdb {{
+  driver = passwd-file
+  args = {users}
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={at}/home/%n
+}}
+service submission-login {{
+  service_count = 0
+  process_min_avail = 2
+  inet_listener submission {{
+    port = {port}
+  }}
+}}
+service submission {{
+  service_count = 1000
+}}
+service anvil {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+"
+        )
     }
 
     fn configuration(&self, dir: &Path, home: &Path, port: u16, sessions: usize) -> String {

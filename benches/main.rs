@@ -21,6 +21,7 @@ mod dovecot;
 mod given;
 mod idle;
 mod load;
+mod logins;
 mod message;
 mod opensmtpd;
 mod peers;
@@ -307,6 +308,7 @@ fn throughput(bench: &mut Bench, extent: &Extent) -> io::Result<()> {
         }
         if extent.given.is_none() {
             neighbours(bench, extent, round)?;
+            logins::round(bench, extent.few(8_000), |name| extent.wants(name))?;
         }
     }
     Ok(())

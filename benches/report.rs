@@ -9,6 +9,8 @@ pub(crate) enum Unit {
     Messages,
     /// 1,000,000 octets.
     Megabytes,
+    /// With no message.
+    Connections,
 }
 
 impl Unit {
@@ -16,6 +18,7 @@ impl Unit {
         match self {
             Self::Messages => "msg/s",
             Self::Megabytes => "MB/s",
+            Self::Connections => "conn/s",
         }
     }
 }
@@ -41,7 +44,7 @@ pub(crate) struct Report {
 /// How many units a sample counts.
 fn amount(sample: &Sample, unit: Unit) -> f64 {
     match unit {
-        Unit::Messages => sample.messages as f64,
+        Unit::Messages | Unit::Connections => sample.messages as f64,
         Unit::Megabytes => sample.messages as f64 * sample.size as f64 / 1e6,
     }
 }
