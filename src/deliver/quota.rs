@@ -371,11 +371,15 @@ fn named_size(name: &OsStr) -> Option<i64> {
     digits.parse().ok()
 }
 
-/// The size of the file.
+/// The size that the system tells.
+#[allow(
+    clippy::useless_conversion,
+    reason = "the widths differ between systems"
+)]
 fn stat_size(dir: BorrowedFd<'_>, name: &OsStr) -> Option<i64> {
     let found =
         nix::sys::stat::fstatat(dir, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
-    Some(found.st_size)
+    Some(found.st_size.into())
 }
 
 /// Converts a size for the sums.

@@ -1,11 +1,11 @@
 //! The owners of mailboxes, for a warning at the start.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use super::lookup::Directory;
-use crate::deliver::Target;
+use crate::deliver::{Owner, Target};
 
 /// Maximum mailboxes that are examined.
 const LOOKED_AT: usize = 1_000;
@@ -26,6 +26,24 @@ impl Directory {
             let found = fs::symlink_metadata(&target.maildir).ok()?;
             let foreign = target.owner.is_none() && found.is_dir() && found.uid() != uid;
             foreign.then(|| (target.maildir, found.uid()))
+        })
+    }
+
+    /// Among the first mailboxes a part that its own user may not write in, as older versions made it by root. With the
+    /// user: files are made with that one's rights, so mail there is refused.
+    pub fn closed_part(&self) -> Option<(PathBuf, u32)> {
+        let domains = 0..self.domains.len();
+        let mut all = domains.flat_map(|domain| self.mailboxes(domain));
+        all.find_map(|target| {
+            let owner = target.owner?;
+            let mut parts = ["tmp", "new"]
+                .into_iter()
+                .map(|part| target.maildir.join(part));
+            let closed = parts.find(|part| {
+                let found = fs::symlink_metadata(part);
+                found.is_ok_and(|found| found.is_dir() && !may_write(&found, owner))
+            });
+            closed.map(|part| (part, owner.uid))
         })
     }
 
@@ -50,4 +68,14 @@ impl Directory {
         });
         named.collect()
     }
+}
+
+/// Whether the mode lets a user make files in a directory.
+fn may_write(found: &Metadata, owner: Owner) -> bool {
+    let shift = match (found.uid() == owner.uid, found.gid() == owner.gid) {
+        (true, _) => 6,
+        (false, true) => 3,
+        (false, false) => 0,
+    };
+    found.mode() >> shift & 0o3 == 0o3
 }

@@ -151,6 +151,12 @@ impl Server {
                 maildir.display()
             );
         }
+        if let Some((part, uid)) = directory.closed_part() {
+            log::warn!(
+                "user {uid} may not write in {}, mail there is answered 451: chown -R the Maildir to its user",
+                part.display()
+            );
+        }
     }
 
     /// The output of `--check` about next hops, one a line: whether names resolve and users exist.
@@ -404,4 +410,45 @@ impl Upkeep {
             (false, false) => None,
         };
     }
+}
+
+/// As many connections as there is address space for (RLIMIT_AS): memory that cannot be had ends the process, and a
+/// connection too many is a 421.
+#[allow(
+    clippy::useless_conversion,
+    reason = "the widths differ between systems"
+)]
+fn affordable(max_connections: usize) -> usize {
+    let space = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft.into());
+    let most = (space.saturating_sub(OTHERS_SPACE) / EACH_SPACE).max(1);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if most < max_connections {
+        log::warn!(
+            "{space} octets of address space are allowed, which is enough for {most} connections and not for \
+             {max_connections}: beyond that they are answered 421"
+        );
+    }
+    most.min(max_connections)
+}
+
+/// Raises the number of descriptors this process may have as far as it needs and may, and tells how many of them
+/// Maildirs may take.
+fn descriptors(max_connections: usize) -> usize {
+    let wanted = max_connections.saturating_mul(EACH).saturating_add(OTHERS);
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 0;
+    };
+    let many = max_connections.saturating_mul(MANY);
+    let all = wanted.saturating_add(many).saturating_add(OPEN);
+    let all = all.try_into().unwrap_or(hard).min(hard);
+    let raised = soft < all && setrlimit(Resource::RLIMIT_NOFILE, all, hard).is_ok();
+    let limit = if raised { all } else { soft };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if limit < wanted {
+        log::warn!(
+            "{limit} open files are allowed, and {max_connections} connections may need {wanted}: beyond that \
+            they are answered 421"
+        );
+    }
+    limit.saturating_sub(wanted).min(OPEN)
 }

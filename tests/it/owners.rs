@@ -1,7 +1,7 @@
 //! Mail for a host's own users, delivered by root: it belongs to them, and a hostile user cannot hurt others. Needs
 //! root; otherwise it is skipped with a message.
 
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -159,4 +159,46 @@ fn root_beside_a_users_maildir_says_so() {
     again
         .logged("mail/localhost/alice belongs to user 3999990, but mail there will belong to root");
     assert!(!server.log().contains("belongs to user"));
+}
+
+/// Older versions left parts of Maildirs to root: mail there is refused, and the start says which.
+#[test]
+fn a_part_that_belongs_to_root_is_named() {
+    let Some(server) = serve(USERS) else { return };
+    let alice = server.dir.join("alice/Maildir");
+    for part in ["cur", "new", "tmp"] {
+        std::fs::create_dir_all(alice.join(part)).unwrap();
+        chown(alice.join(part), Some(ALICE), Some(ALICE)).unwrap();
+    }
+    chown(&alice, Some(ALICE), Some(ALICE)).unwrap();
+    let new_dir = alice.join("new");
+    chown(&new_dir, Some(0), Some(0)).unwrap();
+    std::fs::set_permissions(&new_dir, PermissionsExt::from_mode(0o700)).unwrap();
+    let replies = send(&mut server.client(), &["alice", "bob"]);
+    let last = replies.last().unwrap();
+    assert!(last.starts_with("250 2.0.0"), "bob has his: {replies:?}");
+    assert_eq!(
+        replies
+            .iter()
+            .filter(|r| r.starts_with("451 4.2.0"))
+            .count(),
+        1
+    );
+    let start = || {
+        let args = ["--users", "users", "--maildir", "%h/Maildir"];
+        let child = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+            .args(["--listen", "lmtp://127.0.0.1:0"])
+            .args(args)
+            .current_dir(&server.dir)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Server::attach(child, server.dir.join("none"), 1).unwrap()
+    };
+    start().logged("user 3999990 may not write in ");
+    chown(&new_dir, Some(ALICE), Some(ALICE)).unwrap();
+    let mended = start();
+    let replies = send(&mut mended.client(), &["alice"]);
+    assert!(replies[1].starts_with("250 2.0.0"), "{replies:?}");
+    assert!(!mended.log().contains("may not write"));
 }
