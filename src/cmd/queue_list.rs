@@ -116,7 +116,8 @@ mod tests {
         for name in ["envelope", "new"] {
             std::fs::create_dir_all(dir.join(name)).unwrap();
         }
-        let text = "mailslot-envelope 1\nfrom a@b\ncreated 7\nto 9 1 c@d\nlast 450 4.2.0 no\u{202e}[2J\n";
+        let text =
+            "mailslot-envelope 1\nfrom a@b\ncreated 7\nto 9 1 c@d\nlast 450 4.2.0 no\u{202e}[2J\n";
         std::fs::write(dir.join("envelope/7.M1P1Q1"), text).unwrap();
         std::fs::write(dir.join("new/7.M1P1Q1.h,S=3"), "abc").unwrap();
         std::fs::write(dir.join("envelope/8.M1P1Q1"), "junk").unwrap();

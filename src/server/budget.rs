@@ -49,8 +49,12 @@ pub(super) struct Budget {
 
 impl Budget {
     /// What this process may have, for at most `max_connections`; the limit of descriptors is raised as far as it may be.
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the widths differ between systems"
+    )]
     pub(super) fn of_process(max_connections: usize) -> Self {
-        let space = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft);
+        let space = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft.into());
         let most = fit(max_connections, space, OTHERS_SPACE, EACH_SPACE);
         warn("octets of address space", space, most, max_connections);
         let memory = memory().unwrap_or(u64::MAX);
@@ -109,7 +113,7 @@ fn raise_descriptors(max_connections: usize) -> usize {
     let wanted = max_connections
         .saturating_mul(HELD * MAILDIR)
         .saturating_add(needed(max_connections) + OTHERS + LINGERING + 2 * OPEN);
-    let wanted = u64::try_from(wanted).unwrap_or(u64::MAX).min(hard);
+    let wanted = wanted.try_into().unwrap_or(hard).min(hard);
     let raised = soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
     usize::try_from(if raised { wanted } else { soft }).unwrap_or(usize::MAX)
 }
