@@ -386,12 +386,7 @@ impl<'a> Conn<'a> {
                     return Ok(step);
                 }
                 Split::More { used } => self.stream.consume(used),
-                Split::Flood => {
-                    return Ok(Step {
-                        reply: Some(reply::ENDLESS_LINE),
-                        next: Next::Close,
-                    });
-                }
+                Split::Flood => return Ok(Step::last(reply::ENDLESS_LINE)),
             }
             self.wait(since)?;
         }

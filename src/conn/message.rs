@@ -205,18 +205,13 @@ impl Message {
             }
         };
         let start = std::mem::take(&mut self.start);
-        let (replies, onward) = if each {
-            let outcomes = self.spool.commit_each();
-            let onward = |target: &Arc<Target>| relay.is_some_and(|relay| relay.is_queue(target));
-            let queued = recipients(session)
-                .zip(&outcomes)
-                .find(|(group, outcome)| outcome.is_ok() && group.iter().any(onward));
-            let queued = queued.and_then(|(_, outcome)| outcome.as_ref().ok().cloned());
-            (outcomes.into_iter().map(answer).collect(), queued)
-        } else {
-            let outcome = self.spool.commit();
-            let queued = draft.as_ref().and_then(|_| outcome.as_ref().ok().cloned());
-            (vec![answer(outcome)], queued)
+        let (replies, onward) = match each {
+            true => commit_each(self.spool, session, relay),
+            false => {
+                let outcome = self.spool.commit();
+                let queued = draft.as_ref().and_then(|_| outcome.as_ref().ok().cloned());
+                (vec![answer(outcome)], queued)
+            }
         };
         if let (Some(draft), Some(delivered), Some(relay)) = (draft, onward, relay) {
             let envelope = draft.keep(delivered.name());
@@ -295,6 +290,21 @@ impl Message {
             Decoder::Dots(_) | Decoder::Chunks(_) => None,
         }
     }
+}
+
+/// Commits for each recipient by itself: the replies, and the receipt of the queue if one has the message there.
+fn commit_each(
+    spool: Spool,
+    session: &Session<Group>,
+    relay: Option<&Relay>,
+) -> (Vec<Reply>, Option<Delivered>) {
+    let outcomes = spool.commit_each();
+    let onward = |target: &Arc<Target>| relay.is_some_and(|relay| relay.is_queue(target));
+    let queued = recipients(session)
+        .zip(&outcomes)
+        .find(|(group, outcome)| outcome.is_ok() && group.iter().any(onward));
+    let queued = queued.and_then(|(_, outcome)| outcome.as_ref().ok().cloned());
+    (outcomes.into_iter().map(answer).collect(), queued)
 }
 
 /// The mailboxes of each recipient.

@@ -129,9 +129,9 @@ impl Queue {
     /// Writes an envelope, durably, before its content is committed.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says; `FileTooLarge` if there are so many recipients that the file may become too long to be read.
     pub fn draft(&self, id: &str, envelope: Envelope) -> io::Result<Draft<'_>> {
-        self.folder.write(id, &envelope.to_text())?;
+        self.folder.write(id, &text(&envelope, MAX_ENVELOPE / 2)?)?;
         Ok(Draft {
             queue: self,
             id: id.to_owned(),
@@ -178,7 +178,7 @@ impl Queue {
             self.remove(id)?;
             return Ok(None);
         }
-        self.folder.write(id, &envelope.to_text())?;
+        self.folder.write(id, &text(&envelope, MAX_ENVELOPE)?)?;
         Ok(Some(envelope))
     }
 
@@ -274,6 +274,22 @@ pub fn read(dir: &Path, id: &str) -> io::Result<Envelope> {
         let why = format!("{}:{line}: not an envelope", path.display());
         io::Error::new(io::ErrorKind::InvalidData, why)
     })
+}
+
+/// The text of an envelope, without the last results where it would have more than `most` octets with them.
+///
+/// # Errors
+/// `FileTooLarge` where it has even so.
+fn text(envelope: &Envelope, most: u64) -> io::Result<String> {
+    let fits = |text: &String| u64::try_from(text.len()).is_ok_and(|octets| octets <= most);
+    let text = envelope.to_text();
+    if fits(&text) {
+        return Ok(text);
+    }
+    let mut short = envelope.clone();
+    short.recipients.iter_mut().for_each(|to| to.last = None);
+    let too_long = io::Error::new(io::ErrorKind::FileTooLarge, "too many recipients");
+    Some(short.to_text()).filter(fits).ok_or(too_long)
 }
 
 /// Which of the locks a message's changes are under.
@@ -389,5 +405,30 @@ mod tests {
             wrong.ends_with("envelope/9.M1P1Q1:1: not an envelope"),
             "{wrong}"
         );
+    }
+
+    /// A file too long to be read again would keep its message from being sent or returned for ever.
+    #[test]
+    fn an_envelope_never_becomes_too_long_to_be_read() {
+        let dir = Dir::new();
+        let queue = Queue::open(&dir.0, false).unwrap();
+        let of = |count: usize| Envelope {
+            recipients: vec![envelope().recipients[0].clone(); count],
+            ..envelope()
+        };
+        let refused = queue.draft("8.M1P2Q3", of(300_000)).err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
+        assert!(queue.ids().unwrap().is_empty());
+        queue.draft(ID, of(6_000)).unwrap().keep(&dir.content(ID));
+        let answer = "x".repeat(1_000);
+        let fail = |envelope: &mut Envelope| {
+            for to in &mut envelope.recipients {
+                (to.last, to.tries) = (Some(answer.clone()), 1);
+            }
+        };
+        queue.change(ID, fail).unwrap();
+        let read = queue.read(ID).unwrap();
+        assert_eq!(read.recipients.len(), 6_000);
+        assert!(read.recipients.iter().all(|to| to.tries == 1));
     }
 }

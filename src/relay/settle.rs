@@ -34,13 +34,12 @@ impl Relay {
         hop: &Hop,
         id: &str,
         envelope: &Envelope,
-        settled: Vec<Settled>,
+        mut settled: Vec<Settled>,
         content: &mut Prepared,
     ) -> Option<u64> {
         let now = clock::seconds();
         let patience = &self.settings.patience;
         let over = patience.is_over(envelope.created, now);
-        let mut settled = settled;
         for one in &mut settled {
             if over && one.outcome.verdict == Verdict::Later {
                 give_up(&mut one.outcome);

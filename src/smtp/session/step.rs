@@ -14,6 +14,14 @@ pub struct Step {
 }
 
 impl Step {
+    /// A reply, after which the connection is closed.
+    pub const fn last(reply: Reply) -> Self {
+        Self {
+            reply: Some(reply),
+            next: Next::Close,
+        }
+    }
+
     /// The 4xx or 5xx reply to the command, whether it is sent now or after skipping a chunk.
     pub fn refusal(&self) -> Option<&Reply> {
         match (&self.reply, &self.next) {
@@ -63,10 +71,7 @@ pub(super) const fn say(reply: Reply) -> Step {
 }
 
 pub(super) const fn close(reply: Reply) -> Step {
-    Step {
-        reply: Some(reply),
-        next: Next::Close,
-    }
+    Step::last(reply)
 }
 
 pub(super) const fn skip(size: u64, reply: Reply) -> Step {
