@@ -2,13 +2,14 @@
 //! log in the run's directory. It delivers into the Maildirs before it says 250, and with mail_fsync = always it syncs
 //! files and directories, as mailslot does; besides it keeps an index for its IMAP, which mailslot does not.
 
-use crate::peers::{self, Owner};
-use crate::server::Process;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::peers::{self, Owner};
+use crate::server::Process;
 
 /// The installed package.
 pub(crate) struct Dovecot {

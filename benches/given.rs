@@ -1,8 +1,9 @@
 //! The load of the variable LOAD: words like `sessions=10`, in any order. The defaults are 10 reused sessions, 10,000
 //! messages of 4 KiB, one recipient, no pipelining, DATA, plaintext, SMTP.
 
-use crate::load::{Load, plain};
 use std::io;
+
+use crate::load::{Load, plain};
 
 /// What may be said.
 const WORDS: &str = "it takes sessions=, messages=, size=, recipients= with a number from 1, and \

@@ -1,6 +1,12 @@
 //! The cost of idleness of mailslot and its peers: memory after the start and of a connection after EHLO, and the time
 //! from exec to the first 220. Then the effect of idle connections on active ones.
 
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+
 use crate::Bench;
 use crate::client::Client;
 use crate::load::{self, Load, Sample};
@@ -10,10 +16,6 @@ use crate::processes::memory;
 use crate::report::{Spread, number};
 use crate::runs::{Program, setup_for};
 use crate::server::Process;
-use rustls::ClientConfig;
-use std::io;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// After this time a server has nothing left to do for what came before.
 const SETTLED: Duration = Duration::from_millis(300);

@@ -1,15 +1,17 @@
 //! The load generator: one thread for each session, and a shared counter of messages, so that they end together. It
 //! knows reused and fresh connections, pipelining, DATA and BDAT, clear text and STARTTLS, SMTP and LMTP.
 
-use crate::client::Client;
-use crate::message::Template;
-use crate::processes::{Usage, memory, usage};
-use crate::server::Process;
-use rustls::ClientConfig;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
+
+use rustls::ClientConfig;
+
+use crate::client::Client;
+use crate::message::Template;
+use crate::processes::{Usage, memory, usage};
+use crate::server::Process;
 
 /// A load.
 #[derive(Clone, Debug)]

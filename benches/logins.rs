@@ -2,6 +2,16 @@
 //! makes a whole handshake of TLS 1.3 or resumes a session, logs in, and quits. Rows differ by one step, so that the
 //! differences are what the steps cost. All accounts have {SCRAM-SHA-256} passwords, at most 4,096 rounds of work each.
 
+use std::io;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use mailslot::encoding::{base64_decode, base64_encode};
+use ring::{digest, hmac, pbkdf2};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+
 use crate::Bench;
 use crate::client::Client;
 use crate::load::{self, Sample};
@@ -9,14 +19,6 @@ use crate::place::Medium;
 use crate::report::Unit;
 use crate::runs::{Program, setup_for};
 use crate::server::Process;
-use mailslot::encoding::{base64_decode, base64_encode};
-use ring::{digest, hmac, pbkdf2};
-use rustls::ClientConfig;
-use rustls::client::Resumption;
-use std::io;
-use std::num::NonZeroU32;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
 
 const SESSIONS: usize = 10;
 const USER: &str = "user";

@@ -34,18 +34,20 @@ mod runs;
 mod scenarios;
 mod server;
 
-use crate::load::{Load, plain};
-use crate::place::{Medium, Place, file_system};
-use crate::report::{Report, Unit, number};
-use crate::runs::Program;
-use crate::server::Binary;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rustls::ClientConfig;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustls::ClientConfig;
+
+use crate::load::{Load, plain};
+use crate::place::{Medium, Place, file_system};
+use crate::report::{Report, Unit, number};
+use crate::runs::Program;
+use crate::server::Binary;
 
 /// What all parts share.
 pub(crate) struct Bench {

@@ -5,13 +5,14 @@
 //!
 //! Its 250 is for its queue, on the same file system as the mail; a process for each message delivers it later.
 
-use crate::peers::{self, Owner};
-use crate::server::Process;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use crate::peers::{self, Owner};
+use crate::server::Process;
 
 /// Its users, by the names that packages give them, and their numbers where the system has none.
 const USERS: [(&str, u32); 4] = [

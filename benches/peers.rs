@@ -2,14 +2,6 @@
 //! smtp-sink and smtp-source, Postfix itself, Dovecot and OpenSMTPD if they are installed, each with its own
 //! configuration in the run's directory. Nothing is installed or left over.
 
-use crate::dovecot::Dovecot;
-use crate::load::Sample;
-use crate::opensmtpd::Opensmtpd;
-use crate::place;
-use crate::postfix::Postfix;
-use crate::processes::{memory, usage};
-use crate::server::Process;
-use nix::unistd::{Gid, Uid, chown, geteuid};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -17,6 +9,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use nix::unistd::{Gid, Uid, chown, geteuid};
+
+use crate::dovecot::Dovecot;
+use crate::load::Sample;
+use crate::opensmtpd::Opensmtpd;
+use crate::place;
+use crate::postfix::Postfix;
+use crate::processes::{memory, usage};
+use crate::server::Process;
 
 /// What is there.
 pub(crate) struct Peers {

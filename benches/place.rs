@@ -2,10 +2,6 @@
 //! directory in them for each run, and a list of what must be ended and removed, also when a signal ends the benchmark.
 //! On a disk nothing is deleted before the end: after deletions ext4's inode allocator is slower for minutes.
 
-use crate::load::Load;
-use crate::processes;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::Pid;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+use crate::load::Load;
+use crate::processes;
 
 static DIRS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static PIDS: Mutex<Vec<u32>> = Mutex::new(Vec::new());

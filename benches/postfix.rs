@@ -7,15 +7,17 @@
 //! comes faster than it goes, which in a run of a few seconds is most of what there is to see. It cannot be told to log
 //! less, so its log is part of its cost.
 
-use crate::peers::{self, Owner};
-use crate::place;
-use crate::server::Process;
-use nix::unistd::chown;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use nix::unistd::chown;
+
+use crate::peers::{self, Owner};
+use crate::place;
+use crate::server::Process;
 
 /// The installed package.
 pub(crate) struct Postfix {

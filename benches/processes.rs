@@ -1,11 +1,12 @@
 //! What processes have used, read in /proc. One rule for servers of one process and of many: a server is the process
 //! that was started, its descendants, and what those of them that have ended used.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The clock of /proc/PID/stat: USER_HZ is 100 wherever Linux runs.
 const TICKS: f64 = 100.0;

@@ -2,17 +2,19 @@
 //! compared with the plainest way, [`Way::Std`]: create in tmp, write, sync the file, rename into new, sync new. WAYS=1
 //! compares the other ways with it.
 
-use crate::load::{Load, Sample, measure};
-use crate::message::Template;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
 use mailslot::deliver::GroupSync;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::linkat;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::path::Path;
+
+use crate::load::{Load, Sample, measure};
+use crate::message::Template;
 
 /// A way to make a message durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,8 @@
 //! The results of all rounds as one table: medians, with minimum and maximum in brackets.
 
-use crate::load::Sample;
 use std::fmt::Write as _;
+
+use crate::load::Sample;
 
 /// What a row counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,5 +1,9 @@
 //! One run: a new directory, a new process, a load, and the check that every acknowledged message is complete.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
 use crate::Bench;
 use crate::dovecot::Dovecot;
 use crate::load::{self, Load, Sample};
@@ -9,9 +13,6 @@ use crate::postfix::Postfix;
 use crate::raw::{self, Way};
 use crate::report::{Unit, rate};
 use crate::server::{Process, Setup};
-use std::fs::File;
-use std::io;
-use std::path::Path;
 
 /// The receiving servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

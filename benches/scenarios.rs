@@ -2,6 +2,8 @@
 //! they take that much longer. A quick run has a quarter of the messages and no Maildirs full of files; the mail
 //! systems have a tenth of those, in one round and in two rows.
 
+use std::io;
+
 use crate::load::{Load, plain};
 use crate::place::Medium;
 use crate::report::{Unit, number};
@@ -10,7 +12,6 @@ use crate::runs::Program::{
 };
 use crate::runs::{Scenario, Slow};
 use crate::{Bench, Extent, given};
-use std::io;
 
 /// mailslot and all who can be beside it in memory.
 const PEERS: [Program; 6] = [Mailslot, Mailin, Sink, Postfix, Dovecot, Opensmtpd];

@@ -1,6 +1,5 @@
 //! Servers as processes: their start and their end, and mailslot's release binary on a port the system picks.
 
-use crate::place;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -8,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use crate::place;
 
 /// Within this time a server must listen.
 const START: Duration = Duration::from_secs(10);

@@ -7,10 +7,11 @@
     reason = "a benchmark"
 )]
 
+use std::time::Instant;
+
 use mailslot::auth::{Account, Accounts, Context, Decoy, Exchange, Mechanism, Progress};
 use mailslot::directory::{Directory, DirectorySettings};
 use mailslot::encoding::base64_encode;
-use std::time::Instant;
 
 /// Wrong logins of each account.
 const COUNT: usize = 200;

@@ -2,14 +2,15 @@
 //! `key=value`; values from the network are quoted, escaped and shortened, so that no client can forge a line or a
 //! field (A15). Passwords are never logged. `log_queue` writes the lines.
 
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
 use crate::encoding::is_hidden;
 use crate::smtp::command::{self, Row, Verb};
 use crate::smtp::line::Line;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::Session;
-use std::borrow::Cow;
-use std::fmt::{self, Write as _};
-use std::time::Duration;
 
 /// Maximum characters of a value from the network.
 const SHOWN: usize = 256;

@@ -1,6 +1,12 @@
 //! The state that connections share: the files as last read, the disk, stress and shutdown. The files are read here, at
 //! the start and again at SIGHUP.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+
 use crate::auth::TOKEN_MECHANISMS;
 use crate::clock;
 use crate::config::Config;
@@ -15,10 +21,6 @@ use crate::relay::Relay;
 use crate::smtp::policy::{Policy, Service};
 use crate::throttle::Throttle;
 use crate::values::Networks;
-use rustls::ServerConfig;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
 
 /// The state that all connections share.
 pub struct ServerState {

@@ -2,8 +2,9 @@
 //! algorithms are allowed, no key comes from a token, and the required claims are configured. ring verifies the
 //! signatures. The caller reads the file and provides the time.
 
-use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use std::collections::HashMap;
+
+use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use tinyjson::JsonValue;
 
 use super::json;

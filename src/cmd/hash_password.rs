@@ -1,11 +1,13 @@
 //! `--hash-password`: reads a password and prints its stored form for the users file.
 
-use crate::auth::password::hash_password;
-use crate::failure::Failure;
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use zeroize::Zeroizing;
+
+use crate::auth::password::hash_password;
+use crate::failure::Failure;
 
 /// Maximum octets of a password.
 const LONGEST: u64 = 1_024;

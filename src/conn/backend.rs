@@ -1,5 +1,11 @@
 //! Answers the session's questions from the directory and the disk.
 
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
 use crate::auth::{Account, Accounts, Decoy};
 use crate::clock;
 use crate::deliver::{Group, Store, Target};
@@ -12,10 +18,6 @@ use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::{self, Refusal, Reply};
 use crate::smtp::session::{Backend, Mailboxes, QueueNode};
 use crate::throttle::Throttle;
-use ring::rand::{SecureRandom as _, SystemRandom};
-use std::cell::Cell;
-use std::net::IpAddr;
-use std::sync::Arc;
 
 /// The backend of a session.
 pub struct ServerBackend<'a> {

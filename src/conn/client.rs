@@ -1,11 +1,12 @@
 //! The identity of a client for limits, log and Received: the peer of the socket, or the client that a trusted proxy
 //! names.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use crate::net::dial;
 use crate::net::listen::Peer;
 use crate::smtp::xclient::{Attributes, Source};
 use crate::values::Networks;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The name of a client that the proxy does not know.
 const UNKNOWN: &str = "unknown";

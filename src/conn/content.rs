@@ -1,5 +1,9 @@
 //! Reads content from the stream into a message: DATA up to the lone dot, chunks of BDAT, and octets to drop.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use super::driver::{Conn, Ended, Incoming, LINGER, Stop};
 use super::floor::Floor;
 use super::message::{Message, Origin, Outcome};
@@ -8,9 +12,6 @@ use crate::smtp::body::Decoded;
 use crate::smtp::policy::Service;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::Next;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 impl Conn<'_> {
     /// Called when a message begins or continues with another chunk. At a shutdown a current message may finish, but

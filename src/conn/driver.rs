@@ -1,5 +1,13 @@
 //! Drives one connection: lines to the session, replies to the stream, and timeouts. `content` reads messages.
 
+use std::borrow::Cow;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustls::{ServerConfig, ServerConnection};
+
 use super::backend::ServerBackend;
 use super::client::Client;
 use super::floor::Floor;
@@ -18,12 +26,6 @@ use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
 use crate::smtp::xclient::Attributes;
 use crate::state::{ServerState, Snapshot, pressed};
-use rustls::{ServerConfig, ServerConnection};
-use std::borrow::Cow;
-use std::io::{self, ErrorKind};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 /// Timeout of a TLS handshake, independent of `--timeout`.
 const HANDSHAKE: Duration = Duration::from_secs(30);

@@ -1,10 +1,11 @@
 //! The server's view of a connection: its socket, whether a message is arriving, and the current wait and its end.
 
-use crate::net::socket::Socket;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::net::socket::Socket;
 
 /// A connection, as the server sees it.
 #[derive(Debug)]

@@ -1,6 +1,9 @@
 //! An incoming message: decoder, spool and limits, up to the outcome. Callers feed it octets: it uses no socket and
 //! does not know the dialogue.
 
+use std::io;
+use std::sync::Arc;
+
 use super::notice::{Notice, Start};
 use crate::clock;
 use crate::deliver::{Delivered, Form, Group, Spool, Store, Target, Trace, refusal};
@@ -11,8 +14,6 @@ use crate::smtp::params::{BodyType, Notify};
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Refusal, Reply};
 use crate::smtp::session::{Session, Transaction};
-use std::io;
-use std::sync::Arc;
 
 /// A message from DATA or the first BDAT to its outcome.
 pub struct Message {

@@ -1,15 +1,16 @@
 //! The client of a trusted proxy: reads the PROXY header of a `?proxy` listener, and counts the connection for that
 //! client. `net::proxy` parses the header.
 
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
 use super::client::Client;
 use super::live::Live;
 use crate::net::proxy::Header;
 use crate::net::stream::Stream;
 use crate::smtp::reply::Reply;
 use crate::state::{ServerState, pressed};
-use std::io::ErrorKind;
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 /// Maximum time for a whole header.
 const HEADER: Duration = Duration::from_secs(30);

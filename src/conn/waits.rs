@@ -1,12 +1,13 @@
 //! All waits for a client and their ends: by `--timeout`, by the minimum rate of content, earlier under stress, and at
 //! a shutdown.
 
-use super::driver::{Conn, Stop};
-use super::floor::WINDOW;
-use crate::state::pressed;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+use super::driver::{Conn, Stop};
+use super::floor::WINDOW;
+use crate::state::pressed;
 
 impl Conn<'_> {
     /// Waits for more input; the wait began at `since`.

@@ -1,5 +1,8 @@
 //! Accounts as AUTH needs them: logins, and the addresses that a user may send from.
 
+use std::hint::black_box;
+use std::sync::Arc;
+
 use super::composition::composed;
 use super::expand::Visit;
 use super::lookup::Directory;
@@ -7,8 +10,6 @@ use super::names::domain_key;
 use super::users::{Entry, Users};
 use crate::auth::{Account, Decoy, Mechanism};
 use crate::smtp::address::{ForwardPath, ReversePath};
-use std::hint::black_box;
-use std::sync::Arc;
 
 impl Directory {
     /// Looks up a login. An entry without a domain logs in by its name, alone or with any delivered domain; one with a

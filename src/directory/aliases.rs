@@ -3,14 +3,15 @@
 //! catch-all. Targets are addresses: commands, files and includes are refused. A name among its own targets means the
 //! mailbox of that name.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use super::composition::composed;
 use super::domains::Domains;
 use super::names::domain_key;
 use crate::failure::FileError;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::cursor::Cursor;
-use std::collections::HashMap;
-use std::path::Path;
 
 /// The target of an alias.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,6 @@
 //! Listeners: binding them, and the accept loop. The loop survives every error of `accept` and never waits for a
 //! client. `url` parses the URLs of listeners.
 
-use super::names;
-use super::socket::Socket;
-use super::url::{BindTo, ListenUrl, Scheme};
-use mio::{Events, Interest, Poll, Token, Waker};
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
-use nix::sys::socket::{bind as bind_socket, listen, setsockopt, socket as new_socket};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -17,6 +10,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::sys::socket::{bind as bind_socket, listen, setsockopt, socket as new_socket};
+
+use super::names;
+use super::socket::Socket;
+use super::url::{BindTo, ListenUrl, Scheme};
 use crate::sys::{ids, inherited};
 use crate::values::Networks;
 

@@ -1,12 +1,13 @@
 //! A connected socket, TCP or Unix, with the few calls that are needed.
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
 
 /// Octets dropped at a time.
 const DROPPED: usize = 8 * 1024;

@@ -13,11 +13,13 @@
 //! new connections once), two `futex` to hand it to a thread and to wait for the next, `setsockopt` for the read
 //! timeout, `sendto` for greeting, EHLO and QUIT, `recvfrom` for the latter two, and `close`.
 
-use super::socket::Socket;
-use rustls::{Connection, ProtocolVersion};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::{Connection, ProtocolVersion};
+
+use super::socket::Socket;
 
 /// Sizes of the input buffer: for single commands, for pipelined ones, for the start of a message, and for a message
 /// that filled that. Most do not, and clearing a large buffer costs as much as reading a small message.

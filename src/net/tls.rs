@@ -1,13 +1,14 @@
 //! Certificates and keys: PEM files to a TLS configuration. Errors name the file. The library has no versions below TLS
 //! 1.2 (RFC 8996) and no weak suites.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// A certificate chain and its key.

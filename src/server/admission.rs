@@ -1,5 +1,11 @@
 //! Admission of connections: limits, slots and stress.
 
+use std::collections::HashMap;
+use std::net::{IpAddr, Shutdown};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
 use super::linger::Linger;
 use crate::config::Config;
 use crate::conn;
@@ -11,11 +17,6 @@ use crate::net::listen::Accepted;
 use crate::net::pool::Pool;
 use crate::smtp::reply::{self, Reply};
 use crate::state::ServerState;
-use std::collections::HashMap;
-use std::net::{IpAddr, Shutdown};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 /// How long current messages may take at a shutdown.
 const GRACE: Duration = Duration::from_secs(30);

@@ -2,9 +2,10 @@
 //! be served properly, the rest hears 421. A descriptor that cannot be had costs a message a 451, and memory that cannot be
 //! had ends the process.
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Descriptors of a message besides its connection's socket: its file, three directories of the Maildir that it lies in and
 /// of another that it goes to, and what it takes to open that or to count its messages.

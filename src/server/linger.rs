@@ -1,11 +1,12 @@
 //! Drops the input of refused connections for a moment, because closing with unread input would reset the connection
 //! and lose the reply. One thread does it for all, so that the accept loop never waits.
 
-use crate::lock::lock;
-use crate::net::socket::Socket;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::lock::lock;
+use crate::net::socket::Socket;
 
 /// How long a socket is kept.
 const TIME: Duration = Duration::from_secs(1);

@@ -5,6 +5,15 @@ mod budget;
 mod linger;
 mod scrape;
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::Waker;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::geteuid;
+
 use self::admission::{Admission, ConnLimits};
 use self::budget::Budget;
 use self::linger::Linger;
@@ -28,13 +37,6 @@ use crate::sys::inherited::Socket;
 use crate::sys::notify::Notify;
 use crate::sys::privileges::drop_groups;
 use crate::throttle::Throttle;
-use mio::Waker;
-use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::geteuid;
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 /// Stack of a connection's thread, in octets. Only touched pages cost memory: 12 KiB of an idle
 /// session (TLS handshakes have a stack of their own). All tests, TLS handshakes included, pass with 64 KiB in an

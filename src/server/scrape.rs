@@ -2,6 +2,14 @@
 //! connection has ended. Slow clients hold up nobody: the oldest gives its place to a new one. What is counted is
 //! `metrics`'s.
 
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
 use super::admission::ConnLimits;
 use crate::clock;
 use crate::log_queue;
@@ -10,13 +18,6 @@ use crate::net::listen::{Accepted, Listeners};
 use crate::net::socket::Socket;
 use crate::net::stream::Stream;
 use crate::state::ServerState;
-use std::collections::VecDeque;
-use std::io;
-use std::net::Shutdown;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 /// All of a request and its answer are over by then.
 const LIMIT: Duration = Duration::from_secs(2);

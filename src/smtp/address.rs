@@ -1,9 +1,10 @@
 //! Paths, mailboxes and domains (RFC 5321 §4.1.2, §4.1.3; RFC 6531 §3.3). Only a parser makes values of these types, so
 //! they are always well formed.
 
-use super::cursor::Cursor;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::cursor::Cursor;
 
 /// Maximum octets of a local part. RFC 5321 §4.5.3.1 encourages more than the 64 of §4.5.3.1.1, and forwarders send
 /// them.

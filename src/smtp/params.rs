@@ -3,10 +3,9 @@
 //! Those of delivery status notifications (RFC 3461) are parsed even where DSN is not offered: some senders use them
 //! without looking at EHLO.
 
-use crate::encoding::xtext_decode;
-
 use super::cursor::Cursor;
 use super::reply::{self, Reply};
+use crate::encoding::xtext_decode;
 
 /// Maximum octets of ENVID (RFC 3461 §4.4).
 const MAX_ENVID: usize = 100;

@@ -1,11 +1,12 @@
 //! ATRN (RFC 2645): who may fetch mail, and that the roles are reversed on the same connection.
 
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::time::{Duration, Instant};
+
 use crate::relay::{launch, queued, send};
 use crate::scripted::Hop;
 use crate::server::{Client, Server};
 use crate::tls::{self, CERT, KEY};
-use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::time::{Duration, Instant};
 
 const USERS: &str = "odd:{PLAIN}secret\neven:{PLAIN}secret\nother:{PLAIN}secret\n";
 

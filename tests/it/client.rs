@@ -1,7 +1,11 @@
 //! The client's side over real sockets: against this server, and against scripted servers.
 
-use crate::server::{Server, Setup};
-use crate::tls::{CERT, KEY};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
 use mailslot::auth::Mechanism;
 use mailslot::client::{Connection, Hop};
 use mailslot::net::client_tls::{ClientTls, Roots};
@@ -9,11 +13,9 @@ use mailslot::net::dial::Address;
 use mailslot::smtp::client::{
     Credentials, Envelope, Failure, Rcpt, Scan, Settings, Stage, TlsUse, Verdict,
 };
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+
+use crate::server::{Server, Setup};
+use crate::tls::{CERT, KEY};
 
 const USERS: &str = "user@x.test:{PLAIN}pencil\n";
 

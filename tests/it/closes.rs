@@ -1,9 +1,10 @@
 //! Closes while the client still sends: its input is read and dropped for a moment, so that no reset overtakes the last reply.
 
-use crate::server::{Server, Setup};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
+
+use crate::server::{Server, Setup};
 
 const ENVELOPE: &str = "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\n";
 

@@ -2,14 +2,15 @@
 //! Anything that this runner does not know is an error, so that nothing is silently skipped. Cases with the same
 //! options share a server; those that look at the disk or leave the connection open have their own.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use crate::answers::matched;
 use crate::json::{Json, Read};
 use crate::server::{Server, Setup};
 use crate::tls;
 use crate::wire::{Event, Wire};
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 /// Cases that this server answers otherwise on purpose, and why. One that passes all the same,
 /// or does not exist, is a failure.

@@ -3,8 +3,9 @@
 //! with CRLF (unless it ends in `\c`; `\r \n \0 \t` and `\\` are escapes), `S:` is the start of a whole reply or
 //! `closed`, `M:` says how many messages a mailbox then holds, `B:` is the content of its only one.
 
-use crate::server::{Server, Setup};
 use std::path::{Path, PathBuf};
+
+use crate::server::{Server, Setup};
 
 fn unescape(text: &str) -> String {
     let mut out = String::new();

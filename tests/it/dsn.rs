@@ -1,10 +1,11 @@
 //! Delivery status notifications (RFC 3461): reports to the sender about delivered mail, and what is passed on to a
 //! next hop.
 
+use std::net::TcpStream;
+
 use crate::relay::{front, launch, wait_for};
 use crate::scripted::Hop;
 use crate::server::{Client, Server, Setup};
-use std::net::TcpStream;
 
 const ALIASES: (&str, &str) = ("aliases", "team: bob, carol\nrobert: bob\n");
 

@@ -1,13 +1,15 @@
 //! How connections, messages and the process end: clients that have disconnected, half closed, or never read; kills,
 //! and signals in every phase of a message.
 
-use crate::server::{Client, Server, Setup};
-use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::server::{Client, Server, Setup};
 
 const MESSAGE: &[u8] = b"S: s\r\n\r\nx\r\n.\r\n";
 const ENVELOPE: &[u8] = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\n";

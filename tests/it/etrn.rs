@@ -1,8 +1,9 @@
 //! ETRN (RFC 1985): who may use it, and its effect.
 
+use std::net::TcpListener;
+
 use crate::relay::{front, launch, send, wait_for};
 use crate::server::{Server, Setup};
-use std::net::TcpListener;
 
 fn ask(server: &Server, commands: &[&str]) -> Vec<String> {
     let mut client = server.client();

@@ -2,9 +2,10 @@
 //! parsers. Nothing may panic, replies must be well formed, and no transaction may outlive its end. `make test` runs a
 //! fixed number from a fixed seed; `make fuzz` runs for FUZZ_SECONDS from a seed that it prints.
 
-use crate::dialogues::{self, Line as Scripted, Script};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use crate::dialogues::{self, Line as Scripted, Script};
 
 #[path = "../../fuzz/src/targets/mod.rs"]
 mod targets;

@@ -1,10 +1,11 @@
 //! `--greylist`: who is deferred and who is not, and the file that survives a restart.
 
-use crate::server::{Client, Server, Setup};
-use crate::throttle::{ask, from, login};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::server::{Client, Server, Setup};
+use crate::throttle::{ask, from, login};
 
 fn launch(scheme: &str, args: &str) -> Server {
     let more = "--users users --insecure-auth --max-errors 1000000";

@@ -1,12 +1,14 @@
 //! `--healthcheck` with every kind of listener, and with other servers.
 
-use crate::server::{Server, Setup};
-use crate::tls::{CERT, KEY};
-use mailslot::cmd::healthcheck::check;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use mailslot::cmd::healthcheck::check;
+
+use crate::server::{Server, Setup};
+use crate::tls::{CERT, KEY};
 
 #[test]
 fn every_kind_of_listener() {

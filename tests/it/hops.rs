@@ -1,10 +1,11 @@
 //! Next hops that misbehave.
 
-use crate::relay::{end, front, queued, send, wait_for};
-use crate::scripted::Hop;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
+
+use crate::relay::{end, front, queued, send, wait_for};
+use crate::scripted::Hop;
 
 /// A hop that takes one recipient a transaction, puts one off, and hangs up in the middle.
 #[test]

@@ -1,9 +1,10 @@
 //! Compares `tests/conformance/requirements.md` with the ids that sources and tests cite. A requirement without a
 //! citation must be in the list here, with the reason, and one with a citation must not.
 
-use crate::conformance;
 use std::collections::BTreeSet;
 use std::path::Path;
+
+use crate::conformance;
 
 /// Requirements that a case of `dialogues.json` tests; those can't cite anything themselves.
 const BY_CASES: &[(&str, &str)] = &[

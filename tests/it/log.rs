@@ -1,9 +1,10 @@
 //! The log: refusals, ends of connections, the dialogue, and a reader that stalls.
 
-use crate::server::{Server, first_address};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
+
+use crate::server::{Server, first_address};
 
 /// One line a refusal with the whole reply, the eleventh and later counted, and the reason of the end.
 #[test]

@@ -1,6 +1,9 @@
 //! The same dialogues in memory: session, message, directory and store without a socket.
 
-use crate::dialogues::{self, Line as Scripted, Script};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mailslot::config::Config;
 use mailslot::conn::backend::ServerBackend;
 use mailslot::conn::message::{Message, Origin};
@@ -14,9 +17,8 @@ use mailslot::smtp::policy::{Policy, Service};
 use mailslot::smtp::reply::Reply;
 use mailslot::smtp::session::{Channel, Next, Session};
 use mailslot::throttle::Throttle;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::dialogues::{self, Line as Scripted, Script};
 
 const ORIGIN: Origin<'_> = Origin {
     peer: "memory",

@@ -1,13 +1,15 @@
 //! The metrics listener: what is counted, and who gets which response, until the shutdown.
 
-use crate::server::{Server, Setup};
-use crate::tls::{self, CERT, KEY};
-use mailslot::cmd::healthcheck::check;
-use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
+
+use mailslot::cmd::healthcheck::check;
+use nix::sys::signal::Signal;
+
+use crate::server::{Server, Setup};
+use crate::tls::{self, CERT, KEY};
 
 fn launch(args: &[&str], files: &[(&str, &str)]) -> Server {
     let own = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());

@@ -1,11 +1,13 @@
 //! Logging in by a token: XOAUTH2 and OAUTHBEARER against `--oauth`. Tokens are signed here with a key of the test.
 
-use crate::server::{Client, Server, Setup};
-use crate::throttle::ask;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use mailslot::encoding::{base64_encode, base64url_encode};
 use nix::sys::signal::Signal;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::server::{Client, Server, Setup};
+use crate::throttle::ask;
 
 const USERS: &str = "alice:{PLAIN}right\nbob\ncarol@b.test:x\n";
 /// In base64: {"status":"invalid_token","schemes":"bearer"}

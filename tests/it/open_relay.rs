@@ -1,10 +1,11 @@
 //! With `--relay` no unauthorised client can relay, however it addresses mail. Clients of `--relay-from` need no login,
 //! and users may only send as themselves with `--auth-sender`.
 
+use std::net::TcpStream;
+
 use crate::relay::{launch, queued};
 use crate::scripted::Hop;
 use crate::server::{Client, Server, Setup};
-use std::net::TcpStream;
 
 /// The forms of nmap's smtp-open-relay and older lists; here.test is delivered here.
 const FORMS: &[&str] = &[

@@ -1,12 +1,14 @@
 //! Operation of the server: reloads, Unix sockets, failed handshakes.
 
-use crate::server::{Server, Setup, first_address};
-use crate::wire;
-use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+
+use crate::server::{Server, Setup, first_address};
+use crate::wire;
 
 fn rcpt(server: &Server, name: &str) -> String {
     let mut client = server.client();

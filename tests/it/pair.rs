@@ -2,13 +2,15 @@
 //! extensions and with refusals anywhere, exactly the messages that the client counts as accepted are in the mailbox,
 //! octet for octet.
 
-use crate::dialogues::{Script, files};
-use crate::memory::Memory;
-use crate::server;
+use std::collections::BTreeMap;
+
 use mailslot::smtp::client::{
     Channel, Client, Envelope, Failure, Rcpt, Scan, Settings, TlsUse, Verdict, Want,
 };
-use std::collections::BTreeMap;
+
+use crate::dialogues::{Script, files};
+use crate::memory::Memory;
+use crate::server;
 
 /// Small, and the same at every run.
 struct Random(u64);

@@ -1,11 +1,12 @@
 //! Overload: slow clients on every place, in each phase of a connection, and a newcomer who must have a place once the
 //! shrunken waits are over; and a process that may have few descriptors or little memory.
 
-use crate::server::{Client, Server, Setup};
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::server::{Client, Server, Setup};
 
 const PLACES: usize = 5;
 const MAIL: &[u8] = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<n@localhost>\r\n";

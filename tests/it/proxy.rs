@@ -1,12 +1,14 @@
 //! Clients behind a trusted proxy: PROXY headers on a `?proxy` listener, and XCLIENT.
 
-use crate::server::{Client, Server, Setup};
-use crate::tls::{self, CERT, KEY};
-use mailslot::cmd::healthcheck::check;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use mailslot::cmd::healthcheck::check;
+
+use crate::server::{Client, Server, Setup};
+use crate::tls::{self, CERT, KEY};
 
 /// Headers, and whom they name where that is not the proxy itself.
 const V1: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 25\r\n";

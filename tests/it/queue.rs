@@ -1,10 +1,11 @@
 //! The queue's folder as a start finds it: written by hand here, or damaged.
 
+use std::process::Command;
+use std::time::{Duration, Instant};
+
 use crate::relay::{queued, send, wait_for};
 use crate::scripted::Hop;
 use crate::server::{Server, Setup};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
 fn id(number: usize) -> String {
     format!("1700000000.M{number:06}P1Q1")

@@ -1,12 +1,13 @@
 //! Relaying over real sockets, with this server or a scripted one as the next hop.
 
-use crate::server::{Server, Setup};
-use crate::tls::{CERT, KEY};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::server::{Server, Setup};
+use crate::tls::{CERT, KEY};
 
 /// A folder of the test's own.
 struct Dir(PathBuf);

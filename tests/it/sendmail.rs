@@ -1,10 +1,11 @@
 //! `sendmail`, as programs call it, with a server and without one.
 
-use crate::server::{Server, Setup};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::server::{Server, Setup};
 
 fn server(args: &[&str]) -> Server {
     let common = ["-d", "x.test", "--create", "--max-errors", "100"];

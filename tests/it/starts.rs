@@ -1,12 +1,14 @@
 //! Starts that something comes in between: a signal, a family of addresses that is off, a file system that states nothing.
 
-use crate::room::Mounted;
-use crate::server::{Server, Setup};
-use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+
+use crate::room::Mounted;
+use crate::server::{Server, Setup};
 
 fn scratch() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);

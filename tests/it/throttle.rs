@@ -1,7 +1,8 @@
 //! Limits on a client over all its connections: failed logins, and messages for `--max-rate`.
 
-use crate::server::{Client, Server, Setup};
 use mailslot::encoding::base64_encode;
+
+use crate::server::{Client, Server, Setup};
 
 fn launch(args: &str) -> Server {
     let mut setup = Setup {

@@ -1,13 +1,14 @@
 //! A TLS client for the tests, on a socket that is connected already. It accepts any certificate.
 
+use std::io::{self, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+
 use mailslot::net::client_tls::Anybody;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, DEFAULT_VERSIONS};
 use rustls::{StreamOwned, SupportedProtocolVersion};
-use std::io::{self, Write as _};
-use std::net::TcpStream;
-use std::sync::Arc;
 
 /// The pair of `tests/tls`, for `--tls-cert` and `--tls-key`.
 pub const CERT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/cert.pem");

@@ -1,12 +1,14 @@
 //! A client for cases in which the server's behaviour is not known beforehand: every wait has a timeout, replies are
 //! checked for their form (RFC 5321 §4.2, RFC 2034 §4), and silence or the end of the connection are results as well.
 
-use crate::tls::{self, Tls};
-use nix::libc::linger;
-use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
+
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::tls::{self, Tls};
 
 /// How long a reply may take.
 const WAIT: Duration = Duration::from_secs(5);

@@ -3,12 +3,13 @@
 //! mailboxes, and the number of threads. Prints the address it listens on.
 #![forbid(unsafe_code)]
 
-use mailin_embedded::{Handler, Response, Server, SslConfig, response};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use mailin_embedded::{Handler, Response, Server, SslConfig, response};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 

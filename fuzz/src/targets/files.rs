@@ -1,13 +1,14 @@
 //! Files of an operator, or left by a crash: mistakes are errors that name the place, never panics.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use mailslot::auth::jwt::KeySet;
 use mailslot::directory::{Directory, DirectorySettings, Ways};
 use mailslot::queue::Envelope;
 use mailslot::settings::Settings;
 use mailslot::smtp::address::ForwardPath;
 use mailslot::smtp::cursor::Cursor;
-use std::ffi::OsString;
-use std::path::PathBuf;
 
 /// A file with this content; one a process and thread, so that nothing piles up.
 fn file(name: &str, octets: &[u8]) -> PathBuf {

@@ -1,8 +1,10 @@
 //! The exchanges of AUTH, and stored passwords.
 
-use super::first;
-use mailslot::auth::{Account, Accounts, Context, Exchange, MECHANISMS, Progress, Stored};
 use std::sync::Arc;
+
+use mailslot::auth::{Account, Accounts, Context, Exchange, MECHANISMS, Progress, Stored};
+
+use super::first;
 
 struct Alice(Arc<Stored>);
 

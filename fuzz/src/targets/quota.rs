@@ -1,10 +1,12 @@
 //! Any `maildirsize`, and a message that may or may not fit: the file is read, or recalculated if it is damaged, and
 //! correct afterwards.
 
-use super::first;
-use mailslot::deliver::{Form, Group, Quota, Store, Sync, Target, Trace};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use mailslot::deliver::{Form, Group, Quota, Store, Sync, Target, Trace};
+
+use super::first;
 
 const BYTES: i64 = 1000;
 const MESSAGES: i64 = 5;

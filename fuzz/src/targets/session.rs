@@ -1,7 +1,8 @@
 //! A whole session over any input, in pieces of any size: nothing panics, replies are well formed, and no transaction
 //! outlives its end.
 
-use super::first;
+use std::sync::Arc;
+
 use mailslot::auth::{Account, Accounts, MECHANISMS, Stored};
 use mailslot::smtp::address::{ForwardPath, ReversePath};
 use mailslot::smtp::body::{BareNewline, Decoded, Dots};
@@ -9,7 +10,8 @@ use mailslot::smtp::line::{Lines, Split};
 use mailslot::smtp::policy::{Policy, Service};
 use mailslot::smtp::reply::{self, Refusal, Reply};
 use mailslot::smtp::session::{Backend, Channel, Mailboxes, Next, Session};
-use std::sync::Arc;
+
+use super::first;
 
 struct Anybody(Arc<Stored>);
 

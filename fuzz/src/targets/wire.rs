@@ -1,6 +1,5 @@
 //! Input from the wire: lines, commands, addresses, content, and encodings.
 
-use super::first;
 use mailslot::encoding;
 use mailslot::net::proxy::{Header, MAX_HEADER};
 use mailslot::smtp::address::{ForwardPath, ReversePath};
@@ -9,6 +8,8 @@ use mailslot::smtp::command::Command;
 use mailslot::smtp::cursor::Cursor;
 use mailslot::smtp::line::{Line, Lines, Split};
 use mailslot::smtp::params::{MailParams, RcptParams};
+
+use super::first;
 
 /// A line as the splitter told it.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,15 +1,16 @@
 //! Tests of `maildirsize`.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
 use super::super::disk::Real;
 use super::super::faults::{Scratch, target};
 use super::super::maildir;
 use super::super::syncs::Syncs;
 use super::super::target::Sync;
 use super::*;
-use std::fs;
-use std::path::PathBuf;
-use std::time::SystemTime;
 
 const LIMIT: Quota = Quota {
     bytes: Some(1000),

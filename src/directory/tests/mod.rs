@@ -10,6 +10,10 @@ mod identity;
 mod lists;
 mod mailboxes;
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::expand::Ways;
 use super::lookup::{Directory, DirectorySettings};
 use crate::auth::Account;
@@ -17,9 +21,6 @@ use crate::deliver::{Quota, Target};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::Refusal;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A directory that goes with its owner.
 pub(super) struct Scratch(PathBuf);

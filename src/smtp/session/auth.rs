@@ -1,14 +1,13 @@
 //! AUTH (RFC 4954): when it may be used, base64, and the reply to each outcome. The mechanisms themselves are in
 //! `auth`.
 
+use super::backend::Backend;
+use super::state::{Channel, Login, Phase, Session};
+use super::step::{Step, close, say};
 use crate::auth::{Account, Accounts, Context, Decoy, Exchange, Mechanism, Progress};
 use crate::encoding::{base64_decode, base64_encode};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::{self, Reply};
-
-use super::backend::Backend;
-use super::state::{Channel, Login, Phase, Session};
-use super::step::{Step, close, say};
 
 /// Failed logins after which the reply is 421.
 const MAX_WRONG_LOGINS: u32 = 3;

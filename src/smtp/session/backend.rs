@@ -1,12 +1,11 @@
 //! What a session asks of its surroundings: where a recipient's mail goes, whether there is room, who may log in. The
 //! server answers from its files; tests have their own answers.
 
+use super::queue_node::QueueNode;
 use super::transaction::Mailboxes;
 use crate::auth::Accounts;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::{self, Refusal, Reply};
-
-use super::queue_node::QueueNode;
 
 /// The session's questions.
 pub trait Backend: Accounts {

@@ -1,11 +1,10 @@
 //! BDAT (RFC 3030): which chunks are accepted. The announced octets are always consumed.
 
+use super::state::{Phase, Session};
+use super::step::{Next, Step, close, say, skip};
 use crate::encoding::number;
 use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::{self, Reply};
-
-use super::state::{Phase, Session};
-use super::step::{Next, Step, close, say, skip};
 
 impl<R> Session<R> {
     /// RFC 3030 §2: the announced octets are consumed even if the command is refused. With an unreadable size they

@@ -1,16 +1,15 @@
 //! Handles a line: the checks that all commands share, then the command's own function, then the error count.
 
-use crate::smtp::command::{Argument, Command, Row, Verb};
-use crate::smtp::cursor::Cursor;
-use crate::smtp::line::Line;
-use crate::smtp::policy::Service;
-use crate::smtp::reply::{self, Reply};
-
 use super::backend::Backend;
 use super::offers::Offer;
 use super::state::{Channel, MAX_AUTH_LINE, Phase, Session};
 use super::step::{Next, Step, close, say};
 use super::vrfy::look_up;
+use crate::smtp::command::{Argument, Command, Row, Verb};
+use crate::smtp::cursor::Cursor;
+use crate::smtp::line::Line;
+use crate::smtp::policy::Service;
+use crate::smtp::reply::{self, Reply};
 
 /// Noise commands since the last accepted message; one more closes the connection.
 const MAX_NOISE: u32 = 100;

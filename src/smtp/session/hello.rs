@@ -3,10 +3,9 @@
 
 use std::fmt::Write as _;
 
-use crate::smtp::reply::{self, Reply};
-
 use super::state::{Phase, Session};
 use super::step::{Step, say};
+use crate::smtp::reply::{self, Reply};
 
 /// Maximum characters kept of a client's name.
 const MAX_NAME: usize = 255;

@@ -1,10 +1,9 @@
 //! HELP (RFC 5321 §4.1.1.8), made from the command table.
 
-use crate::smtp::command::COMMANDS;
-use crate::smtp::reply::{self, Reply};
-
 use super::offers::Offer;
 use super::state::Session;
+use crate::smtp::command::COMMANDS;
+use crate::smtp::reply::{self, Reply};
 
 impl<R> Session<R> {
     /// HELP for what is offered here, now or after TLS or a login.

@@ -1,15 +1,14 @@
 //! MAIL, RCPT and DATA: each checks for refusals in the order of its RFC, and then takes effect.
 
+use super::backend::Backend;
+use super::state::{Channel, Phase, Session};
+use super::step::{Next, Step, say};
+use super::transaction::{Mailboxes, Transaction};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::params::{BodyType, MailParams, RcptParams};
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
-
-use super::backend::Backend;
-use super::state::{Channel, Phase, Session};
-use super::step::{Next, Step, say};
-use super::transaction::{Mailboxes, Transaction};
 
 impl<R> Session<R> {
     /// RFC 5321 §4.1.1.2.

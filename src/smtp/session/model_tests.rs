@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::smtp::policy::Policy;
-use crate::smtp::reply;
-
 use super::state::{Channel, Session};
 use super::tests::{code, policy};
+use crate::smtp::policy::Policy;
+use crate::smtp::reply;
 
 const VERBS: [&str; 16] = [
     "EHLO c",

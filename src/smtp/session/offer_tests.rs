@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::smtp::line::Line;
-use crate::smtp::policy::{Policy, Service};
-
 use super::state::{Channel, MAX_AUTH_LINE, Session};
 use super::step::Next;
 use super::tests::{TestBackend, check, code, policy, run, session};
+use crate::smtp::line::Line;
+use crate::smtp::policy::{Policy, Service};
 
 const PENCIL: &str = "AUTH PLAIN AHVzZXIAcGVuY2ls";
 

@@ -1,9 +1,8 @@
 //! Which commands are available: one function decides it for EHLO, HELP and the refusals of unavailable commands.
 
+use super::state::{Channel, Session};
 use crate::smtp::command::{COMMANDS, Protocol, Row, Verb};
 use crate::smtp::reply::{self, Reply};
-
-use super::state::{Channel, Session};
 
 /// The availability of a command.
 #[derive(Debug, PartialEq, Eq)]

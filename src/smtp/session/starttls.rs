@@ -1,9 +1,8 @@
 //! STARTTLS (RFC 3207): when it is possible, and what is forgotten after it.
 
-use crate::smtp::reply::{self, Reply};
-
 use super::state::{Channel, Login, Session};
 use super::step::{Next, Step, close};
+use crate::smtp::reply::{self, Reply};
 
 impl<R> Session<R> {
     /// Called after the TLS handshake: forgets everything (RFC 3207 §4.2) except the counts of errors and failed

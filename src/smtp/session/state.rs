@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
+use super::transaction::Transaction;
 use crate::auth::{Exchange, Mechanism};
 use crate::smtp::policy::{Policy, Service};
 use crate::smtp::reply::{self, Reply};
-
-use super::transaction::Transaction;
 
 /// Maximum octets of a command line, CRLF included (RFC 5321 §4.5.3.1.4 asks for 512 and the growth of each extension).
 const MAX_LINE: usize = 2_048;

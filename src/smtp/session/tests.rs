@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
+use super::backend::Backend;
+use super::queue_node::QueueNode;
+use super::state::{Channel, Session};
+use super::step::Next;
+use super::transaction::Mailboxes;
 use crate::auth::{Account, Accounts, Stored};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::body::BareNewline;
 use crate::smtp::line::Line;
 use crate::smtp::policy::{Policy, Service};
 use crate::smtp::reply::{self, Refusal, Reply};
-
-use super::backend::Backend;
-use super::queue_node::QueueNode;
-use super::state::{Channel, Session};
-use super::step::Next;
-use super::transaction::Mailboxes;
 
 pub(super) struct TestBackend;
 

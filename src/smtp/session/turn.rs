@@ -1,12 +1,11 @@
 //! ETRN and ATRN: clients that fetch their queued mail. The backend decides who may, and which mail there is.
 
-use crate::smtp::address;
-use crate::smtp::reply::{self, Reply};
-
 use super::backend::Backend;
 use super::queue_node::QueueNode;
 use super::state::Session;
 use super::step::{Next, Step, say};
+use crate::smtp::address;
+use crate::smtp::reply::{self, Reply};
 
 impl<R> Session<R> {
     /// RFC 1985 §5.1.

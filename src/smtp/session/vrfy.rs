@@ -1,8 +1,7 @@
 //! VRFY and EXPN where they are answered truthfully: the person of a name, and the members of a list.
 
-use crate::smtp::reply::{self, Refusal, Reply};
-
 use super::step::{Step, say};
+use crate::smtp::reply::{self, Refusal, Reply};
 
 /// VRFY and EXPN (RFC 5321 §3.5), with SMTPUTF8 for names and answers beyond ASCII
 /// (RFC 6531 §3.7.4.2).

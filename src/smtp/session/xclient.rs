@@ -1,10 +1,9 @@
 //! XCLIENT on the session's side: when it may be used, and what is forgotten after it.
 
-use crate::smtp::reply::{self, Reply};
-use crate::smtp::xclient::Attributes;
-
 use super::state::{Login, Phase, Session};
 use super::step::{Next, Step};
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::xclient::Attributes;
 
 impl<R> Session<R> {
     pub(super) fn xclient(&self, argument: &str) -> Result<Step, Reply> {

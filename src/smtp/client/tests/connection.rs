@@ -1,7 +1,8 @@
 //! Greeting, EHLO, STARTTLS, AUTH, and servers that do not keep to the protocol.
 
-use super::*;
 use zeroize::Zeroizing;
+
+use super::*;
 
 #[test]
 fn helo_where_ehlo_is_not_known() {
