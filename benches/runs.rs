@@ -25,6 +25,7 @@ pub(crate) enum Program {
     Mailin,
     Sink,
     Postfix,
+    /// By LMTP, in rows of logins its submission-login.
     Dovecot,
     Opensmtpd,
     Raw,
@@ -39,7 +40,7 @@ impl Program {
             Self::Mailin => "mailin-embedded",
             Self::Sink => "smtp-sink (stores nothing)",
             Self::Postfix => "Postfix, to its queue",
-            Self::Dovecot => "Dovecot, by LMTP",
+            Self::Dovecot => "Dovecot",
             Self::Opensmtpd => "OpenSMTPD, to its queue",
             Self::Raw => "raw limit",
         }
