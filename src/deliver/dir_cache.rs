@@ -57,41 +57,36 @@ impl DirCache {
         }
     }
 
-    /// The directories of a target, if they are open and were found in place less than [`FRESH`] ago.
+    /// The directories of a target, if they are open and in place, or were found so less than [`FRESH`] ago.
     pub(super) fn get(&self, disk: &dyn Disk, target: &Target) -> Option<Arc<OpenMaildir>> {
+        self.find(disk, target, false)
+    }
+
+    /// Checks a target for a message that may follow: true if it is open and still in place.
+    pub(super) fn look(&self, disk: &dyn Disk, target: &Target) -> bool {
+        self.find(disk, target, true).is_some()
+    }
+
+    /// Finds open directories; those that are no longer in place are dropped. With `look` that is checked in any case, and
+    /// good for the message that follows.
+    fn find(&self, disk: &dyn Disk, target: &Target, look: bool) -> Option<Arc<OpenMaildir>> {
         let key = key(target);
         let now = Instant::now();
         let (dirs, looked) = {
             let mut shard = self.shard(&key);
             let kept = shard.get_mut(&*key)?;
             kept.used = now;
+            if look {
+                kept.looked = Some(now);
+            }
             (Arc::clone(&kept.dirs), kept.looked)
         };
-        if looked.is_some_and(|at| now.saturating_duration_since(at) < FRESH) || dirs.in_place(disk)
-        {
+        let fresh = |at| !look && now.saturating_duration_since(at) < FRESH;
+        if looked.is_some_and(fresh) || dirs.in_place(disk) {
             return Some(dirs);
         }
         self.shard(&key).remove(&*key);
         None
-    }
-
-    /// Checks a target for a message that may follow: true if it is open and still in place.
-    pub(super) fn look(&self, disk: &dyn Disk, target: &Target) -> bool {
-        let key = key(target);
-        let now = Instant::now();
-        let dirs = {
-            let mut shard = self.shard(&key);
-            let Some(kept) = shard.get_mut(&*key) else {
-                return false;
-            };
-            (kept.used, kept.looked) = (now, Some(now));
-            Arc::clone(&kept.dirs)
-        };
-        let in_place = dirs.in_place(disk);
-        if !in_place {
-            self.shard(&key).remove(&*key);
-        }
-        in_place
     }
 
     /// Drops the directories of a target.
