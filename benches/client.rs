@@ -129,7 +129,7 @@ impl Client {
         Err(io::Error::other(format!("expected {code}, got {text}")))
     }
 
-    /// Reads one reply, which must have this code, and gives what is behind it.
+    /// Reads one reply, which must have this code, and returns the text after the code.
     pub(crate) fn text(&mut self, code: u16) -> io::Result<String> {
         let (got, text) = self.reply()?;
         let text = String::from_utf8_lossy(&self.buffer[text]).into_owned();

@@ -22,7 +22,7 @@ pub struct Message {
     bare_newline: BareNewline,
     /// Maximum octets of a message.
     limit: u64,
-    /// A buffer for decoded octets.
+    /// A buffer for decoded octets past the limit, which are dropped.
     surplus: Vec<u8>,
     /// Data for a report of success.
     start: Start,

@@ -1,5 +1,5 @@
-//! The keys and signatures that RFC 7520 and RFC 8037 print. What is signed there is no JWT, so that signatures are
-//! checked by themselves.
+//! The keys and signatures that RFC 7520 and RFC 8037 print. Their payloads are plain text and not claims, so only the
+//! signatures are checked.
 
 use super::*;
 
