@@ -11,6 +11,7 @@ import pathlib
 import resource
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -150,18 +151,22 @@ def server(*args, files=(), listen=True):
 
 
 def idle():
-    """F47."""
+    """F47. Two servers take turns, one with the idle clients: what else the machine does meanwhile counts for both alike."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(10_000, hard - 500)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with server("--max-connections", str(count * 5 // 4 + 50), "--timeout", "10m") as one:
-        alone = one.mails(PART)
+    common = ("--max-connections", str(count * 5 // 4 + 50), "--timeout", "10m")
+    with server(*common) as alone, server(*common) as one:
         socks = [one.connect(f"127.0.{n // 250}.{n % 250 + 1}") for n in range(count)]
         for sock in socks:
             sock.recv(100)
-        beside = one.mails(PART)
+        rates = [(alone.mails(PART / 10), one.mails(PART / 10)) for _ in range(20)]
+        share = statistics.median(beside / without for without, beside in rates)
         memory = one.figures()
-        check(f"mail beside {count} idle clients", beside >= 0.8 * alone, f"{alone:.0f} a second alone, {beside:.0f} beside them; {memory[0] - one.before[0]} KiB and {memory[1]} threads for them")
+        # A short run meets a collapse only: a tenth more or less is what two equal servers differ by on a shared machine.
+        least = 0.8 if SECONDS >= 60 else 0.5
+        without, beside = (statistics.median(column) for column in zip(*rates))
+        check(f"mail beside {count} idle clients at {least} of its rate", share >= least, f"{share:.2f}: {without:.0f} a second alone, {beside:.0f} beside them; {memory[0] - one.before[0]} KiB and {memory[1]} threads for them")
         [sock.close() for sock in socks]
         one.flat("after the idle clients", spare=64 * 1024)
 
