@@ -162,8 +162,9 @@ impl Backend for ServerBackend<'_> {
     ) -> Result<Group, Refusal> {
         let size = size.unwrap_or(0);
         let (group, open) = self.resolve(to, size)?;
-        let list = Arc::as_ptr(&group).addr();
-        if mailboxes.has_list(list) {
+        // Only lists are shared by recipients.
+        let list = (group.len() > 1).then(|| Arc::as_ptr(&group).addr());
+        if list.is_some_and(|list| mailboxes.has_list(list)) {
             return Ok(group);
         }
         let numbered = group.iter().map(|target| (self.number(target), target));

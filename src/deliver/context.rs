@@ -1,6 +1,6 @@
 //! The state that all deliveries share: the disk, the host part of file names, the open directories.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::dir_cache::DirCache;
@@ -24,8 +24,8 @@ pub(super) struct Context {
     pub(super) host: String,
     pub(super) syncs: Syncs,
     pub(super) dirs: DirCache,
-    /// Targets of a message that hold their directories (three descriptors each) from their first use to the end of it.
-    pub(super) held: usize,
+    /// Maildirs (three descriptors each) that messages may hold open now, besides the first one of each.
+    pub(super) spare: AtomicUsize,
     pub(super) ledger: Ledger,
     /// The header fields that mark junk.
     pub(super) junk: Arc<[JunkField]>,
@@ -43,6 +43,15 @@ impl Context {
             Some(kept) => Ok(kept),
             None => maildir::open(disk, &self.syncs, target).map(Arc::new),
         }
+    }
+
+    /// Takes one of the spare Maildirs; false if there is none.
+    pub(super) fn take_spare(&self) -> bool {
+        let less = |spare: usize| spare.checked_sub(1);
+        let taken = self
+            .spare
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        taken.is_ok()
     }
 
     /// Caches the directories of a target after a delivery, and schedules a sweep of its `tmp/`.

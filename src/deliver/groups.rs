@@ -29,8 +29,8 @@ impl Groups {
             all.recipients.push(0);
             return all;
         }
-        let mut mailboxes = HashMap::new();
-        let mut known = HashMap::new();
+        let mut mailboxes = HashMap::with_capacity(groups.len());
+        let mut known = HashMap::with_capacity(groups.len());
         for group in groups {
             let own = *known.entry(Arc::as_ptr(group)).or_insert_with(|| {
                 let mut members: Vec<usize> = Vec::with_capacity(group.len());

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::context::Context;
 use super::disk::{self, Identity};
@@ -34,6 +35,9 @@ const RECEIVED_MAX: usize = 100;
 /// On so many file systems a message is written as it comes; for others it is copied at the end.
 const SOURCES: usize = 4;
 
+/// Maximum Maildirs that a message holds open besides the first.
+const HELD: usize = 63;
+
 /// Maximum log lines about errors of one message.
 const LOGGED: u8 = 4;
 
@@ -61,6 +65,8 @@ pub struct Spool {
     filter: Filter,
     buffer: Vec<u8>,
     logged: Cell<u8>,
+    /// Maildirs that are held open besides the first.
+    held: usize,
 }
 
 /// The delivery to one mailbox. Unless `done` it is undone when the spool is dropped.
@@ -114,6 +120,7 @@ impl Spool {
             filter: Filter::new(form, submission, junk),
             buffer,
             logged: Cell::new(0),
+            held: 0,
         };
         spool.open();
         spool
@@ -247,16 +254,22 @@ impl Spool {
         }
     }
 
-    /// The device of a mailbox, or that of its future place.
-    fn device(&self, index: usize) -> Option<nix::libc::dev_t> {
-        let target = &self.deliveries.get(index)?.target;
-        let disk = self.context.disk.as_ref();
-        if let Some(kept) = self.context.dirs.get(disk, target) {
-            return Some(kept.identity.device);
+    /// The device of a mailbox, or that of its future place. Directories in the cache are held from here on.
+    fn device(&mut self, index: usize) -> Option<nix::libc::dev_t> {
+        let context = Arc::clone(&self.context);
+        let disk = context.disk.as_ref();
+        let delivery = self.deliveries.get_mut(index)?;
+        if let Some(kept) = context.dirs.get(disk, &delivery.target) {
+            let identity = kept.identity;
+            delivery.identity = Some(identity);
+            if self.hold(index) {
+                self.delivery(index).ok()?.dirs = Some(kept);
+            }
+            return Some(identity.device);
         }
-        let found = disk.identity(&target.maildir);
-        let found = found.or_else(|_| disk.identity(&target.root)).ok()?;
-        Some(found.device)
+        let found = disk.identity(&delivery.target.maildir);
+        let found = found.or_else(|_| disk.identity(&delivery.target.root));
+        Some(found.ok()?.device)
     }
 
     /// Creates a file. Its size, and so its name in `new/`, is not known yet.
@@ -280,8 +293,7 @@ impl Spool {
         [&self.id, ".", &self.context.host].concat()
     }
 
-    /// A mailbox's open directories. The first ones stay open; more would use up descriptors, so they are looked up
-    /// again, mostly in the cache.
+    /// A mailbox's open directories. They stay open where they may; others are looked up again, mostly in the cache.
     ///
     /// # Errors
     /// They cannot be opened, or 451 4.2.1 if they are no longer the same.
@@ -295,12 +307,20 @@ impl Spool {
         if *delivery.identity.get_or_insert(dirs.identity) != dirs.identity {
             return Err(Trouble::away(&delivery.target.maildir));
         }
-        if index < context.held {
-            delivery.dirs = Some(Arc::clone(&dirs));
+        if self.hold(index) {
+            self.delivery(index)?.dirs = Some(Arc::clone(&dirs));
         } else {
-            context.keep(&delivery.target, &dirs);
+            context.keep(&self.delivery(index)?.target, &dirs);
         }
         Ok(dirs)
+    }
+
+    /// True if a mailbox's directories may stay open to the end of the message: those of the first one, and of others as
+    /// long as there are descriptors to spare.
+    fn hold(&mut self, index: usize) -> bool {
+        let more = index > 0 && self.held < HELD && self.context.take_spare();
+        self.held += usize::from(more);
+        index == 0 || more
     }
 
     /// A delivery by index.
@@ -418,6 +438,10 @@ impl Drop for Spool {
             self.undo(index);
         }
         self.remove_sources();
+        // The last ones that a message has, so that nobody takes their descriptors before they are closed.
+        self.sources.clear();
+        self.deliveries.clear();
+        self.context.spare.fetch_add(self.held, Ordering::Relaxed);
     }
 }
 

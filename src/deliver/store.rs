@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +24,7 @@ use crate::smtp::reply::{self, Refusal};
 /// How often a Maildir's `tmp/` is swept.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Targets of a message that hold their directories open, where nothing else was said.
+/// Maildirs that messages hold open together, where nothing else was said.
 const HELD: usize = 64;
 
 /// Maildirs that are remembered as swept; past it all are forgotten, which costs a few early sweeps.
@@ -54,7 +54,7 @@ impl Store {
             ledger: Ledger::default(),
             junk: Arc::default(),
             dirs: DirCache::new(open / dir_cache::DESCRIPTORS),
-            held: HELD,
+            spare: AtomicUsize::new(HELD),
             opened: Mutex::default(),
             any_opened: AtomicBool::new(false),
         };
@@ -65,10 +65,10 @@ impl Store {
         }
     }
 
-    /// Has a message hold the directories of so many targets open. To be said before the first of them.
-    pub fn with_held(mut self, targets: usize) -> Self {
+    /// Has messages together hold so many Maildirs open besides the first one of each. To be said before the first message.
+    pub fn with_held(mut self, maildirs: usize) -> Self {
         if let Some(context) = Arc::get_mut(&mut self.context) {
-            context.held = targets;
+            context.spare = AtomicUsize::new(maildirs);
         }
         self
     }

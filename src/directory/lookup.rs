@@ -168,7 +168,8 @@ impl Directory {
 
     /// The number of a target's mailbox or folder.
     pub fn mailbox_number(&self, target: &Target) -> u64 {
-        self.hasher.hash_one((&target.maildir, &target.folder))
+        let maildir = target.maildir.as_os_str();
+        self.hasher.hash_one((maildir, &target.folder))
     }
 
     /// The number of a remote address.

@@ -21,7 +21,7 @@ const OTHERS_LEAST: usize = 13;
 const LINGERING: usize = 64;
 /// Descriptors of Maildirs kept open, where the system allows that many.
 const OPEN: usize = 1_024;
-/// Maildirs that a message to many recipients keeps open, likewise.
+/// Maildirs that a message to many recipients keeps open on average, likewise.
 const HELD: usize = 64;
 /// Octets of address space that a connection takes: its stack, that of a handshake, and the buffers of a message.
 const EACH_SPACE: u64 = 512 * 1024;
@@ -42,7 +42,7 @@ pub(super) struct Budget {
     pub(super) connections: usize,
     /// Descriptors of Maildirs that are kept open for the next message.
     pub(super) open: usize,
-    /// Maildirs that one message holds open.
+    /// Maildirs that messages hold open together, besides the first one of each.
     pub(super) held: usize,
     /// Connections that were turned away and are read to their end.
     pub(super) lingering: usize,
@@ -80,7 +80,7 @@ impl Budget {
         Self {
             connections,
             open,
-            held: HELD.min((rest - open) / connections / MAILDIR + 1),
+            held: ((rest - open) / MAILDIR).min(connections.saturating_mul(HELD)),
             lingering,
         }
     }
@@ -154,18 +154,18 @@ mod tests {
         for limit in (32..3_000).chain([10_000, 100_000, usize::MAX]) {
             for max in [1, 40, 512, 10_000] {
                 let budget = Budget::of_descriptors(limit, max);
-                let held = budget.connections * (budget.held - 1) * MAILDIR;
+                let held = budget.held * MAILDIR;
                 let all = needed(budget.connections) + held + budget.open + budget.lingering;
                 assert!(all <= limit, "{limit} {max}: {budget:?}");
                 assert!((1..=max).contains(&budget.connections));
-                assert!((1..=HELD).contains(&budget.held));
+                assert!(budget.held <= HELD * budget.connections);
             }
         }
         let few = Budget::of_descriptors(64, 40);
         let wanted = Budget {
             connections: 3,
             open: 2,
-            held: 1,
+            held: 0,
             lingering: 8,
         };
         assert_eq!(few, wanted);
@@ -173,7 +173,7 @@ mod tests {
         let wanted = Budget {
             connections: 512,
             open: OPEN,
-            held: HELD,
+            held: HELD * 512,
             lingering: LINGERING,
         };
         assert_eq!(plenty, wanted);

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,6 +13,7 @@ use super::{OPEN, begin, code, store};
 use crate::deliver::disk;
 use crate::deliver::faults::{Scratch, Script, files, target, trace};
 use crate::deliver::junk::JunkField;
+use crate::deliver::spool::Spool;
 use crate::deliver::store::Store;
 use crate::deliver::target::{Form, Group, Quota, Sync, Target};
 
@@ -128,21 +130,42 @@ fn a_maildir_replaced_meanwhile_is_noticed() {
 /// Beyond the mailboxes that hold their directories, too.
 #[test]
 fn the_65th_mailbox_must_be_the_same_at_the_end() {
+    for spare in [0, 64] {
+        let scratch = Scratch::new();
+        let users = (0..70).map(|n| target(&scratch, &format!("u{n}")));
+        let targets: Vec<Target> = users.collect();
+        let store = Store::new("mx", Sync::Full, 0).with_held(spare);
+        let mut spool = begin(&store, &targets);
+        spool.write(b"x");
+        let last = &targets[69].maildir;
+        spool.dirs(69).unwrap();
+        fs::rename(last, last.with_extension("moved")).unwrap();
+        assert_eq!(code(spool.commit()), (451, Some((4, 2, 1))));
+        let mut maildirs = targets.iter().map(|target| &target.maildir);
+        assert!(maildirs.all(|maildir| files(maildir, "new").is_empty()));
+    }
+}
+
+/// However many messages there are, they hold no more Maildirs open than there are descriptors for, and each has its own.
+#[test]
+fn what_is_held_open_is_shared_and_given_back() {
     let scratch = Scratch::new();
-    let users = (0..70).map(|n| target(&scratch, &format!("u{n}")));
+    let users = (0..5).map(|n| target(&scratch, &format!("u{n}")));
     let targets: Vec<Target> = users.collect();
-    let store = Store::new("mx", Sync::Full, 0);
-    let mut spool = begin(&store, &targets);
-    spool.write(b"x");
-    let last = &targets[69].maildir;
-    spool.dirs(69).unwrap();
-    fs::rename(last, last.with_extension("moved")).unwrap();
-    assert_eq!(code(spool.commit()), (451, Some((4, 2, 1))));
-    assert!(
-        targets
-            .iter()
-            .all(|target| files(&target.maildir, "new").is_empty())
-    );
+    let store = Store::new("mx", Sync::Full, 0).with_held(6);
+    let spare = || store.context.spare.load(Ordering::Relaxed);
+    for _ in 0..3 {
+        let mut spools: Vec<_> = (0..3).map(|_| begin(&store, &targets)).collect();
+        for spool in &mut spools {
+            (0..5).for_each(|index| drop(spool.dirs(index).unwrap()));
+        }
+        let held = |spool: &Spool| spool.deliveries.iter().filter(|d| d.dirs.is_some()).count();
+        let held: Vec<usize> = spools.iter().map(held).collect();
+        assert_eq!((held, spare()), (vec![5, 3, 1], 0));
+        assert!(spools.remove(1).commit().is_ok());
+        drop(spools);
+        assert_eq!(spare(), 6);
+    }
 }
 
 /// A `tmp/` that was removed under a directory that is kept open is made again.

@@ -58,9 +58,9 @@ impl Mailboxes {
         self.onward = true;
     }
 
-    /// Adds mailboxes.
-    pub fn add(&mut self, list: usize, mailboxes: Vec<u64>) {
-        self.lists.insert(list);
+    /// Adds mailboxes, and the list that they are the members of.
+    pub fn add(&mut self, list: Option<usize>, mailboxes: Vec<u64>) {
+        self.lists.extend(list);
         self.each.extend(mailboxes);
     }
 }
