@@ -84,6 +84,12 @@ impl Socket {
         Ok(dropped)
     }
 
+    /// True if there is input to read now.
+    pub(super) fn has_input(&self) -> bool {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+        recv(self.descriptor(), &mut [0], flags).is_ok_and(|octets| octets > 0)
+    }
+
     /// Shuts down the writing side, then drops what the peer still sends, up to `most` octets and until `deadline`:
     /// closing with unread input resets the connection, and the peer may lose the last reply.
     pub fn drain(&self, most: usize, deadline: Instant) {
@@ -92,7 +98,12 @@ impl Socket {
         let mut room = [0; DROPPED];
         while left > 0 {
             let wait = deadline.saturating_duration_since(Instant::now());
-            if wait.is_zero() || self.set_read_timeout(wait).is_err() {
+            if wait.is_zero() {
+                // What came while this thread had to wait for a processor counts, too.
+                let _ = self.drop_input(left);
+                return;
+            }
+            if self.set_read_timeout(wait).is_err() {
                 return;
             }
             match self.read(&mut room) {

@@ -239,10 +239,7 @@ impl Stream {
             let _ = send_records(tls, &mut self.wire);
         }
         let socket = &self.wire.socket;
-        if expected
-            || !self.input().is_empty()
-            || socket.drop_input(1).is_ok_and(|octets| octets > 0)
-        {
+        if expected || !self.input().is_empty() || socket.has_input() {
             socket.drain(UNREAD, deadline);
         }
     }
