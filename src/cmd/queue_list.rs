@@ -113,14 +113,12 @@ mod tests {
     fn what_waits_is_listed() {
         let dir = std::env::temp_dir().join(format!("mailslot-list-{}", std::process::id()));
         assert_eq!(list(&dir).unwrap(), "the queue is empty\n");
-        for name in ["envelope", "new"] {
-            std::fs::create_dir_all(dir.join(name)).unwrap();
-        }
+        std::fs::create_dir_all(dir.join("new")).unwrap();
         let text =
             "mailslot-envelope 1\nfrom a@b\ncreated 7\nto 9 1 c@d\nlast 450 4.2.0 no\u{202e}[2J\n";
-        std::fs::write(dir.join("envelope/7.M1P1Q1"), text).unwrap();
+        std::fs::write(dir.join("new/7.M1P1Q1"), text).unwrap();
         std::fs::write(dir.join("new/7.M1P1Q1.h,S=3"), "abc").unwrap();
-        std::fs::write(dir.join("envelope/8.M1P1Q1"), "junk").unwrap();
+        std::fs::write(dir.join("new/8.M1P1Q1"), "junk").unwrap();
         let page = list(&dir).unwrap();
         assert!(
             page.contains("7.M1P1Q1 ") && page.contains(" 3 <a@b>\n"),

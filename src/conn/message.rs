@@ -228,7 +228,7 @@ impl Message {
 
     /// Writes the envelope of remote recipients before the message is committed; `None` if there are none.
     fn draft<'a>(
-        &self,
+        &mut self,
         session: &Session<Group>,
         relay: &'a Relay,
     ) -> Option<io::Result<Draft<'a>>> {
@@ -273,8 +273,11 @@ impl Message {
                 });
             }
         }
-        let id = self.spool.id();
-        (!envelope.recipients.is_empty()).then(|| relay.queue().draft(id, envelope))
+        if envelope.recipients.is_empty() {
+            return None;
+        }
+        self.spool.expect_envelope();
+        Some(relay.queue().draft(self.spool.id(), envelope))
     }
 
     /// Why the message is refused for all.

@@ -84,6 +84,7 @@ fn commit(
         .collect();
     let size = u64::try_from(content.len()).ok();
     let mut spool = state.store.begin(trace, vec![targets], Form::Text, size);
+    spool.write(content);
     let draft = match relay.filter(|_| !recipients.is_empty()) {
         None => None,
         Some(relay) => {
@@ -92,11 +93,11 @@ fn commit(
                 recipients,
                 ..Envelope::default()
             };
+            spool.expect_envelope();
             let draft = relay.queue().draft(spool.id(), envelope);
             Some(draft.map_err(|e| e.to_string())?)
         }
     };
-    spool.write(content);
     let delivered = spool.commit();
     let delivered = delivered.map_err(|refusal| refusal.reply.text().to_owned())?;
     if let (Some(draft), Some(relay)) = (draft, relay) {

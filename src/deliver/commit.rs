@@ -268,8 +268,8 @@ impl Spool {
     /// made before any more is visible.
     fn appear(&mut self, index: usize, rest: &[usize]) -> Result<(), Trouble> {
         let dirs = self.dirs(index)?;
-        let ticket = dirs.syncs.ticket();
-        self.delivery(index)?.syncs = Some((Arc::clone(&dirs.syncs), ticket));
+        let begun = || (Arc::clone(&dirs.syncs), dirs.syncs.ticket());
+        self.delivery(index)?.syncs.get_or_insert_with(begun);
         let number = match self.way(index, &dirs)? {
             Way::Copy => return self.publish(index, &dirs),
             Way::Move(number) => return self.publish_source(index, number, &dirs),

@@ -22,7 +22,8 @@ pub(super) struct Context {
     pub(super) disk: Box<dyn Disk>,
     /// The host part of file names, escaped.
     pub(super) host: String,
-    pub(super) syncs: Syncs,
+    /// Shared with the queue, whose envelopes are in a directory of a target.
+    pub(super) syncs: Arc<Syncs>,
     pub(super) dirs: DirCache,
     /// Maildirs (three descriptors each) that messages may hold open now, besides the first one of each.
     pub(super) spare: AtomicUsize,

@@ -44,6 +44,8 @@ pub(crate) trait Disk: Send + Sync {
     fn write(&self, file: &File, octets: &[u8]) -> io::Result<usize>;
     /// Makes a file's contents, or a directory's entries, durable.
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()>;
+    /// Has the system begin to write a file's contents, so that the next sync of any file may serve for both.
+    fn start_sync(&self, _: BorrowedFd<'_>) {}
     /// Gives a file another name.
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
     /// Moves a file to a name that must not exist yet.
@@ -150,6 +152,17 @@ impl Disk for Real {
 
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         again(|| fsync(file))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn start_sync(&self, file: BorrowedFd<'_>) {
+        // Pages that are being written stay in memory: nothing is read again because of this.
+        let _ = nix::fcntl::posix_fadvise(
+            file,
+            0,
+            0,
+            nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+        );
     }
 
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {

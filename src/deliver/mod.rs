@@ -49,6 +49,6 @@ pub use self::refusal::refusal;
 pub use self::room::Room;
 pub use self::spool::Spool;
 pub use self::store::Store;
-pub(crate) use self::syncs::Syncs;
+pub use self::syncs::Syncs;
 pub use self::target::{Form, Group, Owner, Quota, Sync, Target};
 pub use self::trace::Trace;

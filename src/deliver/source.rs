@@ -76,6 +76,13 @@ impl Source {
         synced.map_err(self.dirs.in_tmp("fsync", &self.name))
     }
 
+    /// Begins to make the contents durable.
+    pub(super) fn start_sync(&self, context: &Context) {
+        if let Ok(file) = &self.file {
+            context.syncs.start(context.disk.as_ref(), disk::fd(file));
+        }
+    }
+
     /// Closes the file.
     pub(super) fn fail(&mut self, context: &Context, refusal: Refusal) {
         if self.file.is_ok() {

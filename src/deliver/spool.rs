@@ -181,6 +181,33 @@ impl Spool {
         self.size
     }
 
+    /// Prepares the commit of a message whose envelope the caller writes next into `new/` of the queue: the commit then fails
+    /// if a sync of that directory fails from now on, and syncing the envelope may serve for the content too.
+    pub fn expect_envelope(&mut self) {
+        self.flush();
+        self.each_source(|source, context| {
+            source.start_sync(context);
+            Ok(())
+        });
+        for index in 0..self.deliveries.len() {
+            if let Err(trouble) = self.take_ticket(index) {
+                let refusal = self.log(&trouble);
+                if let Some(delivery) = self.deliveries.get_mut(index) {
+                    delivery.refusal = Some(refusal);
+                }
+            }
+        }
+    }
+
+    fn take_ticket(&mut self, index: usize) -> Result<(), Trouble> {
+        if !self.delivery(index)?.target.is_mailbox() {
+            let dirs = self.dirs(index)?;
+            let ticket = dirs.syncs.ticket();
+            self.delivery(index)?.syncs = Some((Arc::clone(&dirs.syncs), ticket));
+        }
+        Ok(())
+    }
+
     /// Ends the message: writes and syncs the files. A failing disk only affects its own mailboxes.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ impl Store {
         let context = Context {
             disk,
             host,
-            syncs: Syncs::new(sync),
+            syncs: Arc::new(Syncs::new(sync)),
             ledger: Ledger::default(),
             junk: Arc::default(),
             dirs: DirCache::new(open / dir_cache::DESCRIPTORS),
@@ -79,6 +79,11 @@ impl Store {
             context.junk = fields.into();
         }
         self
+    }
+
+    /// The syncs of directories, for others that make files there.
+    pub fn syncs(&self) -> Arc<Syncs> {
+        Arc::clone(&self.context.syncs)
     }
 
     /// Opens a file for one message; `size` is what MAIL declared, in octets. `groups` holds the mailboxes of each

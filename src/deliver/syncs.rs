@@ -17,7 +17,7 @@ use crate::lock::lock;
 const GROUPS: usize = 1_000;
 
 /// The syncs of the server.
-pub(crate) struct Syncs {
+pub struct Syncs {
     wanted: Sync,
     /// True after the warning that a file system cannot sync directories.
     warned: AtomicBool,
@@ -39,6 +39,13 @@ impl Syncs {
         match self.wanted {
             Sync::Full => disk.sync(file),
             Sync::None => Ok(()),
+        }
+    }
+
+    /// Has the system begin to make a file's contents durable.
+    pub(super) fn start(&self, disk: &dyn Disk, file: BorrowedFd<'_>) {
+        if self.wanted == Sync::Full {
+            disk.start_sync(file);
         }
     }
 

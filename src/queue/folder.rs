@@ -1,5 +1,5 @@
-//! The queue's directories and envelope files, made durable: a file is written under another name, renamed, and synced
-//! with its directory before anything relies on it. It uses `deliver`'s disk trait, so that the crash model covers it.
+//! The queue's directories and envelope files, made durable: a file is written and synced under another name, renamed, and
+//! its directory synced before anything relies on it. It uses `deliver`'s disk trait, so that the crash model covers it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,18 +10,18 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 
-use crate::deliver::{Disk, GroupSync, Sync, Syncs, errno, fd, write_all};
+use crate::deliver::{Disk, GroupSync, Syncs, errno, fd, write_all};
 
 /// The name of an envelope that is being written ends in this.
 pub(super) const HALF: &str = ".half";
 
-/// The directory of the envelopes.
+/// The directory of the messages.
 pub(super) struct Folder {
     disk: Box<dyn Disk>,
-    syncs: Syncs,
-    envelopes: OwnedFd,
-    contents: OwnedFd,
-    /// One sync for all who wait for one; a failure is told to each whose envelope it may have lost.
+    syncs: Arc<Syncs>,
+    messages: OwnedFd,
+    /// One sync for all who wait for one, those who commit contents among them; a failure is told to each whose file it may
+    /// have lost.
     group: Arc<GroupSync>,
 }
 
@@ -32,13 +32,12 @@ impl Folder {
     /// An error of the disk.
     pub(super) fn open(
         dir: &Path,
-        (envelopes, contents, others): (&str, &str, &[&str]),
-        sync: bool,
+        (messages, others): (&str, &[&str]),
+        syncs: Arc<Syncs>,
         disk: Box<dyn Disk>,
     ) -> io::Result<Self> {
-        let syncs = Syncs::new(if sync { Sync::Full } else { Sync::None });
         let queue = made(disk.as_ref(), &syncs, dir)?;
-        for name in others.iter().chain([&contents, &envelopes]) {
+        for name in others.iter().chain([&messages]) {
             match disk.make_dir(fd(&queue), OsStr::new(name)) {
                 Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
                 _ => {}
@@ -49,41 +48,49 @@ impl Folder {
         if let Ok(parent) = disk.open_in(AT_FDCWD, parent(dir).as_os_str(), true) {
             syncs.parent(disk.as_ref(), fd(&parent))?;
         }
-        let envelopes = disk.open_in(fd(&queue), OsStr::new(envelopes), true)?;
-        let contents = disk.open_in(fd(&queue), OsStr::new(contents), true)?;
-        let group = syncs.group(disk.identity_of(fd(&envelopes))?);
+        let messages = disk.open_in(fd(&queue), OsStr::new(messages), true)?;
+        let group = syncs.group(disk.identity_of(fd(&messages))?);
         Ok(Self {
             disk,
             syncs,
-            envelopes,
-            contents,
+            messages,
             group,
         })
     }
 
-    /// Writes a file atomically, replacing one of that name. After a failure either the old or the new file is there.
+    /// Writes a file atomically, replacing one of that name. After a failure either the old or the new file is there. The
+    /// contents are durable, the name only by [`Self::durably`].
     ///
     /// # Errors
     /// An error of the disk.
     pub(super) fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let half = format!("{name}{HALF}");
-        let (disk, dir) = (self.disk.as_ref(), fd(&self.envelopes));
-        let ticket = self.group.ticket();
+        let (disk, dir) = (self.disk.as_ref(), fd(&self.messages));
         let replaced = self
             .write_half(&half, text)
             .and_then(|()| disk.replace((dir, &half), (dir, name)));
         if replaced.is_err() {
-            self.remove(&half);
+            let _ = self.remove(&half);
         }
-        replaced?;
+        replaced
+    }
+
+    /// Makes changed names durable.
+    ///
+    /// # Errors
+    /// An error of the change, or of a sync since its begin.
+    pub(super) fn durably(&self, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let ticket = self.group.ticket();
+        change()?;
+        let (disk, dir) = (self.disk.as_ref(), fd(&self.messages));
         self.group.sync(ticket, || self.syncs.directory(disk, dir))
     }
 
     fn write_half(&self, half: &str, text: &str) -> io::Result<()> {
-        let (disk, dir) = (self.disk.as_ref(), fd(&self.envelopes));
+        let (disk, dir) = (self.disk.as_ref(), fd(&self.messages));
         let file = match disk.create(dir, half) {
             Err(e) if errno(&e) == Some(Errno::EEXIST) => {
-                self.remove(half);
+                self.remove(half)?;
                 disk.create(dir, half)?
             }
             other => other?,
@@ -93,16 +100,11 @@ impl Folder {
     }
 
     /// Removes a file. This is not synced: a start recognises leftovers.
-    pub(super) fn remove(&self, name: &str) {
-        let _ = self.disk.unlink(fd(&self.envelopes), OsStr::new(name));
-    }
-
-    /// Removes a content.
     ///
     /// # Errors
-    /// What the disk says.
-    pub(super) fn remove_content(&self, name: &str) -> io::Result<()> {
-        self.disk.unlink(fd(&self.contents), OsStr::new(name))
+    /// An error of the disk.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.unlink(fd(&self.messages), OsStr::new(name))
     }
 }
 

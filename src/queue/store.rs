@@ -1,26 +1,27 @@
 //! The folder of the queue. `new/` has the contents, committed together with local mailboxes, so that both have a
-//! message or neither; `envelope/` has the envelopes, by the same id. An envelope is written before its content and
-//! removed after it: one without content was not finished, and content without an envelope was already sent. A start
-//! removes both. Nothing is rewritten in place.
+//! message or neither, and beside each its envelope, whose name is the id alone: one sync makes both names durable. An
+//! envelope is written before its content and removed after it: one without content was not finished, and content without
+//! an envelope was already sent. A start removes both. Nothing is rewritten in place.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use super::envelope::Envelope;
 use super::folder::{Folder, HALF};
-use crate::deliver::{Disk, RealDisk};
+use crate::deliver::{Disk, RealDisk, Syncs};
 use crate::failure::Failure;
 use crate::lock::lock;
 
-const ENVELOPES: &str = "envelope";
-const CONTENTS: &str = "new";
+const MESSAGES: &str = "new";
+/// Where earlier versions had the envelopes.
+const OLD_ENVELOPES: &str = "envelope";
 /// Maximum octets of an envelope.
 const MAX_ENVELOPE: u64 = 4 * 1024 * 1024;
 
@@ -49,17 +50,21 @@ impl Queue {
     ///
     /// # Errors
     /// The folder cannot be used, or another process has it (75).
-    pub fn open(dir: &Path, sync: bool) -> Result<Self, Failure> {
-        Self::with_disk(dir, sync, Box::new(RealDisk))
+    pub fn open(dir: &Path, syncs: Arc<Syncs>) -> Result<Self, Failure> {
+        Self::with_disk(dir, syncs, Box::new(RealDisk))
     }
 
     /// The same on another disk, for tests.
-    pub(crate) fn with_disk(dir: &Path, sync: bool, disk: Box<dyn Disk>) -> Result<Self, Failure> {
+    pub(crate) fn with_disk(
+        dir: &Path,
+        syncs: Arc<Syncs>,
+        disk: Box<dyn Disk>,
+    ) -> Result<Self, Failure> {
         let fault = |path: &Path, e: &dyn std::fmt::Display| {
             Failure::System(format!("--queue: {}: {e}", path.display()))
         };
-        let folders = (ENVELOPES, CONTENTS, &["tmp", "cur"][..]);
-        let folder = Folder::open(dir, folders, sync, disk).map_err(|e| fault(dir, &e))?;
+        let folders = (MESSAGES, &["tmp", "cur"][..]);
+        let folder = Folder::open(dir, folders, syncs, disk).map_err(|e| fault(dir, &e))?;
         let path = dir.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -83,7 +88,8 @@ impl Queue {
             names: Mutex::default(),
             lock,
         };
-        queue.clean().map_err(|e| fault(dir, &e))?;
+        let cleaned = queue.adopt().and_then(|()| queue.clean());
+        cleaned.map_err(|e| fault(dir, &e))?;
         Ok(queue)
     }
 
@@ -92,25 +98,56 @@ impl Queue {
         &self.dir
     }
 
+    /// Takes over the envelopes of an earlier version, which had a directory of their own.
+    fn adopt(&self) -> io::Result<()> {
+        let old = self.dir.join(OLD_ENVELOPES);
+        let entries = match std::fs::read_dir(&old) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        let new = self.dir.join(MESSAGES);
+        let mut taken = Vec::new();
+        self.folder.durably(|| {
+            for entry in entries {
+                let entry = entry?;
+                let path = entry.path();
+                if !path.is_file() {
+                    continue;
+                }
+                match std::fs::hard_link(&path, new.join(entry.file_name())) {
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                    _ => taken.push(path),
+                }
+            }
+            Ok(())
+        })?;
+        taken.iter().for_each(|path| discard(path));
+        // It stays if there is anything else in it.
+        let _ = std::fs::remove_dir(&old);
+        Ok(())
+    }
+
     /// Lists the contents. Removes unfinished envelopes, envelopes without content, and contents without an envelope.
     fn clean(&self) -> io::Result<()> {
         let mut names = lock(&self.names);
-        for entry in std::fs::read_dir(self.dir.join(CONTENTS))? {
-            if let Ok(name) = entry?.file_name().into_string()
-                && let Some(id) = id_of(&name)
-            {
-                names.insert(id.to_owned(), name);
-            }
-        }
         let mut envelopes = HashSet::new();
-        for entry in std::fs::read_dir(self.dir.join(ENVELOPES))? {
-            let entry = entry?;
-            match entry.file_name().into_string() {
-                Ok(id) if names.contains_key(&id) => drop(envelopes.insert(id)),
-                _ => discard(&entry.path()),
+        let dir = self.dir.join(MESSAGES);
+        for entry in std::fs::read_dir(&dir)? {
+            let Ok(name) = entry?.file_name().into_string() else {
+                continue;
+            };
+            match Kind::of(&name) {
+                Some(Kind::Content(id)) => drop(names.insert(id.to_owned(), name)),
+                Some(Kind::Envelope) => drop(envelopes.insert(name)),
+                Some(Kind::Half) => discard(&dir.join(name)),
+                None => {}
             }
         }
-        let dir = self.dir.join(CONTENTS);
+        for id in &envelopes {
+            if !names.contains_key(id) {
+                discard(&dir.join(id));
+            }
+        }
         for (_, name) in names.extract_if(|id, _| !envelopes.contains(id)) {
             log::info!("queue removed content without envelope file={name:?}");
             discard(&dir.join(name));
@@ -126,7 +163,7 @@ impl Queue {
         ids(&self.dir)
     }
 
-    /// Writes an envelope, durably, before its content is committed.
+    /// Writes an envelope before its content is committed. That commit makes its name durable, if it was told to expect one.
     ///
     /// # Errors
     /// What the disk says; `FileTooLarge` if there are so many recipients that the file may become too long to be read.
@@ -159,7 +196,7 @@ impl Queue {
     fn content_path(&self, id: &str) -> io::Result<PathBuf> {
         let names = lock(&self.names);
         let name = names.get(id).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.dir.join(CONTENTS).join(name))
+        Ok(self.dir.join(MESSAGES).join(name))
     }
 
     /// Changes an envelope; without recipients the message is removed. Returns the envelope, if it still exists.
@@ -178,7 +215,8 @@ impl Queue {
             self.remove(id)?;
             return Ok(None);
         }
-        self.folder.write(id, &text(&envelope, MAX_ENVELOPE)?)?;
+        let text = text(&envelope, MAX_ENVELOPE)?;
+        self.folder.durably(|| self.folder.write(id, &text))?;
         Ok(Some(envelope))
     }
 
@@ -186,9 +224,10 @@ impl Queue {
     fn remove(&self, id: &str) -> io::Result<()> {
         let name = lock(&self.names).get(id).cloned();
         let name = name.ok_or(io::ErrorKind::NotFound)?;
-        self.folder.remove_content(&name)?;
+        self.folder.remove(&name)?;
         lock(&self.names).remove(id);
-        self.folder.remove(id);
+        // A start removes what is left.
+        let _ = self.folder.remove(id);
         Ok(())
     }
 }
@@ -205,7 +244,7 @@ impl Draft<'_> {
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.kept {
-            self.queue.folder.remove(&self.id);
+            let _ = self.queue.folder.remove(&self.id);
         }
     }
 }
@@ -233,9 +272,12 @@ fn existing(path: &Path) -> io::Result<File> {
 /// The folder cannot be read.
 pub fn ids(dir: &Path) -> io::Result<Vec<String>> {
     let mut ids = Vec::new();
-    for entry in std::fs::read_dir(dir.join(ENVELOPES))? {
-        let name = entry?.file_name();
-        ids.extend(name.into_string().ok().filter(|id| !id.ends_with(HALF)));
+    for entry in std::fs::read_dir(dir.join(MESSAGES))? {
+        let name = entry?.file_name().into_string();
+        ids.extend(
+            name.ok()
+                .filter(|name| Kind::of(name) == Some(Kind::Envelope)),
+        );
     }
     ids.sort();
     Ok(ids)
@@ -247,10 +289,11 @@ pub fn ids(dir: &Path) -> io::Result<Vec<String>> {
 /// The folder cannot be read.
 pub fn sizes(dir: &Path) -> io::Result<HashMap<String, u64>> {
     let mut sizes = HashMap::new();
-    for entry in std::fs::read_dir(dir.join(CONTENTS))? {
+    for entry in std::fs::read_dir(dir.join(MESSAGES))? {
         let entry = entry?;
-        let name = entry.file_name();
-        if let (Some(id), Ok(meta)) = (name.to_str().and_then(id_of), entry.metadata()) {
+        if let Some(Kind::Content(id)) = entry.file_name().to_str().and_then(Kind::of)
+            && let Ok(meta) = entry.metadata()
+        {
             sizes.insert(id.to_owned(), meta.len());
         }
     }
@@ -264,7 +307,7 @@ pub fn sizes(dir: &Path) -> io::Result<HashMap<String, u64>> {
 pub fn read(dir: &Path, id: &str) -> io::Result<Envelope> {
     use io::Read as _;
 
-    let path = dir.join(ENVELOPES).join(id);
+    let path = dir.join(MESSAGES).join(id);
     let mut text = String::new();
     existing(&path)?
         .take(MAX_ENVELOPE)
@@ -297,10 +340,29 @@ fn slot(id: &str) -> usize {
     id.bytes().fold(0, |sum, octet| sum ^ usize::from(octet)) % 16
 }
 
-/// The id that a content's file name begins with: `SECONDS.MusecPpidQcount`.
-fn id_of(name: &str) -> Option<&str> {
-    let (first, _) = name.match_indices('.').nth(1)?;
-    name.get(..first)
+/// The kind of a file, by its name.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind<'a> {
+    /// An envelope that is being written, or was.
+    Half,
+    /// Its name is an id: `SECONDS.MusecPpidQcount`.
+    Envelope,
+    /// Its name begins with this id.
+    Content(&'a str),
+}
+
+impl<'a> Kind<'a> {
+    fn of(name: &'a str) -> Option<Self> {
+        let (seconds, unique) = name.split_once('.')?;
+        if !seconds.bytes().all(|octet| octet.is_ascii_digit()) || !unique.starts_with('M') {
+            return None;
+        }
+        Some(match unique.find('.') {
+            None => Self::Envelope,
+            Some(_) if name.ends_with(HALF) => Self::Half,
+            Some(length) => Self::Content(name.get(..=seconds.len() + length)?),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -314,6 +376,7 @@ mod tests {
 
     use super::super::envelope::Recipient;
     use super::*;
+    use crate::deliver::Sync;
 
     const ID: &str = "7.M1P2Q3";
 
@@ -340,6 +403,10 @@ mod tests {
         }
     }
 
+    fn open(dir: &Dir) -> Result<Queue, Failure> {
+        Queue::open(&dir.0, Arc::new(Syncs::new(Sync::None)))
+    }
+
     fn envelope() -> Envelope {
         let to = |address: &str| Recipient {
             address: address.into(),
@@ -355,7 +422,7 @@ mod tests {
     #[test]
     fn a_message_from_draft_to_end() {
         let dir = Dir::new();
-        let queue = Queue::open(&dir.0, true).unwrap();
+        let queue = open(&dir).unwrap();
         drop(queue.draft(ID, envelope()).unwrap());
         assert!(queue.ids().unwrap().is_empty());
         queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
@@ -378,40 +445,73 @@ mod tests {
     #[test]
     fn a_queue_has_one_process() {
         let dir = Dir::new();
-        let queue = Queue::open(&dir.0, false).unwrap();
-        let second = Queue::open(&dir.0, false);
+        let queue = open(&dir).unwrap();
+        let second = open(&dir);
         assert!(second.is_err_and(|failure| failure.status() == 75));
         drop(queue);
-        assert!(Queue::open(&dir.0, false).is_ok());
+        assert!(open(&dir).is_ok());
     }
 
     #[test]
     fn what_a_crash_left_is_removed() {
         let dir = Dir::new();
-        let queue = Queue::open(&dir.0, false).unwrap();
+        let queue = open(&dir).unwrap();
         queue.draft("1.M1P1Q1", envelope()).unwrap().keep("gone");
         queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
-        std::fs::write(dir.0.join("envelope/8.M1P1Q1.half"), "mailsl").unwrap();
-        std::fs::write(dir.0.join("envelope/9.M1P1Q1"), "damaged").unwrap();
+        std::fs::write(dir.0.join("new/8.M1P1Q1.half"), "mailsl").unwrap();
+        std::fs::write(dir.0.join("new/9.M1P1Q1"), "damaged").unwrap();
         dir.content("9.M1P1Q1");
         let sent = dir.0.join("new").join(dir.content("5.M1P1Q1"));
         drop(queue);
-        let queue = Queue::open(&dir.0, false).unwrap();
+        let queue = open(&dir).unwrap();
         assert_eq!(queue.ids().unwrap(), [ID, "9.M1P1Q1"]);
         assert!(!sent.exists());
         // A damaged envelope is kept, and the error names the line.
         let wrong = queue.read("9.M1P1Q1").unwrap_err().to_string();
         assert!(
-            wrong.ends_with("envelope/9.M1P1Q1:1: not an envelope"),
+            wrong.ends_with("new/9.M1P1Q1:1: not an envelope"),
             "{wrong}"
         );
+    }
+
+    /// Earlier versions had a directory for the envelopes, without which the contents would be taken for sent.
+    #[test]
+    fn envelopes_of_an_earlier_version_are_taken_over() {
+        let dir = Dir::new();
+        drop(open(&dir).unwrap());
+        dir.content(ID);
+        let old = dir.0.join(OLD_ENVELOPES);
+        std::fs::create_dir(&old).unwrap();
+        for name in [ID, "8.M1P1Q1", "9.M1P1Q1.half"] {
+            std::fs::write(old.join(name), envelope().to_text()).unwrap();
+        }
+        let queue = open(&dir).unwrap();
+        assert_eq!(queue.ids().unwrap(), [ID]);
+        assert_eq!(queue.read(ID).unwrap(), envelope());
+        assert!(queue.content(ID).is_ok() && !old.exists());
+        assert_eq!(std::fs::read_dir(dir.0.join(MESSAGES)).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn files_are_known_by_their_names() {
+        for (name, kind) in [
+            (ID, Some(Kind::Envelope)),
+            ("7.M1P2Q3.half", Some(Kind::Half)),
+            ("7.M1P2Q3.mx.a.test,S=12", Some(Kind::Content(ID))),
+            ("7.M1P2Q3.half,S=12", Some(Kind::Content(ID))),
+            ("README.Md", None),
+            ("7.txt", None),
+            ("7", None),
+        ] {
+            assert_eq!(Kind::of(name), kind, "{name}");
+        }
     }
 
     /// A file too long to be read again would keep its message from being sent or returned for ever.
     #[test]
     fn an_envelope_never_becomes_too_long_to_be_read() {
         let dir = Dir::new();
-        let queue = Queue::open(&dir.0, false).unwrap();
+        let queue = open(&dir).unwrap();
         let of = |count: usize| Envelope {
             recipients: vec![envelope().recipients[0].clone(); count],
             ..envelope()

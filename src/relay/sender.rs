@@ -14,7 +14,7 @@ use super::route::{Kind, Route, Routes};
 use super::schedule::{Hop, Patience, Schedule};
 use crate::client::Handle;
 use crate::clock;
-use crate::deliver::{Room, Target};
+use crate::deliver::{Room, Syncs, Target};
 use crate::failure::Failure as Fatal;
 use crate::lock::lock;
 use crate::metrics::Waiting;
@@ -83,9 +83,9 @@ impl Relay {
     ///
     /// # Errors
     /// The queue cannot be used.
-    pub fn open(settings: Settings, dir: &Path, sync: bool) -> Result<Self, Fatal> {
+    pub fn open(settings: Settings, dir: &Path, syncs: Arc<Syncs>) -> Result<Self, Fatal> {
         let relay = Self {
-            queue: Queue::open(dir, sync)?,
+            queue: Queue::open(dir, syncs)?,
             settings,
             report: OnceLock::new(),
             resolver: Resolver::system(),

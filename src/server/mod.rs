@@ -22,7 +22,7 @@ use crate::auth::{Account, hashing};
 use crate::clock;
 use crate::config::Config;
 use crate::conn;
-use crate::deliver::{Store, Sync};
+use crate::deliver::Store;
 use crate::failure::Failure;
 use crate::greylist::Keeper;
 use crate::log_queue;
@@ -263,8 +263,8 @@ impl Server {
         let (Some(settings), Some(config)) = (self.relay.take(), &self.config.relay) else {
             return Ok(None);
         };
-        let sync = self.config.sync == Sync::Full;
-        let relay = Arc::new(Relay::open(settings, &config.dir, sync)?);
+        let syncs = self.state.store.syncs();
+        let relay = Arc::new(Relay::open(settings, &config.dir, syncs)?);
         relay.report_by(conn::reporter(
             &self.state,
             &relay,

@@ -120,8 +120,8 @@ def look(what, home, acknowledged, content=BODY):
 def waiting(home):
     """The messages of the queue: a content file, and the recipients that its envelope names."""
     found = []
-    for path in (home / "queue/new").glob("*"):
-        envelope = home / "queue/envelope" / ".".join(path.name.split(".")[:2])
+    for path in (home / "queue/new").glob("*,S=*"):
+        envelope = path.parent / ".".join(path.name.split(".")[:2])
         text = envelope.read_text() if envelope.exists() else ""
         found.append((path, re.findall(r"^to \d+ \d+ (\w+)@far.test$", text, re.M)))
     return found

@@ -35,7 +35,7 @@ def send(url, recipients, octets, options=()):
 
 
 def waiting(home):
-    return len(list((home / "queue/envelope").iterdir()))
+    return len(list((home / "queue/new").glob("*,S=*")))
 
 
 def secret(path, text):

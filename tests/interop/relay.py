@@ -74,7 +74,7 @@ def many(home, end, port):
         check("a refusal of Postfix comes back as a report", bool(found))
         if found:
             report(found[0].read_bytes())
-    check("nothing is left in the queue", not list((case / "queue/envelope").iterdir()))
+    check("nothing is left in the queue", not list((case / "queue/new").iterdir()))
 
 
 def report(octets):
@@ -103,7 +103,7 @@ def certificates(home, end, port):
     with mailslot(case, *args) as (_, urls):
         send(urls[0], "alice@a.example", ["user1@example.org"], "Subject: u\n\nx\n")
         said = wait_for(lambda: "TLS: " in (case / "mailslot.log").read_text())
-        check("Postfix with one that does not: the mail waits", said and len(list((case / "queue/envelope").iterdir())) == 1)
+        check("Postfix with one that does not: the mail waits", said and len(list((case / "queue/new").glob("*,S=*"))) == 1)
 
 
 def down_and_up(home, end, hop, port):

@@ -53,10 +53,9 @@ fn logged_in(server: &Server, user: &str) -> Client {
 /// Waits until the mail is queued for its user.
 fn noted(server: &Server, count: usize) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    let dir = server.dir.join("queue/envelope");
     loop {
-        let files = std::fs::read_dir(&dir).unwrap();
-        let texts = files.map(|file| std::fs::read_to_string(file.unwrap().path()));
+        let files = super::relay::envelopes(server).into_iter();
+        let texts = files.map(std::fs::read_to_string);
         let noted =
             texts.filter(|text| text.as_ref().is_ok_and(|text| text.contains("fetches it")));
         if noted.count() >= count {

@@ -366,7 +366,7 @@ fn run_on_one(setup: &Setup, cases: &[&Case<'_>]) -> BTreeMap<String, String> {
             failed.insert(case.id.to_owned(), case.report(&wrong));
         }
     }
-    let waiting = std::fs::read_dir(server.dir.join("queue/envelope"));
+    let waiting = std::fs::read_dir(server.dir.join("queue/new"));
     if waiting.is_ok_and(|mut files| files.next().is_some()) {
         failed.insert("queue".into(), "mail waits for a next hop\n".into());
     }

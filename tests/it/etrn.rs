@@ -59,9 +59,9 @@ fn waiting_mail_is_tried_at_once() {
 }
 
 fn envelopes(server: &Server) -> String {
-    let entries = std::fs::read_dir(server.dir.join("queue/envelope")).unwrap();
-    // A file may be replaced between the listing and the reading.
-    let texts = entries.map(|entry| std::fs::read_to_string(entry.unwrap().path()));
+    // A file may be removed between the listing and the reading.
+    let texts = super::relay::envelopes(server).into_iter();
+    let texts = texts.map(std::fs::read_to_string);
     texts.map(Result::unwrap_or_default).collect()
 }
 

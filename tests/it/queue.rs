@@ -24,7 +24,7 @@ fn start(hop: &str, files: Vec<(String, String)>) -> Server {
     ];
     Server::launch(&Setup {
         args: args.map(str::to_owned).to_vec(),
-        dirs: ["mail", "queue/envelope/dir", "queue/new", "queue/tmp"]
+        dirs: ["mail", "queue/new/1600000000.M1P1Q0", "queue/tmp"]
             .map(str::to_owned)
             .to_vec(),
         files,
@@ -40,7 +40,7 @@ fn message(number: usize, envelope: String) -> [(String, String); 2] {
             format!("queue/new/{id}.host,S=1"),
             format!("Subject: {number}\n\nx\n"),
         ),
-        (format!("queue/envelope/{id}"), envelope),
+        (format!("queue/new/{id}"), envelope),
     ]
 }
 
@@ -102,7 +102,7 @@ fn damaged_envelopes_hold_up_nothing() {
     send(&server, "a@a.test", &["new@b.test", "here@a.test"], "x");
     hop.heard("RCPT TO:<new@b.test>");
     wait_for(&server, "a.test/here", 1);
-    // The directory among the envelopes is one more.
+    // The directory with the name of an envelope is one more.
     empty(&server, count + 1);
     let mut list = Command::new(env!("CARGO_BIN_EXE_mailslot"));
     let list = list

@@ -106,11 +106,18 @@ pub fn wait_for(server: &Server, mailbox: &str, count: usize) -> Vec<String> {
     }
 }
 
+/// The envelope files: their names are ids, and have one dot.
+pub fn envelopes(server: &Server) -> Vec<PathBuf> {
+    let Ok(files) = std::fs::read_dir(server.dir.join("queue/new")) else {
+        return Vec::new();
+    };
+    let files = files.map(|file| file.unwrap());
+    let files = files.filter(|file| file.file_name().to_str().unwrap().matches('.').count() == 1);
+    files.map(|file| file.path()).collect()
+}
+
 pub fn queued(server: &Server) -> usize {
-    let files = std::fs::read_dir(server.dir.join("queue/envelope")).unwrap();
-    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-    // One that is being written is there twice for a moment.
-    names.filter(|name| !name.ends_with(".half")).count()
+    envelopes(server).len()
 }
 
 /// A report is on its way before what it is about leaves the queue.

@@ -127,7 +127,7 @@ class Mailslot:
         subprocess.run([self.command[0], "--queue-run"], cwd=self.home, capture_output=True, timeout=60)
 
     def waiting(self):
-        return len(list((self.home / "queue/envelope").iterdir()))
+        return len(list((self.home / "queue/new").glob("*,S=*")))
 
 
 class Submitters:

@@ -15,13 +15,13 @@ import time
 
 def fill(queue, count):
     """Messages as the server writes them: tried once, due in the next seconds."""
-    for part in ("envelope", "new", "tmp", "cur"):
+    for part in ("new", "tmp", "cur"):
         (queue / part).mkdir(parents=True, mode=0o700)
     now = int(time.time())
     for number in range(count):
         ident = f"{now - 60}.M{number % 1_000_000}P1Q{number}"
         (queue / "new" / f"{ident}.mx.test,S=40").write_text("Received: from x\n\nSubject: x\n\nbody of it\n")
-        (queue / "envelope" / ident).write_text(
+        (queue / "new" / ident).write_text(
             f"mailslot-envelope 1\nfrom sender{number}@a.test\ncreated {now - 60}\ncontent lines\n"
             f"to {now + number % 600} 1 user{number}@domain{number % 1000}.test\nlast 4.4.1 connect to hop: refused\n")
 

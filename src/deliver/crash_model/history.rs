@@ -150,7 +150,7 @@ impl History {
 
 /// True if a directory of this name only holds complete files, except those marked by their names.
 pub(super) fn holds_whole_files(dir: &str, file: &str) -> bool {
-    dir == "new" || dir == "envelope" && !file.ends_with(".half")
+    dir == "new" && !file.ends_with(".half")
 }
 
 /// True if a file contains a text.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::faults::{Scratch, target, trace};
 use super::super::store::Store;
+use super::super::syncs::Syncs;
 use super::super::target::{Form, Group, Sync, Target};
 use super::checker::check;
 use super::disks;
@@ -69,11 +70,12 @@ fn receive(
     }
     spool.write(END.as_bytes());
     let id = spool.id().to_owned();
+    spool.expect_envelope();
     let draft = queue.draft(&id, envelope()).ok()?;
     let delivered = spool.commit().ok()?;
     let name = delivered.name();
     let content = path(&["queue", "new", name]);
-    let envelope = path(&["queue", "envelope", &id]);
+    let envelope = path(&["queue", "new", &id]);
     let mut promised = vec![(content.clone(), END)];
     if let Some(local) = local {
         // Its copy may have another size, and so another name.
@@ -116,12 +118,12 @@ fn run_as(bare: bool, mutation: Mutation, fails: Fails) -> (History, usize) {
     let scratch = Scratch::new();
     let disk = Recorder::new(&scratch.0, mutation, None, None);
     disk.start(fails);
-    let queue = Queue::with_disk(&scratch.0.join("queue"), true, Box::new(disk.clone()));
-    if let Ok(queue) = queue {
-        let store = Store::with_disk("mx", Sync::Full, 100, Box::new(disk.clone()));
-        if let Some(queued) = receive((Some(&target(&scratch, "a")), bare), &disk, &store, &queue) {
-            settle(&disk, &queue, &queued);
-        }
+    let store = Store::with_disk("mx", Sync::Full, 100, Box::new(disk.clone()));
+    let dir = scratch.0.join("queue");
+    if let Ok(queue) = Queue::with_disk(&dir, store.syncs(), Box::new(disk.clone()))
+        && let Some(queued) = receive((Some(&target(&scratch, "a")), bare), &disk, &store, &queue)
+    {
+        settle(&disk, &queue, &queued);
     }
     (disk.history(), disk.counts().0)
 }
@@ -171,8 +173,8 @@ fn a_failed_sync_of_the_envelopes_is_told_to_all() {
         let scratch = Scratch::new();
         let disk = Recorder::new(&scratch.0, Mutation::None, None, None);
         let dir = scratch.0.join("queue");
-        let queue = Queue::with_disk(&dir, true, Box::new(disk.clone())).unwrap();
         let store = Store::with_disk("mx", Sync::Full, 100, Box::new(disk.clone()));
+        let queue = Queue::with_disk(&dir, store.syncs(), Box::new(disk.clone())).unwrap();
         receive((None, false), &disk, &store, &queue);
         disk.start(Fails {
             syncs: vec![sync],
@@ -202,19 +204,17 @@ fn a_start_finds_what_is_owed_and_nothing_half_made() {
         disks::each(&history, &durable_at, cut, MOST, &mut |disk| {
             let scratch = Scratch::new();
             disk.write(&history, &scratch.0);
-            let queue = Queue::open(&scratch.0.join("queue"), false).unwrap();
+            let syncs = Arc::new(Syncs::new(Sync::None));
+            let queue = Queue::open(&scratch.0.join("queue"), syncs).unwrap();
             let ids = queue.ids().unwrap();
             for id in &ids {
                 assert!(queue.content(id).is_ok(), "{id} has content");
             }
-            let entries = |dir: &str| std::fs::read_dir(queue.dir().join(dir)).unwrap().count();
-            assert_eq!(
-                (entries("envelope"), entries("new")),
-                (ids.len(), ids.len())
-            );
+            let files = std::fs::read_dir(queue.dir().join("new")).unwrap();
+            assert_eq!(files.count(), 2 * ids.len());
             for (path, holds) in &owed {
                 let [first, dir, name] = path else { continue };
-                if (first.as_str(), dir.as_str()) == ("queue", "envelope") {
+                if (first.as_str(), dir.as_str()) == ("queue", "new") && *holds != END {
                     let envelope = queue.read(name).unwrap();
                     assert!(envelope.recipients.iter().any(|to| to.address == *holds));
                 }
