@@ -1,6 +1,6 @@
 //! Connects to one of the server's own listeners, for healthcheck and sendmail.
 
-use std::io;
+use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ pub(super) fn connect(hop: &Hop, deadline: impl Fn() -> Instant) -> io::Result<S
     socket
 }
 
-/// Passes octets between standard input and output and a hop, until the hop closes.
+/// Passes octets between standard input and output and a hop, until the hop closes. Lines may end in LF.
 ///
 /// # Errors
 /// An error of the system.
@@ -79,8 +79,58 @@ pub(super) fn pass(hop: &Hop) -> io::Result<()> {
     let sending = socket.try_clone()?;
     // This thread may only end with the process: standard input may stay open.
     std::thread::Builder::new().spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut &sending);
+        let _ = pass_lines(&mut io::stdin().lock(), &mut &sending);
         sending.shutdown(Shutdown::Write);
     })?;
     io::copy(&mut &socket, &mut io::stdout().lock()).map(drop)
+}
+
+/// Copies lines. If the first one ends in LF, all that do get CRLF; otherwise a bare LF is content, and stays one.
+fn pass_lines(input: &mut impl BufRead, output: &mut impl Write) -> io::Result<()> {
+    let (mut unix, mut before) = (None, 0);
+    loop {
+        let octets = input.fill_buf()?;
+        let count = octets.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let mut text = Vec::with_capacity(count);
+        for &octet in octets {
+            let bare = octet == b'\n' && before != b'\r';
+            if octet == b'\n' && *unix.get_or_insert(bare) && bare {
+                text.push(b'\r');
+            }
+            text.push(octet);
+            before = octet;
+        }
+        input.consume(count);
+        output.write_all(&text)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn the_first_line_decides() {
+        for (input, expected) in [
+            ("EHLO x\nDATA\na\r\n.\n", "EHLO x\r\nDATA\r\na\r\n.\r\n"),
+            (
+                "EHLO x\r\nDATA\r\na\n.\n\r\n",
+                "EHLO x\r\nDATA\r\na\n.\n\r\n",
+            ),
+            ("\nQUIT\n", "\r\nQUIT\r\n"),
+            ("QUIT", "QUIT"),
+        ] {
+            // Chunks of every size, so that an end is cut everywhere.
+            for size in 1..=input.len() {
+                let mut output = Vec::new();
+                let mut input = io::BufReader::with_capacity(size, input.as_bytes());
+                pass_lines(&mut input, &mut output).unwrap();
+                assert_eq!(String::from_utf8_lossy(&output), expected);
+            }
+        }
+    }
 }

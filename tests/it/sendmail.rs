@@ -107,6 +107,14 @@ fn what_is_missing_is_added_and_bcc_goes() {
             "{stored}"
         );
     }
+    // Recipients named by the caller, as mutt does; a folded Bcc.
+    let text = b"To: a@x.test\nBcc: c@x.test,\n\td@x.test\nSubject: s\n\nx\n";
+    assert_eq!(sendmail(&["-oem", "-oi", "--", "g@x.test"], text, url).0, 0);
+    let stored = server.messages("x.test/g").remove(0);
+    assert!(
+        !stored.contains("cc:") && !stored.contains("d@x.test"),
+        "{stored}"
+    );
     // No header at all, as scripts send it; an mbox line; a message of nothing.
     assert_eq!(sendmail(&["d@x.test"], b"hello\nthere: x\n", url).0, 0);
     let stored = server.messages("x.test/d").remove(0);
@@ -131,6 +139,8 @@ fn exit_statuses() {
         (&["a@x.test"][..], 0, ""),
         (&["a@x.test", "nobody@elsewhere.test"], 69, "550 5.7.1"),
         (&["x/y@x.test"], 67, "550 5.1.1"),
+        (&["a@@x.test"], 69, "501 5.1.3"),
+        (&["-f", "a@@x.test", "a@x.test"], 69, "501 5.1.7"),
         (&[], 64, "no recipient"),
         (&["-t"], 64, "no recipient"),
         (&["-Z", "a@x.test"], 64, "unknown option -Z"),
@@ -214,4 +224,21 @@ fn by_other_names() {
         std::fs::remove_dir_all(link.parent().unwrap()).unwrap();
     }
     assert_eq!(server.messages("x.test/i").len(), 1);
+    // A file where the queue should be shows that the option is read.
+    let link = by_name("mailq");
+    let file = link.display();
+    for args in [
+        vec!["--queue".to_owned(), file.to_string()],
+        vec![format!("--queue={file}")],
+    ] {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let output = run(link.to_str().unwrap(), &args, b"", &server.urls[0]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(
+            (output.status.code(), said.contains("Not a directory")),
+            (Some(69), true),
+            "{said}"
+        );
+    }
+    std::fs::remove_dir_all(link.parent().unwrap()).unwrap();
 }

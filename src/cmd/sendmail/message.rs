@@ -12,15 +12,15 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Parses the input. A lone dot ends it, unless dots are ignored; lines may end in LF or CRLF; an mbox line before
-    /// the header is dropped.
+    /// Parses the input. A lone dot ends it, unless dots are ignored; lines may end in LF or CRLF; mbox lines before
+    /// the header are dropped.
     pub(super) fn parse(input: &[u8], ignore_dots: bool) -> Self {
         let mut lines = input.split_inclusive(|&octet| octet == b'\n').map(unix);
         let mut lines = lines
             .by_ref()
             .take_while(|line| ignore_dots || line.strip_suffix(b"\n").unwrap_or(line) != b".")
             .peekable();
-        lines.next_if(|line| line.starts_with(b"From "));
+        while lines.next_if(|line| is_mbox(line)).is_some() {}
         let mut fields: Vec<Vec<u8>> = Vec::new();
         while let Some(line) = lines.next_if(|line| is_header(line, !fields.is_empty())) {
             match fields.last_mut() {
@@ -84,6 +84,13 @@ impl Message {
     }
 }
 
+/// `From ` and the same quoted once more, as mailboxes on the way have it.
+fn is_mbox(line: &[u8]) -> bool {
+    let quotes = line.iter().take_while(|&&octet| octet == b'>').count();
+    line.get(quotes..)
+        .is_some_and(|rest| rest.starts_with(b"From "))
+}
+
 /// A line with LF for CRLF.
 fn unix(line: &[u8]) -> Vec<u8> {
     match line.strip_suffix(b"\r\n") {
@@ -133,6 +140,10 @@ mod tests {
             (
                 "From root Thu Jan  1\nSubject: x\n\nFrom y\n",
                 "Subject: x\n\nFrom y\n",
+            ),
+            (
+                "From a Thu\n>From b Thu\nSubject: x\n\n>From y\n",
+                "Subject: x\n\n>From y\n",
             ),
             // Without a header everything is body, even if it begins like a continuation line.
             ("hello\n", "\nhello\n"),

@@ -63,7 +63,7 @@ pub fn run(name: &str, args: &[OsString]) -> ExitCode {
                 println!("newaliases: nothing to do: the server reads the aliases file itself");
                 Ok(())
             }
-            ("mailq", _) | (_, Mode::List) => mailq(),
+            ("mailq", _) | (_, Mode::List) => mailq(options.queue),
             (_, Mode::Smtp) => speak(),
             (_, Mode::Send) => send(options),
         });
@@ -76,10 +76,11 @@ pub fn run(name: &str, args: &[OsString]) -> ExitCode {
     }
 }
 
-/// `mailq`, `-bp`: lists the queue named by the server's environment variable.
-fn mailq() -> Result<(), Refusal> {
-    let named = std::env::var_os("MAILSLOT_QUEUE").filter(|dir| !dir.is_empty());
-    let dir = named.map_or_else(|| PathBuf::from("queue"), PathBuf::from);
+/// `mailq`, `-bp`: lists the queue of `--queue`, or of the server's environment variable.
+fn mailq(named: Option<PathBuf>) -> Result<(), Refusal> {
+    let variable = || std::env::var_os("MAILSLOT_QUEUE").filter(|dir| !dir.is_empty());
+    let named = named.or_else(|| variable().map(PathBuf::from));
+    let dir = named.unwrap_or_else(|| PathBuf::from("queue"));
     let page = queue_list::list(&dir);
     print!(
         "{}",
@@ -118,8 +119,10 @@ fn send(options: Options) -> Result<(), Refusal> {
     for word in &options.recipients {
         recipients.extend(addresses::addresses(word));
     }
+    // Bcc is removed in any case, as Postfix does: callers that name the recipients themselves leave that to sendmail.
+    let found = message.take_recipients();
     if options.header_recipients {
-        recipients.extend(message.take_recipients());
+        recipients.extend(found);
     }
     if recipients.is_empty() {
         return Err(("no recipient named".to_owned(), USAGE));
@@ -199,7 +202,8 @@ fn verdict(names: &[String], outcomes: &[Outcome]) -> Result<(), Refusal> {
         let status = match outcome.verdict {
             Verdict::Accepted => continue,
             Verdict::Later | Verdict::NextTransaction => TRY_LATER,
-            Verdict::Failed if outcome.status.subject == 1 => NO_USER,
+            // 5.1.1; other statuses of addresses are no statement about a user.
+            Verdict::Failed if (outcome.status.subject, outcome.status.detail) == (1, 1) => NO_USER,
             Verdict::Failed => UNAVAILABLE,
         };
         let line = match outcome.remote {

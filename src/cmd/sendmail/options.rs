@@ -1,6 +1,7 @@
 //! The command line of sendmail(1) in its traditional form: letters whose value follows directly or is the next word.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// The mode of operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(super) struct Options {
     /// `-V`.
     pub(super) envid: Option<String>,
     pub(super) verbose: bool,
+    /// `--queue`: the queue that `-bp` lists.
+    pub(super) queue: Option<PathBuf>,
     pub(super) recipients: Vec<String>,
 }
 
@@ -97,6 +100,13 @@ impl Options {
             let word = word.to_str().ok_or("an argument is not UTF-8")?;
             match word.strip_prefix('-') {
                 Some("-") => break,
+                Some("-queue") => {
+                    let dir = words.next().ok_or("--queue needs a value")?;
+                    all.queue = Some(dir.into());
+                }
+                Some(long) if long.starts_with("-queue=") => {
+                    all.queue = long.strip_prefix("-queue=").map(PathBuf::from);
+                }
                 None | Some("") => all.recipients.push(word.to_owned()),
                 Some(letters) => all.letters(letters, &mut words)?,
             }
@@ -216,6 +226,9 @@ mod tests {
             (Some("HDRS"), Some("id1"))
         );
         assert_eq!(parse("-bs").unwrap().mode, Mode::Smtp);
+        for queue in ["--queue /q", "--queue=/q -v"] {
+            assert_eq!(parse(queue).unwrap().queue, Some("/q".into()), "{queue}");
+        }
         assert_eq!(
             parse("-O DeliveryMode=b -odi -o7 -bp").unwrap().mode,
             Mode::List
@@ -225,7 +238,7 @@ mod tests {
     #[test]
     fn what_is_not_understood() {
         for wrong in [
-            "-Z", "-f", "-bd", "-bz", "-N maybe", "-R x", "-q", "-q15m", "--help",
+            "-Z", "-f", "-bd", "-bz", "-N maybe", "-R x", "-q", "-q15m", "--help", "--queue",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
