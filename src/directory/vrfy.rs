@@ -17,6 +17,12 @@ impl Directory {
     pub fn vrfy(&self, name: &str) -> Result<Vec<String>, Refusal> {
         if let Some(key) = self.named(name) {
             match self.lookup(&key)? {
+                // RCPT takes mail for it in any case.
+                Lookup::Nobody(_) if key.local == "postmaster" => {
+                    return self
+                        .postmaster(key.domain, &|_| true)
+                        .map(|_| vec![self.line(&key)]);
+                }
                 Lookup::Nobody(_) => {}
                 Lookup::Alias(_) | Lookup::Mailbox(_) => return Ok(vec![self.line(&key)]),
             }

@@ -16,7 +16,8 @@ impl<R> Session<R> {
     /// The mechanisms that can be used now, as EHLO lists them.
     pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
         let tls = matches!(self.channel, Channel::Tls { .. });
-        if self.user().is_some() || !(tls || self.policy.insecure_auth) {
+        let clear = self.policy.insecure_auth && !self.policy.require_tls;
+        if self.user().is_some() || !(tls || clear) {
             return Vec::new();
         }
         let bound = matches!(&self.channel, Channel::Tls { exporter: Some(_) });

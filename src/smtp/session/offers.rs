@@ -26,6 +26,7 @@ impl<R> Session<R> {
         if elsewhere {
             return Offer::Never(reply::UNKNOWN_COMMAND);
         }
+        let protected = !self.policy.require_tls || self.channel != Channel::Clear;
         let (ever, never, now) = match row.verb {
             Verb::StartTls => (
                 self.policy.starttls,
@@ -38,18 +39,14 @@ impl<R> Session<R> {
                 !self.mechanisms().is_empty(),
             ),
             Verb::Expn => (self.policy.expn, reply::NO_EXPN, true),
-            Verb::Etrn => (self.policy.etrn, reply::NOT_OFFERED, true),
+            Verb::Etrn => (self.policy.etrn, reply::NOT_OFFERED, protected),
             // Clients look for it before they authenticate.
             Verb::Atrn => (
                 self.policy.atrn,
                 reply::NOT_OFFERED,
-                self.user().is_some() || !self.mechanisms().is_empty(),
+                protected && (self.user().is_some() || !self.mechanisms().is_empty()),
             ),
-            Verb::Xclient => (
-                self.trusted,
-                reply::NOT_TRUSTED,
-                !self.policy.require_tls || self.channel != Channel::Clear,
-            ),
+            Verb::Xclient => (self.trusted, reply::NOT_TRUSTED, protected),
             Verb::Unimplemented => (false, reply::NOT_OFFERED, false),
             _ => return Offer::Now,
         };
