@@ -248,7 +248,12 @@ impl Page {
         let mut sum = 0;
         for (end, count) in BUCKETS.iter().zip(&counts.commits) {
             sum += count;
+            // The canonical form of OpenMetrics: no zeros at the end, but one digit.
             let end = format!("{}.{:03}", end / 1_000, end % 1_000);
+            let end = match end.trim_end_matches('0') {
+                whole if whole.ends_with('.') => format!("{whole}0"),
+                digits => digits.to_owned(),
+            };
             self.sample("commit_seconds_bucket", &[("le", &end)], &sum);
         }
         self.sample(
@@ -339,7 +344,10 @@ mod tests {
             "mailslot_commit_seconds_bucket{le=\"0.001\"} 2",
             "mailslot_commit_seconds_bucket{le=\"0.002\"} 2",
             "mailslot_commit_seconds_bucket{le=\"0.005\"} 3",
-            "mailslot_commit_seconds_bucket{le=\"10.000\"} 3",
+            "mailslot_commit_seconds_bucket{le=\"0.01\"} 3",
+            "mailslot_commit_seconds_bucket{le=\"0.25\"} 3",
+            "mailslot_commit_seconds_bucket{le=\"1.0\"} 3",
+            "mailslot_commit_seconds_bucket{le=\"10.0\"} 3",
             "mailslot_commit_seconds_bucket{le=\"+Inf\"} 4",
             "mailslot_commit_seconds_count 4",
             "mailslot_commit_seconds_sum 11.004000",
