@@ -15,6 +15,7 @@ use crate::relay;
 use crate::settings::{Settings, Value};
 use crate::smtp::body::BareNewline;
 use crate::smtp::policy::{Policy, Service};
+use crate::sys::ids;
 use crate::sys::privileges::{Privileges, RunAs};
 use crate::values::{self, Networks};
 
@@ -159,7 +160,18 @@ impl Config {
         Ok(())
     }
 
-    fn unusable(&self, url: &ListenUrl) -> Option<&'static str> {
+    fn unusable(&self, url: &ListenUrl) -> Option<String> {
+        if let BindTo::Unix { user, group, .. } = &url.at {
+            let user = user.as_deref().map(ids::user_id);
+            let group = group.as_deref().map(ids::group_id);
+            if let Some(Err(unknown)) = user.into_iter().chain(group).find(Result::is_err) {
+                return Some(unknown);
+            }
+        }
+        self.inconsistent(url).map(str::to_owned)
+    }
+
+    fn inconsistent(&self, url: &ListenUrl) -> Option<&'static str> {
         let submission = matches!(url.scheme, Scheme::Submission | Scheme::Submissions);
         if url.scheme == Scheme::Submissions && self.tls.is_none() {
             return Some(NO_CERTIFICATE);
@@ -212,9 +224,13 @@ fn policy(settings: &Settings, hostname: String) -> Result<Policy, Failure> {
 
 fn privileges(settings: &Settings) -> Result<Privileges, Failure> {
     let parse = |value: Value| RunAs::parse(&value.text).map_err(|reason| value.fault(reason));
+    let dir = |value: Value| match PathBuf::from(&value.text) {
+        dir if dir.is_dir() => Ok(dir),
+        _ => Err(value.invalid("a directory that exists")),
+    };
     Ok(Privileges {
         run_as: settings.one(Key::RunAs).map(parse).transpose()?,
-        chroot: file(settings, Key::Chroot),
+        chroot: settings.one(Key::Chroot).map(dir).transpose()?,
     })
 }
 

@@ -72,8 +72,7 @@ fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
     let config = Config::new(&settings, &names)?;
     let server = Server::new(config, sockets)?;
     if settings.flag(Key::Check) {
-        let (listeners, text) = (server.listeners(), server.describe());
-        println!("{listeners}{text}{}", server.next_hops());
+        println!("{}", server.check()?);
         return Ok(ExitCode::SUCCESS);
     }
     server.run().map(|()| ExitCode::SUCCESS)

@@ -135,6 +135,11 @@ impl Opt {
     pub fn may_be_empty(&self) -> bool {
         self.key == Key::RecipientDelimiter
     }
+
+    /// True if a line of a file is one value, although the option is repeatable: a header field has blanks.
+    pub fn may_have_blanks(&self) -> bool {
+        self.key == Key::Junk
+    }
 }
 
 /// The table, in the order of [`Key`].
@@ -199,7 +204,7 @@ pub const OPTIONS: &[Opt] = &[
     flag(Key::BareAddress, "bare-address", "accept addresses without angle brackets")
         .manual("Accepts MAIL FROM:user@host and RCPT TO:user@host without angle brackets, as printers, cameras and old scripts send them."),
     opt(Key::Junk, "junk", "FIELD:VALUE", "mail with that field goes to .Junk").takes(Takes::Many)
-        .manual("A message with this header field, as spam filters add it (X-Spam-Flag:YES), goes to the folder .Junk of each mailbox that has one. The name is compared without case, and the value must begin with VALUE. Mail for user+folder still goes to that folder. In a configuration file and in the environment VALUE is one word."),
+        .manual("A message with this header field, as spam filters add it (X-Spam-Flag:YES), goes to the folder .Junk of each mailbox that has one. The name is compared without case, and the value must begin with VALUE. Mail for user+folder still goes to that folder. In the environment VALUE is one word."),
     opt(Key::Trust, "trust", "CIDR|unix", "proxies that may name the real client").takes(Takes::Many)
         .manual("Load balancers and mail proxies that are trusted to name the client they connect for: by XCLIENT, which is only offered to them, and by the PROXY header (version 1 or 2) on a listener with ?proxy, which only serves them. unix means Unix sockets. Limits, log and Received then use that client."),
     opt(Key::RunAs, "run-as", "USER[:GROUP]", "change to this user after the start")

@@ -129,16 +129,20 @@ impl Settings {
         }
     }
 
-    /// An empty variable counts as not set, because files for containers often leave them empty.
+    /// An empty variable counts as not set, because files for containers often leave them empty. Blanks around a value
+    /// are not part of it, as in a file.
     fn environment(&mut self, opt: &'static Opt, text: Option<OsString>) -> Result<(), Failure> {
-        let Some(text) = text else { return Ok(()) };
-        if self.given.contains_key(&opt.key) || (text.is_empty() && !opt.may_be_empty()) {
+        let Some(text) = text.filter(|_| !self.given.contains_key(&opt.key)) else {
             return Ok(());
-        }
+        };
         let origin = Origin::Environment;
         let text = text
             .to_str()
-            .ok_or_else(|| fault(opt, &origin, "not UTF-8"))?;
+            .ok_or_else(|| fault(opt, &origin, "not UTF-8"))?
+            .trim();
+        if text.is_empty() && !opt.may_be_empty() {
+            return Ok(());
+        }
         match opt.takes {
             Takes::Many => self.add(opt, text.split_whitespace(), &origin),
             _ => self.add(opt, [text], &origin),
@@ -178,7 +182,9 @@ impl Settings {
         }
         match opt.takes {
             Takes::Nothing if text.is_empty() => self.add(opt, [YES], origin),
-            Takes::Many if !text.is_empty() => self.add(opt, text.split_whitespace(), origin),
+            Takes::Many if !text.is_empty() && !opt.may_have_blanks() => {
+                self.add(opt, text.split_whitespace(), origin)
+            }
             _ => self.add(opt, [text], origin),
         }
     }
@@ -327,10 +333,15 @@ mod tests {
 
     #[test]
     fn the_environment_splits_at_white_space_and_its_faults_name_the_variable() {
-        let env = [("MAILSLOT_DOMAIN", "a \t b"), ("MAILSLOT_USERS", "")];
+        let env = [
+            ("MAILSLOT_DOMAIN", "a \t b"),
+            ("MAILSLOT_USERS", " "),
+            ("MAILSLOT_TIMEOUT", " 5m\r"),
+        ];
         let settings = read("", &env).unwrap();
         assert_eq!(texts(&settings, Key::Domain), ["a", "b"]);
         assert!(texts(&settings, Key::Users).is_empty());
+        assert_eq!(texts(&settings, Key::Timeout), ["5m"]);
         let none = read("", &[("MAILSLOT_RECIPIENT_DELIMITER", "")]).unwrap();
         assert_eq!(texts(&none, Key::RecipientDelimiter), [""]);
         let wrong = read("", &[("MAILSLOT_CREATE", "maybe")]).unwrap_err();

@@ -141,6 +141,16 @@ impl Directory {
         self.pattern.as_str()
     }
 
+    /// The Maildir that `local` would have at the first domain, as an example.
+    pub fn example(&self, local: &str) -> Option<String> {
+        let path = self.pattern.fill(Values {
+            local,
+            domain: self.domains.name(0),
+            home: None,
+        })?;
+        Some(path.display().to_string())
+    }
+
     /// True if any well-formed local part is a mailbox.
     pub const fn creates(&self) -> bool {
         self.create

@@ -33,6 +33,26 @@ pub struct Settings {
     pub file: Option<PathBuf>,
 }
 
+impl Settings {
+    /// Looks for the directory of the file, without touching either: a server may be running.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn check(&self) -> Result<(), Failure> {
+        let missing = |file: &&PathBuf| {
+            let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+            dir.is_some_and(|dir| !dir.is_dir())
+        };
+        match self.file.as_ref().filter(missing) {
+            Some(file) => {
+                let reason = "--greylist: its directory does not exist; create it";
+                Err(FileError::new(file, None, reason).into())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// The list that all connections share.
 pub struct Keeper {
     state: Mutex<State>,

@@ -87,14 +87,13 @@ impl ListenUrl {
         if self.proxy { "?proxy" } else { "" }
     }
 
-    /// A socket from a service manager, by its name and number. The name is a scheme, possibly with `?proxy`; any other
-    /// name is `smtp`.
+    /// A socket from a service manager, by its name and number. The name is a scheme, possibly with its query; any other
+    /// name is `smtp`. Mode and owner are the manager's.
     pub fn inherited(name: &str, number: usize) -> Self {
-        let (scheme, proxy) = match name.strip_suffix("?proxy") {
-            Some(scheme) => (scheme, true),
-            None => (name, false),
-        };
+        let (scheme, query) = name.split_once('?').unwrap_or((name, ""));
+        let (pairs, proxy) = proxied(query);
         let row = SCHEMES.iter().find(|(known, ..)| *known == scheme);
+        let row = row.filter(|_| unix_socket("/", &pairs).is_ok());
         let found = row.map(|(_, scheme, ..)| (*scheme, proxy));
         let (scheme, proxy) = found.unwrap_or((Scheme::Smtp, false));
         Self {
@@ -110,8 +109,7 @@ impl FromStr for ListenUrl {
 
     /// `smtp://HOST:PORT`, `lmtp:/PATH?mode=0660` and the like; the error says what is expected.
     fn from_str(text: &str) -> Result<Self, String> {
-        let right =
-            "smtp://HOST:PORT, submission://, submissions://, lmtp://, lmtp:/PATH or metrics://";
+        let right = "smtp://HOST:PORT, submission://, submissions://, lmtp://, smtp:/PATH, lmtp:/PATH or metrics://";
         let (name, rest) = text.split_once(':').ok_or(right)?;
         let row = SCHEMES.iter().find(|(known, ..)| *known == name);
         let &(_, scheme, port, unix) = row.ok_or(right)?;
@@ -180,7 +178,13 @@ fn proxied(query: &str) -> (Vec<&str>, bool) {
 
 fn unix_socket(path: &str, pairs: &[&str]) -> Result<BindTo, String> {
     let (mut mode, mut user, mut group) = (MODE, None, None);
+    let mut seen = Vec::new();
     for pair in pairs {
+        let name = pair.split('=').next();
+        if seen.contains(&name) {
+            return Err("?mode=, ?user= and ?group= once each".to_owned());
+        }
+        seen.push(name);
         match pair.split_once('=') {
             Some(("mode", octal)) => {
                 let digits = octal.bytes().all(|octet| octet.is_ascii_digit());
@@ -261,6 +265,8 @@ mod tests {
             "submission:/run/x",
             "lmtp:/run/x?mode=9",
             "lmtp:/run/x?what=1",
+            "lmtp:/run/x?mode=0660&mode=0600",
+            "lmtp:/run/x?user=a&group=b&user=a",
             "smtp://x?proxy=1",
             "smtp://x?mode=0600",
             "smtp://x?Proxy",
@@ -277,6 +283,8 @@ mod tests {
             ("lmtp", Scheme::Lmtp, false),
             ("lmtp?proxy", Scheme::Lmtp, true),
             ("submissions?proxy", Scheme::Submissions, true),
+            ("lmtp?mode=0660", Scheme::Lmtp, false),
+            ("lmtp?user=a&proxy", Scheme::Lmtp, true),
             ("", Scheme::Smtp, false),
             ("?proxy", Scheme::Smtp, false),
             ("lmtp?proxy=no", Scheme::Smtp, false),

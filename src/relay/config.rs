@@ -41,12 +41,11 @@ impl Config {
             let parsed = value.text.parse::<Route>();
             let route = parsed.map_err(|expected| value.invalid(expected))?;
             if listen.iter().any(|url| is_itself(&route, url)) {
-                return Err(value.fault(format_args!("'{route}' is one of the own listeners")));
+                return Err(value.fault(format_args!(
+                    "'{route}' is one of the own listeners; name another server"
+                )));
             }
             routes.push(route);
-        }
-        if routes.is_empty() {
-            return Ok(None);
         }
         let file = |key| given.one(key).map(|value| PathBuf::from(value.text));
         let duration = |key| {
@@ -59,16 +58,21 @@ impl Config {
                 None => given.fault(key, "needs a value"),
             })
         };
+        // Before the question if there is a relay, so that a wrong value is told in any case.
+        let patience = Patience {
+            retry: duration(Key::Retry)?,
+            retry_for: duration(Key::RetryFor)?,
+        };
+        if routes.is_empty() {
+            return Ok(None);
+        }
         Ok(Some(Self {
             routes: Routes::new(routes).map_err(|why| given.fault(Key::Relay, why))?,
             from,
             logins: file(Key::RelayAuth),
             tls_ca: file(Key::TlsCa),
             dir: file(Key::Queue).unwrap_or_else(|| PathBuf::from("queue")),
-            patience: Patience {
-                retry: duration(Key::Retry)?,
-                retry_for: duration(Key::RetryFor)?,
-            },
+            patience,
         }))
     }
 

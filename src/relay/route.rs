@@ -252,7 +252,7 @@ fn domain_of(text: &str) -> Result<String, String> {
             && name.split('.').all(|label| !label.is_empty())
             && name.bytes().all(plain)
     });
-    let ascii = ascii.ok_or_else(|| format!("'{text}' is not a domain"))?;
+    let ascii = ascii.ok_or("a domain after ?for=, as in ?for=example.org or ?for=.example.org")?;
     Ok(if text.starts_with('.') {
         format!(".{ascii}")
     } else {
@@ -276,8 +276,10 @@ impl Routes {
             for domain in route.domains.iter().map(String::as_str).chain(all_others) {
                 if taken.contains(&domain) {
                     return Err(match domain {
-                        "" => format!("'{route}': two URLs without ?for= take all other domains"),
-                        _ => format!("'{route}': {domain} has another URL already"),
+                        "" => format!(
+                            "'{route}': two URLs without ?for= take all other domains; add ?for= to one"
+                        ),
+                        _ => format!("'{route}': {domain} has another URL already; name it once"),
                     });
                 }
                 taken.push(domain);

@@ -103,13 +103,23 @@ impl Server {
             directory.domains().join(", "),
             directory.pattern()
         );
-        match (directory.users(), directory.creates()) {
-            (Some(users), _) => text.push_str(&format!(", for {users} users")),
-            (None, true) => text.push_str(", made on first delivery"),
-            (None, false) => text.push_str(", where that directory exists"),
+        if let Some(users) = directory.users() {
+            text.push_str(&format!(", for {}", counted(users, "user")));
         }
+        text.push_str(match (directory.users(), directory.creates()) {
+            (Some(_), true) => " and any other name",
+            (Some(_), false) => "",
+            (None, true) => ", made on first delivery",
+            (None, false) => ", where that directory exists",
+        });
         if let Some(aliases) = directory.aliases() {
-            text.push_str(&format!(", with {aliases} aliases"));
+            text.push_str(&format!(", with {}", counted(aliases, "alias")));
+        }
+        let listed = directory.users().is_some() || directory.creates();
+        if let Some(example) = directory.example("alice").filter(|_| !listed) {
+            text.push_str(&format!(
+                "\na mailbox is opened by its directory: mkdir -p {example}"
+            ));
         }
         if let Some(relay) = &self.config.relay {
             text.push_str(&relay.describe());
@@ -136,15 +146,37 @@ impl Server {
         text
     }
 
-    /// The sentence about owners of mail, and a warning for root.
+    /// The output of `--check`: listeners, description and next hops, one sentence a line. Warnings go to the log, as at
+    /// a start.
+    ///
+    /// # Errors
+    /// A file that a start would find unusable.
+    pub fn check(&self) -> Result<String, Failure> {
+        let privileges = &self.config.privileges;
+        if privileges.run_as.is_none() {
+            self.warn_of_owners();
+        }
+        if let (Some(greylist), None) = (&self.config.greylist, &privileges.chroot) {
+            greylist.check()?;
+        }
+        let (listeners, text) = (self.listeners(), self.describe());
+        Ok(format!("{listeners}{text}{}", self.next_hops()))
+    }
+
+    /// Drops supplementary groups where mail is made with the rights of others.
     fn prepare_owners(&self) {
+        if geteuid().is_root() && self.state.snapshot().directory.has_owners() {
+            drop_groups();
+        }
+        self.warn_of_owners();
+    }
+
+    /// Warns root of Maildirs with owners that do not fit.
+    fn warn_of_owners(&self) {
         let snapshot = self.state.snapshot();
         let directory = &snapshot.directory;
         if !geteuid().is_root() {
             return;
-        }
-        if directory.has_owners() {
-            drop_groups();
         }
         if let Some((maildir, uid)) = directory.foreign_mailbox(0) {
             log::warn!(
@@ -161,8 +193,8 @@ impl Server {
         }
     }
 
-    /// The output of `--check` about next hops, one a line: whether names resolve and users exist.
-    pub fn next_hops(&self) -> String {
+    /// The next hops, one a line: whether names resolve and users exist.
+    fn next_hops(&self) -> String {
         let Some(relay) = &self.config.relay else {
             return String::new();
         };
@@ -180,7 +212,7 @@ impl Server {
     }
 
     /// The listeners as configured, one a line.
-    pub fn listeners(&self) -> String {
+    fn listeners(&self) -> String {
         let all = self.config.listen.iter().chain(&self.config.metrics);
         all.map(|url| format!("{url}\n")).collect()
     }
@@ -347,6 +379,16 @@ impl Server {
         };
         std::thread::Builder::new().spawn(wait).map(|_| ())
     }
+}
+
+/// `1 user`, `2 users`, `3 aliases`.
+fn counted(count: usize, what: &str) -> String {
+    let plural = match (count, what.ends_with('s')) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{count} {what}{plural}")
 }
 
 fn signals() -> SigSet {

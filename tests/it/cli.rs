@@ -84,3 +84,39 @@ fn a_check_says_where_mail_goes() {
         assert!(said.contains(line), "{line} in {said}");
     }
 }
+
+/// `--check` counts in words that read well, and shows a newcomer how to open a mailbox.
+#[test]
+fn a_check_says_who_gets_mail() {
+    let dir = std::env::temp_dir().join(format!("mailslot-check-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("one"), "alice:\n").unwrap();
+    std::fs::write(dir.join("two"), "alice:\nbob:\n").unwrap();
+    std::fs::write(dir.join("list"), "all: alice\n").unwrap();
+    for (args, expected) in [
+        (
+            &[][..],
+            "opened by its directory: mkdir -p mail/a.test/alice\n",
+        ),
+        (
+            &["--create"],
+            "goes to mail/%d/%u, made on first delivery\n",
+        ),
+        (&["--users", "one"], "goes to mail/%d/%u, for 1 user\n"),
+        (
+            &["--users", "two", "--create"],
+            ", for 2 users and any other name\n",
+        ),
+        (&["--create", "--aliases", "list"], ", with 1 alias\n"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+            .args(["--check", "-q", "-d", "a.test"])
+            .args(args)
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.ends_with(expected), "{args:?}: {said}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}

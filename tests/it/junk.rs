@@ -3,16 +3,12 @@
 use crate::server::{Server, Setup};
 
 fn launch() -> Server {
-    let args = [
-        "-d",
-        "a.test",
-        "--junk",
-        "X-Spam: Yes",
-        "--junk",
-        "X-Spam-Flag:YES",
-    ];
+    // A line of a file is one field, as spam filters write it.
+    let config = "# as rspamd adds it\njunk X-Spam: Yes\njunk X-Spam-Flag:YES\n";
+    let args = ["-d", "a.test", "--config", "mailslot.conf"];
     Server::launch(&Setup {
         args: args.map(str::to_owned).to_vec(),
+        files: vec![("mailslot.conf".into(), config.into())],
         dirs: ["has/.Junk", "has/.list", "lacks"]
             .map(|place| format!("mail/a.test/{place}"))
             .to_vec(),
