@@ -36,6 +36,7 @@ interop: build
 	python3 tests/interop/reports.py $(BINARY)
 	python3 tests/interop/hops.py $(BINARY)
 	python3 tests/interop/fronts.py $(BINARY)
+	python3 tests/interop/machines.py $(BINARY)
 	python3 tests/interop/proxies.py $(BINARY)
 	python3 tests/interop/metrics.py $(BINARY)
 	python3 tests/interop/logins.py $(BINARY)

@@ -104,7 +104,7 @@ def unpacked(home, packages, command, port):
         raise SystemExit(f"no packages {' '.join(packages)} to be had")
     (spool := home / "spool").mkdir()
     with fronts.unpacked(home, root, command, spool) as child:
-        if not fronts.listens(port):
+        if not interop.listens(port):
             raise SystemExit((home / "daemon.log").read_text()[-500:])
         yield port, child.pid
 

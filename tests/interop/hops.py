@@ -110,7 +110,7 @@ def package(home, name, packages, configure, scheme, run):
     inboxes = [end / f"mail/here.test/u{n}" for n in (1, 2)]
     with mailslot(end, "--listen", f"{scheme}://127.0.0.1:0", "-d", "here.test", "--create") as (_, urls):
         with fronts.unpacked(case, root, configure(case, port, port_of(urls[0]))):
-            if not fronts.listens(port):
+            if not interop.listens(port):
                 return check(f"{name} starts", False, (case / "daemon.log").read_text()[-500:])
             run(home, case, port, inboxes)
 

@@ -102,6 +102,14 @@ def mailslot(home, *args, user=None):
         check("mailslot ends with status 0", child.wait(40) == 0)
 
 
+def listens(port):
+    def tried():
+        with contextlib.suppress(OSError), smtplib.SMTP("127.0.0.1", port, timeout=5) as client:
+            return client.noop()[0] == 250
+
+    return wait_for(tried, 30)
+
+
 def port_of(url):
     return int(url.rsplit(":", 1)[1])
 

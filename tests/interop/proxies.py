@@ -13,7 +13,7 @@ import subprocess
 import threading
 
 import interop
-from interop import REPO, check, find, free_port, mailslot, messages, need, port_of, scratch, skip, wait_for
+from interop import REPO, check, find, free_port, listens, mailslot, messages, need, port_of, scratch, skip, wait_for
 
 CLIENT = "127.0.0.5"
 TLS = ["--tls-cert", str(REPO / "tests/tls/cert.pem"), "--tls-key", str(REPO / "tests/tls/key.pem")]
@@ -135,17 +135,12 @@ def postfix(home):
     case.chmod(0o755)
     port = free_port()
     with interop.postfix(case, "error:no mail leaves this test", port, "smtpd_authorized_xclient_hosts = 127.0.0.1\nsmtpd_helo_required = yes\n"):
-        wait_for(lambda: listens(port), 20)
+        listens(port)
         wanted = answers(port)
     with mailslot(case, "--listen", "smtp://127.0.0.1:0", "--trust", "127.0.0.1", "--create") as (_, urls):
         found = answers(port_of(urls[0]))
     differ = [(a, w, f) for a, w, f in zip([*XCLIENT, *IN_TURN, *["in a transaction", "again", "MAIL", "EHLO", "offered"]], wanted, found, strict=True) if w != f]
     check(f"XCLIENT is answered as Postfix does in {len(wanted)} cases", not differ, differ or "")
-
-
-def listens(port):
-    with contextlib.suppress(OSError):
-        return socket.create_connection(("127.0.0.1", port), 5)
 
 
 class Auth(http.server.BaseHTTPRequestHandler):
