@@ -324,3 +324,34 @@ const OWNER: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 pub(crate) fn fd(of: &impl AsFd) -> BorrowedFd<'_> {
     of.as_fd()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::super::faults::Scratch;
+    use super::*;
+
+    /// Whatever the doubles of other tests do: an error of the system is an error here.
+    #[test]
+    fn errors_of_the_system_are_passed_on() {
+        let scratch = Scratch::new();
+        let dir = File::open(&scratch.0).unwrap();
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let fails = |outcome: io::Result<()>, wanted| {
+            assert_eq!(errno(&outcome.unwrap_err()), Some(wanted));
+        };
+        // A pipe cannot be synced, and its end for reading not be written to.
+        fails(Real.sync(fd(&writer)), Errno::EINVAL);
+        let reader = File::from(reader);
+        fails(Real.write(&reader, b"x").map(drop), Errno::EBADF);
+        let (from, to) = ((fd(&dir), "a"), (fd(&dir), "b"));
+        fails(Real.rename(from, to), Errno::ENOENT);
+        fails(Real.replace(from, to), Errno::ENOENT);
+        fails(Real.link(from, to), Errno::ENOENT);
+        Real.create(fd(&dir), "a").unwrap();
+        fails(Real.create(fd(&dir), "a").map(drop), Errno::EEXIST);
+        Real.create(fd(&dir), "b").unwrap();
+        fails(Real.rename(from, to), Errno::EEXIST);
+        fails(Real.link(from, to), Errno::EEXIST);
+    }
+}

@@ -63,6 +63,22 @@ fn starttls() {
     assert_eq!(session.protocol(), "ESMTPS");
 }
 
+/// A login in the clear is worth nothing once TLS has begun (RFC 3207 §4.2).
+#[test]
+fn a_login_does_not_survive_starttls() {
+    let open = Policy {
+        insecure_auth: true,
+        ..with_tls()
+    };
+    let mut session = Session::new(Arc::new(open), Channel::Clear);
+    let begin = [("EHLO c", 250), (PENCIL, 235), ("STARTTLS", 220)];
+    run(&mut session, &begin);
+    assert_eq!(session.user(), Some("user"));
+    session.tls_started(None);
+    assert_eq!(session.user(), None);
+    run(&mut session, &[("EHLO c", 250), (PENCIL, 235)]);
+}
+
 /// R135: what is answered in the clear where TLS is required; BDAT's octets come all the same.
 #[test]
 fn require_tls() {
