@@ -9,11 +9,15 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{Mode, fchmod, fstat};
 
 use crate::deliver::{Disk, GroupSync, Syncs, errno, fd, write_all};
 
 /// The name of an envelope that is being written ends in this.
 pub(super) const HALF: &str = ".half";
+
+/// What is in the directory of a queue. One with other files, as `/tmp`, keeps its mode.
+const OWN: &[&str] = &["new", "tmp", "cur", "lock", "control", "envelope"];
 
 /// The directory of the messages.
 pub(super) struct Folder {
@@ -44,11 +48,26 @@ impl Folder {
             }
         }
         syncs.parent(disk.as_ref(), fd(&queue))?;
+        let is_own = |name: &OsStr| OWN.iter().any(|own| name == *own);
+        let mut shared = false;
+        disk.list(fd(&queue), &mut |name| {
+            shared = !is_own(name);
+            !shared
+        })?;
+        if !shared {
+            make_private(&queue, dir);
+        }
         // Another process may have made it without syncing it yet.
         if let Ok(parent) = disk.open_in(AT_FDCWD, parent(dir).as_os_str(), true) {
             syncs.parent(disk.as_ref(), fd(&parent))?;
         }
+        for name in others {
+            let other = disk.open_in(fd(&queue), OsStr::new(name), true)?;
+            make_private(&other, &dir.join(name));
+        }
+        let path = dir.join(messages);
         let messages = disk.open_in(fd(&queue), OsStr::new(messages), true)?;
+        make_private(&messages, &path);
         let group = syncs.group(disk.identity_of(fd(&messages))?);
         Ok(Self {
             disk,
@@ -105,6 +124,17 @@ impl Folder {
     /// An error of the disk.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         self.disk.unlink(fd(&self.messages), OsStr::new(name))
+    }
+}
+
+/// Lets only the owner into an existing directory, as into one that is made here.
+fn make_private(dir: &OwnedFd, path: &Path) {
+    let others = Mode::S_IRWXG | Mode::S_IRWXO;
+    let mode = fstat(dir).map(|found| Mode::from_bits_truncate(found.st_mode));
+    if mode.is_ok_and(|mode| mode.intersects(others))
+        && let Err(e) = fchmod(dir, Mode::S_IRWXU)
+    {
+        log::warn!("--queue: others may use {}: {e}", path.display());
     }
 }
 

@@ -3,7 +3,7 @@
 //! envelope is written before its content and removed after it: one without content was not finished, and content without
 //! an envelope was already sent. A start removes both. Nothing is rewritten in place.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -22,6 +22,8 @@ use crate::lock::lock;
 const MESSAGES: &str = "new";
 /// Where earlier versions had the envelopes.
 const OLD_ENVELOPES: &str = "envelope";
+/// Maximum messages and recipients of envelopes that could not be written.
+const MAX_UNSAVED: usize = 10_000;
 /// Maximum octets of an envelope.
 const MAX_ENVELOPE: u64 = 4 * 1024 * 1024;
 
@@ -33,6 +35,8 @@ pub struct Queue {
     writing: [Mutex<()>; 16],
     /// The names of the content files, by id.
     names: Mutex<HashMap<String, String>>,
+    /// Changed envelopes that could not be written, so that nobody is sent a message twice because a disk is full.
+    unsaved: Mutex<HashMap<String, Envelope>>,
     #[expect(dead_code, reason = "holds the lock")]
     lock: Flock<File>,
 }
@@ -86,6 +90,7 @@ impl Queue {
             folder,
             writing: Default::default(),
             names: Mutex::default(),
+            unsaved: Mutex::default(),
             lock,
         };
         let cleaned = queue.adopt().and_then(|()| queue.clean());
@@ -130,7 +135,7 @@ impl Queue {
     /// Lists the contents. Removes unfinished envelopes, envelopes without content, and contents without an envelope.
     fn clean(&self) -> io::Result<()> {
         let mut names = lock(&self.names);
-        let mut envelopes = HashSet::new();
+        let mut envelopes = Vec::new();
         let dir = self.dir.join(MESSAGES);
         for entry in std::fs::read_dir(&dir)? {
             let Ok(name) = entry?.file_name().into_string() else {
@@ -138,20 +143,25 @@ impl Queue {
             };
             match Kind::of(&name) {
                 Some(Kind::Content(id)) => drop(names.insert(id.to_owned(), name)),
-                Some(Kind::Envelope) => drop(envelopes.insert(name)),
+                Some(Kind::Envelope) => envelopes.push(name),
                 Some(Kind::Half) => discard(&dir.join(name)),
                 None => {}
             }
         }
+        envelopes.sort();
         for id in &envelopes {
             if !names.contains_key(id) {
                 discard(&dir.join(id));
             }
         }
-        for (_, name) in names.extract_if(|id, _| !envelopes.contains(id)) {
-            log::info!("queue removed content without envelope file={name:?}");
-            discard(&dir.join(name));
-        }
+        names.retain(|id, name| {
+            let wanted = envelopes.binary_search(id).is_ok();
+            if !wanted {
+                log::info!("queue removed content without envelope file={name:?}");
+                discard(&dir.join(name));
+            }
+            wanted
+        });
         Ok(())
     }
 
@@ -177,12 +187,13 @@ impl Queue {
         })
     }
 
-    /// Reads an envelope.
+    /// Reads an envelope, with its changes that are not on disk.
     ///
     /// # Errors
     /// An error of the disk, or the line that cannot be parsed.
     pub fn read(&self, id: &str) -> io::Result<Envelope> {
-        read(&self.dir, id)
+        let unsaved = lock(&self.unsaved).get(id).cloned();
+        unsaved.map_or_else(|| read(&self.dir, id), Ok)
     }
 
     /// Opens the content.
@@ -202,7 +213,7 @@ impl Queue {
     /// Changes an envelope; without recipients the message is removed. Returns the envelope, if it still exists.
     ///
     /// # Errors
-    /// An error of the disk.
+    /// An error of the disk. The change is lost at a restart then, unless a later one of the message is written.
     pub fn change(
         &self,
         id: &str,
@@ -211,13 +222,24 @@ impl Queue {
         let _one = self.writing.get(slot(id)).map(lock);
         let mut envelope = self.read(id)?;
         change(&mut envelope);
-        if envelope.recipients.is_empty() {
-            self.remove(id)?;
-            return Ok(None);
+        let saved = self.save(id, &envelope);
+        let mut unsaved = lock(&self.unsaved);
+        unsaved.remove(id);
+        if saved.is_err() {
+            let kept = unsaved.values().map(|envelope| envelope.recipients.len());
+            if unsaved.len() + kept.sum::<usize>() + envelope.recipients.len() < MAX_UNSAVED {
+                unsaved.insert(id.to_owned(), envelope.clone());
+            }
         }
-        let text = text(&envelope, MAX_ENVELOPE)?;
-        self.folder.durably(|| self.folder.write(id, &text))?;
-        Ok(Some(envelope))
+        saved.map(|()| Some(envelope).filter(|envelope| !envelope.recipients.is_empty()))
+    }
+
+    fn save(&self, id: &str, envelope: &Envelope) -> io::Result<()> {
+        if envelope.recipients.is_empty() {
+            return self.remove(id);
+        }
+        let text = text(envelope, MAX_ENVELOPE)?;
+        self.folder.durably(|| self.folder.write(id, &text))
     }
 
     /// The content first: a crash in between leaves an envelope without content.
@@ -366,169 +388,4 @@ impl<'a> Kind<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        reason = "a test may panic"
-    )]
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::super::envelope::Recipient;
-    use super::*;
-    use crate::deliver::Sync;
-
-    const ID: &str = "7.M1P2Q3";
-
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new() -> Self {
-            static COUNT: AtomicUsize = AtomicUsize::new(0);
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("mailslot-queue-{}-{count}", std::process::id());
-            Self(std::env::temp_dir().join(name))
-        }
-
-        fn content(&self, id: &str) -> String {
-            let name = format!("{id}.host,S=1");
-            std::fs::write(self.0.join("new").join(&name), "x").unwrap();
-            name
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn open(dir: &Dir) -> Result<Queue, Failure> {
-        Queue::open(&dir.0, Arc::new(Syncs::new(Sync::None)))
-    }
-
-    fn envelope() -> Envelope {
-        let to = |address: &str| Recipient {
-            address: address.into(),
-            ..Recipient::default()
-        };
-        Envelope {
-            created: 7,
-            recipients: vec![to("a@b"), to("c@d")],
-            ..Envelope::default()
-        }
-    }
-
-    #[test]
-    fn a_message_from_draft_to_end() {
-        let dir = Dir::new();
-        let queue = open(&dir).unwrap();
-        drop(queue.draft(ID, envelope()).unwrap());
-        assert!(queue.ids().unwrap().is_empty());
-        queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
-        assert_eq!(queue.ids().unwrap(), [ID]);
-        assert!(queue.content(ID).is_ok());
-        let left = queue
-            .change(ID, |envelope| drop(envelope.recipients.remove(0)))
-            .unwrap();
-        assert_eq!(left.unwrap().recipients[0].address, "c@d");
-        assert_eq!(
-            queue
-                .change(ID, |envelope| envelope.recipients.clear())
-                .unwrap(),
-            None
-        );
-        assert!(queue.ids().unwrap().is_empty() && queue.content(ID).is_err());
-        assert!(queue.change(ID, |_| {}).is_err());
-    }
-
-    #[test]
-    fn a_queue_has_one_process() {
-        let dir = Dir::new();
-        let queue = open(&dir).unwrap();
-        let second = open(&dir);
-        assert!(second.is_err_and(|failure| failure.status() == 75));
-        drop(queue);
-        assert!(open(&dir).is_ok());
-    }
-
-    #[test]
-    fn what_a_crash_left_is_removed() {
-        let dir = Dir::new();
-        let queue = open(&dir).unwrap();
-        queue.draft("1.M1P1Q1", envelope()).unwrap().keep("gone");
-        queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
-        std::fs::write(dir.0.join("new/8.M1P1Q1.half"), "mailsl").unwrap();
-        std::fs::write(dir.0.join("new/9.M1P1Q1"), "damaged").unwrap();
-        dir.content("9.M1P1Q1");
-        let sent = dir.0.join("new").join(dir.content("5.M1P1Q1"));
-        drop(queue);
-        let queue = open(&dir).unwrap();
-        assert_eq!(queue.ids().unwrap(), [ID, "9.M1P1Q1"]);
-        assert!(!sent.exists());
-        // A damaged envelope is kept, and the error names the line.
-        let wrong = queue.read("9.M1P1Q1").unwrap_err().to_string();
-        assert!(
-            wrong.ends_with("new/9.M1P1Q1:1: not an envelope"),
-            "{wrong}"
-        );
-    }
-
-    /// Earlier versions had a directory for the envelopes, without which the contents would be taken for sent.
-    #[test]
-    fn envelopes_of_an_earlier_version_are_taken_over() {
-        let dir = Dir::new();
-        drop(open(&dir).unwrap());
-        dir.content(ID);
-        let old = dir.0.join(OLD_ENVELOPES);
-        std::fs::create_dir(&old).unwrap();
-        for name in [ID, "8.M1P1Q1", "9.M1P1Q1.half"] {
-            std::fs::write(old.join(name), envelope().to_text()).unwrap();
-        }
-        let queue = open(&dir).unwrap();
-        assert_eq!(queue.ids().unwrap(), [ID]);
-        assert_eq!(queue.read(ID).unwrap(), envelope());
-        assert!(queue.content(ID).is_ok() && !old.exists());
-        assert_eq!(std::fs::read_dir(dir.0.join(MESSAGES)).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn files_are_known_by_their_names() {
-        for (name, kind) in [
-            (ID, Some(Kind::Envelope)),
-            ("7.M1P2Q3.half", Some(Kind::Half)),
-            ("7.M1P2Q3.mx.a.test,S=12", Some(Kind::Content(ID))),
-            ("7.M1P2Q3.half,S=12", Some(Kind::Content(ID))),
-            ("README.Md", None),
-            ("7.txt", None),
-            ("7", None),
-        ] {
-            assert_eq!(Kind::of(name), kind, "{name}");
-        }
-    }
-
-    /// A file too long to be read again would keep its message from being sent or returned for ever.
-    #[test]
-    fn an_envelope_never_becomes_too_long_to_be_read() {
-        let dir = Dir::new();
-        let queue = open(&dir).unwrap();
-        let of = |count: usize| Envelope {
-            recipients: vec![envelope().recipients[0].clone(); count],
-            ..envelope()
-        };
-        let refused = queue.draft("8.M1P2Q3", of(300_000)).err().unwrap();
-        assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
-        assert!(queue.ids().unwrap().is_empty());
-        queue.draft(ID, of(6_000)).unwrap().keep(&dir.content(ID));
-        let answer = "x".repeat(1_000);
-        let fail = |envelope: &mut Envelope| {
-            for to in &mut envelope.recipients {
-                (to.last, to.tries) = (Some(answer.clone()), 1);
-            }
-        };
-        queue.change(ID, fail).unwrap();
-        let read = queue.read(ID).unwrap();
-        assert_eq!(read.recipients.len(), 6_000);
-        assert!(read.recipients.iter().all(|to| to.tries == 1));
-    }
-}
+mod tests;

@@ -16,8 +16,6 @@ use crate::smtp::client::{Failure, Outcome, Stage, Verdict};
 
 /// Maximum recipients of a transaction.
 const MAX_RECIPIENTS: usize = 100;
-/// Maximum messages on one connection.
-const MAX_MESSAGES: usize = 100;
 
 /// The recipients of a message at one hop.
 struct Attempt {
@@ -160,7 +158,7 @@ impl Relay {
         attempt: &mut Attempt,
         (link, thread): (Option<Link>, usize),
     ) -> Option<Link> {
-        let mut link = link.filter(|link| link.used < MAX_MESSAGES && link.connection.is_open());
+        let mut link = link.filter(|link| link.connection.is_open());
         while !attempt.rest.is_empty() {
             let mut open = match link.take().map_or_else(|| self.connect(hop, thread), Ok) {
                 Ok(open) => open,
@@ -208,8 +206,7 @@ impl Relay {
             let Ok((envelope, mut content)) = self.open_message(&id) else {
                 continue;
             };
-            let patience = &self.settings.patience;
-            if envelope.delayed && !patience.is_over(envelope.created, clock::seconds()) {
+            if envelope.delayed && !self.is_over(envelope.created, clock::seconds()) {
                 continue;
             }
             let mut attempt = Attempt {

@@ -2,9 +2,19 @@
 
 use crate::client::Connection;
 
+/// Maximum messages on one connection.
+const MAX_MESSAGES: usize = 100;
+
 /// An open connection and its state.
 pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) host: String,
     pub(super) used: usize,
+}
+
+impl Link {
+    /// True if no other message may go over it.
+    pub(super) const fn is_used_up(&self) -> bool {
+        self.used >= MAX_MESSAGES
+    }
 }

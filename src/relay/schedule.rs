@@ -39,6 +39,11 @@ impl Patience {
         wait + wait * u64::from(chance) / (4 * 256)
     }
 
+    /// The longest wait of all.
+    pub fn longest(&self) -> u64 {
+        self.wait(u32::MAX, u8::MAX)
+    }
+
     /// True if a message of that age is given up.
     pub const fn is_over(&self, created: u64, now: u64) -> bool {
         now.saturating_sub(created) >= self.retry_for.as_secs()
@@ -76,6 +81,16 @@ impl Schedule {
     pub fn add(&mut self, hop: &Hop, id: &Arc<str>, next: u64) {
         let lane = self.0.entry(hop.clone()).or_default();
         lane.waiting.insert((next, Arc::clone(id)));
+    }
+
+    /// The clock was set back by that many seconds: all waits are as long as they were.
+    pub fn set_back(&mut self, seconds: u64) {
+        for lane in self.0.values_mut() {
+            lane.until = lane.until.saturating_sub(seconds);
+            let waiting = std::mem::take(&mut lane.waiting).into_iter();
+            let earlier = waiting.map(|(next, id)| (next.saturating_sub(seconds), id));
+            lane.waiting = earlier.collect();
+        }
     }
 
     /// Takes a message that is due now, for an existing connection.
@@ -371,6 +386,24 @@ mod tests {
         assert_eq!(all.hurry(|_, id| id == "2"), 1);
         assert_eq!(all.take(&a, 0).as_deref(), Some("2"));
         assert_eq!(all.take(&a, 0), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_prolongs_no_wait() {
+        let mut all = Schedule::default();
+        let a = hop("a");
+        for (id, next) in [("1", 1_000_300), ("2", 1_000_600), ("3", 5)] {
+            all.add(&a, &id.into(), next);
+        }
+        all.failed(&a, 1_000_000, &patience(), 0, false);
+        all.set_back(1_000_000);
+        assert_eq!(all.next(|_| 1), Some(300));
+        assert_eq!(all.start(299, |_| 1), None);
+        assert_eq!(all.start(300, |_| 1), Some(a.clone()));
+        assert_eq!(all.take(&a, 300).as_deref(), Some("3"));
+        assert_eq!(all.take(&a, 300).as_deref(), Some("1"));
+        assert_eq!(all.take(&a, 599), None);
+        assert_eq!(all.take(&a, 600).as_deref(), Some("2"));
     }
 
     #[test]

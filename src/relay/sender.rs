@@ -31,6 +31,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const STACK: usize = 256 * 1024;
 /// How long a transaction after DATA may take at a shutdown.
 const FAREWELL: Duration = Duration::from_secs(30);
+/// A clock that goes wrong by more seconds was set.
+const STEP: u64 = 60;
 /// Maximum sleep of the watching thread.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -71,11 +73,30 @@ struct State {
     schedule: Schedule,
     idle: Idle,
     stopping: bool,
+    /// The time when the clock was last looked at, by it and by one that nobody sets.
+    seen: Option<(u64, Instant)>,
+    /// No message is given up before this time, because the clock was set forward.
+    grace: u64,
     /// Threads that send.
     running: usize,
     /// Open connections, by the number of their thread.
     handles: HashMap<usize, Handle>,
     threads: usize,
+}
+
+impl State {
+    /// Follows a clock that was set: the waits stay as long as they were, and each hop is tried once more before its
+    /// messages are given up.
+    fn look_at_clock(&mut self, now: u64, at: Instant, patience: &Patience) {
+        if let Some((then, since)) = self.seen.replace((now, at)) {
+            let expected = then.saturating_add(at.saturating_duration_since(since).as_secs());
+            if now.saturating_add(STEP) < expected {
+                self.schedule.set_back(expected - now);
+            } else if expected.saturating_add(STEP) < now {
+                self.grace = now.saturating_add(patience.retry.as_secs());
+            }
+        }
+    }
 }
 
 impl Relay {
@@ -173,10 +194,12 @@ impl Relay {
         let id: Arc<str> = id.into();
         // One entry a hop, the earliest: two would be two tries at the same time, of all recipients there.
         let mut hops: BTreeMap<Hop, u64> = BTreeMap::new();
+        // A clock that was set back since must not make it wait for longer than ever.
+        let latest = clock::seconds().saturating_add(self.settings.patience.longest());
         for to in &envelope.recipients {
             match self.hop(&to.address) {
                 Some(hop) => {
-                    let next = hops.entry(hop).or_insert(to.next);
+                    let next = hops.entry(hop).or_insert(latest);
                     *next = to.next.min(*next);
                 }
                 None => log::error!("queue id={id}: no next hop for {:?}", to.address),
@@ -201,6 +224,7 @@ impl Relay {
         let mut state = self.lock();
         while !state.stopping {
             let now = clock::seconds();
+            state.look_at_clock(now, Instant::now(), &self.settings.patience);
             if let Some(hop) = state.schedule.start(now, |hop| self.most(hop)) {
                 state.running += 1;
                 state.threads = state.threads.wrapping_add(1);
@@ -290,6 +314,9 @@ impl Relay {
         let mut link = None;
         while let Some(id) = self.next_message(hop, link.is_some()) {
             link = self.send_message(hop, &id, link.take(), thread);
+            if let Some(Link { connection, .. }) = link.take_if(|link| link.is_used_up()) {
+                connection.quit();
+            }
             if link.is_none() {
                 self.lock().handles.remove(&thread);
             }
@@ -352,6 +379,11 @@ impl Relay {
     /// True if the next try of a hop is without TLS.
     pub(super) fn is_clear(&self, hop: &Hop) -> bool {
         self.lock().schedule.is_clear(hop)
+    }
+
+    /// True if a message is given up.
+    pub(super) fn is_over(&self, created: u64, now: u64) -> bool {
+        self.settings.patience.is_over(created, now) && self.lock().grace <= now
     }
 
     /// Schedules the next try of a message.
@@ -428,4 +460,37 @@ impl Relay {
 /// A random number from 0 to 255, so that hops are not tried in step.
 pub(super) fn chance() -> u8 {
     RandomState::new().hash_one(0).to_le_bytes()[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_followed() {
+        let patience = Patience {
+            retry: Duration::from_secs(300),
+            retry_for: Duration::from_secs(5 * 86_400),
+        };
+        let hop = Hop {
+            route: 0,
+            domain: "".into(),
+        };
+        let start = Instant::now();
+        let mut state = State::default();
+        state.schedule.add(&hop, &"1".into(), 2_000_300);
+        let look = |state: &mut State, now: u64, at: u64| {
+            state.look_at_clock(now, start + Duration::from_secs(at), &patience);
+            (state.schedule.next(|_| 1), state.grace)
+        };
+        assert_eq!(look(&mut state, 2_000_000, 0), (Some(2_000_300), 0));
+        // The time that goes by, and small corrections of it.
+        assert_eq!(look(&mut state, 2_000_060, 60), (Some(2_000_300), 0));
+        assert_eq!(look(&mut state, 2_000_050, 61), (Some(2_000_300), 0));
+        assert_eq!(look(&mut state, 1_000_051, 62), (Some(1_000_300), 0));
+        assert_eq!(
+            look(&mut state, 9_000_000, 63),
+            (Some(1_000_300), 9_000_300)
+        );
+    }
 }

@@ -39,7 +39,7 @@ impl Relay {
     ) -> Option<u64> {
         let now = clock::seconds();
         let patience = &self.settings.patience;
-        let over = patience.is_over(envelope.created, now);
+        let over = self.is_over(envelope.created, now);
         for one in &mut settled {
             if over && one.outcome.verdict == Verdict::Later {
                 give_up(&mut one.outcome);
@@ -63,6 +63,8 @@ impl Relay {
         let delayed = late && tell(Action::Delayed, &waits);
         let changed = self.queue.change(id, |envelope| {
             envelope.delayed |= delayed;
+            // A clock that was set back since must not make it wait for longer than `--retry-for`.
+            envelope.created = envelope.created.min(now);
             for one in &settled {
                 update(envelope, one, told, now, patience);
             }

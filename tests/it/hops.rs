@@ -102,6 +102,111 @@ fn a_silent_hop_holds_up_nothing() {
     assert_eq!(queued(&a), 1);
 }
 
+/// A connection that is full ends with QUIT (RFC 5321 §4.1.1.10), and the rest goes over another one.
+#[test]
+fn a_connection_takes_a_hundred_messages() {
+    let hop = Hop::start(&[]);
+    let a = front(&[&format!("{}?connections=1", hop.url)], &[]);
+    let mut client = a.client();
+    client.reply();
+    client.send(b"EHLO c\r\n");
+    client.reply();
+    for number in 0..103 {
+        client.send(b"MAIL FROM:<a@a.test>\r\n");
+        client.reply();
+        client.send(format!("RCPT TO:<m{number}@b.test>\r\n").as_bytes());
+        client.reply();
+        client.send(b"DATA\r\n");
+        client.reply();
+        client.send(b"x\r\n.\r\n");
+        assert!(client.reply().starts_with("250"));
+    }
+    let heard = hop.heard("RCPT TO:<m102@b.test>");
+    let (first, rest) = heard.split_once("QUIT\r\n").unwrap();
+    assert_eq!(first.matches("MAIL FROM").count(), 100);
+    assert!(rest.starts_with("EHLO"), "{rest}");
+}
+
+/// After a transaction that was not completed: the message is not to blame, and goes over a new connection.
+#[test]
+fn a_hop_that_refuses_rset() {
+    let answers: [fn(&str) -> Option<&'static str>; 3] = [
+        |line| refuses(line, "451 4.0.0 no\r\n"),
+        |line| refuses(line, "554 5.0.0 no\r\n"),
+        |line| refuses(line, "421 4.3.2 no\r\n"),
+    ];
+    for answer in answers {
+        let hop = Hop::answering(&[], answer);
+        let a = front(&[&format!("{}?connections=1", hop.url)], &[]);
+        send(&a, "alice@a.test", &["wrong@b.test"], "x");
+        wait_for(&a, "a.test/alice", 1);
+        send(&a, "alice@a.test", &["right@b.test"], "x");
+        let heard = hop.heard("\n.\r\n");
+        let order = ["RCPT TO:<wrong@", "RSET", "EHLO", "RCPT TO:<right@"];
+        let places = order.map(|words| heard.rfind(words).unwrap());
+        assert!(places.is_sorted(), "{heard}");
+        assert_eq!(heard.matches("RSET").count(), 1, "{heard}");
+        assert_eq!(a.messages("a.test/alice").len(), 1, "no other report");
+    }
+}
+
+fn refuses(line: &str, reset: &'static str) -> Option<&'static str> {
+    match line.split([' ', '\r']).next() {
+        Some("RSET") => Some(reset),
+        Some("RCPT") if line.contains("wrong") => Some("550 5.1.1 no\r\n"),
+        _ => None,
+    }
+}
+
+/// Parameters that mean nothing are taken for none.
+#[test]
+fn a_hop_that_offers_junk() {
+    let offers = [
+        "SIZE -1",
+        "SIZE 99999999999999999999999999",
+        "SIZE=what",
+        "SIZE",
+        "LIMITS RCPTMAX=0 RCPTMAX=what RCPTMAX RCPTMAX=99999999999999999999999999",
+        "AUTH",
+        "AUTH=\u{1b} PLAIN\tX",
+        "",
+    ];
+    let hop = Hop::start(&offers);
+    let a = front(&[&hop.url], &[]);
+    send(&a, "alice@a.test", &["x@b.test", "y@b.test"], "x");
+    let heard = hop.heard("\n.\r\n");
+    assert_eq!(heard.matches("MAIL FROM").count(), 1, "{heard}");
+    assert_eq!(heard.matches("RCPT TO").count(), 2, "{heard}");
+}
+
+/// Replies to commands that were not sent yet are replies to nothing, and nothing counts as sent.
+#[test]
+fn a_hop_that_answers_before_it_is_asked() {
+    let answers: [fn(&str) -> Option<&'static str>; 3] = [
+        |line| {
+            let ahead = "250 hop\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n";
+            line.starts_with("EHLO").then_some(ahead)
+        },
+        |line| line.starts_with("MAIL").then_some("250 ok\r\n250 ok\r\n"),
+        |line| {
+            line.starts_with("DATA")
+                .then_some("354 go\r\n250 taken\r\n")
+        },
+    ];
+    for answer in answers {
+        let hop = Hop::answering(&[], answer);
+        let a = front(&[&hop.url], &["--retry", "1h"]);
+        send(&a, "alice@a.test", &["x@b.test"], "x");
+        hop.heard("EHLO");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !a.log().contains("outcome=later status=4.5.0") {
+            assert!(Instant::now() < deadline, "{}", a.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(queued(&a), 1);
+    }
+}
+
 /// A message with a bare CR or LF is relayed unchanged by BDAT, or bounces, even with a local copy.
 #[test]
 fn bare_newlines_go_as_they_came() {

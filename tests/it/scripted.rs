@@ -7,6 +7,9 @@ use std::time::Duration;
 
 type Heard = Arc<(Mutex<String>, Condvar)>;
 
+/// What to say to a line instead of accepting it.
+type Answer = fn(&str) -> Option<&'static str>;
+
 #[derive(Default)]
 pub struct Hop {
     pub url: String,
@@ -16,6 +19,11 @@ pub struct Hop {
 impl Hop {
     /// A hop with these EHLO keywords.
     pub fn start(offers: &[&str]) -> Self {
+        Self::answering(offers, |_| None)
+    }
+
+    /// A hop that does not accept everything.
+    pub fn answering(offers: &[&str], answer: Answer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("smtp://{}", listener.local_addr().unwrap());
         let hello: Arc<str> = hello(offers).into();
@@ -24,7 +32,7 @@ impl Hop {
         std::thread::spawn(move || {
             for socket in listener.incoming() {
                 let (hello, noted) = (Arc::clone(&hello), Arc::clone(&noted));
-                std::thread::spawn(move || serve(&socket.unwrap(), &hello, &noted));
+                std::thread::spawn(move || serve(&socket.unwrap(), &hello, &noted, answer));
             }
         });
         Self { url, heard }
@@ -32,7 +40,7 @@ impl Hop {
 
     /// Serves a connection that is there already, to its end.
     pub fn serve(&self, socket: &TcpStream, offers: &[&str]) {
-        serve(socket, &hello(offers), &self.heard);
+        serve(socket, &hello(offers), &self.heard, |_| None);
     }
 
     /// Everything received, once it contains a text.
@@ -55,13 +63,14 @@ fn hello(offers: &[&str]) -> String {
     format!("250-hop\r\n{}250 HELP\r\n", lines.collect::<String>())
 }
 
-fn serve(mut socket: &TcpStream, hello: &str, heard: &Heard) {
+fn serve(mut socket: &TcpStream, hello: &str, heard: &Heard, answer: Answer) {
     let mut input = BufReader::new(socket.try_clone().unwrap());
     let mut content = false;
     let mut line = Vec::new();
     socket.write_all(b"220 hop\r\n").unwrap();
     while input.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
         let text = String::from_utf8_lossy(&line).into_owned();
+        let own = answer(&text).filter(|_| !content);
         let mut words = text.split_whitespace();
         let reply = match words.next().unwrap_or_default() {
             "." if content => {
@@ -82,6 +91,7 @@ fn serve(mut socket: &TcpStream, hello: &str, heard: &Heard) {
             "QUIT" => "221 2.0.0 bye\r\n",
             _ => "250 2.1.0 ok\r\n",
         };
+        let reply = own.unwrap_or(reply);
         heard
             .0
             .lock()

@@ -148,6 +148,44 @@ fn a_queued_message_survives_until_it_is_settled() {
     }
 }
 
+/// A disk that is full when a recipient is settled: nobody is sent the message again while the process runs.
+#[test]
+fn who_was_settled_is_not_tried_again_after_a_failure() {
+    let mut failed = 0;
+    for call in 1.. {
+        let scratch = Scratch::new();
+        let disk = Recorder::new(&scratch.0, Mutation::None, None, None);
+        let store = Store::with_disk("mx", Sync::Full, 100, Box::new(disk.clone()));
+        let dir = scratch.0.join("queue");
+        let queue = Queue::with_disk(&dir, store.syncs(), Box::new(disk.clone())).unwrap();
+        let queued = receive((None, false), &disk, &store, &queue).unwrap();
+        disk.start(Fails {
+            calls: (call..call + 100).collect(),
+            ..Fails::default()
+        });
+        for (index, address) in ELSEWHERE.iter().enumerate() {
+            let changed = queue.change(&queued.id, |envelope| {
+                envelope.recipients.retain(|to| to.address != *address);
+            });
+            // Without its content an envelope is of no use.
+            let sendable = queue.content(&queued.id);
+            let left = sendable.and_then(|_| queue.read(&queued.id));
+            let left = left.map_or(0, |envelope| envelope.recipients.len());
+            assert_eq!(left, ELSEWHERE.len() - 1 - index, "{call}: {changed:?}");
+            failed += usize::from(changed.is_err());
+        }
+        let calls = disk.counts().0;
+        // Once the disk has room again the change is written.
+        disk.start(Fails::default());
+        let _ = queue.change(&queued.id, |_| ());
+        assert!(queue.content(&queued.id).is_err());
+        if calls < call {
+            break;
+        }
+    }
+    assert!(failed > 4, "{failed} failures");
+}
+
 /// The queue's directories, the envelopes, and the content.
 #[test]
 fn a_sync_of_the_queue_that_is_missing_late_or_retried_is_found() {

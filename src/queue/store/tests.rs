@@ -1,0 +1,193 @@
+//! A queue in a directory of its own: messages from draft to end, and what a start finds.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::super::envelope::Recipient;
+use super::*;
+use crate::deliver::Sync;
+
+const ID: &str = "7.M1P2Q3";
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mailslot-queue-{}-{count}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    fn content(&self, id: &str) -> String {
+        let name = format!("{id}.host,S=1");
+        std::fs::write(self.0.join("new").join(&name), "x").unwrap();
+        name
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn open(dir: &Dir) -> Result<Queue, Failure> {
+    Queue::open(&dir.0, Arc::new(Syncs::new(Sync::None)))
+}
+
+fn envelope() -> Envelope {
+    let to = |address: &str| Recipient {
+        address: address.into(),
+        ..Recipient::default()
+    };
+    Envelope {
+        created: 7,
+        recipients: vec![to("a@b"), to("c@d")],
+        ..Envelope::default()
+    }
+}
+
+#[test]
+fn a_message_from_draft_to_end() {
+    let dir = Dir::new();
+    let queue = open(&dir).unwrap();
+    drop(queue.draft(ID, envelope()).unwrap());
+    assert!(queue.ids().unwrap().is_empty());
+    queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
+    assert_eq!(queue.ids().unwrap(), [ID]);
+    assert!(queue.content(ID).is_ok());
+    let left = queue
+        .change(ID, |envelope| drop(envelope.recipients.remove(0)))
+        .unwrap();
+    assert_eq!(left.unwrap().recipients[0].address, "c@d");
+    assert_eq!(
+        queue
+            .change(ID, |envelope| envelope.recipients.clear())
+            .unwrap(),
+        None
+    );
+    assert!(queue.ids().unwrap().is_empty() && queue.content(ID).is_err());
+    assert!(queue.change(ID, |_| {}).is_err());
+}
+
+/// Whatever modes the directories had that were there before.
+#[test]
+fn only_the_owner_may_enter() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+    for others in [None, Some("file")] {
+        let dir = Dir::new();
+        for path in [&dir.0, &dir.0.join("new"), &dir.0.join("tmp")] {
+            std::fs::create_dir(path).unwrap();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o775)).unwrap();
+        }
+        if let Some(name) = others {
+            std::fs::write(dir.0.join(name), "of somebody else").unwrap();
+        }
+        let queue = open(&dir).unwrap();
+        let draft = queue.draft(ID, envelope()).unwrap();
+        let top = if others.is_some() { 0o775 } else { 0o700 };
+        assert_eq!(mode(&dir.0), top);
+        for name in ["new", "tmp", "cur"] {
+            assert_eq!(mode(&dir.0.join(name)), 0o700, "{name}");
+        }
+        assert_eq!(mode(&dir.0.join("new").join(ID)), 0o600);
+        assert_eq!(mode(&dir.0.join("lock")), 0o600);
+        drop(draft);
+    }
+}
+
+#[test]
+fn a_queue_has_one_process() {
+    let dir = Dir::new();
+    let queue = open(&dir).unwrap();
+    let second = open(&dir);
+    assert!(second.is_err_and(|failure| failure.status() == 75));
+    drop(queue);
+    assert!(open(&dir).is_ok());
+}
+
+#[test]
+fn what_a_crash_left_is_removed() {
+    let dir = Dir::new();
+    let queue = open(&dir).unwrap();
+    queue.draft("1.M1P1Q1", envelope()).unwrap().keep("gone");
+    queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
+    std::fs::write(dir.0.join("new/8.M1P1Q1.half"), "mailsl").unwrap();
+    std::fs::write(dir.0.join("new/9.M1P1Q1"), "damaged").unwrap();
+    dir.content("9.M1P1Q1");
+    let sent = dir.0.join("new").join(dir.content("5.M1P1Q1"));
+    drop(queue);
+    let queue = open(&dir).unwrap();
+    assert_eq!(queue.ids().unwrap(), [ID, "9.M1P1Q1"]);
+    assert!(!sent.exists());
+    // A damaged envelope is kept, and the error names the line.
+    let wrong = queue.read("9.M1P1Q1").unwrap_err().to_string();
+    assert!(
+        wrong.ends_with("new/9.M1P1Q1:1: not an envelope"),
+        "{wrong}"
+    );
+}
+
+/// Earlier versions had a directory for the envelopes, without which the contents would be taken for sent.
+#[test]
+fn envelopes_of_an_earlier_version_are_taken_over() {
+    let dir = Dir::new();
+    drop(open(&dir).unwrap());
+    dir.content(ID);
+    let old = dir.0.join(OLD_ENVELOPES);
+    std::fs::create_dir(&old).unwrap();
+    for name in [ID, "8.M1P1Q1", "9.M1P1Q1.half"] {
+        std::fs::write(old.join(name), envelope().to_text()).unwrap();
+    }
+    let queue = open(&dir).unwrap();
+    assert_eq!(queue.ids().unwrap(), [ID]);
+    assert_eq!(queue.read(ID).unwrap(), envelope());
+    assert!(queue.content(ID).is_ok() && !old.exists());
+    assert_eq!(std::fs::read_dir(dir.0.join(MESSAGES)).unwrap().count(), 2);
+}
+
+#[test]
+fn files_are_known_by_their_names() {
+    for (name, kind) in [
+        (ID, Some(Kind::Envelope)),
+        ("7.M1P2Q3.half", Some(Kind::Half)),
+        ("7.M1P2Q3.mx.a.test,S=12", Some(Kind::Content(ID))),
+        ("7.M1P2Q3.half,S=12", Some(Kind::Content(ID))),
+        ("README.Md", None),
+        ("7.txt", None),
+        ("7", None),
+    ] {
+        assert_eq!(Kind::of(name), kind, "{name}");
+    }
+}
+
+/// A file too long to be read again would keep its message from being sent or returned for ever.
+#[test]
+fn an_envelope_never_becomes_too_long_to_be_read() {
+    let dir = Dir::new();
+    let queue = open(&dir).unwrap();
+    let of = |count: usize| Envelope {
+        recipients: vec![envelope().recipients[0].clone(); count],
+        ..envelope()
+    };
+    let refused = queue.draft("8.M1P2Q3", of(300_000)).err().unwrap();
+    assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
+    assert!(queue.ids().unwrap().is_empty());
+    queue.draft(ID, of(6_000)).unwrap().keep(&dir.content(ID));
+    let answer = "x".repeat(1_000);
+    let fail = |envelope: &mut Envelope| {
+        for to in &mut envelope.recipients {
+            (to.last, to.tries) = (Some(answer.clone()), 1);
+        }
+    };
+    queue.change(ID, fail).unwrap();
+    let read = queue.read(ID).unwrap();
+    assert_eq!(read.recipients.len(), 6_000);
+    assert!(read.recipients.iter().all(|to| to.tries == 1));
+}
