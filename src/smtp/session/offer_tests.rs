@@ -73,7 +73,7 @@ fn a_login_does_not_survive_starttls() {
     let mut session = Session::new(Arc::new(open), Channel::Clear);
     let begin = [("EHLO c", 250), (PENCIL, 235), ("STARTTLS", 220)];
     run(&mut session, &begin);
-    assert_eq!(session.user(), Some("user"));
+    assert!(session.user().is_some());
     session.tls_started(None);
     assert_eq!(session.user(), None);
     run(&mut session, &[("EHLO c", 250), (PENCIL, 235)]);
