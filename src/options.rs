@@ -178,7 +178,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(Key::MaxErrors, "max-errors", "N", "maximum errors in a connection").default("20")
         .manual("The maximum number of 4xx and 5xx replies in a connection. The next one is 421, and the connection is closed."),
     opt(Key::Timeout, "timeout", "DURATION", "how long to wait for a client").default("5m")
-        .manual("How long to wait for a client: for a whole command, not for each octet. It is a tenth of that while more than four fifths of the connections are in use."),
+        .manual("How long to wait for a client: for a whole command, not for each octet. It is a tenth of that while more than four fifths of the connections are in use; then a connection that has brought no message for this time is closed, too."),
     opt(Key::TlsCert, "tls-cert", "FILE", "PEM certificate chain: offers STARTTLS")
         .manual("The certificate chain in PEM. Without it there is no STARTTLS and no submissions://."),
     opt(Key::TlsKey, "tls-key", "FILE", "PEM key of that certificate")

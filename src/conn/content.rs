@@ -157,6 +157,7 @@ impl Conn<'_> {
         }
         if outcome.replies.iter().any(|reply| !reply.is_error()) {
             self.messages += 1;
+            self.useful = Instant::now();
             let user = self.session.user();
             self.state.throttle.message(self.client.counted(), user);
         }

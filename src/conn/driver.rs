@@ -54,6 +54,8 @@ pub(super) struct Conn<'a> {
     pub(super) session: Session<Group>,
     cipher: Option<String>,
     begun: Instant,
+    /// When it last brought a message, or began.
+    pub(super) useful: Instant,
     pub(super) messages: usize,
     /// Refusals so far.
     refusals: usize,
@@ -137,6 +139,7 @@ impl<'a> Conn<'a> {
             session: Session::new(policy, Channel::Clear),
             cipher: None,
             begun: Instant::now(),
+            useful: Instant::now(),
             messages: 0,
             refusals: 0,
             lines: 0,
@@ -425,6 +428,9 @@ impl<'a> Conn<'a> {
             Stop::TimedOut => reply::TIMED_OUT,
             Stop::Shutdown => reply::UNAVAILABLE,
             Stop::Gone => return "client closed the connection".into(),
+            Stop::Broken(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return "client closed the connection without close_notify".into();
+            }
             Stop::Broken(error) => return error.to_string().into(),
         };
         self.say(Some(&reply));

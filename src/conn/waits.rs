@@ -36,11 +36,12 @@ impl Conn<'_> {
     }
 
     /// The ends of a wait that began at `since` and continues at `begun`: by the minimum rate of content, and under
-    /// stress.
+    /// stress. For a command, stress also ends a connection that has brought no message for a whole timeout: legal
+    /// commands now and then would keep a place for hours.
     fn ends(&self, since: Instant, begun: Instant) -> (Option<Instant>, Instant) {
         let short = since + pressed(self.state.timeout);
         let Some(floor) = &self.floor else {
-            return (None, short);
+            return (None, short.min(self.useful + self.state.timeout));
         };
         let least = pressed(WINDOW.min(self.state.timeout));
         let until = begun + floor.patience(WINDOW);

@@ -21,6 +21,7 @@ use nix::errno::Errno;
 
 use super::disk::{self, Disk, errno};
 use super::maildir::OpenMaildir;
+use super::refusal::Trouble;
 use super::target::{Quota, TRASH, Target};
 use crate::clock;
 use crate::lock::lock;
@@ -96,11 +97,8 @@ impl Ledger {
         };
         let mailbox = self.mailbox(&target.maildir);
         let pending = lock(&mailbox);
-        enough(disk, dirs, quota, octets, *pending).unwrap_or_else(|e| {
-            log::warn!(
-                "quota not checked maildir={:?}: maildirsize: {e}",
-                target.maildir
-            );
+        enough(disk, dirs, quota, octets, *pending).unwrap_or_else(|fault| {
+            fault.log("checked", &target.maildir);
             true
         })
     }
@@ -122,18 +120,15 @@ impl Ledger {
         let taken = match enough(disk, dirs, quota, octets, *pending) {
             Ok(false) => return None,
             Ok(true) => append(disk, dirs, signed(octets), 1),
-            Err(e) => Err(e),
+            Err(fault) => Err(fault),
         };
-        if let Err(e) = taken {
-            log::warn!(
-                "quota not kept maildir={:?}: maildirsize: {e}",
-                target.maildir
-            );
+        if let Err(fault) = taken {
+            fault.log("kept", &target.maildir);
             return Some(false);
         }
         // Another process was quicker.
         if overrun(dirs, disk, quota) {
-            give_back(disk, dirs, quota, octets, *pending);
+            give_back(disk, dirs, target, octets, *pending);
             return None;
         }
         pending.add(signed(octets), 1);
@@ -167,16 +162,16 @@ impl Ledger {
         was_pending: bool,
         gone: impl FnOnce() -> bool,
     ) {
-        let Some(quota) = limiting(target) else {
+        if limiting(target).is_none() {
             return;
-        };
+        }
         let mailbox = self.mailbox(&target.maildir);
         let mut pending = lock(&mailbox);
         if was_pending {
             pending.add(-signed(octets), -1);
         }
         if gone() {
-            give_back(disk, dirs, quota, octets, *pending);
+            give_back(disk, dirs, target, octets, *pending);
         }
     }
 
@@ -202,17 +197,34 @@ fn limiting(target: &Target) -> Option<&Quota> {
 }
 
 /// Takes a line back. A damaged file is recalculated.
-fn give_back(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, octets: u64, pending: Used) {
-    let given = match load(disk, disk::fd(&dirs.base)) {
-        Ok(Some(_)) => append(disk, dirs, -signed(octets), -1),
-        Ok(None) => recount(disk, dirs, quota, pending).map(drop),
-        Err(e) => Err(e),
+fn give_back(disk: &dyn Disk, dirs: &OpenMaildir, target: &Target, octets: u64, pending: Used) {
+    let given = match (load(disk, disk::fd(&dirs.base)), limiting(target)) {
+        (Ok(Some(_)), _) => append(disk, dirs, -signed(octets), -1),
+        (Ok(None), Some(quota)) => recount(disk, dirs, quota, pending).map(drop),
+        (Ok(None), None) => Ok(()),
+        (Err(fault), _) => Err(fault),
     };
-    if let Err(e) = given {
-        log::warn!(
-            "quota not given back path={:?}: maildirsize: {e}",
-            dirs.path
-        );
+    if let Err(fault) = given {
+        fault.log("given back", &target.maildir);
+    }
+}
+
+/// An error with its call and its place in the Maildir.
+struct Fault {
+    call: &'static str,
+    place: &'static str,
+    error: io::Error,
+}
+
+impl Fault {
+    fn at(call: &'static str, place: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self { call, place, error }
+    }
+
+    /// Logs what was not done with the quota of a Maildir.
+    fn log(self, done: &str, maildir: &Path) {
+        let trouble = Trouble::at(self.call, maildir.join(self.place))(self.error);
+        log::warn!("quota not {done} {trouble}");
     }
 }
 
@@ -251,7 +263,7 @@ fn enough(
     quota: &Quota,
     octets: u64,
     pending: Used,
-) -> io::Result<bool> {
+) -> Result<bool, Fault> {
     let fits = |mut used: Used| {
         used.add(signed(octets), 1);
         quota.holds(used)
@@ -269,12 +281,14 @@ fn enough(
 }
 
 /// Reads the file; `None` if it must be recalculated.
-fn load(disk: &dyn Disk, base: BorrowedFd<'_>) -> io::Result<Option<File>> {
+fn load(disk: &dyn Disk, base: BorrowedFd<'_>) -> Result<Option<File>, Fault> {
     let file = match disk.existing(base, NAME, false) {
         Err(e) if errno(&e) == Some(Errno::ENOENT) => return Ok(None),
-        other => other?,
+        other => other.map_err(Fault::at("open", NAME))?,
     };
-    let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
+    let changed = file.metadata().and_then(|found| found.modified());
+    let changed = changed.map_err(Fault::at("fstat", NAME))?;
+    let age = changed.elapsed().unwrap_or_default();
     let mut text = String::new();
     if file.take(LONGEST + 1).read_to_string(&mut text).is_err() || text.len() as u64 > LONGEST {
         return Ok(None);
@@ -304,13 +318,20 @@ fn parse(text: &str, age: Duration) -> Option<File> {
 }
 
 /// Adds a line, in one write so that lines of several processes do not mix.
-fn append(disk: &dyn Disk, dirs: &OpenMaildir, bytes: i64, messages: i64) -> io::Result<()> {
-    let file = disk.existing(disk::fd(&dirs.base), NAME, true)?;
-    disk::write_all(disk, &file, format!("{bytes} {messages}\n").as_bytes())
+fn append(disk: &dyn Disk, dirs: &OpenMaildir, bytes: i64, messages: i64) -> Result<(), Fault> {
+    let file = disk.existing(disk::fd(&dirs.base), NAME, true);
+    let file = file.map_err(Fault::at("open", NAME))?;
+    let line = format!("{bytes} {messages}\n");
+    disk::write_all(disk, &file, line.as_bytes()).map_err(Fault::at("write", NAME))
 }
 
 /// Counts the whole Maildir and pending messages, rewrites the file and returns the sums.
-fn recount(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, pending: Used) -> io::Result<Used> {
+fn recount(
+    disk: &dyn Disk,
+    dirs: &OpenMaildir,
+    quota: &Quota,
+    pending: Used,
+) -> Result<Used, Fault> {
     let base = disk::fd(&dirs.base);
     let mut used = pending;
     count(disk, base, &mut used)?;
@@ -320,7 +341,8 @@ fn recount(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, pending: Used) ->
             folders.push(name.to_owned());
         }
         true
-    })?;
+    })
+    .map_err(Fault::at("readdir", ""))?;
     for folder in folders {
         if let Ok(dir) = disk.open_in(base, &folder, false) {
             count(disk, disk::fd(&dir), &mut used)?;
@@ -328,27 +350,32 @@ fn recount(disk: &dyn Disk, dirs: &OpenMaildir, quota: &Quota, pending: Used) ->
     }
     let temporary = format!("{}.{NAME}", clock::unique());
     let tmp = disk::fd(&dirs.tmp);
-    let file = disk.create(tmp, &temporary)?;
+    let file = disk.create(tmp, &temporary);
+    let file = file.map_err(Fault::at("open", "tmp"))?;
     let text = format!("{}\n{} {}\n", quota.definition(), used.bytes, used.messages);
     let given = dirs
         .owner
-        .map_or(Ok(()), |to| disk.give(disk::fd(&file), to));
-    let written = given.and_then(|()| disk::write_all(disk, &file, text.as_bytes()));
-    if let Err(e) = written.and_then(|()| disk.replace((tmp, &temporary), (base, NAME))) {
+        .map_or(Ok(()), |to| disk.give(disk::fd(&file), to))
+        .map_err(Fault::at("fchown", NAME));
+    let write = || disk::write_all(disk, &file, text.as_bytes());
+    let rename = || disk.replace((tmp, &temporary), (base, NAME));
+    let made = given
+        .and_then(|()| write().map_err(Fault::at("write", NAME)))
+        .and_then(|()| rename().map_err(Fault::at("rename", NAME)));
+    if made.is_err() {
         let _ = disk.unlink(tmp, OsStr::new(&temporary));
-        return Err(e);
     }
-    Ok(used)
+    made.map(|()| used)
 }
 
 /// Adds up `cur/` and `new/` of the inbox or a folder.
-fn count(disk: &dyn Disk, dir: BorrowedFd<'_>, used: &mut Used) -> io::Result<()> {
-    for part in ["cur", "new"] {
-        let part = match disk.open_in(dir, part.as_ref(), false) {
+fn count(disk: &dyn Disk, dir: BorrowedFd<'_>, used: &mut Used) -> Result<(), Fault> {
+    for name in ["cur", "new"] {
+        let part = match disk.open_in(dir, name.as_ref(), false) {
             Err(e) if matches!(errno(&e), Some(Errno::ENOENT | Errno::ENOTDIR)) => continue,
-            other => other?,
+            other => other.map_err(Fault::at("open", name))?,
         };
-        disk.list(disk::fd(&part), &mut |name| {
+        let listed = disk.list(disk::fd(&part), &mut |name| {
             if name.as_bytes().first() == Some(&b'.') {
                 return true;
             }
@@ -357,7 +384,8 @@ fn count(disk: &dyn Disk, dir: BorrowedFd<'_>, used: &mut Used) -> io::Result<()
                 used.add(octets, 1);
             }
             true
-        })?;
+        });
+        listed.map_err(Fault::at("readdir", name))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::server::{Server, first_address};
+use crate::tls;
 
 /// One line a refusal with the whole reply, the eleventh and later counted, and the reason of the end.
 #[test]
@@ -33,6 +34,55 @@ fn refusals_and_ends() {
     while !client.reply().is_empty() {}
     server.logged(r#"to="a@localhost" status=550 reply="550 5.6.0 "#);
     server.logged(r#"end="221 2.0.0 Bye""#);
+}
+
+/// Many clients of TLS just close: the reason is a sentence for the operator, not the library's.
+#[test]
+fn a_client_that_closes_tls() {
+    let setup = crate::server::Setup {
+        listen: vec!["submissions://127.0.0.1:0".into()],
+        args: [
+            "--users",
+            "users",
+            "--tls-cert",
+            tls::CERT,
+            "--tls-key",
+            tls::KEY,
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        files: vec![("users".into(), "bob:{PLAIN}x\n".into())],
+        ..Default::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let mut client = tls::connect(server.client().socket, &[]).unwrap();
+    let mut greeting = [0; 4];
+    client.read_exact(&mut greeting).unwrap();
+    drop(client);
+    server.logged(r#"end="client closed the connection without close_notify" "#);
+}
+
+/// Trouble with `maildirsize`, which refuses no mail, is logged with the call and the path.
+#[test]
+fn trouble_with_a_quota() {
+    let setup = crate::server::Setup {
+        args: ["--quota", "1M"].map(str::to_owned).to_vec(),
+        dirs: vec![
+            "mail/localhost/q/maildirsize".into(),
+            "mail/localhost/q/new".into(),
+        ],
+        ..Default::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let mut client = server.client();
+    client.send(b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<q@localhost>\r\nBDAT 3 LAST\r\na\r\n");
+    let last = (0..5).map(|_| client.reply()).last().unwrap();
+    assert!(last.starts_with("250 2.0.0 Message accepted"), "{last}");
+    for done in ["checked", "kept"] {
+        server.logged(&format!(
+            "quota not {done} call=\"open\" path=\"mail/localhost/q/maildirsize\" error="
+        ));
+    }
 }
 
 /// `-v` shows the dialogue, and neither content nor what may be a password.

@@ -41,6 +41,7 @@ fn ways() -> Vec<Slow> {
         slow("STARTTLS", &[b"EHLO c\r\nSTARTTLS\r\n"], b"\x16"),
         at(tls, slow("TLS", &[], b"\x16")),
         at(proxy, slow("PROXY", &[b"PROXY "], b"x")),
+        slow("legal commands", &[MAIL], b"RCPT TO:<n@localhost>\r\n"),
         slow("DATA, silent", &[MAIL, b"DATA\r\n"], b""),
         slow("DATA", &[MAIL, b"DATA\r\n"], b"x"),
         slow("DATA, lines", &[MAIL, b"DATA\r\nA: b\r\n\r\n"], b"\r\n"),
