@@ -72,7 +72,7 @@ pub enum Takes {
 }
 
 /// An option.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Opt {
     /// Its key.
     pub key: Key,
@@ -88,7 +88,7 @@ pub struct Opt {
     pub default: &'static str,
     /// The help text, one line.
     pub help: &'static str,
-    /// Its paragraph in the man page; empty if `help` is enough.
+    /// Its paragraph in the man page; empty if `help` is enough, and in [`OPTIONS`].
     pub manual: &'static str,
 }
 
@@ -142,9 +142,9 @@ impl Opt {
     }
 }
 
-/// The table, in the order of [`Key`].
+/// The table, in the order of [`Key`], for the man page. The program itself uses [`OPTIONS`].
 #[rustfmt::skip]
-pub const OPTIONS: &[Opt] = &[
+pub const DOCUMENTED: &[Opt] = &[
     opt(Key::Listen, "listen", "URL", "smtp:// submission:// lmtp:/PATH ...").letter("l").takes(Takes::Many).default("smtp://127.0.0.1:2525")
         .manual("smtp://HOST:PORT, submission://, submissions:// (smtps://), lmtp://, smtp:/PATH and lmtp:/PATH. A port left out is 25, 587, 465 or 24; a host left out is all interfaces. Port 0 lets the system pick; the log says which. After the path of a Unix socket ?mode=0660, ?user= and ?group= may follow. With ?proxy a PROXY header must come before everything else, within 30 seconds, from a client of --trust; a connection without one is closed without a word. metrics://HOST:PORT answers GET /metrics (OpenMetrics) and GET /healthz, on the loopback where HOST is left out."),
     opt(Key::Hostname, "hostname", "NAME", "host name (default: the system's)")
@@ -239,16 +239,23 @@ pub const OPTIONS: &[Opt] = &[
     flag(Key::Version, "version", "print the version"),
 ];
 
-/// Checked at compile time: each key has its row.
-const _: () = {
+/// The table without the paragraphs, so that the binary does not contain them.
+pub const OPTIONS: &[Opt] = &BRIEF;
+
+/// Made at compile time, which also checks that each key has its row.
+static BRIEF: [Opt; DOCUMENTED.len()] = {
+    let mut table = [flag(Key::Help, "", ""); DOCUMENTED.len()];
     let mut place = 0;
-    while place < OPTIONS.len() {
+    while place < table.len() {
         #[expect(clippy::indexing_slicing, reason = "below the length")]
-        let key = OPTIONS[place].key;
-        assert!(key as usize == place, "OPTIONS and Key differ in order");
+        let opt = DOCUMENTED[place];
+        assert!(opt.key as usize == place, "the table and Key differ in order");
+        #[expect(clippy::indexing_slicing, reason = "below the length")]
+        (table[place] = Opt { manual: "", ..opt });
         place += 1;
     }
     assert!(place == Key::Version as usize + 1, "a key without a row");
+    table
 };
 
 /// The row of a key.

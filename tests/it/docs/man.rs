@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use mailslot::options::{OPTIONS, Opt, Takes};
+use mailslot::options::{DOCUMENTED, Opt, Takes};
 
 const FRAME: &str = include_str!("mailslot.8.in");
 const PLACE: &str = ".\\\" OPTIONS\n";
 
 pub(super) fn page() -> String {
     let (head, tail) = FRAME.split_once(PLACE).unwrap();
-    let options: String = OPTIONS.iter().map(item).collect();
+    let options: String = DOCUMENTED.iter().map(item).collect();
     format!("{head}{options}{tail}")
 }
 
