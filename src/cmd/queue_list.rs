@@ -50,9 +50,12 @@ fn dir(settings: &Settings) -> PathBuf {
 /// The output of `--queue-list` and `mailq`.
 ///
 /// # Errors
-/// The folder cannot be read. A missing one is an empty queue.
+/// The folder cannot be read.
 pub fn list(dir: &Path) -> io::Result<String> {
     let ids = match queue::ids(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.exists() => {
+            return Ok(format!("no queue at {}: --queue names it\n", dir.display()));
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
         other => other?,
     };
@@ -112,6 +115,8 @@ mod tests {
     #[test]
     fn what_waits_is_listed() {
         let dir = std::env::temp_dir().join(format!("mailslot-list-{}", std::process::id()));
+        assert!(list(&dir).unwrap().starts_with("no queue at /"));
+        std::fs::create_dir_all(&dir).unwrap();
         assert_eq!(list(&dir).unwrap(), "the queue is empty\n");
         std::fs::create_dir_all(dir.join("new")).unwrap();
         let text =

@@ -138,7 +138,7 @@ impl Listeners {
     /// Binds a listener; `number` is passed on with each of its connections. Returns the bound addresses as URLs.
     ///
     /// # Errors
-    /// What could not be bound, and why.
+    /// The listener that could not be bound, and the reason.
     pub fn add(&mut self, url: &ListenUrl, number: usize) -> Result<Vec<String>, String> {
         self.watch(url, number, bind(url)?)
     }
@@ -420,9 +420,16 @@ fn bind_unix(
     let short = name.to_string_lossy().chars().take(8).collect::<String>();
     let own = path.with_file_name(format!(".{short}.{}", std::process::id()));
     let _ = std::fs::remove_file(&own);
-    let listener = UnixListener::bind(&own).map_err(fault)?;
+    let listener = UnixListener::bind(&own).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => "its directory does not exist".to_owned(),
+        _ => fault(e),
+    })?;
     let placed = std::fs::set_permissions(&own, std::fs::Permissions::from_mode(mode))
-        .and_then(|()| std::os::unix::fs::chown(&own, uid, gid))
+        .and_then(|()| {
+            let given = std::os::unix::fs::chown(&own, uid, gid);
+            given
+                .map_err(|e| io::Error::other(format!("cannot give it to its user and group: {e}")))
+        })
         .and_then(|()| Ok(listen(&listener.as_fd(), Backlog::new(BACKLOG)?)?))
         .and_then(|()| std::fs::symlink_metadata(&own))
         .and_then(|meta| std::fs::rename(&own, path).map(|()| meta.ino()));
