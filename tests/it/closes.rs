@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::server::{Server, Setup};
+use crate::server::Server;
+use crate::tls;
 
 const ENVELOPE: &str = "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\n";
 
@@ -52,29 +53,8 @@ fn tell(address: &str, octets: &[u8], junk: &[u8]) -> (Result<String, String>, D
 }
 
 fn server(url: &str, args: &[&str]) -> Server {
-    let pem = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
-    let (cert, key) = (pem("cert.pem"), pem("key.pem"));
-    let tls = [
-        "--tls-cert",
-        &cert,
-        "--tls-key",
-        &key,
-        "--create",
-        "--users",
-        "users",
-    ];
-    let common = [&tls[..], &["--insecure-auth", "--max-size", "1K"]].concat();
-    let setup = Setup {
-        listen: vec![url.to_owned()],
-        args: common
-            .iter()
-            .chain(args)
-            .map(|&arg| arg.to_owned())
-            .collect(),
-        files: vec![("users".into(), "a:{PLAIN}x\n".into())],
-        ..Setup::default()
-    };
-    Server::launch(&setup).unwrap()
+    let common = ["--create", "--insecure-auth", "--max-size", "1K"];
+    tls::server(url, "a:{PLAIN}x\n", &[&common[..], args].concat())
 }
 
 /// Each way to close, by what leads to it and the last reply.

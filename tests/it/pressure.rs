@@ -6,7 +6,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::server::{Client, Server, Setup};
+use crate::server::{Client, Server};
+use crate::tls;
 
 const PLACES: usize = 5;
 const MAIL: &[u8] = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<n@localhost>\r\n";
@@ -59,38 +60,20 @@ fn ways() -> Vec<Slow> {
 }
 
 fn launch(url: &str, args: &[&str]) -> Server {
-    let pem = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
-    let (cert, key) = (pem("cert.pem"), pem("key.pem"));
     let places = PLACES.to_string();
     let common = [
         "--create",
-        "--users",
-        "users",
         "--insecure-auth",
         "--timeout",
         "10s",
         "--trust",
         "127.0.0.1",
-        "--tls-cert",
-        &cert,
-        "--tls-key",
-        &key,
         "--max-connections",
         &places,
         "--max-size",
         "1K",
     ];
-    let setup = Setup {
-        listen: vec![url.to_owned()],
-        args: common
-            .iter()
-            .chain(args)
-            .map(|&arg| arg.to_owned())
-            .collect(),
-        files: vec![("users".into(), "n:{PLAIN}x\n".into())],
-        ..Setup::default()
-    };
-    Server::launch(&setup).unwrap()
+    tls::server(url, "n:{PLAIN}x\n", &[&common[..], args].concat())
 }
 
 /// How long it takes a newcomer, who tries again, to have a place: one that reads, or goes on after the PROXY header.

@@ -1,4 +1,4 @@
-//! A TLS client for the tests, on a socket that is connected already. It accepts any certificate.
+//! A server with a certificate, and a TLS client on a socket that is connected already. The client accepts any certificate.
 
 use std::io::{self, Write as _};
 use std::net::TcpStream;
@@ -10,11 +10,29 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, DEFAULT_VERSIONS};
 use rustls::{StreamOwned, SupportedProtocolVersion};
 
+use crate::server::{Server, Setup};
+
 /// The pair of `tests/tls`, for `--tls-cert` and `--tls-key`.
 pub const CERT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/cert.pem");
 pub const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/key.pem");
 
 pub type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// A server with the pair, these users and more options.
+pub fn server(url: &str, users: &str, args: &[&str]) -> Server {
+    let common = ["--tls-cert", CERT, "--tls-key", KEY, "--users", "users"];
+    let setup = Setup {
+        listen: vec![url.to_owned()],
+        args: [&common, args]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        files: vec![("users".into(), users.into())],
+        ..Setup::default()
+    };
+    Server::launch(&setup).unwrap()
+}
 
 /// Does the whole handshake. No ALPN is offered where the list is empty.
 pub fn connect(socket: TcpStream, alpn: &[&str]) -> io::Result<Tls> {
