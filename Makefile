@@ -29,7 +29,7 @@ lint:
 # Every link in it resolves.
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
-# Postfix, Dovecot and clients against the binary; what is not installed is said and skipped.
+# Postfix, Dovecot and clients against the binary; what is not installed is printed and skipped.
 interop: build
 	python3 tests/interop/interop.py $(BINARY)
 	python3 tests/interop/relay.py $(BINARY)
@@ -46,7 +46,7 @@ endurance: build
 # System calls that fail under the running server, and limits that it runs into. ARGS=--quick: two errnos.
 faults: build
 	python3 tests/faults/faults.py $(BINARY) $(ARGS)
-# More than a server should have to bear. SECONDS=60: two minutes; SECONDS=600 by hand.
+# Overload. SECONDS=60: two minutes; SECONDS=600 by hand.
 soak: build
 	python3 tests/soak/soak.py $(BINARY) $(or $(SECONDS),60)
 # Mail onward while the server is killed and the next hop goes up and down; and memory with a long queue. ARGS=--quick: a minute.

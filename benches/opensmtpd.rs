@@ -62,7 +62,7 @@ impl Opensmtpd {
         let mut unshare = Command::new("unshare");
         let quiet = unshare.args(["--mount", "true"]).stderr(Stdio::null());
         if !quiet.status().is_ok_and(|status| status.success()) {
-            return Err("there is no mount namespace to be had for it".to_owned());
+            return Err("it needs a mount namespace, which is not allowed here".to_owned());
         }
         let root = root.canonicalize().map_err(|e| e.to_string())?;
         Ok(Self {

@@ -164,7 +164,7 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
 }
 
 /// Asks an owned process to end, and ends it where it doesn't within half a minute; its descendants end with it. Its
-/// status, where it ended in peace.
+/// status, if it shut down gracefully.
 pub(crate) fn stop(child: &mut Child) -> io::Result<Option<i32>> {
     let pid = child.id();
     let family = processes::tree(pid).unwrap_or_default();

@@ -31,7 +31,7 @@ struct Row {
     samples: Vec<Sample>,
     /// For each sample the raw limit's rate of the same round, where there is one.
     raw: Vec<Option<f64>>,
-    /// Where there are no samples: the figure, or why there is none.
+    /// Without samples: the figure, or why there is none.
     text: String,
     peak: Option<u64>,
 }

@@ -143,7 +143,7 @@ pub fn visible(page: &str) -> String {
     text
 }
 
-/// Characters that are no control characters and still change how a line looks: line ends, zero-width and bidirectional
+/// Characters other than control characters that change how a line looks: line ends, zero-width and bidirectional
 /// ones (UAX #9), tags.
 pub const fn is_hidden(c: char) -> bool {
     matches!(c,

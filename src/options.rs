@@ -249,7 +249,10 @@ static BRIEF: [Opt; DOCUMENTED.len()] = {
     while place < table.len() {
         #[expect(clippy::indexing_slicing, reason = "below the length")]
         let opt = DOCUMENTED[place];
-        assert!(opt.key as usize == place, "the table and Key differ in order");
+        assert!(
+            opt.key as usize == place,
+            "the table and Key differ in order"
+        );
         #[expect(clippy::indexing_slicing, reason = "below the length")]
         (table[place] = Opt { manual: "", ..opt });
         place += 1;

@@ -145,7 +145,7 @@ impl Login {
     /// The response to a challenge.
     ///
     /// # Errors
-    /// What is wrong with the challenge; the caller must cancel the exchange.
+    /// The fault in the challenge; the caller must cancel the exchange.
     pub fn step(&mut self, challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
         match &mut self.state {
             State::Login(answers) => {

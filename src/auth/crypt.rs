@@ -69,7 +69,7 @@ impl ShaCrypt {
     /// Parses `$5$[rounds=N$]salt$hash` or `$6$…`.
     ///
     /// # Errors
-    /// What is wrong, without the value.
+    /// The reason, without the value.
     pub fn parse(value: &str) -> Result<Self, String> {
         let families = [Family::Sha256, Family::Sha512];
         let (family, rest) = families

@@ -9,7 +9,7 @@ const MAX_DEPTH: usize = 16;
 /// Parses a complete text.
 ///
 /// # Errors
-/// What is wrong, without the text.
+/// The reason, without the text.
 pub(super) fn parse(text: &[u8]) -> Result<JsonValue, &'static str> {
     let text = std::str::from_utf8(text).map_err(|_| "not UTF-8")?;
     let colons = scan(text)?;

@@ -56,7 +56,7 @@ impl KeySet {
     /// Parses a JWK set (RFC 7517 §5), which says to ignore keys of other uses and types.
     ///
     /// # Errors
-    /// What is wrong, with the key's number.
+    /// The reason, with the key's number.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let set = json::parse(text)?;
         let keys = object(&set)

@@ -1,11 +1,11 @@
-//! What the state machines of all mechanisms share: their context, and the result of a step.
+//! The parts that the state machines of all mechanisms share: their context, and the result of a step.
 
 use super::accounts::Accounts;
 
 /// Maximum octets of a user name.
 const MAX_LOGIN: usize = 255;
 
-/// What an exchange knows about its connection.
+/// Facts about the connection that an exchange needs.
 #[derive(Clone, Debug)]
 pub struct Context<'a> {
     /// The server's name, for CRAM-MD5's challenge.

@@ -136,7 +136,7 @@ impl Machine for Scram {
     }
 }
 
-/// What client-final is checked against.
+/// The values that client-final is checked against.
 struct Final {
     /// The expected `c=`.
     channel: String,

@@ -49,7 +49,7 @@ pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
 /// verified.
 ///
 /// # Errors
-/// What is wrong, in one line.
+/// The reason, in one line.
 pub fn check(url: &ListenUrl) -> Result<(), String> {
     let end = Instant::now() + LIMIT;
     let fault = |e: &dyn std::fmt::Display| format!("{url}: {e}");

@@ -81,7 +81,7 @@ impl ServerBackend<'_> {
         self.store.quota_check(target, size)
     }
 
-    /// Whether a recipient must wait; `look` tells whether it could be accepted.
+    /// True if a recipient must wait; `look` says if it could be accepted.
     fn is_put_off(
         &self,
         (from, to): (&ReversePath, &ForwardPath),
@@ -102,7 +102,7 @@ impl ServerBackend<'_> {
         Ok(greylist.check(&attempt, look)? == Verdict::Wait)
     }
 
-    /// Whether mailboxes that the transaction does not have yet can take the message. A list of which some are full is
+    /// Checks that mailboxes which the transaction does not have yet can take the message. A list of which some are full is
     /// tried again later, so that all of them have it once.
     fn check(
         &self,

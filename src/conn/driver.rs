@@ -75,7 +75,7 @@ pub(super) struct Incoming {
     pub(super) begun: Instant,
 }
 
-/// How a part of the dialogue ended.
+/// The end of a part of the dialogue.
 pub(super) enum Ended {
     /// With this final reply.
     Close(Reply),

@@ -44,7 +44,7 @@ impl Delivered {
     }
 }
 
-/// How a message gets into a mailbox; the number is that of its source.
+/// The way a message gets into a mailbox; the number is that of its source.
 enum Way {
     /// The file itself is moved.
     Move(usize),

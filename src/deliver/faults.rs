@@ -86,7 +86,7 @@ pub(super) fn files(maildir: &Path, part: &str) -> Vec<PathBuf> {
 
 type Meanwhile = Arc<dyn Fn(&OsStr) + Send + std::marker::Sync>;
 
-/// What a faulty disk does.
+/// The faults of a disk.
 #[derive(Clone, Default)]
 pub(super) struct Script {
     pub(super) calls: Arc<AtomicUsize>,
@@ -102,7 +102,7 @@ pub(super) struct Script {
     pub(super) bad_device: Option<(nix::libc::dev_t, &'static str, Errno)>,
     /// True if the message is junk, and the mailboxes have a folder for it.
     pub(super) junk: bool,
-    /// What another process does when a directory was created, by its name.
+    /// Called when a directory was created, with its name: another process that interferes.
     pub(super) meanwhile: Option<Meanwhile>,
 }
 

@@ -241,7 +241,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Whether a mailbox gets a copy in text form, because the file has line ends as the next hop must have them.
+    /// True if a mailbox gets a copy in text form, because the file has line ends as the next hop must have them.
     pub(super) fn is_rewritten(&self, index: usize) -> bool {
         let target = self.deliveries.get(index).map(|d| &d.target);
         self.exact_from.is_some() && target.is_some_and(|target| target.is_mailbox())

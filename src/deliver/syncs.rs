@@ -94,7 +94,7 @@ impl Syncs {
     }
 }
 
-/// Whether a failed sync of a directory says that its file system has none (fsync(2); EBADF: CIFS).
+/// True if a failed sync of a directory means that its file system has none (fsync(2); EBADF: CIFS).
 fn has_no_sync(errno: Errno) -> bool {
     matches!(
         errno,

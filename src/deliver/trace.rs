@@ -9,7 +9,7 @@ const PATH_MAX: usize = 900;
 /// Maximum characters of a host name (RFC 5321 §4.5.3.1.2).
 const NAME_MAX: usize = 255;
 
-/// What is known about a message when its first octet arrives.
+/// The facts about a message that are known when its first octet arrives.
 #[derive(Clone, Copy, Debug)]
 pub struct Trace<'a> {
     /// The reverse-path without angle brackets; empty for the null path.

@@ -105,7 +105,7 @@ impl Seen {
 struct State {
     list: Greylist,
     seen: Seen,
-    /// Whether the file is out of date.
+    /// True if the file is out of date.
     changed: bool,
 }
 

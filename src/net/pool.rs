@@ -111,7 +111,7 @@ fn wait(shared: &Shared, idle: &Arc<Idle>) -> bool {
         if left.is_zero() {
             let mut state = lock(&shared.state);
             let place = state.idle.iter().position(|other| Arc::ptr_eq(other, idle));
-            // Where it is not among the idle any more, a job is on its way.
+            // If it is no longer among the idle threads, a job is on its way.
             if let Some(place) = place {
                 state.idle.remove(place);
                 state.threads -= 1;

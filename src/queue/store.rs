@@ -176,7 +176,7 @@ impl Queue {
     /// Writes an envelope before its content is committed. That commit makes its name durable, if it was told to expect one.
     ///
     /// # Errors
-    /// What the disk says; `FileTooLarge` if there are so many recipients that the file may become too long to be read.
+    /// Those of the disk; `FileTooLarge` if there are so many recipients that the file may become too long to be read.
     pub fn draft(&self, id: &str, envelope: Envelope) -> io::Result<Draft<'_>> {
         self.folder.write(id, &text(&envelope, MAX_ENVELOPE / 2)?)?;
         Ok(Draft {

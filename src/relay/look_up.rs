@@ -10,7 +10,7 @@ use crate::net::dial;
 use crate::net::dns::Resolver;
 
 impl Config {
-    /// What the names of the next hops resolve to, one a line. A name that does not resolve now may do so later, so it
+    /// Resolves the names of the next hops, one a line. A name that does not resolve now may do so later, so it
     /// is only reported.
     pub fn look_up(&self, resolver: &Resolver) -> Vec<String> {
         let routes = self.routes().all().iter();

@@ -82,7 +82,7 @@ impl Relay {
         }
     }
 
-    /// What acceptance by a hop means: delivered for LMTP, relayed otherwise.
+    /// The action for recipients that a hop accepts: delivered for LMTP, relayed otherwise.
     fn success(&self, hop: &Hop) -> Action {
         match self.route(hop.route).map(|route| &route.kind) {
             Some(Kind::Socket(_) | Kind::Host { lmtp: true, .. }) => Action::Delivered,

@@ -1,4 +1,4 @@
-//! What the host lets a process have (descriptors, address space, memory), and what of it goes to connections: as many as can
+//! The resources of the process (descriptors, address space, memory), and how many connections they suffice for: as many as can
 //! be served properly, the rest hears 421. A descriptor that cannot be had costs a message a 451, and memory that cannot be
 //! had ends the process.
 
@@ -49,7 +49,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// What this process may have, for at most `max_connections`; the limit of descriptors is raised as far as it may be.
+    /// The budget of this process, for at most `max_connections`; the limit of descriptors is raised as far as it may be.
     #[allow(
         clippy::useless_conversion,
         reason = "the widths differ between systems"
@@ -148,7 +148,7 @@ fn memory_files(line: &str) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    /// Whatever the limit, what is promised to everybody together is no more than that.
+    /// The promises to all connections together never exceed the limit.
     #[test]
     fn descriptors_suffice_for_who_is_admitted() {
         for limit in (32..3_000).chain([10_000, 100_000, usize::MAX]) {

@@ -32,7 +32,7 @@ impl Linger {
     /// Starts the thread, for `most` sockets at once: the oldest makes room for the next one.
     ///
     /// # Errors
-    /// What the system says where it gives no thread.
+    /// The error of the system if it gives no thread.
     pub(super) fn start(most: usize) -> std::io::Result<Arc<Self>> {
         let linger = Arc::new(Self {
             kept: Mutex::default(),

@@ -4,7 +4,7 @@
 `faults.py MAILSLOT [--quick]`. With strace, each call that a message costs, also one that goes to the queue, fails once, at its first, second … n-th time
 in a thread, with each errno. Then the limits: a full tmpfs, RLIMIT_NOFILE, NPROC, FSIZE, AS, a control group of 32 MiB. After each of them: every recipient
 of a message that had a 250 has it, once and whole; every other message is absent or whole; the next client
-is served. What this machine does not allow is said and skipped; 1 where something was wrong."""
+is served. What this machine does not allow is printed and skipped; the exit status is 1 if something was wrong."""
 
 import collections
 import contextlib
@@ -27,7 +27,7 @@ ERRNOS = ["EIO", "ENOSPC"] if QUICK else ["EIO", "ENOSPC", "EDQUOT", "EMFILE", "
 CALLS = """openat write writev pwrite64 fsync fdatasync link linkat rename renameat renameat2 unlink unlinkat mkdir mkdirat close
     accept4 clone clone3 newfstatat fstat statx getdents64 fcntl flock ftruncate fchmod fchown fchownat sendto recvfrom
     setsockopt statfs fstatfs poll mmap mprotect""".split()
-# An interrupted call that std does not repeat is no fault that a file system shows.
+# An interrupted call that std does not repeat is not a fault that a file system shows.
 BODY = "0123456789abcdef\n" * 2000
 FAILED = []
 

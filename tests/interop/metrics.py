@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The metrics listener read by others: `promtool check metrics`, a Prometheus that scrapes it and is asked with each
 expression of the dashboard, and the strict parser of Prometheus's Python client. `metrics.py MAILSLOT`. What is not
-installed is said and skipped."""
+installed is printed and skipped."""
 
 import json
 import re

@@ -266,7 +266,7 @@ impl<'a> Case<'a> {
             while open_files(server) > allowed {
                 if Instant::now() > deadline {
                     let now = open_files(server);
-                    return Err(format!("open files: {files:?} before, {now:?} behind it"));
+                    return Err(format!("open files: {files:?} before, {now:?} after"));
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }

@@ -18,7 +18,7 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(contrib(name)).unwrap()
 }
 
-/// None, and a word about it, where the program is not installed.
+/// `None`, with a message, if the program is not installed.
 fn run(command: &mut Command) -> Option<Output> {
     let output = command.output().ok();
     if output.is_none() {

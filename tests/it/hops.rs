@@ -241,7 +241,7 @@ fn bare_newlines_go_as_they_came() {
         "{report}"
     );
     assert!(!plain.heard("EHLO").contains("MAIL"));
-    // Stored as mail that stays here: lines end in LF, and what stands alone is kept.
+    // Stored as mail that stays here: lines end in LF, and a bare CR or LF is kept.
     let local = a.messages("a.test/local");
     let stored = ["A: b\n\none\ntwo\nthree\rfour\n", "A: b\nB: c\n\nlast\r"];
     for text in local {

@@ -95,7 +95,7 @@ const WITHOUT: &[(&str, &str)] = &[
     ("R222", "tested without the id: deliver::quota file_is_made_by_counting_without_trash"),
     ("R223", "tested without the id: deliver::tests full_mailboxes"),
     ("F68", "a limit of memory for the whole process: make soak and the benchmark measure it; no test sets one"),
-    ("F69", "deadlines are those of the monotonic clock, which stands still while the machine sleeps; no test puts one to sleep"),
+    ("F69", "deadlines are those of the monotonic clock, which stops while the machine sleeps; no test puts one to sleep"),
 ];
 
 fn words(text: &str) -> impl Iterator<Item = &str> {

@@ -124,7 +124,7 @@ fn damaged_envelopes_hold_up_nothing() {
     }
 }
 
-/// A server with mail for here and word about mail for elsewhere behind it, so that what is made at the first use is there.
+/// A server that has delivered a message and refused one for elsewhere, so that everything made at first use is there.
 #[cfg(target_os = "linux")]
 fn used(relay: &[&str]) -> Server {
     let args = [&["-d", "a.test", "--create"], relay].concat();

@@ -34,7 +34,7 @@ fn mail(client: &mut Client) -> String {
     client.reply()
 }
 
-/// F62: without a free inode there is no room, whatever the free space.
+/// F62: without a free inode there is no room, however much space is free.
 #[test]
 fn a_file_system_without_inodes_is_full() {
     let setup = Setup {

@@ -87,7 +87,7 @@ impl Wire {
         let _ = self.socket().map(|socket| socket.shutdown(Shutdown::Write));
     }
 
-    /// Goes away without a word.
+    /// Closes the connection without QUIT.
     pub fn leave(&mut self) {
         self.link = None;
     }

@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Folder of src, what stands there, what is put in its place, and what that breaks.
+# Folder of src, the text there, its replacement, and what that breaks.
 MUTANTS = [
     ("deliver", "again(|| fsync(file))", "again(|| fsync(file)).or(Ok(()))", "a failed sync is a success"),
     ("deliver", "Sync::Full => disk.sync(file),", "Sync::Full => Ok(()),", "nothing is ever synced"),

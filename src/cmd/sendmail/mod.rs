@@ -202,7 +202,7 @@ fn verdict(names: &[String], outcomes: &[Outcome]) -> Result<(), Refusal> {
         let status = match outcome.verdict {
             Verdict::Accepted => continue,
             Verdict::Later | Verdict::NextTransaction => TRY_LATER,
-            // 5.1.1; other statuses of addresses are no statement about a user.
+            // 5.1.1; other statuses of addresses say nothing about a user.
             Verdict::Failed if (outcome.status.subject, outcome.status.detail) == (1, 1) => NO_USER,
             Verdict::Failed => UNAVAILABLE,
         };

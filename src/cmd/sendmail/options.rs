@@ -92,7 +92,7 @@ impl Options {
     /// Parses the arguments after the program's name.
     ///
     /// # Errors
-    /// What is wrong, as text.
+    /// The reason, as text.
     pub(super) fn parse(args: &[OsString]) -> Result<Self, String> {
         let mut all = Self::default();
         let mut words = args.iter();

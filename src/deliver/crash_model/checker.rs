@@ -7,7 +7,7 @@ use super::history::{Event, History, Node, ROOT, contains, holds_whole_files};
 /// Lets the system crash before, between and after all events, with every legal loss.
 ///
 /// # Errors
-/// Where a promise would be broken first, and how.
+/// The first point at which a promise would be broken, and how.
 pub(super) fn check(history: &History) -> Result<(), String> {
     let mut verdicts = verdicts(history).into_iter().enumerate();
     verdicts.try_for_each(|(cut, kept)| {
@@ -142,7 +142,7 @@ impl<'a> Places<'a> {
         Ok(())
     }
 
-    /// What may be at a path; `None` is nothing.
+    /// The nodes that may be at a path; `None` is nothing.
     fn at_path(&self, path: &[String]) -> Vec<Option<Node>> {
         let mut nodes = vec![Some(ROOT)];
         for name in path {

@@ -51,7 +51,7 @@ impl Disk {
             match event {
                 Event::Data { file, octets } => {
                     let all = disk.octets.entry(*file).or_default();
-                    // What is lost before something that is there reads as zeros.
+                    // Lost octets before others that are there read as zeros.
                     all.extend(octets.iter().map(|&o| if lost(index) { 0 } else { o }));
                 }
                 _ if lost(index) => {}

@@ -1,4 +1,4 @@
-//! What a run did to the disk, in order, and what is still owed after a crash at any point of it.
+//! The changes of a run to the disk, in order, and the promises still owed after a crash at any point of it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl History {
         contents
     }
 
-    /// What is owed at a crash before the event `cut`.
+    /// The promises owed at a crash before the event `cut`.
     pub(super) fn owed(&self, cut: usize) -> Vec<(&[String], &str)> {
         let mut owed = Vec::new();
         for event in &self.events[..cut] {

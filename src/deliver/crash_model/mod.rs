@@ -2,13 +2,13 @@
 //! checker lets the system crash at each point of that record (`checker`): after a 250 the whole message must be in every
 //! mailbox, and `new/` must never hold a part of one.
 //!
-//! What a crash may leave is what POSIX allows, and not what one file system happens to do. Each change that was not synced
+//! A crash may leave whatever POSIX allows, and not only what one file system happens to do. Each change that was not synced
 //! may be there or not, independently of all others: each name in a directory, each write, and each link count, so that a
 //! file which was synced before it had a name has none. The two halves of a rename are two such changes. A sync counts for
 //! the changes of its own file or directory that were made before it began. One that fails says that those made before its
 //! end may be lost, and no later one brings them back.
 //!
-//! How this stays small: a disk after a crash has one value in each place (a name in a directory, a write, a link count),
+//! The number of disks stays small: a disk after a crash has one value in each place (a name in a directory, a write, a link count),
 //! either that of the last durable change or that of any change after it, and the places are independent. Both promises
 //! are about one path at a time. So some disk breaks a promise exactly where one place on a path may have a wrong value, and
 //! the checker asks each place for the set of its values instead of building 2^n disks; its time grows with the square of a

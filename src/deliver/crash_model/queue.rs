@@ -24,7 +24,7 @@ fn path(parts: &[&str]) -> Vec<String> {
     parts.iter().map(|part| (*part).to_owned()).collect()
 }
 
-/// What a queued message is owed.
+/// The promise for a queued message.
 struct Queued {
     id: String,
     content: Vec<String>,

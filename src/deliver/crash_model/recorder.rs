@@ -16,7 +16,7 @@ use super::super::target::Owner;
 use super::history::{Event, History, Node, ROOT, holds_whole_files};
 use super::turns;
 
-/// What is done wrong.
+/// A deliberate mistake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mutation {
     #[default]
@@ -31,7 +31,7 @@ pub(super) enum Mutation {
     Unnamed,
 }
 
-/// What all threads of a run do, in one order.
+/// The calls of all threads of a run, in one order.
 #[derive(Default)]
 struct Log {
     history: History,
@@ -42,7 +42,7 @@ struct Log {
     links: HashMap<Node, usize>,
     late: Vec<Node>,
     retried: bool,
-    /// What fails from here on.
+    /// The calls that fail from here on.
     fails: Fails,
     /// Calls so far that change the disk, and how many of them are syncs.
     calls: usize,
@@ -63,7 +63,7 @@ pub(super) struct Fails {
 pub(super) struct Recorder {
     log: Arc<Mutex<Log>>,
     mutation: Mutation,
-    /// What link(2) says, where it does not work.
+    /// The error of link(2), if it is to fail.
     no_links: Option<Errno>,
     /// A directory of this name and all in it lie on another device.
     elsewhere: Option<&'static str>,
@@ -187,7 +187,7 @@ impl Recorder {
         self.log.lock().unwrap().history.events.push(event);
     }
 
-    /// What was done.
+    /// The calls so far.
     pub(super) fn history(&self) -> History {
         self.log.lock().unwrap().history.clone()
     }

@@ -23,7 +23,7 @@ pub(super) struct Scenario {
     pub(super) recipients: Vec<Vec<&'static str>>,
     pub(super) lmtp: bool,
     pub(super) quota: bool,
-    /// What link(2) says, where it does not work.
+    /// The error of link(2), if it is to fail.
     pub(super) no_links: Option<Errno>,
     /// This mailbox lies on another device.
     pub(super) elsewhere: Option<&'static str>,

@@ -12,7 +12,7 @@ use super::turns::{self, Schedule, random, seeded, switching};
 /// Random orders that are tried; the environment's CRASH_SEEDS can ask for more.
 const SEEDS: u64 = 200;
 
-/// What the sessions know of each other's syncs.
+/// The syncs that sessions share.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Syncs {
     /// A failure is told to all whom it may have cost something.
@@ -93,7 +93,7 @@ fn all_orders(
     })
 }
 
-/// How many of the runs there were, none of which may break a promise.
+/// Asserts that no run breaks a promise, and returns the number of runs.
 fn all_keep(runs: impl Iterator<Item = Result<(), String>>) -> usize {
     runs.map(|run| run.unwrap_or_else(|what| panic!("{what}")))
         .count()

@@ -82,7 +82,7 @@ fn a_message_on_its_way_in_is_a_named_file() {
     assert!(files(&targets[0].maildir, "tmp").is_empty());
 }
 
-/// What was moved or replaced while the message came in takes it no more, and what is gone is not made again.
+/// A Maildir that was moved or replaced while the message came in gets no mail, and one that is gone is not created.
 #[test]
 fn a_maildir_replaced_meanwhile_is_noticed() {
     let scratch = Scratch::new();

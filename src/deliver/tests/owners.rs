@@ -221,7 +221,7 @@ fn the_thread_is_root_again_afterwards() {
     }
 }
 
-/// What killed deliveries left in the `tmp/` of the inbox and of folders goes; what is young, or somewhere that a link leads, stays.
+/// Old files in the `tmp/` of the inbox and of folders are removed; young ones, and those that a link leads to, stay.
 #[test]
 fn folders_are_swept_and_links_are_not_followed() {
     let scratch = Scratch::new();

@@ -384,7 +384,7 @@ fn random_aliases_agree_with_the_model() {
     assert!(loaded > 50);
 }
 
-/// The obvious recursion; `None` where it does not end. A name among its own targets is no
+/// The obvious recursion; `None` if it does not end. A name among its own targets is not a
 /// mailbox here, as none of these names has one.
 fn reach(model: &[(String, Vec<String>)], name: &str, depth: u32) -> Option<Vec<String>> {
     if depth > 10 {

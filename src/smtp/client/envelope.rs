@@ -35,7 +35,7 @@ pub struct Envelope {
     pub envid: Option<String>,
 }
 
-/// What must be known about the content before it is sent.
+/// Properties of the content that must be known before it is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// Octets over the wire, without stuffed dots (RFC 1870 §5).

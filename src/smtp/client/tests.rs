@@ -283,7 +283,7 @@ fn too_many_recipients_is_said_in_several_ways() {
             found.iter().any(|v| v.starts_with("NextTransaction")),
             "{reply}: {found:?}"
         );
-        // Where it is said to the first, another transaction would hear it again.
+        // If the first transaction got this reply, another one would get it again.
         client.begin(envelope(&["x@y"], "hi\n"));
         talk(&mut client, &[&format!("250 ok\r\n{reply}\r\n503 no\r\n")]);
         assert!(

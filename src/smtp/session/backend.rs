@@ -1,4 +1,4 @@
-//! What a session asks of its surroundings: where a recipient's mail goes, whether there is room, who may log in. The
+//! The questions that a session asks: where a recipient's mail goes, whether there is room, who may log in. The
 //! server answers from its files; tests have their own answers.
 
 use super::queue_node::QueueNode;

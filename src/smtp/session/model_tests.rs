@@ -27,7 +27,7 @@ const VERBS: [&str; 16] = [
     "VRFY a",
 ];
 
-/// What the automaton knows.
+/// The state of the automaton.
 #[derive(Clone, Copy, Default)]
 struct Model {
     greeted: bool,
@@ -130,7 +130,7 @@ fn random_commands_agree_with_the_automaton() {
     }
 }
 
-/// What the driver does after a command that wants content or a handover.
+/// The driver's part after a command that wants content or a change of protocol.
 fn follow(session: &mut Session<String>, model: Model, verb: &str, answer: u16) -> Model {
     let over = match (verb, answer) {
         ("DATA", 354) | ("BDAT 10 LAST", 0) => {

@@ -11,7 +11,7 @@ use simple_dns::Packet;
 
 use crate::net::dns::{Resolver, Servers};
 
-/// What a fake server sends back: for UDP any number of datagrams, for TCP the first of them.
+/// The responses of a fake server: for UDP any number of datagrams, for TCP the first of them.
 type Script = dyn Fn(&Packet<'_>, bool) -> Vec<Vec<u8>> + Send + Sync;
 
 pub(super) struct Fake {

@@ -71,7 +71,7 @@ struct Server {
     chunk: u64,
     data: bool,
     taken: Vec<String>,
-    /// What was taken with its whole content.
+    /// The messages that were accepted with their whole content.
     delivered: Vec<(Vec<String>, Vec<u8>)>,
     content: Vec<u8>,
     lmtp: bool,
