@@ -16,7 +16,7 @@
 use std::fmt::Write as _;
 
 const FIRST: &str = "mailslot-envelope 1";
-/// Maximum octets kept of a last reply.
+/// Maximum characters kept of a last reply.
 const MAX_LAST: usize = 1_000;
 
 /// A recipient that is still waiting.
@@ -79,7 +79,8 @@ impl Envelope {
             let _ = writeln!(text, "to {} {} {}", to.next, to.tries, to.address);
             value(&mut text, "notify", to.notify.as_deref());
             value(&mut text, "orcpt", to.orcpt.as_deref());
-            value(&mut text, "last", to.last.as_deref());
+            let last = to.last.as_deref().map(start);
+            value(&mut text, "last", last.as_deref());
         }
         text
     }
@@ -149,21 +150,22 @@ impl Envelope {
             }
             ("notify", Some(to)) => to.notify = owned(),
             ("orcpt", Some(to)) => to.orcpt = owned(),
-            ("last", Some(to)) => to.last = owned(),
+            ("last", Some(to)) => to.last = Some(start(value)),
             _ => return None,
         }
         Some(())
     }
 }
 
+/// The part of a last reply that is kept.
+fn start(last: &str) -> String {
+    last.chars().take(MAX_LAST).collect()
+}
+
 /// One line, whatever the value is.
 fn value(text: &mut String, name: &str, value: Option<&str>) {
     let Some(value) = value else { return };
-    let shown = value
-        .chars()
-        .take(MAX_LAST)
-        .map(|c| if c.is_control() { ' ' } else { c });
-    let shown: String = shown.collect();
+    let shown = value.replace(char::is_control, " ");
     let _ = writeln!(text, "{name} {shown}");
 }
 
@@ -214,9 +216,23 @@ mod tests {
         assert_eq!(Envelope::parse(&least.to_text()), Ok(least));
         let mixed = Envelope {
             exact_from: Some(1_234),
-            ..full
+            ..full.clone()
         };
         assert_eq!(Envelope::parse(&mixed.to_text()), Ok(mixed));
+        // Only replies have no limit where they come from.
+        let long = || Some("x".repeat(1_500));
+        let mut wordy = full.clone();
+        wordy.envid = long();
+        wordy
+            .recipients
+            .iter_mut()
+            .for_each(|to| (to.orcpt, to.last) = (long(), long()));
+        let read = Envelope::parse(&wordy.to_text());
+        wordy
+            .recipients
+            .iter_mut()
+            .for_each(|to| to.last = Some("x".repeat(MAX_LAST)));
+        assert_eq!(read, Ok(wordy));
         // A reply is written as one line.
         let mut evil = envelope();
         if let Some(to) = evil.recipients.first_mut() {

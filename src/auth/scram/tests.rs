@@ -41,9 +41,20 @@ fn client_final(
     server_first: &str,
     password: &str,
 ) -> String {
+    let channel = base64_encode(&[header.as_bytes(), binding].concat());
+    let nonce = server_first.split(',').next().unwrap();
+    signed(
+        &format!("c={channel},{nonce}"),
+        bare,
+        server_first,
+        password,
+    )
+}
+
+/// Any client-final with the proof that belongs to it.
+fn signed(without_proof: &str, bare: &str, server_first: &str, password: &str) -> String {
     use ring::pbkdf2;
-    let mut parts = server_first.split(',');
-    let nonce = parts.next().unwrap().strip_prefix("r=").unwrap();
+    let mut parts = server_first.split(',').skip(1);
     let salt = base64_decode(parts.next().unwrap().strip_prefix("s=").unwrap().as_bytes()).unwrap();
     let rounds = parts
         .next()
@@ -61,8 +72,6 @@ fn client_final(
         &mut salted,
     );
     let key = hmac_sha256(&salted, b"Client Key");
-    let channel = base64_encode(&[header.as_bytes(), binding].concat());
-    let without_proof = format!("c={channel},r={nonce}");
     let signature = hmac_sha256(
         &sha256(&key),
         format!("{bare},{server_first},{without_proof}").as_bytes(),
@@ -144,6 +153,24 @@ fn client_final_is_checked_exactly() {
             Progress::Failed,
             "{last}"
         );
+    }
+}
+
+/// The proof covers what the client sends, so it alone does not show that the nonce is the server's (RFC 5802 §5.1).
+#[test]
+fn a_right_proof_over_another_nonce_is_wrong() {
+    let bare = format!("n=user,r={CLIENT_NONCE}");
+    for (nonce, right) in [
+        (format!("{CLIENT_NONCE}{SERVER_NONCE}"), true),
+        (format!("{CLIENT_NONCE}another"), false),
+        (CLIENT_NONCE.to_owned(), false),
+    ] {
+        let (mut exchange, mut book) = (scram(), book());
+        let server_first = exchange.step(Some(format!("n,,{bare}").as_bytes()), &mut book);
+        let without_proof = format!("c=biws,r={nonce}");
+        let last = signed(&without_proof, &bare, &text(server_first), "pencil");
+        let outcome = exchange.step(Some(last.as_bytes()), &mut book);
+        assert_eq!(outcome != Progress::Failed, right, "{nonce}");
     }
 }
 
