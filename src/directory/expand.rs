@@ -236,11 +236,16 @@ impl Directory {
         Arc::new([Arc::new(target)])
     }
 
-    /// Warns at load about lists that are too long to be used.
-    pub(super) fn warn_of_long_lists(&self) {
+    /// Warns at load about lists that are too long to be used, and catch-alls that catch nothing.
+    pub(super) fn warn_of_useless_aliases(&self) {
         let Some(aliases) = &self.aliases else {
             return;
         };
+        let caught = |domain: &usize| self.creates() && aliases.catch_all(*domain).is_some();
+        for domain in (0..self.domains.len()).filter(caught).take(MAX_NAMED) {
+            let name = self.domains.name(domain);
+            log::warn!("alias @{name}: never used, because with --create every name is a mailbox");
+        }
         let mut steps = MAX_STEPS;
         let names = aliases.lists(self.domains.len());
         let long = names.filter(|(name, domain)| {

@@ -127,7 +127,7 @@ impl Directory {
             fallbacks: Fallbacks::default(),
             hasher: RandomState::new(),
         };
-        directory.warn_of_long_lists();
+        directory.warn_of_useless_aliases();
         Ok(directory)
     }
 

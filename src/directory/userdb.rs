@@ -97,11 +97,12 @@ impl<'a> Entry<'a> {
         let Some(rule) = self.extra("userdb_quota_rule") else {
             return Ok(None);
         };
-        let Some(limits) = rule.strip_prefix("*:").or_else(|| rule.strip_prefix("?:")) else {
+        let wrong = || format!("userdb_quota_rule={rule}: use *:storage=1G, for example");
+        let (folder, limits) = rule.split_once(':').ok_or_else(wrong)?;
+        if !matches!(folder, "*" | "?") {
             // A rule for one folder is for the IMAP server.
             return Ok(None);
-        };
-        let wrong = || format!("userdb_quota_rule={rule}: use *:storage=1G, for example");
+        }
         let mut quota = Quota {
             bytes: None,
             messages: None,
@@ -169,6 +170,7 @@ mod tests {
         let bytes = |rule: &str| entry(&format!("j:::::::userdb_quota_rule={rule}")).map(|e| e.1);
         assert_eq!(bytes("*:bytes=3M").unwrap().unwrap().bytes, Some(3 << 20));
         assert_eq!(bytes("Trash:storage=5"), Ok(None));
+        assert!(bytes("storage=5M").is_err(), "without a folder");
         for (size, octets) in [("1", 1), ("2k", 2_048), ("1GB", 1 << 30), ("1MiB", 1 << 20)] {
             let line = format!("j:::::::userdb_quota_storage_size={size}");
             assert_eq!(entry(&line).unwrap().1.unwrap().bytes, Some(octets));

@@ -196,9 +196,20 @@ fn a_part_that_belongs_to_root_is_named() {
         Server::attach(child, server.dir.join("none"), 1).unwrap()
     };
     start().logged("user 3999990 may not write in ");
+    let check = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+            .args(["--check", "--users", "users", "--maildir", "%h/Maildir"])
+            .current_dir(&server.dir)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(check().contains("user 3999990 may not write in "));
     chown(&new_dir, Some(ALICE), Some(ALICE)).unwrap();
     let mended = start();
     let replies = send(&mut mended.client(), &["alice"]);
     assert!(replies[1].starts_with("250 2.0.0"), "{replies:?}");
     assert!(!mended.log().contains("may not write"));
+    assert!(!check().contains("may not write"));
 }
