@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(Envelope::parse(&mixed.to_text()), Ok(mixed));
         // Only replies have no limit where they come from.
         let long = || Some("x".repeat(1_500));
-        let mut wordy = full.clone();
+        let mut wordy = full;
         wordy.envid = long();
         wordy
             .recipients
