@@ -94,6 +94,23 @@ impl Folder {
         replaced
     }
 
+    /// Replaces a file durably. Without a journal a disk may free the old one before it forgets that the name leads there,
+    /// so that one has another name until the new one is durable; a start discards it.
+    ///
+    /// # Errors
+    /// An error of the disk.
+    pub(super) fn replace(&self, name: &str, text: &str) -> io::Result<()> {
+        let old = [name, ".old", HALF].concat();
+        let dir = fd(&self.messages);
+        match self.disk.link((dir, name), (dir, &old)) {
+            Err(e) if !errno(&e).is_some_and(goes_without) => return Err(e),
+            _ => {}
+        }
+        self.durably(|| self.write(name, text))?;
+        let _ = self.remove(&old);
+        Ok(())
+    }
+
     /// Makes changed names durable.
     ///
     /// # Errors
@@ -125,6 +142,14 @@ impl Folder {
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         self.disk.unlink(fd(&self.messages), OsStr::new(name))
     }
+}
+
+/// True if nothing more can be done because files cannot have two names here, or if an old one has it already.
+fn goes_without(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EEXIST | Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EOPNOTSUPP
+    )
 }
 
 /// Lets only the owner into an existing directory, as into one that is made here.

@@ -36,7 +36,7 @@ pub struct Queue {
     /// The names of the content files, by id.
     names: Mutex<HashMap<String, String>>,
     /// Changed envelopes that could not be written, so that nobody is sent a message twice because a disk is full.
-    unsaved: Mutex<HashMap<String, Envelope>>,
+    unsaved: Mutex<Vec<(String, Envelope)>>,
     #[expect(dead_code, reason = "holds the lock")]
     lock: Flock<File>,
 }
@@ -192,8 +192,14 @@ impl Queue {
     /// # Errors
     /// An error of the disk, or the line that cannot be parsed.
     pub fn read(&self, id: &str) -> io::Result<Envelope> {
-        let unsaved = lock(&self.unsaved).get(id).cloned();
-        unsaved.map_or_else(|| read(&self.dir, id), Ok)
+        let unsaved = lock(&self.unsaved);
+        match unsaved.iter().find(|(known, _)| known == id) {
+            Some((_, envelope)) => Ok(envelope.clone()),
+            None => {
+                drop(unsaved);
+                read(&self.dir, id)
+            }
+        }
     }
 
     /// Opens the content.
@@ -224,11 +230,11 @@ impl Queue {
         change(&mut envelope);
         let saved = self.save(id, &envelope);
         let mut unsaved = lock(&self.unsaved);
-        unsaved.remove(id);
+        unsaved.retain(|(known, _)| known != id);
         if saved.is_err() {
-            let kept = unsaved.values().map(|envelope| envelope.recipients.len());
-            if unsaved.len() + kept.sum::<usize>() + envelope.recipients.len() < MAX_UNSAVED {
-                unsaved.insert(id.to_owned(), envelope.clone());
+            let kept = unsaved.iter().map(|(_, kept)| 1 + kept.recipients.len());
+            if kept.sum::<usize>() + envelope.recipients.len() < MAX_UNSAVED {
+                unsaved.push((id.to_owned(), envelope.clone()));
             }
         }
         saved.map(|()| Some(envelope).filter(|envelope| !envelope.recipients.is_empty()))
@@ -239,7 +245,7 @@ impl Queue {
             return self.remove(id);
         }
         let text = text(envelope, MAX_ENVELOPE)?;
-        self.folder.durably(|| self.folder.write(id, &text))
+        self.folder.replace(id, &text)
     }
 
     /// The content first: a crash in between leaves an envelope without content.

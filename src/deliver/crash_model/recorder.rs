@@ -212,6 +212,7 @@ impl Recorder {
         self.change(|log| {
             self.same_device(from.0, to.0)?;
             let node = log.node(inner(from.0, from.1)?);
+            let replaced = inner(to.0, to.1).ok().map(|replaced| log.node(replaced));
             call()?;
             let (from_dir, to_dir) = (log.node(real(from.0)?), log.node(real(to.0)?));
             log.entry(to_dir, to.1, Some(node));
@@ -219,6 +220,10 @@ impl Recorder {
                 log.linked(node, 1);
             } else {
                 log.entry(from_dir, from.1, None);
+            }
+            // A disk may free the file before it forgets that the name leads there.
+            if let Some(replaced) = replaced {
+                log.linked(replaced, -1);
             }
             Ok(())
         })
