@@ -10,17 +10,21 @@ part of a message. A server with `--sync none` must lose messages on the same di
 1: something; 77: not possible on this machine, with the reason."""
 
 import argparse
+import contextlib
 import hashlib
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import smtplib
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 from recorder import Recorder
 
@@ -47,6 +51,8 @@ LOADS = [
     ("recipients", 2, lambda session, number: [f"r{n}" for n in range(50)]),
     ("shared", 20, lambda session, number: ["all"]),
     ("first", 4, lambda session, number: [f"new{session}x{number}"]),
+    # Through the queue to a next hop that puts every message off; every second one has a copy here.
+    ("onward", 4, lambda session, number: [f"q{session}@far.test"] + ["here"] * (number % 2)),
 ]
 
 
@@ -84,15 +90,51 @@ def body(name):
     return "\n".join([seed] * (2 + int(seed[:2], 16) + (int(seed[2], 16) == 0) * 50)) + "\n"
 
 
+class Later:
+    """A next hop that says 450 to every recipient, so that each envelope is written anew."""
+
+    def __enter__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self.accept, daemon=True).start()
+        return f"smtp://127.0.0.1:{self.listener.getsockname()[1]}?tls=none"
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=self.listener.accept()[:1], daemon=True).start()
+
+    def serve(self, client):
+        with client, client.makefile("rb") as lines, contextlib.suppress(OSError):
+            client.sendall(b"220 hop\r\n")
+            for line in lines:
+                client.sendall(b"450 4.2.0 later\r\n" if line.startswith(b"RCPT") else b"250 ok\r\n")
+
+    def __exit__(self, *_):
+        self.listener.close()
+
+
+def is_put_off(envelope):
+    with contextlib.suppress(FileNotFoundError):
+        return not envelope.name.endswith(".half") and "\nlast " in envelope.read_text()
+    return False
+
+
 class Load:
     """Clients that send until they are told to stop, and what was acknowledged when."""
 
-    def __init__(self, recorder, port, load, session_messages):
-        self.recorder, self.port, self.load = recorder, port, load
+    def __init__(self, recorder, port, load, session_messages, queue):
+        self.recorder, self.port, self.load, self.queue = recorder, port, load, queue
         self.session_messages = session_messages
         self.acknowledged = []  # (count of the record, name, recipients)
         self.rests = []  # counts of the record while nobody waited for a 250
-        self.all_here = threading.Barrier(load[1], lambda: self.rests.append(recorder.count()), 60)
+        self.all_here = threading.Barrier(load[1], self.rest, 60)
+
+    def rest(self):
+        """All sessions wait, and every message in the queue has been put off."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not all(is_put_off(path) for path in self.queue.glob("new/*") if ",S=" not in path.name):
+            time.sleep(0.01)
+        self.rests.append(self.recorder.count())
 
     def session(self, session):
         _, _, recipients = self.load
@@ -101,7 +143,7 @@ class Load:
             for number in range(self.session_messages):
                 name = f"{session}-{number}"
                 names = recipients(session, number)
-                client.sendmail("sender@client.test", [f"{to}@here.test" for to in names], f"Subject: {name}\n\n{body(name)}")
+                client.sendmail("sender@client.test", [to if "@" in to else f"{to}@here.test" for to in names], f"Subject: {name}\n\n{body(name)}")
                 self.acknowledged.append((self.recorder.count(), name, names))
                 if (number + 1) % REST_EVERY == 0:
                     self.all_here.wait()
@@ -124,6 +166,14 @@ def stored(mail):
             whole.add((path.parent.parent.name, subject))
         else:
             partial.append(path)
+    for path in mail.parent.glob("queue/new/*,S=*"):
+        head, _, content = path.read_bytes().decode("latin-1").partition("\n\n")
+        subject = head.rpartition("Subject: ")[2]
+        envelope = path.parent / ".".join(path.name.split(".")[:2])
+        text = envelope.read_text("latin-1") if envelope.exists() else ""
+        if not head or content != body(subject) or (text and not text.startswith("mailslot-envelope 1\n")):
+            partial.append(path)
+        whole |= {(to, subject) for to in re.findall(r"^to \d+ \d+ (\S+)$", text, re.MULTILINE)}
     return whole, partial
 
 
@@ -156,7 +206,12 @@ class Case:
     def serve(self, recorder, where):
         (where / "mail").mkdir()
         os.sync()
-        command = [self.options.binary, "--listen", "smtp://127.0.0.1:0", "--domain", "here.test", "--create", "--sync", self.sync, "--maildir", "mail/%d/%u", "--max-recipients", "100"]
+        with Later() as hop:
+            return self.serve_beside(hop, recorder, where)
+
+    def serve_beside(self, hop, recorder, where):
+        onward = ["--relay", hop, "--relay-from", "127.0.0.1"] if self.load[0] == "onward" else []
+        command = [self.options.binary, *onward, "--listen", "smtp://127.0.0.1:0", "--domain", "here.test", "--create", "--sync", self.sync, "--maildir", "mail/%d/%u", "--max-recipients", "100"]
         server = subprocess.Popen(command, cwd=where, stderr=subprocess.PIPE)
         try:
             for line in server.stderr:
@@ -166,7 +221,7 @@ class Case:
                 raise RuntimeError("the server ended")
             drain = threading.Thread(target=server.stderr.read, daemon=True)
             drain.start()
-            load = Load(recorder, int(line.rsplit(b":", 1)[1]), self.load, self.options.messages)
+            load = Load(recorder, int(line.rsplit(b":", 1)[1]), self.load, self.options.messages, where / "queue")
             load.run()
             self.rests = set(load.rests)
             return load.acknowledged
@@ -227,7 +282,9 @@ class Case:
         if self.sync == "none" or self.options.must_lose:
             good = bool(lost)
         else:
-            good = not partial and not (at_rest if self.system[0] in MAY_LOSE_IN_FLIGHT else lost)
+            # Names that the queue removes are not synced, so its directory is never at rest there.
+            missing = [] if self.load[0] == "onward" else at_rest
+            good = not partial and not (missing if self.system[0] in MAY_LOSE_IN_FLIGHT else lost)
         moments = len(self.moments(acknowledged))
         print(
             f"{'ok    ' if good else 'FAILED'} {self.name}: {len(at_rest)} lost at rest, {len(lost) - len(at_rest)} while a sync ran, "
