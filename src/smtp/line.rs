@@ -5,8 +5,11 @@
 /// Octets of one overlong line after which the connection is closed.
 const FLOOD: usize = 1024 * 1024;
 
-/// HTTP methods that arrive at mail ports.
-const HTTP_METHODS: [&[u8]; 3] = [b"GET", b"POST", b"CONNECT"];
+/// HTTP methods that arrive at mail ports: those of port scanners, and those by which a web page makes a browser send SMTP
+/// commands in the body of a request.
+const HTTP_METHODS: [&[u8]; 8] = [
+    b"GET", b"POST", b"CONNECT", b"PUT", b"HEAD", b"PATCH", b"DELETE", b"OPTIONS",
+];
 
 /// One line, as passed to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +179,13 @@ mod tests {
             (b"GET /", Some(Line::Http)),
             (b"connect a:25 HTTP/1.1\r\n", Some(Line::Http)),
             (b"POST\r\n", Some(Line::Http)),
+            (b"PUT /x HTTP/1.1\r\n", Some(Line::Http)),
+            (b"HEAD /", Some(Line::Http)),
+            (b"patch /", Some(Line::Http)),
+            (b"DELETE /", Some(Line::Http)),
+            (b"OPTIONS * HTTP/1.1", Some(Line::Http)),
+            (b"HELO x", None),
+            (b"DATA\r", None),
             (b"\x16", None),
             (b"GET", None),
             (b"GETTING", None),

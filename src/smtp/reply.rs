@@ -234,7 +234,7 @@ table! {
     CHUNK_FAR_TOO_LARGE = reply(421, Enhanced(7, 0), "Chunks far too large");
     /// The third wrong AUTH (RFC 4954 §4).
     TOO_MANY_WRONG_LOGINS = reply(421, Enhanced(7, 0), "Too many failed logins");
-    /// GET, POST, CONNECT (RFC 5321 §7.8).
+    /// GET, POST, CONNECT and other HTTP methods (RFC 5321 §7.8).
     HTTP = reply(421, Enhanced(7, 0), "This is not an HTTP server");
     /// A TLS hello on a listener in the clear (RFC 8314 §3.3).
     UNEXPECTED_TLS = reply(421, Enhanced(7, 0), "TLS not expected here, use STARTTLS");
