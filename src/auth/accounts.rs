@@ -24,6 +24,12 @@ pub trait Accounts {
     fn decoy(&self) -> Decoy {
         Decoy::default()
     }
+
+    /// The name from which a decoy is made for a login: logins that would reach one account, if there was one, share it,
+    /// and others do not. By default case is ignored.
+    fn decoy_name(&self, login: &str) -> String {
+        login.to_ascii_lowercase()
+    }
 }
 
 /// The result of a look-up.

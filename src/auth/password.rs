@@ -124,7 +124,7 @@ impl Stored {
         }
     }
 
-    /// The SCRAM keys for a login as `name`, and the cost of deriving them.
+    /// The SCRAM keys, and the cost of deriving them; those of a plaintext password depend on the `name` for decoys.
     pub(super) fn scram(&self, name: &str, decoy: &Decoy) -> Option<(ScramKeys, Cost)> {
         match self {
             Self::Plain(clear) => {

@@ -74,9 +74,10 @@ impl Scram {
         // The decoy is made, and the time of a key derivation spent, in any case.
         let cost = accounts.decoy();
         let turn = hashing::turn();
-        let decoy = cost.scram(name);
+        let shown = accounts.decoy_name(name);
+        let decoy = cost.scram(&shown);
         let (user, keys, spent) = match accounts.account(name) {
-            Account::Known { user, stored } => match stored.scram(name, &cost) {
+            Account::Known { user, stored } => match stored.scram(&shown, &cost) {
                 Some((keys, spent)) => (Some(user), keys, spent),
                 None => (None, decoy, Cost::default()),
             },

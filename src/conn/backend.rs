@@ -148,6 +148,10 @@ impl Accounts for ServerBackend<'_> {
     fn decoy(&self) -> Decoy {
         self.directory.decoy()
     }
+
+    fn decoy_name(&self, login: &str) -> String {
+        self.directory.decoy_name(login)
+    }
 }
 
 impl Backend for ServerBackend<'_> {

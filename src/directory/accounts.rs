@@ -56,6 +56,21 @@ impl Directory {
         users.map_or_else(Decoy::default, |users| users.decoy().clone())
     }
 
+    /// The name of a decoy. Where no account has a domain, a delivered one makes no difference to a login, and another
+    /// one does; where accounts have domains, each one does. Decoys show clients the same.
+    pub fn decoy_name(&self, login: &str) -> String {
+        let login = composed(&login.to_ascii_lowercase()).into_owned();
+        let Some((local, domain)) = login.rsplit_once('@') else {
+            return login;
+        };
+        let key = domain_key(domain);
+        let with_domains = self.users.as_ref().is_some_and(Users::have_domains);
+        match self.domains.find(&key) {
+            Some(_) if !with_domains => local.to_owned(),
+            _ => format!("{local}@{key}"),
+        }
+    }
+
     /// The mechanisms that every account's stored password supports.
     pub fn mechanisms(&self) -> Vec<Mechanism> {
         let users = self.users.as_ref();

@@ -23,6 +23,8 @@ pub(super) struct Users {
     lines: HashMap<Box<str>, u32>,
     mechanisms: Vec<Mechanism>,
     decoy: Decoy,
+    /// True if some accounts are for one domain only.
+    domains: bool,
     /// Start of the line of the first account with a password.
     sample: Option<u32>,
 }
@@ -61,6 +63,7 @@ impl Users {
             lines: HashMap::new(),
             mechanisms: Vec::new(),
             decoy: Decoy::default(),
+            domains: false,
             sample: None,
             text,
         };
@@ -79,6 +82,7 @@ impl Users {
             entry.check(needs_home).map_err(fault)?;
             let start = u32::try_from(start).map_err(|_| fault("the file is too long".into()))?;
             let key = entry.key().into_boxed_str();
+            users.domains |= entry.domain.is_some();
             if users.lines.insert(key, start).is_some() {
                 return Err(fault(format!("user '{}' is listed twice", entry.user)));
             }
@@ -94,6 +98,11 @@ impl Users {
         users.mechanisms = mechanisms.unwrap_or_default();
         users.decoy = decoy.finish();
         Ok(users)
+    }
+
+    /// True if some accounts are for one domain only.
+    pub(super) const fn have_domains(&self) -> bool {
+        self.domains
     }
 
     /// Their number.

@@ -207,3 +207,46 @@ fn a_stranger_costs_no_walk() {
         "{looks:?} {searches}"
     );
 }
+
+/// SCRAM shows an account's own salt for logins that reach it and a decoy's for others. Which of them are equal must not
+/// tell whether there is an account.
+#[test]
+fn decoys_agree_where_accounts_do() {
+    let forms = [
+        "*",
+        "*@example.org",
+        "*@B\u{fc}cher.example",
+        "*@xn--bcher-kva.example",
+        "*@elsewhere.test",
+        "*@EXAMPLE.org.",
+    ];
+    for (users, real) in [
+        ("bob:{PLAIN}x\n", "bob"),
+        ("bob@example.org:{PLAIN}x\n", "bob"),
+    ] {
+        let scratch = Scratch::new();
+        let directory = with_files(&scratch, users, "");
+        let shown = |local: &str| -> Vec<String> {
+            let logins = forms.iter().map(|form| form.replace('*', local));
+            let shown = |login: String| match directory.account_name(&login) {
+                Some(_) => "stored".to_owned(),
+                None => directory.decoy_name(&login),
+            };
+            logins.map(shown).collect()
+        };
+        let equal = |local: &str| -> Vec<bool> {
+            let all = shown(local);
+            let pairs = all
+                .iter()
+                .flat_map(|one| all.iter().map(move |other| one == other));
+            pairs.collect()
+        };
+        assert_eq!(
+            equal(real),
+            equal("stranger"),
+            "{users}: {:?} {:?}",
+            shown(real),
+            shown("stranger")
+        );
+    }
+}

@@ -195,4 +195,8 @@ impl<A: Accounts> Accounts for Noting<'_, A> {
     fn decoy(&self) -> Decoy {
         self.accounts.decoy()
     }
+
+    fn decoy_name(&self, login: &str) -> String {
+        self.accounts.decoy_name(login)
+    }
 }
