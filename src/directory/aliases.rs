@@ -143,7 +143,7 @@ impl Aliases {
             let own = self.at.get(domain).into_iter().flatten();
             // In the order of the file, so that the same fault is always reported.
             let mut starts: Vec<(&String, &Rule)> = self.everywhere.iter().chain(own).collect();
-            starts.sort_by_key(|(_, rule)| rule.line);
+            starts.sort_unstable_by_key(|(name, rule)| (rule.line, *name));
             for start in starts.into_iter().map(|(name, _)| name.as_str()) {
                 let mut stack = vec![((start, domain), 0_usize)];
                 while let Some((node, next)) = stack.pop() {

@@ -364,7 +364,7 @@ fn addresses(host: Option<&str>, all: &[IpAddr], port: u16) -> Result<Vec<Socket
         Some(host) => names::addresses(host)?,
         None => all.to_vec(),
     };
-    found.sort();
+    found.sort_unstable();
     found.dedup();
     let with_port = |address| SocketAddr::new(address, port);
     Ok(found.into_iter().map(with_port).collect())

@@ -148,7 +148,7 @@ impl Queue {
                 None => {}
             }
         }
-        envelopes.sort();
+        envelopes.sort_unstable();
         for id in &envelopes {
             if !names.contains_key(id) {
                 discard(&dir.join(id));
@@ -307,7 +307,7 @@ pub fn ids(dir: &Path) -> io::Result<Vec<String>> {
                 .filter(|name| Kind::of(name) == Some(Kind::Envelope)),
         );
     }
-    ids.sort();
+    ids.sort_unstable();
     Ok(ids)
 }
 

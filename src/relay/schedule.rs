@@ -170,7 +170,7 @@ impl Schedule {
             .partition(|(_, id)| wanted(id));
         lane.waiting = rest;
         let mut ids: Vec<Arc<str>> = out.into_iter().map(|(_, id)| id).collect();
-        ids.sort();
+        ids.sort_unstable();
         ids
     }
 

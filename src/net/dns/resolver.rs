@@ -116,7 +116,7 @@ impl Resolver {
                 Data::Address(_) => None,
             })
             .collect();
-        exchangers.sort();
+        exchangers.sort_unstable();
         Ok(exchangers)
     }
 
