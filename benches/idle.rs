@@ -1,5 +1,5 @@
-//! The cost of idleness of mailslot and its peers: memory after the start and of a connection after EHLO, and the time
-//! from exec to the first 220. Then the effect of idle connections on active ones.
+//! The cost of an idle server, for mailslot and its peers: memory after the start and of a connection after EHLO, and
+//! the time from exec to the first 220. Then the effect of idle connections on active ones.
 
 use std::io;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Connections with a login, in turns with Dovecot's submission-login: each one connects, says EHLO, and as its row says
-//! makes a whole handshake of TLS 1.3 or resumes a session, logs in, and quits. Rows differ by one step, so that the
-//! differences are what the steps cost. All accounts have {SCRAM-SHA-256} passwords, at most 4,096 rounds of work each.
+//! Connections with a login, in turns with Dovecot's submission-login. Each connects, sends EHLO, does a full TLS 1.3
+//! handshake or resumes a session, logs in as its row says, and quits. Neighbouring rows differ by one step, whose cost
+//! is the difference. All accounts have {SCRAM-SHA-256} passwords with at most 4,096 rounds.
 
 use std::io;
 use std::num::NonZeroU32;

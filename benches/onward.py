@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mail onward: messages of 4 KiB from Postfix's smtp-source through the queue to its smtp-sink on loopback, by mailslot and
+"""Relaying: messages of 4 KiB from Postfix's smtp-source through the queue to its smtp-sink on loopback, by mailslot and
 by a Postfix, an OpenSMTPD and a nullmailer of this run's own, on the same file system. The last two are unpacked, not installed. The time is from the first octet to the last message in the sink,
 the CPU that of the server's processes. `onward.py MAILSLOT [--messages N] [--rounds N]`."""
 

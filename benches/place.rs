@@ -1,6 +1,6 @@
-//! Where runs put their mail, and the end of everything: one directory on the disk and one in memory, a fresh
-//! directory in them for each run, and a list of what must be ended and removed, also when a signal ends the benchmark.
-//! On a disk nothing is deleted before the end: after deletions ext4's inode allocator is slower for minutes.
+//! The directories of the runs: one on the disk and one in memory, each with a fresh directory for each run. Also the
+//! list of processes and directories to remove at the end, or when a signal ends the benchmark. On a disk nothing is
+//! deleted before the end: after deletions ext4's inode allocator is slower for minutes.
 
 use std::fs;
 use std::io;

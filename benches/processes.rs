@@ -1,5 +1,5 @@
-//! What processes have used, read in /proc. One rule for servers of one process and of many: a server is the process
-//! that was started, its descendants, and what those of them that have ended used.
+//! Resources used by processes, from /proc. A server is the process that was started and its descendants, including the
+//! usage of those descendants that have ended.
 
 use std::fs;
 use std::io;

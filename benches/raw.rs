@@ -1,6 +1,6 @@
 //! The raw limit: threads that only do what durability needs, for the same messages on the same disk. Servers are
-//! compared with the plainest way, [`Way::Std`]: create in tmp, write, sync the file, rename into new, sync new. WAYS=1
-//! compares the other ways with it.
+//! compared with the simplest way, [`Way::Std`]: create in tmp, write, sync the file, rename into new, sync new. WAYS=1
+//! compares it with the other ways.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

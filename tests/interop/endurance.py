@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What takes too long for every test run: kill -9 at random moments under load, a message of 1 GiB, and the
+"""Tests that take too long for every run: kill -9 at random moments under load, a message of 1 GiB, and the
 memory of idle connections. `endurance.py MAILSLOT [ROUNDS]`; on loopback, in a temporary directory."""
 
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Real programs against mailslot: Postfix hands over by LMTP, Dovecot reads the Maildirs and the users
+"""Interoperation with real programs: Postfix sends by LMTP, Dovecot reads the Maildirs and the users
 file, and clients send with each mechanism they have. All of it on loopback, in a temporary directory,
 with configuration directories of its own; it ends what it started by pid. What is not installed is printed
 and skipped; with INTEROP_REQUIRED=1 it is a failure. `interop.py MAILSLOT` takes the binary to try."""

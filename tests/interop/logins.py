@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Logins by token and greylisting with real programs: curl, swaks, msmtp and Python show tokens that openssl signed, and a
+"""Logins by token and greylisting with real programs: curl, swaks, msmtp and Python log in with tokens that openssl signed, and a
 Postfix tries again until its mail is taken. `logins.py MAILSLOT`; what is not installed is printed and skipped."""
 
 import base64

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Programs that speak for their clients: HAProxy and nginx send PROXY headers, nginx and swaks XCLIENT, and Postfix says
+"""Proxies that name the real client: HAProxy and nginx send PROXY headers, nginx and swaks XCLIENT, and Postfix says
 what XCLIENT should be answered. `proxies.py MAILSLOT`. The real client is always another address of the loopback than the
 proxy's own. What is not installed is printed and skipped. Postfix itself takes XCLIENT and never sends it."""
 

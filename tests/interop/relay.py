@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""mailslot's way onward with real programs: a real Postfix as its next hop, with STARTTLS, SMTPUTF8 and refusals, and the
+"""Relaying with real programs: a Postfix as its next hop, with STARTTLS, SMTPUTF8 and refusals, and the
 mail programs of a host that call it as sendmail. All on loopback, in a temporary directory; what is not installed is said
 and skipped. `relay.py MAILSLOT` takes the binary to try."""
 

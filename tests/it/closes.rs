@@ -1,4 +1,5 @@
-//! Closes while the client still sends: its input is read and dropped for a moment, so that no reset overtakes the last reply.
+//! Closes while the client still sends: the server reads and drops input for a moment, so that a reset cannot destroy
+//! the last reply.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! How connections, messages and the process end: clients that have disconnected, half closed, or never read; kills,
+//! Ends of connections, messages and the process: clients that have disconnected, half closed, or never read; kills,
 //! and signals in every phase of a message.
 
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! Which module may import which: an allow-list of every edge. The protocol does no I/O, sockets know no SMTP, files
+//! The allowed imports between modules: a list of every edge. The protocol does no I/O, sockets know no SMTP, files
 //! know no sockets. No two files import each other, and no file imports from its own folder's mod.rs.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! Overload: slow clients on every place, in each phase of a connection, and a newcomer who must have a place once the
-//! shrunken waits are over; and a process that may have few descriptors or little memory.
+//! Overload: slow clients take all connections, in each phase, and a new client must be served once the shorter
+//! timeouts have passed. Also a process with few descriptors or little memory.
 
 use std::io::Write;
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! The queue's folder as a start finds it: written by hand here, or damaged.
+//! The queue at a start: envelopes written by hand, and damaged ones.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Starts that something comes in between: a signal, a family of addresses that is off, a file system that states nothing.
+//! Unusual starts: a signal during the start, an address family that is switched off, a file system without figures.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""F19, F20: cuts the power while mail flows, and looks whether everything that had its 250 is there afterwards.
+"""F19, F20: cuts the power while mail flows, and checks that every message with a 250 is there afterwards.
 
 `powercut.py MAILSLOT [--quick] [--fs NAME] [--load NAME] [--cuts N] [--must-lose]`; root, /dev/fuse and loop devices. A file system is
 made on a loop device that sits on a disk whose writes are recorded (recorder.py). Clients note after each 250 how far

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mail onward while the server is killed every few seconds and the next hop goes up and down at random. Each message that
+"""Relaying while the server is killed every few seconds and the next hop goes up and down at random. Each message that
 got its 250 must arrive at the hop, and may arrive twice only where a kill or a broken connection fell between its dot and
 the next command on that connection: what came before that was settled. `kill.py MAILSLOT [--quick] [--seed N]`."""
 

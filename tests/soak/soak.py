@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""More than a server should have to bear, for a bounded time: `soak.py MAILSLOT [SECONDS]` (60).
+"""Overload for a bounded time: `soak.py MAILSLOT [SECONDS]` (60).
 
 Idle clients beside mail, slow clients in every phase on every place, floods of connections and of commands, lines and
 messages without end, and large aliases, one after another on one server each. Figures of memory, threads, descriptors and CPU are
