@@ -34,7 +34,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A line from the client, for the log: a response of AUTH is never shown, and a line that is no command may be
+/// A line from the client, for the log: a response of AUTH is never shown, and a line that is not a command may be
 /// one.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {

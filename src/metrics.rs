@@ -248,12 +248,8 @@ impl Page {
         let mut sum = 0;
         for (end, count) in BUCKETS.iter().zip(&counts.commits) {
             sum += count;
-            // The canonical form of OpenMetrics: no zeros at the end, but one digit.
-            let end = format!("{}.{:03}", end / 1_000, end % 1_000);
-            let end = match end.trim_end_matches('0') {
-                whole if whole.ends_with('.') => format!("{whole}0"),
-                digits => digits.to_owned(),
-            };
+            // Debug writes the canonical form of OpenMetrics: no zeros at the end, but one digit.
+            let end = format!("{:?}", *end as f64 / 1_000.0);
             self.sample("commit_seconds_bucket", &[("le", &end)], &sum);
         }
         self.sample(

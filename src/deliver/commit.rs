@@ -267,9 +267,7 @@ impl Spool {
     /// Makes the message visible in a mailbox's `new/`. If a copy is needed after all, the copies of the `rest` are
     /// made before any more is visible.
     fn appear(&mut self, index: usize, rest: &[usize]) -> Result<(), Trouble> {
-        let dirs = self.dirs(index)?;
-        let begun = || (Arc::clone(&dirs.syncs), dirs.syncs.ticket());
-        self.delivery(index)?.syncs.get_or_insert_with(begun);
+        let dirs = self.take_ticket(index)?;
         let number = match self.way(index, &dirs)? {
             Way::Copy => return self.publish(index, &dirs),
             Way::Move(number) => return self.publish_source(index, number, &dirs),

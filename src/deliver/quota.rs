@@ -128,7 +128,7 @@ impl Ledger {
         }
         // Another process was quicker.
         if overrun(dirs, disk, quota) {
-            give_back(disk, dirs, target, octets, *pending);
+            give_back(disk, dirs, (target, quota), octets, *pending);
             return None;
         }
         pending.add(signed(octets), 1);
@@ -162,16 +162,16 @@ impl Ledger {
         was_pending: bool,
         gone: impl FnOnce() -> bool,
     ) {
-        if limiting(target).is_none() {
+        let Some(quota) = limiting(target) else {
             return;
-        }
+        };
         let mailbox = self.mailbox(&target.maildir);
         let mut pending = lock(&mailbox);
         if was_pending {
             pending.add(-signed(octets), -1);
         }
         if gone() {
-            give_back(disk, dirs, target, octets, *pending);
+            give_back(disk, dirs, (target, quota), octets, *pending);
         }
     }
 
@@ -197,12 +197,17 @@ fn limiting(target: &Target) -> Option<&Quota> {
 }
 
 /// Takes a line back. A damaged file is recalculated.
-fn give_back(disk: &dyn Disk, dirs: &OpenMaildir, target: &Target, octets: u64, pending: Used) {
-    let given = match (load(disk, disk::fd(&dirs.base)), limiting(target)) {
-        (Ok(Some(_)), _) => append(disk, dirs, -signed(octets), -1),
-        (Ok(None), Some(quota)) => recount(disk, dirs, quota, pending).map(drop),
-        (Ok(None), None) => Ok(()),
-        (Err(fault), _) => Err(fault),
+fn give_back(
+    disk: &dyn Disk,
+    dirs: &OpenMaildir,
+    (target, quota): (&Target, &Quota),
+    octets: u64,
+    pending: Used,
+) {
+    let given = match load(disk, disk::fd(&dirs.base)) {
+        Ok(Some(_)) => append(disk, dirs, -signed(octets), -1),
+        Ok(None) => recount(disk, dirs, quota, pending).map(drop),
+        Err(fault) => Err(fault),
     };
     if let Err(fault) = given {
         fault.log("given back", &target.maildir);

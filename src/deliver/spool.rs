@@ -190,7 +190,11 @@ impl Spool {
             Ok(())
         });
         for index in 0..self.deliveries.len() {
-            if let Err(trouble) = self.take_ticket(index) {
+            let queue = self
+                .deliveries
+                .get(index)
+                .is_some_and(|d| !d.target.is_mailbox());
+            if queue && let Err(trouble) = self.take_ticket(index) {
                 let refusal = self.log(&trouble);
                 if let Some(delivery) = self.deliveries.get_mut(index) {
                     delivery.refusal = Some(refusal);
@@ -199,13 +203,12 @@ impl Spool {
         }
     }
 
-    fn take_ticket(&mut self, index: usize) -> Result<(), Trouble> {
-        if !self.delivery(index)?.target.is_mailbox() {
-            let dirs = self.dirs(index)?;
-            let ticket = dirs.syncs.ticket();
-            self.delivery(index)?.syncs = Some((Arc::clone(&dirs.syncs), ticket));
-        }
-        Ok(())
+    /// A mailbox's open directories, after which a failed sync of its `new/` counts for this message.
+    pub(super) fn take_ticket(&mut self, index: usize) -> Result<Arc<OpenMaildir>, Trouble> {
+        let dirs = self.dirs(index)?;
+        let begun = || (Arc::clone(&dirs.syncs), dirs.syncs.ticket());
+        self.delivery(index)?.syncs.get_or_insert_with(begun);
+        Ok(dirs)
     }
 
     /// Ends the message: writes and syncs the files. A failing disk only affects its own mailboxes.
