@@ -33,6 +33,7 @@ doc:
 interop: build
 	python3 tests/interop/interop.py $(BINARY)
 	python3 tests/interop/relay.py $(BINARY)
+	python3 tests/interop/callers.py $(BINARY)
 	python3 tests/interop/reports.py $(BINARY)
 	python3 tests/interop/hops.py $(BINARY)
 	python3 tests/interop/fronts.py $(BINARY)

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""Relaying with real programs: a Postfix as its next hop, with STARTTLS, SMTPUTF8 and refusals, and the
-mail programs of a host that call it as sendmail. All on loopback, in a temporary directory; what is not installed is said
-and skipped. `relay.py MAILSLOT` takes the binary to try."""
+"""Relaying with real programs: a Postfix as its next hop, with STARTTLS, SMTPUTF8 and refusals. All on loopback, in a
+temporary directory; what is not installed is said and skipped. `relay.py MAILSLOT` takes the binary to try."""
 
 import email
 import email.policy
@@ -120,42 +119,8 @@ def down_and_up(home, end, hop, port):
         check("mail waits for a Postfix that is down", wait_for(lambda: arrived() == 20, 60), f"{arrived()} arrived")
 
 
-def callers(home):
-    """The mail programs of a host, with mailslot as their sendmail."""
-    case = home / "callers"
-    case.mkdir()
-    sendmail = home / "bin/sendmail"
-    sendmail.parent.mkdir()
-    sendmail.symlink_to(interop.BINARY)
-    with mailslot(case, "--listen", "smtp://127.0.0.1:0", "-d", "a.example", "--create") as (_, urls):
-        env = {**os.environ, "MAILSLOT_SENDMAIL_TO": urls[0], "PATH": f"{sendmail.parent}:{os.environ['PATH']}", "HOME": str(case)}
-        run = lambda command, text: subprocess.run(command, input=text, text=True, env=env, capture_output=True, timeout=60)
-        programs = {
-            "s-nail": ["s-nail", "-n", "-S", f"mta={sendmail}", "-s", "hello", "s-nail@a.example"],
-            "mutt": ["mutt", "-n", "-F", "/dev/null", "-e", f"set sendmail='{sendmail} -oi'; set copy=no", "-s", "hello", "mutt@a.example"],
-            "git": None,
-        }
-        for name, command in programs.items():
-            if why := need(name):
-                skip(f"{name} sends by sendmail", why)
-                continue
-            if name == "git":
-                patch = case / "0001.patch"
-                patch.write_text("From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\nFrom: A <a@a.example>\n"
-                                 "Date: Thu, 1 Jan 2026 00:00:00 +0000\nSubject: [PATCH] x\n\nbody\n---\n 1 file changed\n")
-                command = ["git", "-c", "user.name=A", "-c", "user.email=a@a.example", "send-email", "--quiet",
-                           f"--sendmail-cmd={sendmail}", "--confirm=never", "--from=a@a.example", "--to=git@a.example", str(patch)]
-            done = run(command, "body\n.\nmore\n")
-            if name == "git" and "is not a git command" in done.stderr:
-                skip("git send-email sends by sendmail", "not installed")
-                continue
-            found = wait_for(lambda: messages(case / f"mail/a.example/{name}"), 10)
-            check(f"{name} sends by sendmail", bool(found), done.stderr.strip())
-
-
 def main():
     with scratch("relay") as home:
-        callers(home)
         root = None if getpass.getuser() == "root" else "needs root"
         if why := root or need("postfix", "master", "postconf"):
             skip("Postfix as the next hop", why)
