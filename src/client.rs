@@ -16,7 +16,9 @@ use crate::net::proxy;
 use crate::net::socket::Socket;
 use crate::net::stream::Stream;
 use crate::read;
-use crate::smtp::client::{Channel, Client, Envelope, Extensions, Failure, Outcome, Settings};
+use crate::smtp::client::{
+    Channel, ClientConfig, ClientEnvelope, ClientSession, ConnectionError, Extensions, Outcome,
+};
 use crate::smtp::client::{Stage, Want};
 
 /// Timeout of a connection to one address.
@@ -30,7 +32,7 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The destination, and how to use TLS there.
 #[derive(Clone, Debug)]
-pub struct Hop {
+pub struct Destination {
     /// Tried one after the other, until one answers.
     pub addresses: Vec<Address>,
     /// The name in ASCII, or the address, that a certificate must have.
@@ -47,10 +49,10 @@ pub struct Hop {
 pub struct Connection {
     /// `None` during a handshake, and after a failed one.
     stream: Option<Stream>,
-    core: Client,
+    core: ClientSession,
     handle: Handle,
     tls: ClientTls,
-    hop: Hop,
+    hop: Destination,
     /// The deadline of the whole connection, if any.
     end: Option<Instant>,
 }
@@ -76,11 +78,11 @@ impl Handle {
 
 /// The result of one transaction.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct Sent {
     /// One for each recipient of the envelope, in its order.
     pub outcomes: Vec<Outcome>,
     /// The reason why the connection cannot be used again, if any.
-    pub failure: Option<Failure>,
+    pub failure: Option<ConnectionError>,
 }
 
 impl Connection {
@@ -90,11 +92,11 @@ impl Connection {
     /// # Errors
     /// Why the connection cannot be used.
     pub fn open(
-        hop: &Hop,
-        settings: Settings,
+        hop: &Destination,
+        settings: ClientConfig,
         tls: &ClientTls,
         end: Option<Instant>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, ConnectionError> {
         let socket = Arc::new(connect(hop, end)?);
         let mut stream = Stream::new(Arc::clone(&socket));
         if hop.proxy {
@@ -116,9 +118,9 @@ impl Connection {
         stream: Stream,
         socket: Arc<Socket>,
         channel: Channel,
-        settings: Settings,
-        (hop, tls): (&Hop, &ClientTls),
-    ) -> Result<Self, Failure> {
+        settings: ClientConfig,
+        (hop, tls): (&Destination, &ClientTls),
+    ) -> Result<Self, ConnectionError> {
         Self::new(stream, socket, channel, settings, (hop, tls, None)).greeted()
     }
 
@@ -126,12 +128,12 @@ impl Connection {
         stream: Stream,
         socket: Arc<Socket>,
         channel: Channel,
-        settings: Settings,
-        (hop, tls, end): (&Hop, &ClientTls, Option<Instant>),
+        settings: ClientConfig,
+        (hop, tls, end): (&Destination, &ClientTls, Option<Instant>),
     ) -> Self {
         Self {
             stream: Some(stream),
-            core: Client::new(settings, channel),
+            core: ClientSession::new(settings, channel),
             handle: Handle {
                 socket,
                 sending: Arc::default(),
@@ -142,7 +144,7 @@ impl Connection {
         }
     }
 
-    fn greeted(mut self) -> Result<Self, Failure> {
+    fn greeted(mut self) -> Result<Self, ConnectionError> {
         match self.drive() {
             Want::Ready => Ok(self),
             _ => Err(self.failure()),
@@ -165,7 +167,7 @@ impl Connection {
     }
 
     /// Sends a message: the whole transaction, in which `content` is read once, from its start to its end.
-    pub fn deliver(&mut self, envelope: Envelope, content: &mut dyn Read) -> Delivery {
+    pub fn deliver(&mut self, envelope: ClientEnvelope, content: &mut dyn Read) -> Sent {
         let recipients = envelope.recipients.len();
         self.core.begin(envelope);
         if self.drive() == Want::Content {
@@ -176,8 +178,8 @@ impl Connection {
         }
         // The core has outcomes whenever it stops; without them no recipient may count as settled.
         let outcomes = self.core.take_outcomes();
-        let unfinished = || Failure::Protocol(self.core.stage(), "not finished").outcome();
-        Delivery {
+        let unfinished = || ConnectionError::Protocol(self.core.stage(), "not finished").outcome();
+        Sent {
             outcomes: outcomes.unwrap_or_else(|| vec![unfinished(); recipients]),
             failure: self.core.failure().cloned(),
         }
@@ -192,8 +194,8 @@ impl Connection {
         }
     }
 
-    fn failure(&self) -> Failure {
-        let ended = || Failure::Lost(self.core.stage(), "connection ended".to_owned());
+    fn failure(&self) -> ConnectionError {
+        let ended = || ConnectionError::Lost(self.core.stage(), "connection ended".to_owned());
         self.core.failure().cloned().unwrap_or_else(ended)
     }
 
@@ -231,7 +233,7 @@ impl Connection {
                     let deadline = self.deadline(stage.limit());
                     while self.core.replies() == replies && self.core.want() == want {
                         if let Err(e) = self.exchange(deadline) {
-                            self.core.lost(Failure::Lost(stage, spelled(&e)));
+                            self.core.lost(ConnectionError::Lost(stage, spelled(&e)));
                         }
                     }
                 }
@@ -256,15 +258,15 @@ impl Connection {
     }
 
     /// Upgrades the stream to TLS.
-    fn handshake(&mut self) -> Result<Channel, Failure> {
+    fn handshake(&mut self) -> Result<Channel, ConnectionError> {
         let tls = self.tls.connection(&self.hop.host, self.hop.verify);
-        let tls = tls.map_err(Failure::Tls)?;
+        let tls = tls.map_err(ConnectionError::Tls)?;
         let deadline = self.deadline(HANDSHAKE);
-        let missing = || Failure::Tls("the connection is gone".to_owned());
+        let missing = || ConnectionError::Tls("the connection is gone".to_owned());
         let mut stream = self.stream.take().ok_or_else(missing)?;
         stream.output().append(self.core.output());
         let stream = stream.upgrade(tls, deadline);
-        let stream = stream.map_err(|e| Failure::Tls(spelled(&e)))?;
+        let stream = stream.map_err(|e| ConnectionError::Tls(spelled(&e)))?;
         let exporter = stream.exporter();
         self.stream = Some(stream);
         let verified = self.hop.verify;
@@ -280,7 +282,7 @@ impl Connection {
                 Ok(octets) => octets,
                 Err(e) => {
                     let why = format!("the message cannot be read: {e}");
-                    return self.core.lost(Failure::Lost(Stage::Content, why));
+                    return self.core.lost(ConnectionError::Lost(Stage::Content, why));
                 }
             };
             self.core.content(octets);
@@ -288,7 +290,9 @@ impl Connection {
                 && let Err(e) = self.flush_content()
             {
                 self.read_last_word();
-                return self.core.lost(Failure::Lost(Stage::Content, spelled(&e)));
+                return self
+                    .core
+                    .lost(ConnectionError::Lost(Stage::Content, spelled(&e)));
             }
         }
     }
@@ -338,7 +342,7 @@ fn log_input(host: &str, input: &[u8]) {
 }
 
 /// Connects to the first address that answers.
-fn connect(hop: &Hop, end: Option<Instant>) -> Result<Socket, Failure> {
+fn connect(hop: &Destination, end: Option<Instant>) -> Result<Socket, ConnectionError> {
     let mut why = format!("{}: no address", hop.host);
     for address in &hop.addresses {
         let deadline = Instant::now() + CONNECT;
@@ -348,7 +352,7 @@ fn connect(hop: &Hop, end: Option<Instant>) -> Result<Socket, Failure> {
             Err(e) => why = format!("{address}: {}", spelled(&e)),
         }
     }
-    Err(Failure::Lost(Stage::Connect, why))
+    Err(ConnectionError::Lost(Stage::Connect, why))
 }
 
 /// An error in an operator's words.
@@ -360,7 +364,7 @@ fn spelled(error: &io::Error) -> String {
     }
 }
 
-/// A nonce for [`Settings`]: 18 octets of randomness in base64.
+/// A nonce for [`ClientConfig`]: 18 octets of randomness in base64.
 ///
 /// # Errors
 /// The system gives no randomness.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hop::{connect, hop};
-use crate::client::{Connection, Hop, nonce};
+use crate::client::{Connection, Destination, nonce};
 use crate::failure::Failure;
 use crate::net::client_tls::ClientTls;
 use crate::net::stream::Stream;
@@ -57,7 +57,7 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
     if url.scheme == Scheme::Metrics {
         return healthz(&hop, end).map_err(|e| fault(&e));
     }
-    let settings = client::Settings {
+    let settings = client::ClientConfig {
         lmtp: url.scheme == Scheme::Lmtp,
         hostname: smtp::HEALTHCHECK.to_owned(),
         tls: TlsUse::Never,
@@ -71,7 +71,7 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
 }
 
 /// The health that a metrics listener reports.
-fn healthz(hop: &Hop, end: Instant) -> io::Result<()> {
+fn healthz(hop: &Destination, end: Instant) -> io::Result<()> {
     let mut stream = Stream::new(Arc::new(connect(hop, || end)?));
     stream
         .output()

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::client::Hop;
+use crate::client::Destination;
 use crate::net::dial::{self, Address};
 use crate::net::dns::Resolver;
 use crate::net::socket::Socket;
@@ -17,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The reason, as text.
-pub(super) fn hop(url: &ListenUrl) -> Result<Hop, String> {
+pub(super) fn hop(url: &ListenUrl) -> Result<Destination, String> {
     let addresses = match &url.at {
         BindTo::Unix { path, .. } => vec![Address::Unix(path.clone())],
         BindTo::Tcp { port: 0, .. } => {
@@ -31,7 +31,7 @@ pub(super) fn hop(url: &ListenUrl) -> Result<Hop, String> {
             hosts(host.as_deref())?.into_iter().map(at_port).collect()
         }
     };
-    Ok(Hop {
+    Ok(Destination {
         addresses,
         host: "localhost".to_owned(),
         implicit_tls: url.scheme == Scheme::Submissions,
@@ -59,7 +59,7 @@ fn hosts(host: Option<&str>) -> Result<Vec<IpAddr>, String> {
 ///
 /// # Errors
 /// The error of the last address.
-pub(super) fn connect(hop: &Hop, deadline: impl Fn() -> Instant) -> io::Result<Socket> {
+pub(super) fn connect(hop: &Destination, deadline: impl Fn() -> Instant) -> io::Result<Socket> {
     let mut socket = Err(io::Error::other("no address"));
     for address in &hop.addresses {
         socket = dial::connect(address, deadline());
@@ -74,7 +74,7 @@ pub(super) fn connect(hop: &Hop, deadline: impl Fn() -> Instant) -> io::Result<S
 ///
 /// # Errors
 /// An error of the system.
-pub(super) fn pass(hop: &Hop) -> io::Result<()> {
+pub(super) fn pass(hop: &Destination) -> io::Result<()> {
     let socket = connect(hop, || Instant::now() + CONNECT)?;
     let sending = socket.try_clone()?;
     // This thread may only end with the process: standard input may stay open.

@@ -9,10 +9,10 @@ use super::link::Link;
 use super::schedule::Hop;
 use super::sender::Relay;
 use super::settle::Settled;
-use crate::client::Delivery;
+use crate::client::Sent;
 use crate::clock;
 use crate::queue::{Envelope, Recipient};
-use crate::smtp::client::{Failure, Outcome, Stage, Verdict};
+use crate::smtp::client::{ConnectionError, Outcome, Stage, Verdict};
 
 /// Maximum recipients of a transaction.
 const MAX_RECIPIENTS: usize = 100;
@@ -33,7 +33,7 @@ impl Attempt {
     }
 
     /// Records the outcomes of a transaction. Returns the connection if it can be used again.
-    fn take_in(&mut self, batch: Vec<Recipient>, sent: Delivery, link: Link) -> Option<Link> {
+    fn take_in(&mut self, batch: Vec<Recipient>, sent: Sent, link: Link) -> Option<Link> {
         let dsn = link.connection.extensions().dsn;
         for (to, outcome) in batch.into_iter().zip(sent.outcomes) {
             if outcome.verdict == Verdict::NextTransaction {
@@ -225,9 +225,9 @@ impl Relay {
 }
 
 /// True if an idle connection turned out to be dead, so that nothing is known about the message.
-fn is_unused(failure: Option<&Failure>) -> bool {
+fn is_unused(failure: Option<&ConnectionError>) -> bool {
     match failure {
-        Some(Failure::Lost(stage, _) | Failure::Refused(stage, _)) => {
+        Some(ConnectionError::Lost(stage, _) | ConnectionError::Refused(stage, _)) => {
             matches!(stage, Stage::Reset | Stage::Mail | Stage::Idle)
         }
         _ => false,

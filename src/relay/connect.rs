@@ -8,7 +8,7 @@ use super::schedule::Hop;
 use super::sender::Relay;
 use crate::client::{self, Connection, nonce};
 use crate::net::dial::{self, Address, Unroutable};
-use crate::smtp::client::{Failure, Outcome, Settings, Stage, Status, TlsUse, Verdict};
+use crate::smtp::client::{ClientConfig, ConnectionError, Outcome, Stage, Status, TlsUse, Verdict};
 
 /// The port of exchangers.
 const SMTP_PORT: u16 = 25;
@@ -16,7 +16,7 @@ const SMTP_PORT: u16 = 25;
 /// Why a connection failed.
 pub(super) enum Trouble {
     /// The hop cannot be used now: all its mail must wait.
-    Later(Failure),
+    Later(ConnectionError),
     /// The domain accepts no mail.
     Never(Outcome),
     /// The mail waits until its user fetches it.
@@ -26,7 +26,7 @@ pub(super) enum Trouble {
 impl Relay {
     /// Connects to the first host of a hop that answers.
     pub(super) fn connect(&self, hop: &Hop, thread: usize) -> Result<Link, Trouble> {
-        let gone = || Failure::Lost(Stage::Connect, "no such hop".to_owned());
+        let gone = || ConnectionError::Lost(Stage::Connect, "no such hop".to_owned());
         let route = self
             .route(hop.route)
             .ok_or_else(|| Trouble::Later(gone()))?;
@@ -38,7 +38,7 @@ impl Relay {
                 break;
             }
             let settings = self.client_settings(route, &host.host, clear);
-            let settings = settings.map_err(|e| Trouble::Later(Failure::Auth(e)))?;
+            let settings = settings.map_err(|e| Trouble::Later(ConnectionError::Auth(e)))?;
             match Connection::open(&host, settings, &self.settings.tls, None) {
                 Ok(connection) => {
                     self.opened(hop, thread, connection.handle());
@@ -55,7 +55,12 @@ impl Relay {
         Err(Trouble::Later(failure))
     }
 
-    fn client_settings(&self, route: &Route, host: &str, clear: bool) -> Result<Settings, String> {
+    fn client_settings(
+        &self,
+        route: &Route,
+        host: &str,
+        clear: bool,
+    ) -> Result<ClientConfig, String> {
         let (lmtp, login) = match &route.kind {
             Kind::Host {
                 lmtp, port, user, ..
@@ -69,7 +74,7 @@ impl Relay {
             Kind::Socket(_) => (true, None),
             Kind::Mx | Kind::Atrn(_) => (false, None),
         };
-        Ok(Settings {
+        Ok(ClientConfig {
             lmtp,
             hostname: self.settings.hostname.clone(),
             tls: match route.tls {
@@ -83,8 +88,8 @@ impl Relay {
     }
 
     /// The hosts of a route, best first.
-    fn hosts(&self, route: &Route, domain: &str) -> Result<Vec<client::Hop>, Trouble> {
-        let at = |host: &str, addresses: Vec<Address>| client::Hop {
+    fn hosts(&self, route: &Route, domain: &str) -> Result<Vec<client::Destination>, Trouble> {
+        let at = |host: &str, addresses: Vec<Address>| client::Destination {
             addresses,
             host: host.to_owned(),
             implicit_tls: route.tls == TlsMode::Implicit,
@@ -101,7 +106,7 @@ impl Relay {
             Kind::Socket(path) => Ok(vec![at("localhost", vec![Address::Unix(path.clone())])]),
             Kind::Host { host, port, .. } => match self.resolver.addresses(host) {
                 Ok(found) => Ok(vec![at(host, tcp(found, *port))]),
-                Err(e) => Err(Trouble::Later(Failure::Lost(
+                Err(e) => Err(Trouble::Later(ConnectionError::Lost(
                     Stage::Connect,
                     format!("{host}: {e}"),
                 ))),
@@ -137,7 +142,7 @@ fn unroutable(why: Unroutable) -> Trouble {
         Unroutable::NullMx => Status::new(5, 1, 10),
         Unroutable::Loop => Status::new(5, 4, 6),
         Unroutable::Later(text) => {
-            return Trouble::Later(Failure::Lost(Stage::Connect, text.clone()));
+            return Trouble::Later(ConnectionError::Lost(Stage::Connect, text.clone()));
         }
     };
     Trouble::Never(Outcome::local(Verdict::Failed, status, why.to_string()))

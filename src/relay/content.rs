@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
-use crate::client::{Connection, Delivery};
+use crate::client::{Connection, Sent};
 use crate::queue::{Envelope, Recipient};
 use crate::read;
 use crate::smtp::client::{self as core, Content, Rcpt, Scan};
@@ -55,13 +55,13 @@ impl Prepared {
         connection: &mut Connection,
         envelope: &Envelope,
         batch: &[Recipient],
-    ) -> Delivery {
+    ) -> Sent {
         let rcpt = |to: &Recipient| Rcpt {
             path: to.address.clone(),
             notify: to.notify.clone(),
             orcpt: to.orcpt.clone(),
         };
-        let envelope = core::Envelope {
+        let envelope = core::ClientEnvelope {
             reverse_path: envelope.from.clone(),
             recipients: batch.iter().map(rcpt).collect(),
             content: self.content,

@@ -15,13 +15,13 @@ use super::schedule::{Hop, Patience, Schedule};
 use crate::client::Handle;
 use crate::clock;
 use crate::deliver::{Room, Syncs, Target};
-use crate::failure::Failure as Fatal;
+use crate::failure::Failure;
 use crate::lock::lock;
 use crate::metrics::Waiting;
 use crate::net::client_tls::ClientTls;
 use crate::net::dns::{Resolver, to_alabel};
 use crate::queue::{Envelope, Queue};
-use crate::smtp::client::Failure;
+use crate::smtp::client::ConnectionError;
 use crate::smtp::reply::Refusal;
 use crate::values::Networks;
 
@@ -104,7 +104,7 @@ impl Relay {
     ///
     /// # Errors
     /// The queue cannot be used.
-    pub fn open(settings: Settings, dir: &Path, syncs: Arc<Syncs>) -> Result<Self, Fatal> {
+    pub fn open(settings: Settings, dir: &Path, syncs: Arc<Syncs>) -> Result<Self, Failure> {
         let relay = Self {
             queue: Queue::open(dir, syncs)?,
             settings,
@@ -115,7 +115,7 @@ impl Relay {
             changed: Condvar::new(),
         };
         let ids = relay.queue.ids();
-        let ids = ids.map_err(|e| Fatal::System(format!("--queue: {}: {e}", dir.display())))?;
+        let ids = ids.map_err(|e| Failure::System(format!("--queue: {}: {e}", dir.display())))?;
         for id in ids {
             match relay.queue.read(&id) {
                 Ok(envelope) => relay.add(&id, &envelope),
@@ -358,8 +358,8 @@ impl Relay {
     }
 
     /// A hop did not answer: all its mail waits.
-    pub(super) fn hop_failed(&self, hop: &Hop, failure: &Failure) {
-        let wait = self.hop_waits(hop, matches!(failure, Failure::Tls(_)));
+    pub(super) fn hop_failed(&self, hop: &Hop, failure: &ConnectionError) {
+        let wait = self.hop_waits(hop, matches!(failure, ConnectionError::Tls(_)));
         let route = self.route(hop.route).map_or("", |route| &route.url);
         let domain = &hop.domain;
         log::warn!(

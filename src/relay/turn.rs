@@ -12,7 +12,7 @@ use crate::client::{self, Connection};
 use crate::net::dns::to_alabel;
 use crate::net::socket::Socket;
 use crate::net::stream::Stream;
-use crate::smtp::client::{Channel, Settings, TlsUse};
+use crate::smtp::client::{Channel, ClientConfig, TlsUse};
 
 /// Why the roles cannot be reversed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Relay {
 
     fn take_over(&self, turned: Turned) -> Result<Link, String> {
         let host = turned.peer;
-        let settings = Settings {
+        let settings = ClientConfig {
             lmtp: false,
             hostname: self.settings.hostname.clone(),
             tls: TlsUse::Never,
@@ -161,7 +161,7 @@ impl Relay {
             },
             false => Channel::Clear,
         };
-        let hop = client::Hop {
+        let hop = client::Destination {
             addresses: Vec::new(),
             host: host.clone(),
             implicit_tls: false,

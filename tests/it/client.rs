@@ -7,11 +7,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mailslot::auth::Mechanism;
-use mailslot::client::{Connection, Hop};
+use mailslot::client::{Connection, Destination};
 use mailslot::net::client_tls::{ClientTls, Roots};
 use mailslot::net::dial::Address;
 use mailslot::smtp::client::{
-    Credentials, Envelope, Failure, Rcpt, Scan, Settings, Stage, TlsUse, Verdict,
+    ClientConfig, ClientEnvelope, ConnectionError, Credentials, Rcpt, Scan, Stage, TlsUse, Verdict,
 };
 
 use crate::server::{Server, Setup};
@@ -19,8 +19,8 @@ use crate::tls::{CERT, KEY};
 
 const USERS: &str = "user@x.test:{PLAIN}pencil\n";
 
-fn settings(tls: TlsUse) -> Settings {
-    Settings {
+fn settings(tls: TlsUse) -> ClientConfig {
+    ClientConfig {
         lmtp: false,
         hostname: "me.test".into(),
         tls,
@@ -29,12 +29,12 @@ fn settings(tls: TlsUse) -> Settings {
     }
 }
 
-fn with_login(password: &str) -> Settings {
+fn with_login(password: &str) -> ClientConfig {
     let login = Some(Credentials {
         user: "user@x.test".into(),
         password: password.to_owned().into(),
     });
-    Settings {
+    ClientConfig {
         login,
         ..settings(TlsUse::Required)
     }
@@ -44,8 +44,8 @@ fn trusting() -> ClientTls {
     ClientTls::new(Some(Roots::load(Path::new(CERT)).unwrap())).unwrap()
 }
 
-fn hop(address: &str, host: &str) -> Hop {
-    Hop {
+fn hop(address: &str, host: &str) -> Destination {
+    Destination {
         addresses: vec![Address::Tcp(address.parse().unwrap())],
         host: host.into(),
         implicit_tls: false,
@@ -54,18 +54,18 @@ fn hop(address: &str, host: &str) -> Hop {
     }
 }
 
-fn envelope(recipients: &[&str], content: &str) -> Envelope {
+fn envelope(recipients: &[&str], content: &str) -> ClientEnvelope {
     let mut scan = Scan::new(None);
     scan.feed(content.as_bytes());
     let rcpt = |path: &&str| Rcpt {
         path: (*path).to_owned(),
         ..Rcpt::default()
     };
-    Envelope {
+    ClientEnvelope {
         reverse_path: "me@me.test".into(),
         recipients: recipients.iter().map(rcpt).collect(),
         content: scan.finish(),
-        ..Envelope::default()
+        ..ClientEnvelope::default()
     }
 }
 
@@ -143,7 +143,7 @@ fn a_certificate_has_to_be_its_hosts() {
     );
     let implicit = server.urls[1].split_once("://").unwrap().1;
     let open = |address: &str, host: &str, implicit_tls, verify, tls: &ClientTls| {
-        let hop = Hop {
+        let hop = Destination {
             implicit_tls,
             verify,
             ..hop(address, host)
@@ -159,7 +159,7 @@ fn a_certificate_has_to_be_its_hosts() {
             let failure = open(address, wrong, implicit, true, &trusting())
                 .err()
                 .unwrap();
-            assert!(matches!(failure, Failure::Tls(_)), "{failure}");
+            assert!(matches!(failure, ConnectionError::Tls(_)), "{failure}");
             assert_eq!(failure.status().to_string(), "4.7.5");
         }
         let nobody = ClientTls::new(None).unwrap();
@@ -183,7 +183,7 @@ fn logins_with_channel_binding() {
     let failure = Connection::open(&hop, with_login("wrong"), &trusting(), None)
         .err()
         .unwrap();
-    assert!(matches!(failure, Failure::Auth(_)), "{failure}");
+    assert!(matches!(failure, ConnectionError::Auth(_)), "{failure}");
     server.logged("login failed");
 }
 
@@ -191,14 +191,14 @@ fn logins_with_channel_binding() {
 fn lmtp_by_a_unix_socket() {
     let path = std::env::temp_dir().join(format!("mailslot-client-{}", std::process::id()));
     let server = launch(&[&format!("lmtp:{}", path.display())], &[]);
-    let hop = Hop {
+    let hop = Destination {
         addresses: vec![
             Address::Unix("/nonexistent/lmtp".into()),
             Address::Unix(path),
         ],
         ..hop("127.0.0.1:1", "localhost")
     };
-    let settings = Settings {
+    let settings = ClientConfig {
         lmtp: true,
         ..settings(TlsUse::Never)
     };
@@ -255,7 +255,7 @@ fn a_server_that_stalls_is_left() {
         let failure = Connection::open(&hop, settings(TlsUse::Never), &trusting(), end);
         let failure = failure.err().unwrap();
         assert!(
-            matches!(failure, Failure::Lost(Stage::Greeting, _)),
+            matches!(failure, ConnectionError::Lost(Stage::Greeting, _)),
             "{failure}"
         );
         assert!(begun.elapsed() < Duration::from_secs(5));

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use mailslot::smtp::client::{
-    Channel, Client, Envelope, Failure, Rcpt, Scan, Settings, TlsUse, Verdict, Want,
+    Channel, ClientConfig, ClientEnvelope, ClientSession, ConnectionError, Rcpt, Scan, TlsUse,
+    Verdict, Want,
 };
 
 use crate::dialogues::{Script, files};
@@ -62,7 +63,7 @@ impl Wire<'_> {
 }
 
 /// Drives the client to its next rest.
-fn drive(client: &mut Client, memory: &mut Memory, wire: &mut Wire<'_>) -> Want {
+fn drive(client: &mut ClientSession, memory: &mut Memory, wire: &mut Wire<'_>) -> Want {
     loop {
         match client.want() {
             Want::Reply(stage) => {
@@ -70,7 +71,7 @@ fn drive(client: &mut Client, memory: &mut Memory, wire: &mut Wire<'_>) -> Want 
                 memory.send(&octets);
                 let said = std::mem::take(&mut memory.output);
                 if said.is_empty() {
-                    client.lost(Failure::Lost(stage, "closed".into()));
+                    client.lost(ConnectionError::Lost(stage, "closed".into()));
                     continue;
                 }
                 client.input(&wire.pass(&said));
@@ -98,7 +99,7 @@ fn content(random: &mut Random, number: usize) -> Vec<u8> {
     octets
 }
 
-fn envelope(random: &mut Random, content: &[u8], domain: &str) -> Envelope {
+fn envelope(random: &mut Random, content: &[u8], domain: &str) -> ClientEnvelope {
     let names = ["alice", "bob", "nobody-here", "a b", "postmaster"];
     let recipients = (0..1 + random.below(4)).map(|_| Rcpt {
         path: format!("{}@{domain}", names[random.below(names.len())]),
@@ -107,13 +108,13 @@ fn envelope(random: &mut Random, content: &[u8], domain: &str) -> Envelope {
     });
     let mut scan = Scan::new(None);
     scan.feed(content);
-    Envelope {
+    ClientEnvelope {
         reverse_path: "me@pair.test".into(),
         recipients: recipients.collect(),
         content: scan.finish(),
         ret: Some("HDRS".into()),
         envid: Some("e+2B1".into()),
-        ..Envelope::default()
+        ..ClientEnvelope::default()
     }
 }
 
@@ -131,8 +132,8 @@ fn stored(memory: &Memory) -> BTreeMap<String, Vec<Vec<u8>>> {
     found
 }
 
-fn settings(lmtp: bool) -> Settings {
-    Settings {
+fn settings(lmtp: bool) -> ClientConfig {
+    ClientConfig {
         lmtp,
         hostname: "pair.test".into(),
         tls: TlsUse::Never,
@@ -149,7 +150,7 @@ fn converse(script: &Script, random: &mut Random, refuse: usize) -> (usize, usiz
         .first()
         .is_some_and(|url| url.starts_with("lmtp"));
     let mut memory = Memory::new(script);
-    let mut client = Client::new(settings(lmtp), Channel::Clear);
+    let mut client = ClientSession::new(settings(lmtp), Channel::Clear);
     let mut draws = Random(random.0 ^ 0x5555);
     let mut wire = Wire {
         random,

@@ -18,7 +18,7 @@ use crate::client::{Connection, nonce};
 use crate::clock;
 use crate::net::client_tls::ClientTls;
 use crate::net::url::{ListenUrl, Scheme};
-use crate::smtp::client::{Envelope, Outcome, Rcpt, Scan, Settings, TlsUse, Verdict};
+use crate::smtp::client::{ClientConfig, ClientEnvelope, Outcome, Rcpt, Scan, TlsUse, Verdict};
 use message::Message;
 use options::{Mode, Options};
 
@@ -145,7 +145,7 @@ fn deliver(
     if options.verbose {
         show_dialogue();
     }
-    let settings = Settings {
+    let settings = ClientConfig {
         lmtp: url.scheme == Scheme::Lmtp,
         hostname: me.host.clone(),
         tls: TlsUse::Offered,
@@ -168,7 +168,7 @@ fn envelope(
     me: &person::Person,
     recipients: Vec<String>,
     content: &[u8],
-) -> Envelope {
+) -> ClientEnvelope {
     let mut scan = Scan::new(None);
     scan.feed(content);
     let rcpt = |path| Rcpt {
@@ -181,7 +181,7 @@ fn envelope(
     let once = recipients
         .into_iter()
         .filter(|path| seen.insert(path.clone()));
-    Envelope {
+    ClientEnvelope {
         // `-f ''` and `-f '<>'` are the null reverse-path.
         reverse_path: match sender {
             Some(addresses) => addresses.into_iter().next().unwrap_or_default(),
@@ -191,7 +191,7 @@ fn envelope(
         content: scan.finish(),
         ret: options.ret.clone(),
         envid: options.envid.as_deref().map(crate::encoding::xtext_encode),
-        ..Envelope::default()
+        ..ClientEnvelope::default()
     }
 }
 

@@ -1,13 +1,14 @@
-//! The client's dialogue: greeting, EHLO, STARTTLS, AUTH, transactions, QUIT. Replies come in by [`Client::input`], commands
-//! go out by [`Client::output`], and [`Client::want`] says what the driver has to do next.
+//! The client's dialogue: greeting, EHLO, STARTTLS, AUTH, transactions, QUIT. Replies come in by
+//! [`ClientSession::input`], commands go out by [`ClientSession::output`], and [`ClientSession::want`] says what the driver
+//! has to do next.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::envelope::Envelope;
+use super::envelope::ClientEnvelope;
 use super::extensions::Extensions;
-use super::outcome::{Failure, Outcome, Stage};
+use super::outcome::{ConnectionError, Outcome, Stage};
 use super::reply::{RemoteReply, Replies};
 use super::transaction::{Flow, Transaction};
 use crate::auth::client::{Login, choose};
@@ -44,7 +45,7 @@ impl fmt::Debug for Credentials {
 
 /// The settings of a client.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ClientConfig {
     /// LMTP instead of SMTP.
     pub lmtp: bool,
     /// The name in EHLO.
@@ -76,9 +77,9 @@ pub enum Channel {
 pub enum Want {
     /// Read; no longer than [`Stage::limit`].
     Reply(Stage),
-    /// Do a TLS handshake, then call [`Client::tls_started`].
+    /// Do a TLS handshake, then call [`ClientSession::tls_started`].
     StartTls,
-    /// Hand over the content by [`Client::content`], then call [`Client::content_end`].
+    /// Hand over the content by [`ClientSession::content`], then call [`ClientSession::content_end`].
     Content,
     /// Begin a transaction, or quit.
     Ready,
@@ -108,8 +109,8 @@ enum State {
 
 /// The client's side of a connection.
 #[derive(Debug)]
-pub struct Client {
-    settings: Settings,
+pub struct ClientSession {
+    settings: ClientConfig,
     channel: Channel,
     state: State,
     replies: Replies,
@@ -120,12 +121,12 @@ pub struct Client {
     /// The last transaction was not completed: send RSET before the next.
     reset: bool,
     outcomes: Option<Vec<Outcome>>,
-    failure: Option<Failure>,
+    failure: Option<ConnectionError>,
 }
 
-impl Client {
+impl ClientSession {
     /// A client on a new connection, before the greeting.
-    pub const fn new(settings: Settings, channel: Channel) -> Self {
+    pub const fn new(settings: ClientConfig, channel: Channel) -> Self {
         Self {
             settings,
             channel,
@@ -177,7 +178,7 @@ impl Client {
     }
 
     /// The reason why the connection was closed; `None` if this side wanted it.
-    pub const fn failure(&self) -> Option<&Failure> {
+    pub const fn failure(&self) -> Option<&ConnectionError> {
         self.failure.as_ref()
     }
 
@@ -197,14 +198,15 @@ impl Client {
     }
 
     /// Begins a transaction. It has outcomes once [`Self::want`] is `Ready` or `Closed` again.
-    pub fn begin(&mut self, envelope: Envelope) {
+    pub fn begin(&mut self, envelope: ClientEnvelope) {
         self.outcomes = None;
         let verified = matches!(self.channel, Channel::Tls { verified: true, .. });
         let lmtp = self.settings.lmtp;
         let mut transaction = Transaction::new(envelope, &self.offered, lmtp, verified, self.reset);
         if !matches!(self.state, State::Ready) {
             let failure = self.failure.clone();
-            let failure = failure.unwrap_or_else(|| Failure::Protocol(self.stage(), "not ready"));
+            let failure =
+                failure.unwrap_or_else(|| ConnectionError::Protocol(self.stage(), "not ready"));
             transaction.settle(&failure.outcome());
             self.outcomes = Some(transaction.outcomes());
             return;
@@ -230,7 +232,7 @@ impl Client {
                 if !whole {
                     self.output.truncate(before);
                     let why = "the content is not as long as announced".to_owned();
-                    self.close(Failure::Lost(Stage::Content, why));
+                    self.close(ConnectionError::Lost(Stage::Content, why));
                 }
             }
             other => self.state = other,
@@ -255,7 +257,7 @@ impl Client {
     }
 
     /// Called when the driver cannot go on: end of the connection, a timeout, a failed handshake.
-    pub fn lost(&mut self, failure: Failure) {
+    pub fn lost(&mut self, failure: ConnectionError) {
         if matches!(self.state, State::Quit) {
             self.state = State::Closed;
         } else if !matches!(self.state, State::Closed) {
@@ -272,11 +274,11 @@ impl Client {
                     self.reply(&reply, octets.is_empty());
                 }
                 Ok(None) => {}
-                Err(why) => self.close(Failure::Protocol(self.stage(), why)),
+                Err(why) => self.close(ConnectionError::Protocol(self.stage(), why)),
             }
         }
         if matches!(self.state, State::Handshake) && !self.replies.is_empty() {
-            self.close(Failure::Protocol(Stage::StartTls, INJECTED));
+            self.close(ConnectionError::Protocol(Stage::StartTls, INJECTED));
         }
     }
 
@@ -292,10 +294,10 @@ impl Client {
             State::Hello { helo } => self.hello_reply(reply, helo),
             State::StartTls if reply.code() == 220 && alone => self.state = State::Handshake,
             State::StartTls if reply.code() == 220 => {
-                self.close(Failure::Protocol(Stage::StartTls, INJECTED));
+                self.close(ConnectionError::Protocol(Stage::StartTls, INJECTED));
             }
             State::StartTls => {
-                self.leave(Failure::Tls(format!(
+                self.leave(ConnectionError::Tls(format!(
                     "STARTTLS answered by: {}",
                     reply.text()
                 )));
@@ -315,19 +317,25 @@ impl Client {
             // connection is closed.
             State::Content(mut transaction) if class >= 4 => {
                 transaction.settle(&Outcome::of_reply(reply));
-                self.fail(transaction, Failure::Refused(Stage::Content, reply.clone()));
+                self.fail(
+                    transaction,
+                    ConnectionError::Refused(Stage::Content, reply.clone()),
+                );
             }
             State::Quit | State::Closed => {}
             state @ (State::Content(_) | State::Handshake | State::Ready) => {
                 self.state = state;
-                self.close(Failure::Protocol(self.stage(), "a reply to nothing"));
+                self.close(ConnectionError::Protocol(
+                    self.stage(),
+                    "a reply to nothing",
+                ));
             }
         }
     }
 
     /// RFC 5321 §3.8: 421 may be the reply to any command, and may come without one.
     fn service_closing(&mut self, reply: &RemoteReply) {
-        self.close(Failure::Refused(self.stage(), reply.clone()));
+        self.close(ConnectionError::Refused(self.stage(), reply.clone()));
     }
 
     fn proceed(&mut self, transaction: Box<Transaction>, flow: Flow) {
@@ -379,7 +387,7 @@ impl Client {
                 self.state = State::StartTls;
             }
             (TlsUse::Required, false) if clear => {
-                self.leave(Failure::Tls("STARTTLS is not offered".to_owned()));
+                self.leave(ConnectionError::Tls("STARTTLS is not offered".to_owned()));
             }
             _ => self.login(),
         }
@@ -401,7 +409,7 @@ impl Client {
             } else {
                 "the password is not sent without TLS, and no other mechanism is offered"
             };
-            return self.leave(Failure::Auth(why.to_owned()));
+            return self.leave(ConnectionError::Auth(why.to_owned()));
         };
         let pair = (credentials.user.as_str(), credentials.password.as_str());
         let nonce = self.settings.nonce.clone();
@@ -429,35 +437,35 @@ impl Client {
                     }
                     Err(why) => {
                         self.send("*");
-                        self.leave(Failure::Auth(why.to_owned()));
+                        self.leave(ConnectionError::Auth(why.to_owned()));
                     }
                 }
             }
             235 => match login.proven() {
                 Ok(()) => self.state = State::Ready,
-                Err(why) => self.leave(Failure::Auth(why.to_owned())),
+                Err(why) => self.leave(ConnectionError::Auth(why.to_owned())),
             },
-            _ => self.leave(Failure::Auth(reply.text())),
+            _ => self.leave(ConnectionError::Auth(reply.text())),
         }
     }
 
     fn refused(&mut self, stage: Stage, reply: &RemoteReply) {
-        self.leave(Failure::Refused(stage, reply.clone()));
+        self.leave(ConnectionError::Refused(stage, reply.clone()));
     }
 
     /// Closes a connection on which the server still listens.
-    fn leave(&mut self, failure: Failure) {
+    fn leave(&mut self, failure: ConnectionError) {
         self.send("QUIT");
         self.close(failure);
     }
 
-    fn fail(&mut self, transaction: Box<Transaction>, failure: Failure) {
+    fn fail(&mut self, transaction: Box<Transaction>, failure: ConnectionError) {
         self.state = State::Commands(transaction);
         self.close(failure);
     }
 
     /// Ends the connection; recipients without an outcome are deferred.
-    fn close(&mut self, failure: Failure) {
+    fn close(&mut self, failure: ConnectionError) {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Commands(mut transaction)
             | State::Content(mut transaction)

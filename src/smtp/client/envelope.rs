@@ -18,7 +18,7 @@ pub struct Rcpt {
 
 /// A message's envelope.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Envelope {
+pub struct ClientEnvelope {
     /// The reverse-path without angle brackets, empty for `<>`.
     pub reverse_path: String,
     /// The recipients of this transaction.
@@ -117,7 +117,7 @@ impl Scan {
     }
 }
 
-impl Envelope {
+impl ClientEnvelope {
     /// True if an address or the header needs SMTPUTF8.
     pub fn needs_utf8(&self) -> bool {
         let recipients = self.recipients.iter();

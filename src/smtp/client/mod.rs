@@ -1,6 +1,6 @@
 //! The client's side of SMTP and LMTP, the mirror image of the session: replies go in, commands and content come out,
-//! and nothing here uses a socket or the clock. [`Client`] is the dialogue; [`Replies`] parses replies within fixed
-//! bounds, whatever a hostile server sends; [`Extensions`] is what EHLO offered; [`Envelope`] is what to send and
+//! and nothing here uses a socket or the clock. [`ClientSession`] is the dialogue; [`Replies`] parses replies within fixed
+//! bounds, whatever a hostile server sends; [`Extensions`] is what EHLO offered; [`ClientEnvelope`] is what to send and
 //! [`Outcome`] the result for each recipient. Connecting, waiting and retrying happen elsewhere.
 
 mod dialogue;
@@ -14,9 +14,9 @@ mod status;
 mod tests;
 mod transaction;
 
-pub use dialogue::{Channel, Client, Credentials, Settings, TlsUse, Want};
-pub use envelope::{Content, Envelope, Rcpt, Scan};
+pub use dialogue::{Channel, ClientConfig, ClientSession, Credentials, TlsUse, Want};
+pub use envelope::{ClientEnvelope, Content, Rcpt, Scan};
 pub use extensions::Extensions;
-pub use outcome::{Failure, Outcome, Stage, Verdict};
+pub use outcome::{ConnectionError, Outcome, Stage, Verdict};
 pub use reply::{RemoteReply, Replies};
 pub use status::Status;

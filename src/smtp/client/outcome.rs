@@ -125,7 +125,7 @@ impl fmt::Display for Stage {
 
 /// The reason why a connection cannot be used any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum ConnectionError {
     /// The server refused the greeting, EHLO and HELO or RSET, or said 421.
     Refused(Stage, RemoteReply),
     /// TLS is required but not available, or the certificate does not verify: 4.7.5.
@@ -138,7 +138,7 @@ pub enum Failure {
     Lost(Stage, String),
 }
 
-impl Failure {
+impl ConnectionError {
     /// The enhanced status code for recipients that this defers.
     pub fn status(&self) -> Status {
         match self {
@@ -168,7 +168,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(stage, reply) => write!(f, "{stage} answered by: {}", reply.text()),

@@ -16,8 +16,8 @@ mod random;
 const ALL: &str = "250-PIPELINING\r\n250-SIZE 1000\r\n250-8bitmime\r\n250-DSN\r\n\
     250-SMTPUTF8\r\n250-LIMITS RCPTMAX=3\r\n";
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> ClientConfig {
+    ClientConfig {
         lmtp: false,
         hostname: "me".into(),
         tls: TlsUse::Offered,
@@ -26,12 +26,12 @@ fn settings() -> Settings {
     }
 }
 
-fn clear(settings: Settings) -> Client {
-    Client::new(settings, Channel::Clear)
+fn clear(settings: ClientConfig) -> ClientSession {
+    ClientSession::new(settings, Channel::Clear)
 }
 
 /// Feeds replies of the server one by one; returns the client's output.
-fn talk(client: &mut Client, server: &[&str]) -> String {
+fn talk(client: &mut ClientSession, server: &[&str]) -> String {
     let mut said = std::mem::take(client.output());
     for words in server {
         client.input(words.as_bytes());
@@ -40,7 +40,7 @@ fn talk(client: &mut Client, server: &[&str]) -> String {
     String::from_utf8(said).unwrap()
 }
 
-fn ready(keywords: &str) -> Client {
+fn ready(keywords: &str) -> ClientSession {
     let mut client = clear(settings());
     let hello = format!("250-h\r\n{keywords}250 HELP\r\n");
     let said = talk(&mut client, &["220 h\r\n", &hello]);
@@ -54,20 +54,20 @@ fn scanned(content: &str, exact: bool) -> Content {
     scan.finish()
 }
 
-fn envelope(recipients: &[&str], content: &str) -> Envelope {
+fn envelope(recipients: &[&str], content: &str) -> ClientEnvelope {
     let rcpt = |path: &&str| Rcpt {
         path: (*path).to_owned(),
         ..Rcpt::default()
     };
-    Envelope {
+    ClientEnvelope {
         reverse_path: "a@b".into(),
         recipients: recipients.iter().map(rcpt).collect(),
         content: scanned(content, false),
-        ..Envelope::default()
+        ..ClientEnvelope::default()
     }
 }
 
-fn finish(client: &mut Client, content: &str, reply: &str) -> String {
+fn finish(client: &mut ClientSession, content: &str, reply: &str) -> String {
     assert_eq!(client.want(), Want::Content);
     for piece in content.as_bytes().chunks(2) {
         client.content(piece);
@@ -76,7 +76,7 @@ fn finish(client: &mut Client, content: &str, reply: &str) -> String {
     talk(client, &[reply])
 }
 
-fn verdicts(client: &mut Client) -> Vec<String> {
+fn verdicts(client: &mut ClientSession) -> Vec<String> {
     let outcomes = client.take_outcomes().unwrap();
     let spelled = |o: &Outcome| format!("{:?} {}", o.verdict, o.status);
     outcomes.iter().map(spelled).collect()
@@ -139,7 +139,7 @@ fn parameters_go_where_they_are_offered() {
 
 #[test]
 fn what_a_server_cannot_take_is_never_sent() {
-    let unsent = |keywords: &str, message: Envelope| {
+    let unsent = |keywords: &str, message: ClientEnvelope| {
         let mut client = ready(keywords);
         client.begin(message);
         assert_eq!(
@@ -176,7 +176,7 @@ fn what_a_server_cannot_take_is_never_sent() {
 fn requiretls_wants_verified_tls() {
     for (verified, expected) in [(true, "MAIL FROM:<a@b> REQUIRETLS\r\n"), (false, "")] {
         let exporter = None;
-        let mut client = Client::new(settings(), Channel::Tls { exporter, verified });
+        let mut client = ClientSession::new(settings(), Channel::Tls { exporter, verified });
         talk(
             &mut client,
             &["220 h\r\n", "250-h\r\n250-REQUIRETLS\r\n250 STARTTLS\r\n"],
@@ -303,7 +303,7 @@ fn too_many_recipients_is_said_in_several_ways() {
 
 #[test]
 fn lmtp_has_a_reply_for_each_recipient() {
-    let settings = Settings {
+    let settings = ClientConfig {
         lmtp: true,
         ..settings()
     };

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 
 use super::encode::Encoder;
-use super::envelope::Envelope;
+use super::envelope::ClientEnvelope;
 use super::extensions::Extensions;
-use super::outcome::{Failure, Outcome, Stage, Verdict};
+use super::outcome::{ConnectionError, Outcome, Stage, Verdict};
 use super::reply::RemoteReply;
 use super::status::Status;
 
@@ -38,7 +38,7 @@ pub(super) enum Flow {
 /// A transaction in progress.
 #[derive(Debug)]
 pub(super) struct Transaction {
-    envelope: Envelope,
+    envelope: ClientEnvelope,
     offered: Extensions,
     lmtp: bool,
     plan: VecDeque<Step>,
@@ -55,7 +55,7 @@ pub(super) struct Transaction {
 impl Transaction {
     /// Plans the commands. A message or recipient that cannot be sent to this server gets its outcome at once.
     pub(super) fn new(
-        envelope: Envelope,
+        envelope: ClientEnvelope,
         offered: &Extensions,
         lmtp: bool,
         verified: bool,
@@ -158,17 +158,19 @@ impl Transaction {
         &mut self,
         reply: &RemoteReply,
         out: &mut Vec<u8>,
-    ) -> Result<Flow, Failure> {
+    ) -> Result<Flow, ConnectionError> {
         let stage = self.stage();
         let Some(step) = self.awaited.pop_front() else {
-            return Err(Failure::Protocol(stage, "a reply to nothing"));
+            return Err(ConnectionError::Protocol(stage, "a reply to nothing"));
         };
         let class = reply.code() / 100;
         if class == 3 && step != Step::Data {
-            return Err(Failure::Protocol(stage, "a 3xx reply out of place"));
+            return Err(ConnectionError::Protocol(stage, "a 3xx reply out of place"));
         }
         match step {
-            Step::Reset if class != 2 => return Err(Failure::Refused(stage, reply.clone())),
+            Step::Reset if class != 2 => {
+                return Err(ConnectionError::Refused(stage, reply.clone()));
+            }
             Step::Reset => {}
             Step::Mail if class != 2 => {
                 self.refused = true;
@@ -190,18 +192,25 @@ impl Transaction {
     }
 
     /// Handles the reply to DATA. If it is 354 without any recipient, the message is empty (RFC 2920 §3.1).
-    fn data_reply(&mut self, reply: &RemoteReply, out: &mut Vec<u8>) -> Result<Flow, Failure> {
+    fn data_reply(
+        &mut self,
+        reply: &RemoteReply,
+        out: &mut Vec<u8>,
+    ) -> Result<Flow, ConnectionError> {
         match (reply.code(), self.accepted.is_empty()) {
             (354, true) if self.stray => {
                 let why = "recipients taken without a sender";
-                Err(Failure::Protocol(Stage::Data, why))
+                Err(ConnectionError::Protocol(Stage::Data, why))
             }
             (354, true) => {
                 out.extend_from_slice(b".\r\n");
                 Ok(Flow::NobodysEnd)
             }
             (354, false) => Ok(Flow::Content),
-            (200..=399, _) => Err(Failure::Protocol(Stage::Data, "neither 354 nor a refusal")),
+            (200..=399, _) => Err(ConnectionError::Protocol(
+                Stage::Data,
+                "neither 354 nor a refusal",
+            )),
             _ => {
                 self.settle(&Outcome::of_reply(reply));
                 Ok(Flow::Over(false))
@@ -240,9 +249,12 @@ impl Transaction {
     ///
     /// # Errors
     /// A 3xx reply.
-    pub(super) fn end_reply(&mut self, reply: &RemoteReply) -> Result<Flow, Failure> {
+    pub(super) fn end_reply(&mut self, reply: &RemoteReply) -> Result<Flow, ConnectionError> {
         if reply.code() / 100 == 3 {
-            return Err(Failure::Protocol(Stage::End, "a 3xx reply out of place"));
+            return Err(ConnectionError::Protocol(
+                Stage::End,
+                "a 3xx reply out of place",
+            ));
         }
         let outcome = Outcome::of_reply(reply);
         if !self.lmtp {

@@ -30,7 +30,7 @@ fn helo_where_ehlo_is_not_known() {
         assert_eq!(client.want(), Want::Closed);
         let failure = client.failure().unwrap();
         assert!(
-            matches!(failure, Failure::Refused(at, _) if *at == stage),
+            matches!(failure, ConnectionError::Refused(at, _) if *at == stage),
             "{failure}"
         );
     }
@@ -60,7 +60,7 @@ fn starttls_and_what_is_injected_behind_it() {
         talk(&mut client, &["220 h\r\n", offer, injected]);
         assert!(matches!(
             client.failure(),
-            Some(Failure::Protocol(Stage::StartTls, _))
+            Some(ConnectionError::Protocol(Stage::StartTls, _))
         ));
     }
     let mut client = clear(settings());
@@ -70,7 +70,7 @@ fn starttls_and_what_is_injected_behind_it() {
 
 #[test]
 fn required_tls_is_required() {
-    let required = || Settings {
+    let required = || ClientConfig {
         tls: TlsUse::Required,
         ..settings()
     };
@@ -98,7 +98,7 @@ fn required_tls_is_required() {
 fn logins_use_the_strongest_mechanism() {
     let login = |channel: Channel, offer: &str, server: &[&str]| {
         let password = Zeroizing::new("pencil".to_owned());
-        let settings = Settings {
+        let settings = ClientConfig {
             tls: TlsUse::Never,
             login: Some(Credentials {
                 user: "user".into(),
@@ -106,7 +106,7 @@ fn logins_use_the_strongest_mechanism() {
             }),
             ..settings()
         };
-        let mut client = Client::new(settings, channel);
+        let mut client = ClientSession::new(settings, channel);
         talk(&mut client, &["220 h\r\n"]);
         let offer = format!("250-h\r\n250 {offer}\r\n");
         let said = talk(&mut client, &[&[offer.as_str()], server].concat());
@@ -145,7 +145,10 @@ fn logins_use_the_strongest_mechanism() {
         &[first, "334 dj1BQUFB\r\n"],
     ] {
         let (said, client) = login(Channel::Clear, "AUTH SCRAM-SHA-256", unproven);
-        assert!(matches!(client.failure(), Some(Failure::Auth(_))), "{said}");
+        assert!(
+            matches!(client.failure(), Some(ConnectionError::Auth(_))),
+            "{said}"
+        );
         assert!(said.ends_with("QUIT\r\n"));
     }
     for (channel, offer, server) in [
@@ -159,7 +162,10 @@ fn logins_use_the_strongest_mechanism() {
     ] {
         let (said, client) = login(channel, offer, server);
         let failure = client.failure().unwrap();
-        assert!(matches!(failure, Failure::Auth(_)), "{offer}: {failure}");
+        assert!(
+            matches!(failure, ConnectionError::Auth(_)),
+            "{offer}: {failure}"
+        );
         assert!(
             said.ends_with("QUIT\r\n") && !said.contains("MAIL"),
             "{said}"
@@ -281,7 +287,7 @@ fn a_421_or_the_end_anywhere() {
                 }
             }
             if gone {
-                client.lost(Failure::Lost(client.stage(), "closed".into()));
+                client.lost(ConnectionError::Lost(client.stage(), "closed".into()));
             } else {
                 client.input(b"421 4.3.2 bye\r\n");
             }
@@ -296,6 +302,6 @@ fn a_421_or_the_end_anywhere() {
     let mut client = ready("");
     client.quit();
     assert_eq!(talk(&mut client, &[]), "QUIT\r\n");
-    client.lost(Failure::Lost(Stage::Quit, "closed".into()));
+    client.lost(ConnectionError::Lost(Stage::Quit, "closed".into()));
     assert_eq!((client.want(), client.failure()), (Want::Closed, None));
 }

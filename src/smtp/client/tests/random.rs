@@ -196,7 +196,7 @@ fn terminator(input: &[u8]) -> Option<usize> {
     found.map(|at| at + end.len())
 }
 
-fn random_envelope(random: &mut Random) -> (Envelope, String) {
+fn random_envelope(random: &mut Random) -> (ClientEnvelope, String) {
     let pieces = [".", "\n", "x", "\r", "\u{e9}", "..\n", "hello\n"];
     let content: String = (0..random.next(9)).map(|_| random.pick(&pieces)).collect();
     let names = ["a@y", "b@y", "c@y", "d@y", "j\u{e9}@y", "bad >@y"];
@@ -211,7 +211,7 @@ fn random_envelope(random: &mut Random) -> (Envelope, String) {
 fn converse(seed: u64, oddness: usize) -> usize {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let lmtp = random.next(2) == 0;
-    let mut client = clear(Settings { lmtp, ..settings() });
+    let mut client = clear(ClientConfig { lmtp, ..settings() });
     let mut server = Server {
         random: Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1),
         oddness,
@@ -253,7 +253,7 @@ fn converse(seed: u64, oddness: usize) -> usize {
                     pending.push_str(&server.answer(&output));
                     // A server that says nothing more is gone.
                     if pending.is_empty() {
-                        client.lost(Failure::Lost(client.stage(), "closed".into()));
+                        client.lost(ConnectionError::Lost(client.stage(), "closed".into()));
                     }
                 }
             }
