@@ -9,8 +9,8 @@
 
 use std::time::Instant;
 
-use mailslot::auth::{Account, Accounts, Context, Decoy, Exchange, Mechanism, Progress};
-use mailslot::directory::{Directory, DirectorySettings};
+use mailslot::auth::{Account, Accounts, Decoy, Exchange, ExchangeContext, Mechanism, Progress};
+use mailslot::directory::{Directory, DirectoryConfig};
 use mailslot::encoding::base64_encode;
 
 /// Wrong logins of each account.
@@ -68,7 +68,7 @@ fn main() {
 }
 
 fn directory(users: &std::path::Path) -> Directory {
-    let settings = DirectorySettings {
+    let settings = DirectoryConfig {
         domains: vec!["a.test".to_owned()],
         pattern: "mail/%d/%u".to_owned(),
         create: false,
@@ -116,7 +116,7 @@ fn row(form: &str, mechanism: Mechanism, users: &mut Users) {
 
 fn wrong(mechanism: Mechanism, name: &str, users: &mut Users) -> Progress {
     let nonce = "3rfcNHYJY1ZVvWVs7j3rfcNHYJY1ZVvWVs7j";
-    let context = Context {
+    let context = ExchangeContext {
         hostname: "mx.test",
         exporter: None,
         plus_offered: false,

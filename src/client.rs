@@ -52,7 +52,7 @@ pub struct Connection {
     core: ClientSession,
     handle: Handle,
     tls: ClientTls,
-    hop: Destination,
+    destination: Destination,
     /// The deadline of the whole connection, if any.
     end: Option<Instant>,
 }
@@ -92,18 +92,24 @@ impl Connection {
     /// # Errors
     /// Why the connection cannot be used.
     pub fn open(
-        hop: &Destination,
+        destination: &Destination,
         settings: ClientConfig,
         tls: &ClientTls,
         end: Option<Instant>,
     ) -> Result<Self, ConnectionError> {
-        let socket = Arc::new(connect(hop, end)?);
+        let socket = Arc::new(connect(destination, end)?);
         let mut stream = Stream::new(Arc::clone(&socket));
-        if hop.proxy {
+        if destination.proxy {
             stream.output().extend_from_slice(proxy::LOCAL);
         }
-        let mut connection = Self::new(stream, socket, Channel::Clear, settings, (hop, tls, end));
-        if hop.implicit_tls {
+        let mut connection = Self::new(
+            stream,
+            socket,
+            Channel::Clear,
+            settings,
+            (destination, tls, end),
+        );
+        if destination.implicit_tls {
             let channel = connection.handshake()?;
             connection.core.set_channel(channel);
         }
@@ -119,9 +125,9 @@ impl Connection {
         socket: Arc<Socket>,
         channel: Channel,
         settings: ClientConfig,
-        (hop, tls): (&Destination, &ClientTls),
+        (destination, tls): (&Destination, &ClientTls),
     ) -> Result<Self, ConnectionError> {
-        Self::new(stream, socket, channel, settings, (hop, tls, None)).greeted()
+        Self::new(stream, socket, channel, settings, (destination, tls, None)).greeted()
     }
 
     fn new(
@@ -129,7 +135,7 @@ impl Connection {
         socket: Arc<Socket>,
         channel: Channel,
         settings: ClientConfig,
-        (hop, tls, end): (&Destination, &ClientTls, Option<Instant>),
+        (destination, tls, end): (&Destination, &ClientTls, Option<Instant>),
     ) -> Self {
         Self {
             stream: Some(stream),
@@ -139,7 +145,7 @@ impl Connection {
                 sending: Arc::default(),
             },
             tls: tls.clone(),
-            hop: hop.clone(),
+            destination: destination.clone(),
             end,
         }
     }
@@ -250,7 +256,7 @@ impl Connection {
         if stream.input().is_empty() && stream.fill(deadline)? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        log_input(&self.hop.host, stream.input());
+        log_input(&self.destination.host, stream.input());
         self.core.input(stream.input());
         let octets = stream.input().len();
         stream.consume(octets);
@@ -259,7 +265,9 @@ impl Connection {
 
     /// Upgrades the stream to TLS.
     fn handshake(&mut self) -> Result<Channel, ConnectionError> {
-        let tls = self.tls.connection(&self.hop.host, self.hop.verify);
+        let tls = self
+            .tls
+            .connection(&self.destination.host, self.destination.verify);
         let tls = tls.map_err(ConnectionError::Tls)?;
         let deadline = self.deadline(HANDSHAKE);
         let missing = || ConnectionError::Tls("the connection is gone".to_owned());
@@ -269,7 +277,7 @@ impl Connection {
         let stream = stream.map_err(|e| ConnectionError::Tls(spelled(&e)))?;
         let exporter = stream.exporter();
         self.stream = Some(stream);
-        let verified = self.hop.verify;
+        let verified = self.destination.verify;
         Ok(Channel::Tls { exporter, verified })
     }
 
@@ -320,7 +328,7 @@ impl Connection {
         if content || !log::log_enabled!(log::Level::Debug) {
             return;
         }
-        let host = &self.hop.host;
+        let host = &self.destination.host;
         let output = String::from_utf8_lossy(self.core.output()).into_owned();
         for line in output.lines() {
             let secret = want == Want::Reply(Stage::Auth);
@@ -342,9 +350,9 @@ fn log_input(host: &str, input: &[u8]) {
 }
 
 /// Connects to the first address that answers.
-fn connect(hop: &Destination, end: Option<Instant>) -> Result<Socket, ConnectionError> {
-    let mut why = format!("{}: no address", hop.host);
-    for address in &hop.addresses {
+fn connect(destination: &Destination, end: Option<Instant>) -> Result<Socket, ConnectionError> {
+    let mut why = format!("{}: no address", destination.host);
+    for address in &destination.addresses {
         let deadline = Instant::now() + CONNECT;
         let deadline = end.map_or(deadline, |end| end.min(deadline));
         match dial::connect(address, deadline) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::deliver::{JunkField, Quota, Sync};
-use crate::directory::DirectorySettings;
+use crate::directory::DirectoryConfig;
 use crate::failure::Failure;
 use crate::greylist::{self, RETRY_WITHIN};
 use crate::net::url::{BindTo, ListenUrl, Scheme};
@@ -30,7 +30,7 @@ pub struct Config {
     /// The metrics listeners.
     pub metrics: Vec<ListenUrl>,
     /// The mailboxes and aliases of the domains delivered here.
-    pub directory: DirectorySettings,
+    pub directory: DirectoryConfig,
     /// The rules that all listeners share.
     pub policy: Policy,
     /// Certificate chain and key.
@@ -46,7 +46,7 @@ pub struct Config {
     /// Peers that are trusted with PROXY and XCLIENT.
     pub trust: Networks,
     /// The relay, if any.
-    pub relay: Option<relay::Config>,
+    pub relay: Option<relay::RelayConfig>,
     /// Maximum connections.
     pub max_connections: usize,
     /// Maximum connections of one client.
@@ -54,9 +54,9 @@ pub struct Config {
     /// Maximum messages of one sender, and in which time.
     pub max_rate: Option<(u32, Duration)>,
     /// The greylist, if any.
-    pub greylist: Option<greylist::Settings>,
+    pub greylist: Option<greylist::GreylistConfig>,
     /// The keys and claims of OAuth tokens, if any.
-    pub oauth: Option<oauth::Settings>,
+    pub oauth: Option<oauth::OauthConfig>,
     /// The privileges to give up once the listeners are bound.
     pub privileges: Privileges,
 }
@@ -71,10 +71,10 @@ impl Config {
         let hostname = hostname(settings)?;
         let listen = listeners(settings, names)?;
         let mut config = Self {
-            relay: relay::Config::new(settings, &listen, networks(settings, Key::RelayFrom)?)?,
+            relay: relay::RelayConfig::new(settings, &listen, networks(settings, Key::RelayFrom)?)?,
             listen,
             metrics: Vec::new(),
-            directory: DirectorySettings {
+            directory: DirectoryConfig {
                 domains: domains(settings, &hostname)?,
                 pattern: pattern(settings)?,
                 create: settings.flag(Key::Create),
@@ -107,7 +107,7 @@ impl Config {
             oauth: optional(
                 settings,
                 Key::Oauth,
-                oauth::Settings::parse,
+                oauth::OauthConfig::parse,
                 "FILE?issuer=URL&audience=NAME&claim=NAME, the last three optional",
             )?,
             privileges: privileges(settings)?,
@@ -391,7 +391,7 @@ fn optional<T>(
 }
 
 /// `DELAY[,FILE]`. The delay must be shorter than the time in which a second try counts.
-fn greylist(settings: &Settings) -> Result<Option<greylist::Settings>, Failure> {
+fn greylist(settings: &Settings) -> Result<Option<greylist::GreylistConfig>, Failure> {
     let parse = |text: &str| {
         let (delay, file) = match text.split_once(',') {
             Some((delay, file)) => (delay, Some(PathBuf::from(file))),
@@ -402,7 +402,7 @@ fn greylist(settings: &Settings) -> Result<Option<greylist::Settings>, Failure> 
             && file
                 .as_ref()
                 .is_none_or(|file| !file.as_os_str().is_empty());
-        usable.then_some(greylist::Settings { delay, file })
+        usable.then_some(greylist::GreylistConfig { delay, file })
     };
     let expected = "a delay below 4h, optionally with a file, such as 5m or 5m,greylist";
     optional(settings, Key::Greylist, parse, expected)

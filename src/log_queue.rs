@@ -21,10 +21,10 @@ const GATHER: Duration = Duration::from_millis(2);
 /// How long the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 #[derive(Default)]
-struct Queue {
+struct LogQueue {
     state: Mutex<State>,
     changed: Condvar,
     dropped: AtomicUsize,
@@ -46,14 +46,14 @@ struct State {
 pub fn init(level: &str) -> io::Result<()> {
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_journal(&stderr, &stream));
-    let queue = Arc::new(Queue::default());
+    let queue = Arc::new(LogQueue::default());
     let own = Arc::clone(&queue);
     let mut builder = Builder::from_env(Env::default().default_filter_or(level));
     if journal {
         builder
             .format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
     }
-    builder.target(Target::Pipe(Box::new(Lines(Arc::clone(&queue)))));
+    builder.target(Target::Pipe(Box::new(LogWriter(Arc::clone(&queue)))));
     std::thread::Builder::new()
         .stack_size(128 * 1024)
         .spawn(move || own.run(&stderr))?;
@@ -100,9 +100,9 @@ const fn priority(level: Level) -> u8 {
 }
 
 /// The logger's output; each line is one write.
-struct Lines(Arc<Queue>);
+struct LogWriter(Arc<LogQueue>);
 
-impl Write for Lines {
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.add(line);
         Ok(line.len())
@@ -113,7 +113,7 @@ impl Write for Lines {
     }
 }
 
-impl Queue {
+impl LogQueue {
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_nobody_empties_is_bounded() {
-        let queue = Queue::default();
+        let queue = LogQueue::default();
         let line = [b'x'; 1_000];
         (0..1_000).for_each(|_| queue.add(&line));
         let kept = queue.lock().lines.len();

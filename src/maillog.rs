@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use crate::encoding::is_hidden;
-use crate::smtp::command::{self, Row, Verb};
+use crate::smtp::command::{self, CommandRow, Verb};
 use crate::smtp::line::Line;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::Session;
@@ -37,14 +37,14 @@ impl fmt::Display for Quoted<'_> {
 /// A line from the client, for the log: a response of AUTH is never shown, and a line that is not a command may be
 /// one.
 #[derive(Clone, Copy)]
-pub struct Command<'a> {
+pub struct LoggedCommand<'a> {
     line: &'a [u8],
     response: bool,
     /// The other protocol, if the client does not speak SMTP.
     foreign: Option<&'static str>,
 }
 
-impl<'a> Command<'a> {
+impl<'a> LoggedCommand<'a> {
     /// Wraps a line; `response` is true after an AUTH challenge.
     pub fn new(line: Line<'a>, response: bool) -> Self {
         let (line, foreign): (&[u8], _) = match line {
@@ -61,7 +61,7 @@ impl<'a> Command<'a> {
     }
 
     /// The command's row, looked up only when it is logged.
-    fn row(&self) -> Option<&'static Row> {
+    fn row(&self) -> Option<&'static CommandRow> {
         if self.response {
             return None;
         }
@@ -132,7 +132,7 @@ fn within(path: &[u8]) -> &[u8] {
 }
 
 /// Logs a command that got 4xx or 5xx.
-pub fn refused(who: &str, command: &Command<'_>, reply: &Reply) {
+pub fn refused(who: &str, command: &LoggedCommand<'_>, reply: &Reply) {
     let mut text = format!("refused {who} verb={}", command.verb());
     if let Some(address) = command.address() {
         let _ = write!(text, " address={}", Quoted(&address));
@@ -141,7 +141,7 @@ pub fn refused(who: &str, command: &Command<'_>, reply: &Reply) {
 }
 
 /// Logs a line of the dialogue from the client.
-pub fn heard(client: &str, command: &Command<'_>) {
+pub fn heard(client: &str, command: &LoggedCommand<'_>) {
     log::debug!(
         "dialogue client=\"{client}\" C: {}",
         Quoted(&command.shown())
@@ -303,11 +303,11 @@ mod tests {
             ("NOOP", true, "AUTH", None, "<4 octets>"),
             ("c2VjcmV0", false, "?", None, "<8 octets>"),
         ] {
-            let command = Command::new(Line::Ok(line.as_bytes()), response);
+            let command = LoggedCommand::new(Line::Ok(line.as_bytes()), response);
             assert_eq!(command.verb(), verb, "{line}");
             assert_eq!(command.address().as_deref(), address, "{line}");
             assert_eq!(command.shown(), shown, "{line}");
         }
-        assert_eq!(Command::new(Line::Malformed, false).verb(), "?");
+        assert_eq!(LoggedCommand::new(Line::Malformed, false).verb(), "?");
     }
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::auth::jwt::{Expected, KeySet};
 use crate::failure::FileError;
 
-/// The settings of `--oauth`.
+/// The config of `--oauth`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct OauthConfig {
     /// A JWK set (RFC 7517).
     pub file: PathBuf,
     /// The required claims.
@@ -21,7 +21,7 @@ pub struct Tokens {
     expected: Expected,
 }
 
-impl Settings {
+impl OauthConfig {
     /// `FILE?issuer=…&audience=…&claim=…`; each at most once; the claim defaults to `email`.
     pub fn parse(text: &str) -> Option<Self> {
         let (file, query) = text.split_once('?').unwrap_or((text, ""));
@@ -58,13 +58,13 @@ impl Tokens {
     ///
     /// # Errors
     /// The path and what is wrong.
-    pub fn load(settings: &Settings) -> Result<Self, FileError> {
-        let path: &Path = &settings.file;
+    pub fn load(config: &OauthConfig) -> Result<Self, FileError> {
+        let path: &Path = &config.file;
         let text = FileError::read(path)?;
         let keys = KeySet::parse(text.as_bytes());
         Ok(Self {
             keys: keys.map_err(|reason| FileError::new(path, None, reason))?,
-            expected: settings.expected.clone(),
+            expected: config.expected.clone(),
         })
     }
 
@@ -84,14 +84,14 @@ mod tests {
     #[test]
     fn forms() {
         let parse = |text: &str| {
-            let settings = Settings::parse(text)?;
+            let config = OauthConfig::parse(text)?;
             let Expected {
                 issuer,
                 audience,
                 claim,
-            } = settings.expected;
+            } = config.expected;
             let words = [issuer, audience].map(Option::unwrap_or_default);
-            Some((settings.file.display().to_string(), words, claim))
+            Some((config.file.display().to_string(), words, claim))
         };
         let whole = "/etc/jwks.json?issuer=https://id.test/a?b=c&audience=mail&claim=sub";
         let words = ["https://id.test/a?b=c", "mail"].map(str::to_owned);

@@ -25,9 +25,9 @@ mod tests {
     use super::*;
 
     /// A reader with prepared answers.
-    struct Told(Vec<io::Result<usize>>);
+    struct Lying(Vec<io::Result<usize>>);
 
-    impl Read for Told {
+    impl Read for Lying {
         fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
             room.fill(b'x');
             self.0.remove(0)
@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn pieces_are_whole_or_an_error() {
         let interrupted = || Err(ErrorKind::Interrupted.into());
-        let mut told = Told(vec![interrupted(), Ok(3), interrupted(), Ok(0), Ok(5)]);
+        let mut told = Lying(vec![interrupted(), Ok(3), interrupted(), Ok(0), Ok(5)]);
         let mut room = [0; 4];
         assert!(piece(&mut told, &mut room).is_ok_and(|read| read == b"xxx"));
         assert!(piece(&mut told, &mut room).is_ok_and(<[u8]>::is_empty));

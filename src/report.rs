@@ -72,7 +72,7 @@ impl Action {
 
 /// One recipient of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct ReportRecipient {
     /// The address.
     pub address: String,
     /// ORCPT, as received.
@@ -85,7 +85,7 @@ pub struct Told {
     pub remote: Option<String>,
 }
 
-impl Told {
+impl ReportRecipient {
     /// The type and the address of ORCPT, if it is valid.
     fn original(&self) -> Option<(&str, String)> {
         let (kind, address) = original_recipient(self.orcpt.as_deref()?)?;
@@ -122,7 +122,7 @@ pub struct Report<'a> {
     /// The id of the message in the log.
     pub message: &'a str,
     /// The recipients.
-    pub recipients: &'a [Told],
+    pub recipients: &'a [ReportRecipient],
     /// The first octets of the message, with LF or CRLF line ends: all, or more than `MAX_RETURNED`.
     pub start: &'a [u8],
     /// True if the whole message is wanted; otherwise its header is returned.
@@ -189,7 +189,7 @@ impl Report<'_> {
 
     /// The part for programs (RFC 3464 §2.2, §2.3), and true if it is not ASCII (RFC 6533 §4).
     fn status(&self) -> (bool, String) {
-        let global = self.recipients.iter().any(Told::is_global);
+        let global = self.recipients.iter().any(ReportRecipient::is_global);
         let mut text = format!("Reporting-MTA: dns; {}\n", self.hostname);
         if let Some(envid) = self.envid.and_then(xtext_decode) {
             let _ = writeln!(text, "Original-Envelope-Id: {envid}");
@@ -205,7 +205,7 @@ impl Report<'_> {
         (global, text)
     }
 
-    fn recipient(&self, text: &mut String, told: &Told) {
+    fn recipient(&self, text: &mut String, told: &ReportRecipient) {
         if let Some((kind, address)) = told.original() {
             let _ = writeln!(text, "Original-Recipient: {kind}; {address}");
         }

@@ -14,7 +14,7 @@ use crate::deliver::Store;
 use crate::directory::Directory;
 use crate::greylist::Keeper;
 use crate::metrics::Metrics;
-use crate::net::tls::Identity;
+use crate::net::tls::Certificate;
 use crate::net::url::Scheme;
 use crate::oauth::Tokens;
 use crate::relay::Relay;
@@ -148,10 +148,10 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
         mechanisms.extend(TOKEN_MECHANISMS);
     }
     let identity = match &config.tls {
-        Some((chain, key)) => Some(Identity::load(chain, key)?),
+        Some((chain, key)) => Some(Certificate::load(chain, key)?),
         None => None,
     };
-    if let Some(end) = identity.as_ref().and_then(Identity::not_after)
+    if let Some(end) = identity.as_ref().and_then(Certificate::not_after)
         && end < clock::utc_digits()
     {
         // Served all the same (F40): for most clients an expired certificate is better than none.
@@ -160,7 +160,7 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     let relay = config.relay.as_ref();
     let mut listeners = Vec::with_capacity(config.listen.len());
     for url in &config.listen {
-        let tls = identity.as_ref().map(Identity::config).transpose()?;
+        let tls = identity.as_ref().map(Certificate::config).transpose()?;
         listeners.push(ListenerRules {
             policy: Arc::new(Policy {
                 service: match url.scheme {

@@ -45,7 +45,7 @@ pub fn choose(offered: &[Mechanism], tls: bool, binding: bool) -> Option<Mechani
 
 /// One run of a mechanism.
 #[derive(Debug)]
-pub struct Login {
+pub struct ClientExchange {
     state: State,
 }
 
@@ -57,7 +57,7 @@ enum State {
         user: String,
         password: Zeroizing<Vec<u8>>,
     },
-    ScramFirst(Scram),
+    ScramFirst(ScramClient),
     ScramFinal {
         /// The signature by which the server must prove that it knows the password.
         signature: [u8; 32],
@@ -73,7 +73,7 @@ impl std::fmt::Debug for State {
 }
 
 /// Before the server's first message (RFC 5802 §5).
-struct Scram {
+struct ScramClient {
     /// gs2-header (RFC 5802 §7).
     header: &'static str,
     binding: Vec<u8>,
@@ -82,7 +82,7 @@ struct Scram {
     password: Zeroizing<Vec<u8>>,
 }
 
-impl Login {
+impl ClientExchange {
     /// Begins an exchange. `offered` are all mechanisms of the server: a client that supports channel binding but was
     /// not offered it says so, which reveals a downgrade attack (RFC 5802 §6).
     pub fn start(
@@ -110,7 +110,7 @@ impl Login {
                 };
                 let binding = exporter.filter(|_| plus).unwrap_or_default().to_vec();
                 let name = user.replace('=', "=3D").replace(',', "=2C");
-                State::ScramFirst(Scram {
+                State::ScramFirst(ScramClient {
                     header,
                     binding,
                     bare: format!("n={name},r={nonce}"),
@@ -190,7 +190,7 @@ impl Login {
     }
 }
 
-impl Scram {
+impl ScramClient {
     /// Computes client-final and the expected server signature from server-first (RFC 5802 §3).
     fn answer(&self, challenge: &[u8]) -> Result<(Zeroizing<Vec<u8>>, [u8; 32]), &'static str> {
         let wrong = "not a message of SCRAM";
@@ -258,7 +258,7 @@ mod tests {
     fn scram_by_the_example_of_its_rfc() {
         let nonce = "rOprNGfwEbeRWgbNEkqO".to_owned();
         let mechanism = Mechanism::ScramSha256;
-        let mut login = Login::start(mechanism, ("user", "pencil"), &[], None, nonce);
+        let mut login = ClientExchange::start(mechanism, ("user", "pencil"), &[], None, nonce);
         let first = login.initial().map(|octets| octets.to_vec());
         assert_eq!(
             first.as_deref(),
@@ -280,7 +280,7 @@ mod tests {
     fn a_hostile_server_learns_nothing() {
         let start = || {
             let mechanism = Mechanism::ScramSha256;
-            Login::start(
+            ClientExchange::start(
                 mechanism,
                 ("us=er,", "pencil"),
                 &[],

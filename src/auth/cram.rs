@@ -3,7 +3,7 @@
 use subtle::ConstantTimeEq as _;
 
 use super::accounts::{Account, Accounts};
-use super::machine::{Context, Machine, Progress, login};
+use super::machine::{ExchangeContext, Machine, Progress, login};
 use super::md5::Hmac;
 use crate::encoding::hex_decode;
 
@@ -14,7 +14,7 @@ pub(super) struct Cram {
 }
 
 impl Cram {
-    pub(super) fn new(context: &Context<'_>) -> Self {
+    pub(super) fn new(context: &ExchangeContext<'_>) -> Self {
         Self {
             challenge: format!("<{}@{}>", context.nonce, context.hostname).into_bytes(),
             sent: false,

@@ -58,7 +58,7 @@ pub struct Decoy(Arc<Inner>);
 
 struct Inner {
     seed: [u8; KEY],
-    key: OnceLock<Key>,
+    key: OnceLock<SaltKey>,
     /// The looks of accounts, and how many accounts have each.
     looks: Vec<(Look, u64)>,
     cost: Cost,
@@ -182,8 +182,8 @@ impl Decoy {
         Hmac::new(&self.key().derive(b"cram", name.as_bytes()))
     }
 
-    fn key(&self) -> &Key {
-        let make = || Key(stretch(&self.0.seed, b"mailslot decoy", rounds(KEY_ROUNDS)));
+    fn key(&self) -> &SaltKey {
+        let make = || SaltKey(stretch(&self.0.seed, b"mailslot decoy", rounds(KEY_ROUNDS)));
         self.0.key.get_or_init(make)
     }
 }
@@ -201,9 +201,9 @@ impl fmt::Debug for Decoy {
 }
 
 /// The key from which salts are derived.
-struct Key(Zeroizing<[u8; KEY]>);
+struct SaltKey(Zeroizing<[u8; KEY]>);
 
-impl Key {
+impl SaltKey {
     /// A pseudo-random value for `purpose` and a name.
     fn derive(&self, purpose: &[u8], name: &[u8]) -> [u8; KEY] {
         let message = Zeroizing::new([purpose, b"\0", name].concat());

@@ -5,9 +5,9 @@ use std::fmt;
 use super::accounts::Accounts;
 use super::bearer::Bearer;
 use super::cram::Cram;
-use super::machine::{Context, Machine, Progress};
+use super::machine::{ExchangeContext, Machine, Progress};
 use super::mechanism::Mechanism;
-use super::plain::{Login, Plain};
+use super::plain::{LoginExchange, Plain};
 use super::scram::Scram;
 
 /// One run of a mechanism, from the AUTH command to its outcome.
@@ -19,7 +19,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins an exchange without any state of an earlier one.
-    pub fn start(mechanism: Mechanism, context: &Context<'_>) -> Self {
+    pub fn start(mechanism: Mechanism, context: &ExchangeContext<'_>) -> Self {
         Self {
             mechanism,
             machine: Some(Self::machine(mechanism, context)),
@@ -27,13 +27,13 @@ impl Exchange {
     }
 
     /// The machine of a mechanism.
-    fn machine(mechanism: Mechanism, context: &Context<'_>) -> Box<dyn Machine> {
+    fn machine(mechanism: Mechanism, context: &ExchangeContext<'_>) -> Box<dyn Machine> {
         match mechanism {
             Mechanism::ScramSha256Plus => Box::new(Scram::plus(context)),
             Mechanism::ScramSha256 => Box::new(Scram::new(context)),
             Mechanism::CramMd5 => Box::new(Cram::new(context)),
             Mechanism::Plain => Box::new(Plain),
-            Mechanism::Login => Box::new(Login::new()),
+            Mechanism::Login => Box::new(LoginExchange::new()),
             Mechanism::OAuthBearer => Box::new(Bearer::new(true)),
             Mechanism::XOAuth2 => Box::new(Bearer::new(false)),
         }

@@ -1,5 +1,5 @@
 //! Limits how many password checks run at once: each may be expensive, and guessing clients must not starve mail of CPU
-//! time. Callers wait for their turn.
+//! time. Callers wait for a permit.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -8,10 +8,10 @@ use crate::lock::lock;
 /// Maximum checks at once, whatever the number of cores.
 const MOST: usize = 2;
 
-/// The turns of the process.
-static TURNS: Turns = Turns::new(MOST);
+/// The permits of the process.
+static PERMITS: Permits = Permits::new(MOST);
 
-struct Turns {
+struct Permits {
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -21,20 +21,20 @@ struct State {
     most: usize,
 }
 
-/// A turn, returned when dropped.
-pub(super) struct Turn(&'static Turns);
+/// A permit, returned when dropped.
+pub(super) struct Permit(&'static Permits);
 
-/// One turn for each core, two at most.
+/// One permit for each core, two at most.
 pub fn set_cores(cores: usize) {
-    TURNS.lock().most = cores.clamp(1, MOST);
+    PERMITS.lock().most = cores.clamp(1, MOST);
 }
 
-/// Waits for a turn. A holder must not ask for a second one.
-pub(super) fn turn() -> Turn {
-    TURNS.turn()
+/// Waits for a permit. A holder must not ask for a second one.
+pub(super) fn permit() -> Permit {
+    PERMITS.permit()
 }
 
-impl Turns {
+impl Permits {
     const fn new(most: usize) -> Self {
         Self {
             state: Mutex::new(State { taken: 0, most }),
@@ -46,7 +46,7 @@ impl Turns {
         lock(&self.state)
     }
 
-    fn turn(&'static self) -> Turn {
+    fn permit(&'static self) -> Permit {
         let mut state = self.lock();
         while state.taken >= state.most {
             state = self
@@ -55,11 +55,11 @@ impl Turns {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         state.taken += 1;
-        Turn(self)
+        Permit(self)
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.lock().taken -= 1;
         self.0.freed.notify_one();
@@ -71,20 +71,20 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// With any number of callers, no more than the limit run at once, and all get their turn.
+    /// With any number of callers, no more than the limit run at once, and all get a permit.
     #[test]
-    fn turns_are_few() {
-        static OWN: Turns = Turns::new(2);
+    fn permits_are_few() {
+        static OWN: Permits = Permits::new(2);
         let (running, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let turn = OWN.turn();
+                        let permit = OWN.permit();
                         assert!(running.fetch_add(1, Ordering::SeqCst) < 2);
                         std::thread::yield_now();
                         running.fetch_sub(1, Ordering::SeqCst);
-                        drop(turn);
+                        drop(permit);
                         ended.fetch_add(1, Ordering::SeqCst);
                     }
                 });

@@ -34,10 +34,10 @@ pub struct Expected {
 
 /// The signing keys of a JWK set.
 pub struct KeySet {
-    keys: Vec<Key>,
+    keys: Vec<VerifyingKey>,
 }
 
-struct Key {
+struct VerifyingKey {
     id: Option<String>,
     /// Its only allowed algorithm, if the set names one.
     algorithm: Option<String>,
@@ -66,7 +66,9 @@ impl KeySet {
         let mut found = Vec::new();
         for (number, key) in (1..).zip(keys) {
             let key = object(key).ok_or_else(|| format!("key {number}: not an object"))?;
-            found.extend(Key::read(key).map_err(|reason| format!("key {number}: {reason}"))?);
+            found.extend(
+                VerifyingKey::read(key).map_err(|reason| format!("key {number}: {reason}"))?,
+            );
         }
         if found.is_empty() {
             return Err("no key that can verify RS256, PS256, ES256, ES384 or EdDSA".to_owned());
@@ -127,7 +129,7 @@ impl KeySet {
             None => None,
             Some(id) => Some(string(Some(id)).ok_or("kid is not a string")?),
         };
-        let named = |key: &&Key| id.is_none_or(|id| key.id.as_deref() == Some(id));
+        let named = |key: &&VerifyingKey| id.is_none_or(|id| key.id.as_deref() == Some(id));
         let mut fitting = self.keys.iter().filter(named).peekable();
         if fitting.peek().is_none() {
             return Err("no such key");
@@ -140,7 +142,7 @@ impl KeySet {
     }
 }
 
-impl Key {
+impl VerifyingKey {
     /// Parses a key of a set; `None` if it cannot sign tokens.
     fn read(key: &Object) -> Result<Option<Self>, &'static str> {
         if !is_for_signatures(key)? {

@@ -7,7 +7,7 @@ const MAX_LOGIN: usize = 255;
 
 /// Facts about the connection that an exchange needs.
 #[derive(Clone, Debug)]
-pub struct Context<'a> {
+pub struct ExchangeContext<'a> {
     /// The server's name, for CRAM-MD5's challenge.
     pub hostname: &'a str,
     /// The `tls-exporter` value of this connection (RFC 9266).

@@ -30,17 +30,17 @@ impl Machine for Plain {
 }
 
 /// LOGIN: a user name and then a password, each after a prompt; the name may be the initial response.
-pub(super) struct Login {
+pub(super) struct LoginExchange {
     name: Option<Vec<u8>>,
 }
 
-impl Login {
+impl LoginExchange {
     pub(super) fn new() -> Self {
         Self { name: None }
     }
 }
 
-impl Machine for Login {
+impl Machine for LoginExchange {
     fn step(&mut self, response: Option<&[u8]>, accounts: &mut dyn Accounts) -> Progress {
         match (&self.name, response) {
             (None, None) => Progress::Challenge(b"Username:".to_vec()),
@@ -63,7 +63,7 @@ fn check_password(name: &[u8], secret: &[u8], accounts: &mut dyn Accounts) -> Pr
     };
 
     let decoy = accounts.decoy();
-    let _turn = hashing::turn();
+    let _permit = hashing::permit();
     match accounts.account(name) {
         Account::Known { user, stored } => {
             let right = stored.verify(secret);

@@ -12,7 +12,7 @@ use super::accounts::{Account, Accounts};
 use super::decoy::Cost;
 use super::hashing;
 use super::keys::{KEY, ScramKeys, hmac_sha256, sha256};
-use super::machine::{Context, Machine, Progress, login};
+use super::machine::{ExchangeContext, Machine, Progress, login};
 use crate::encoding::{base64_decode, base64_encode};
 
 /// The server's side.
@@ -36,7 +36,7 @@ enum State {
 
 impl Scram {
     /// Without channel binding.
-    pub(super) fn new(context: &Context<'_>) -> Self {
+    pub(super) fn new(context: &ExchangeContext<'_>) -> Self {
         Self {
             binding: None,
             plus: false,
@@ -47,7 +47,7 @@ impl Scram {
     }
 
     /// With channel binding.
-    pub(super) fn plus(context: &Context<'_>) -> Self {
+    pub(super) fn plus(context: &ExchangeContext<'_>) -> Self {
         Self {
             binding: context.exporter.map(<[u8]>::to_vec),
             plus: true,
@@ -73,7 +73,7 @@ impl Scram {
 
         // The decoy is made, and the time of a key derivation spent, in any case.
         let cost = accounts.decoy();
-        let turn = hashing::turn();
+        let permit = hashing::permit();
         let shown = accounts.decoy_name(name);
         let decoy = cost.scram(&shown);
         let (user, keys, spent) = match accounts.account(name) {
@@ -84,7 +84,7 @@ impl Scram {
             Account::Unknown => (None, decoy, Cost::default()),
         };
         cost.burn(b"", spent);
-        drop(turn);
+        drop(permit);
 
         let nonce = format!("{}{}", first.nonce, self.nonce);
         let server_first = format!(

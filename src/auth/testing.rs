@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::accounts::{Account, Accounts};
 use super::exchange::Exchange;
-use super::machine::{Context, Progress};
+use super::machine::{ExchangeContext, Progress};
 use super::mechanism::Mechanism;
 use super::password::Stored;
 
@@ -49,8 +49,8 @@ impl Accounts for Book {
     }
 }
 
-pub(super) fn context(nonce: &str) -> Context<'_> {
-    Context {
+pub(super) fn context(nonce: &str) -> ExchangeContext<'_> {
+    ExchangeContext {
         hostname: "postoffice.reston.mci.net",
         exporter: None,
         plus_offered: false,

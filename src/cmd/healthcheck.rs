@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hop::{connect, hop};
+use super::destination::{connect, destination};
 use crate::client::{Connection, Destination, nonce};
 use crate::failure::Failure;
 use crate::net::client_tls::ClientTls;
@@ -53,9 +53,9 @@ pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
 pub fn check(url: &ListenUrl) -> Result<(), String> {
     let end = Instant::now() + LIMIT;
     let fault = |e: &dyn std::fmt::Display| format!("{url}: {e}");
-    let hop = hop(url).map_err(|e| fault(&e))?;
+    let destination = destination(url).map_err(|e| fault(&e))?;
     if url.scheme == Scheme::Metrics {
-        return healthz(&hop, end).map_err(|e| fault(&e));
+        return healthz(&destination, end).map_err(|e| fault(&e));
     }
     let settings = client::ClientConfig {
         lmtp: url.scheme == Scheme::Lmtp,
@@ -65,14 +65,15 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
         nonce: nonce().map_err(|e| fault(&e))?,
     };
     let tls = ClientTls::new(None).map_err(|e| fault(&e))?;
-    let connection = Connection::open(&hop, settings, &tls, Some(end)).map_err(|e| fault(&e))?;
+    let connection =
+        Connection::open(&destination, settings, &tls, Some(end)).map_err(|e| fault(&e))?;
     connection.quit();
     Ok(())
 }
 
 /// The health that a metrics listener reports.
-fn healthz(hop: &Destination, end: Instant) -> io::Result<()> {
-    let mut stream = Stream::new(Arc::new(connect(hop, || end)?));
+fn healthz(destination: &Destination, end: Instant) -> io::Result<()> {
+    let mut stream = Stream::new(Arc::new(connect(destination, || end)?));
     stream
         .output()
         .extend_from_slice(b"GET /healthz HTTP/1.0\r\n\r\n");

@@ -1,7 +1,7 @@
 //! The commands that run once and end, with or without a running server.
 
+mod destination;
 pub mod hash_password;
 pub mod healthcheck;
-mod hop;
 pub mod queue_list;
 pub mod sendmail;

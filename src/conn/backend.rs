@@ -11,7 +11,7 @@ use crate::clock;
 use crate::deliver::{Group, Store, Target};
 use crate::directory::{Directory, Ways};
 use crate::encoding::base64_encode;
-use crate::greylist::{Attempt, Keeper, Verdict};
+use crate::greylist::{Decision, Keeper, Query};
 use crate::oauth::Tokens;
 use crate::relay::{NoTurn, Relay, Wanted};
 use crate::smtp::address::{ForwardPath, ReversePath};
@@ -91,7 +91,7 @@ impl ServerBackend<'_> {
         let (Some(greylist), Some(client)) = (self.greylist, self.client) else {
             return look().map(|()| false);
         };
-        let attempt = Attempt {
+        let attempt = Query {
             client,
             from: from.as_str(),
             to: to.as_str(),
@@ -99,7 +99,7 @@ impl ServerBackend<'_> {
             size,
             now: clock::seconds(),
         };
-        Ok(greylist.check(&attempt, look)? == Verdict::Wait)
+        Ok(greylist.check(&attempt, look)? == Decision::Wait)
     }
 
     /// Checks that mailboxes which the transaction does not have yet can take the message. A list of which some are full is

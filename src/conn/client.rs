@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::net::dial;
 use crate::net::listen::Peer;
-use crate::smtp::xclient::{Attributes, Source};
+use crate::smtp::xclient::{AddrAttribute, Attributes};
 use crate::values::Networks;
 
 /// The name of a client that the proxy does not know.
@@ -63,17 +63,17 @@ impl Client {
     /// has no rights by address.
     pub fn handed_over(&self, attributes: &Attributes) -> Self {
         let name = attributes.name.as_deref();
-        match attributes.source {
-            Source::Address(address) => {
+        match attributes.address {
+            AddrAttribute::Address(address) => {
                 let port = attributes.port.unwrap_or(0);
                 Self::remote(SocketAddr::new(address, port), name)
             }
-            Source::Unknown => Self {
+            AddrAttribute::Unknown => Self {
                 peer: None,
                 log_name: UNKNOWN.to_owned(),
                 trace_name: named(name, UNKNOWN),
             },
-            Source::Unchanged => {
+            AddrAttribute::Unchanged => {
                 let address = self.trace_name.rsplit(' ').next();
                 Self {
                     trace_name: named(name, address.unwrap_or(UNKNOWN)),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::driver::{Conn, Ended, Incoming, LINGER, Stop};
 use super::floor::Floor;
-use super::message::{Message, Origin, Outcome};
+use super::message::{ClientTrace, Message, MessageOutcome};
 use crate::maillog;
 use crate::smtp::body::Decoded;
 use crate::smtp::policy::Service;
@@ -178,7 +178,7 @@ impl Conn<'_> {
     }
 
     /// Updates the metrics.
-    fn count(&self, outcome: &Outcome, took: Duration) {
+    fn count(&self, outcome: &MessageOutcome, took: Duration) {
         let service = self.session.policy().service;
         let accepted = outcome.replies.iter().filter(|reply| !reply.is_error());
         let recipients = match (accepted.count(), self.session.transaction()) {
@@ -198,7 +198,7 @@ impl Conn<'_> {
         }
     }
 
-    fn log_message(&self, outcome: &Outcome, begun: Instant) {
+    fn log_message(&self, outcome: &MessageOutcome, begun: Instant) {
         if log::log_enabled!(log::Level::Info) {
             let id = outcome.id.as_deref().unwrap_or("none");
             let (who, took) = (self.who(), begun.elapsed());
@@ -213,8 +213,8 @@ impl Conn<'_> {
         }
     }
 
-    fn origin(&self) -> Origin<'_> {
-        Origin {
+    fn origin(&self) -> ClientTrace<'_> {
+        ClientTrace {
             peer: self.client.trace_name(),
             auth_header: self.state.auth_header,
         }

@@ -13,7 +13,7 @@ use super::client::Client;
 use super::floor::Floor;
 use super::live::Live;
 use super::message::Message;
-use super::proxied::{self, Claim};
+use super::proxied::{self, ClaimSlot};
 use crate::deliver::Group;
 use crate::greylist::Keeper;
 use crate::maillog;
@@ -46,7 +46,7 @@ pub(super) struct Conn<'a> {
     pub(super) state: &'a ServerState,
     pub(super) live: &'a Live,
     pub(super) client: Client,
-    claim: Claim<'a>,
+    claim: ClaimSlot<'a>,
     listener: usize,
     snapshot: Arc<Snapshot>,
     generation: usize,
@@ -108,7 +108,13 @@ impl From<io::Error> for Stop {
 
 /// Serves one client of listener number `listener`. `claim` counts the connection for the client that a trusted proxy
 /// names.
-pub fn serve(state: &ServerState, live: &Live, client: Client, listener: usize, claim: Claim<'_>) {
+pub fn serve(
+    state: &ServerState,
+    live: &Live,
+    client: Client,
+    listener: usize,
+    claim: ClaimSlot<'_>,
+) {
     if let Some(conn) = Conn::open(state, live, client, listener, claim) {
         conn.serve();
     }
@@ -121,7 +127,7 @@ impl<'a> Conn<'a> {
         live: &'a Live,
         client: Client,
         listener: usize,
-        claim: Claim<'a>,
+        claim: ClaimSlot<'a>,
     ) -> Option<Self> {
         let generation = state.generation.load(Ordering::SeqCst);
         let snapshot = state.snapshot();
@@ -371,7 +377,7 @@ impl<'a> Conn<'a> {
                     let behind = self.stream.input().len() > used;
                     let wrong = self.session.wrong_logins();
                     let challenged = std::mem::take(&mut self.challenged);
-                    let command = maillog::Command::new(line, challenged);
+                    let command = maillog::LoggedCommand::new(line, challenged);
                     if log::log_enabled!(log::Level::Debug) {
                         maillog::heard(self.client.log_name(), &command);
                     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::notice::{Notice, Start};
 use crate::clock;
 use crate::deliver::{Delivered, Form, Group, Spool, Store, Target, Trace, refusal};
-use crate::queue::{Draft, Envelope, Recipient};
+use crate::queue::{Draft, Envelope, QueuedRecipient};
 use crate::relay::Relay;
 use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
 use crate::smtp::params::{BodyType, Notify};
@@ -36,7 +36,7 @@ enum Decoder {
 }
 
 /// The outcome of a message.
-pub struct Outcome {
+pub struct MessageOutcome {
     /// The unique part of the file name; `None` if nothing was delivered.
     pub id: Option<String>,
     /// One reply, or on LMTP one for each recipient.
@@ -49,7 +49,7 @@ pub struct Outcome {
 
 /// Trace data that the session does not have.
 #[derive(Clone, Copy)]
-pub struct Origin<'a> {
+pub struct ClientTrace<'a> {
     /// The client in Received.
     pub peer: &'a str,
     /// True if Received names the user.
@@ -58,13 +58,13 @@ pub struct Origin<'a> {
 
 impl Message {
     /// A message after DATA.
-    pub fn data(session: &Session<Group>, store: &Store, origin: Origin<'_>) -> Self {
+    pub fn data(session: &Session<Group>, store: &Store, origin: ClientTrace<'_>) -> Self {
         let dots = Dots::new(session.policy().bare_newline);
         Self::begin(session, store, origin, Form::Text, Decoder::Dots(dots))
     }
 
     /// A message in chunks.
-    pub fn chunked(session: &Session<Group>, store: &Store, origin: Origin<'_>) -> Self {
+    pub fn chunked(session: &Session<Group>, store: &Store, origin: ClientTrace<'_>) -> Self {
         let body = session.transaction().and_then(|t| t.params.body);
         let binary = body == Some(BodyType::Binary);
         let onward = session.transaction().is_some_and(Transaction::is_onward);
@@ -85,7 +85,7 @@ impl Message {
     fn begin(
         session: &Session<Group>,
         store: &Store,
-        origin: Origin<'_>,
+        origin: ClientTrace<'_>,
         form: Form,
         decoder: Decoder,
     ) -> Self {
@@ -176,12 +176,12 @@ impl Message {
     }
 
     /// Ends the message: commits it, or refuses it for all recipients.
-    pub fn finish(mut self, session: &Session<Group>, relay: Option<&Relay>) -> Outcome {
+    pub fn finish(mut self, session: &Session<Group>, relay: Option<&Relay>) -> MessageOutcome {
         let each = session.policy().service == Service::Lmtp;
         let size = self.size();
         let refuse = |reply: &Reply| {
             let count = if each { recipients(session).count() } else { 1 };
-            Outcome {
+            MessageOutcome {
                 id: None,
                 replies: vec![reply.clone(); count],
                 size,
@@ -218,7 +218,7 @@ impl Message {
             let envelope = draft.keep(delivered.name());
             relay.add(delivered.id(), &envelope);
         }
-        Outcome {
+        MessageOutcome {
             notice: Notice::new(session, relay, &id, start, &replies),
             id: Some(id),
             replies,
@@ -262,14 +262,14 @@ impl Message {
             })
             .filter(|(target, ..)| relay.is_queue(target));
         for (target, notify, orcpt) in onward {
-            let known = |to: &Recipient| to.address == target.address;
+            let known = |to: &QueuedRecipient| to.address == target.address;
             if !envelope.recipients.iter().any(known) {
-                envelope.recipients.push(Recipient {
+                envelope.recipients.push(QueuedRecipient {
                     address: target.address.clone(),
                     next: created,
                     notify: notify.map(|notify| notify.to_string()),
                     orcpt: orcpt.clone(),
-                    ..Recipient::default()
+                    ..QueuedRecipient::default()
                 });
             }
         }

@@ -16,5 +16,5 @@ mod waits;
 
 pub use self::driver::serve;
 pub use self::notice::Notice;
-pub use self::proxied::Claim;
+pub use self::proxied::ClaimSlot;
 pub use self::reports::reporter;

@@ -8,7 +8,7 @@ use super::reports;
 use crate::clock;
 use crate::deliver::Group;
 use crate::relay::Relay;
-use crate::report::{Action, MAX_RETURNED, Report, Told};
+use crate::report::{Action, MAX_RETURNED, Report, ReportRecipient};
 use crate::smtp::client::Status;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::{Session, Transaction};
@@ -21,7 +21,7 @@ pub struct Notice {
     from: String,
     envid: Option<String>,
     start: Vec<u8>,
-    told: Vec<(Action, Told)>,
+    told: Vec<(Action, ReportRecipient)>,
 }
 
 /// The start of a message for a possible report.
@@ -79,7 +79,7 @@ impl Notice {
             let orcpt = params.orcpt.clone();
             told.push((
                 action,
-                Told {
+                ReportRecipient {
                     address,
                     orcpt,
                     status: Status::new(2, 0, 0),
@@ -104,7 +104,7 @@ impl Notice {
         let date = clock::rfc5322_now();
         for action in [Action::Delivered, Action::Expanded] {
             let told = self.told.iter().filter(|(own, _)| *own == action);
-            let recipients: Vec<Told> = told.map(|(_, told)| told.clone()).collect();
+            let recipients: Vec<ReportRecipient> = told.map(|(_, told)| told.clone()).collect();
             if recipients.is_empty() {
                 continue;
             }

@@ -17,7 +17,7 @@ const HEADER: Duration = Duration::from_secs(30);
 
 /// Counts the connection for a client, or for none if its address is unknown. Returns the reply to close with if the
 /// client has too many.
-pub type Claim<'a> = &'a mut dyn FnMut(Option<IpAddr>) -> Result<(), Reply>;
+pub type ClaimSlot<'a> = &'a mut dyn FnMut(Option<IpAddr>) -> Result<(), Reply>;
 
 /// Reads the header from the stream; returns its client, or `None` for a connection of the proxy itself.
 ///

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use crate::clock;
 use crate::deliver::{Form, Group, Target, Trace};
 use crate::directory::Ways;
-use crate::queue::{Envelope, Recipient};
+use crate::queue::{Envelope, QueuedRecipient};
 use crate::relay::{Relay, Reporter};
 use crate::smtp::address::ForwardPath;
 use crate::smtp::cursor::Cursor;
@@ -75,11 +75,11 @@ fn commit(
     let created = clock::seconds();
     let is_onward = |target: &&Arc<Target>| relay.is_some_and(|relay| relay.is_queue(target));
     let onward = targets.iter().filter(is_onward);
-    let recipients: Vec<Recipient> = onward
-        .map(|target| Recipient {
+    let recipients: Vec<QueuedRecipient> = onward
+        .map(|target| QueuedRecipient {
             address: target.address.clone(),
             next: created,
-            ..Recipient::default()
+            ..QueuedRecipient::default()
         })
         .collect();
     let size = u64::try_from(content.len()).ok();

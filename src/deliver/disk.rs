@@ -25,9 +25,9 @@ pub(crate) trait Disk: Send + Sync {
     /// Opens a directory in `dir`; with `follow` it may be a symbolic link.
     fn open_in(&self, dir: BorrowedFd<'_>, name: &OsStr, follow: bool) -> io::Result<OwnedFd>;
     /// Device and inode number of a path; a link in its last component is not followed.
-    fn identity(&self, path: &Path) -> io::Result<Identity>;
+    fn identity(&self, path: &Path) -> io::Result<FileId>;
     /// Device and inode number of an open directory.
-    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity>;
+    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<FileId>;
     /// Makes a directory of mode 0700.
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
     /// The owner of a directory, and its mode.
@@ -60,13 +60,13 @@ pub(crate) trait Disk: Send + Sync {
 
 /// The identity of a file or directory, unique on the machine while it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Identity {
+pub(crate) struct FileId {
     /// The device, as a number whose width differs between systems.
     pub(crate) device: nix::libc::dev_t,
     inode: nix::libc::ino_t,
 }
 
-impl From<FileStat> for Identity {
+impl From<FileStat> for FileId {
     fn from(found: FileStat) -> Self {
         Self {
             device: found.st_dev,
@@ -97,11 +97,11 @@ impl Disk for Real {
         again(|| openat(dir, name, DIRECTORY | links, Mode::empty()))
     }
 
-    fn identity(&self, path: &Path) -> io::Result<Identity> {
+    fn identity(&self, path: &Path) -> io::Result<FileId> {
         Ok(fstatat(AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW)?.into())
     }
 
-    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity> {
+    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<FileId> {
         Ok(fstat(dir)?.into())
     }
 

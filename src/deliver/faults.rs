@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
 
-use super::disk::{Disk, Identity, Real};
+use super::disk::{Disk, FileId, Real};
 use super::junk::JunkField;
 use super::store::Store;
 use super::target::{Form, Group, Owner, Quota, Sync, Target};
@@ -137,10 +137,10 @@ impl Disk for Script {
     fn open_in(&self, dir: BorrowedFd<'_>, name: &OsStr, follow: bool) -> io::Result<OwnedFd> {
         self.call(|| Real.open_in(dir, name, follow))
     }
-    fn identity(&self, path: &Path) -> io::Result<Identity> {
+    fn identity(&self, path: &Path) -> io::Result<FileId> {
         self.call(|| Real.identity(path))
     }
-    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity> {
+    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<FileId> {
         self.call(|| Real.identity_of(dir))
     }
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {

@@ -75,7 +75,7 @@ impl GroupSync {
         state.check(ticket)?;
         state.begun = state.begun.wrapping_add(1);
         drop(state);
-        let mut turn = Turn {
+        let mut turn = RunningSync {
             syncs: self,
             failed: Some(Errno::EIO),
         };
@@ -98,12 +98,12 @@ impl State {
 }
 
 /// A running sync, which ends for its waiters even if it panics.
-struct Turn<'a> {
+struct RunningSync<'a> {
     syncs: &'a GroupSync,
     failed: Option<Errno>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for RunningSync<'_> {
     fn drop(&mut self) {
         let mut state = lock(&self.syncs.state);
         state.ended = state.begun;

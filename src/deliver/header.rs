@@ -23,13 +23,13 @@ pub(super) struct Filter {
     first: bool,
     received: usize,
     /// On submission: the Date and Message-ID lines to add, and whether each was seen.
-    wanted: Option<Wanted>,
+    wanted: Option<SubmissionFields>,
     /// Looks for the fields that mark junk.
     junk: Option<Watch>,
 }
 
 /// The fields of submission.
-struct Wanted {
+struct SubmissionFields {
     date: Option<String>,
     message_id: Option<String>,
 }
@@ -51,7 +51,7 @@ impl Filter {
         submission: Option<(String, String)>,
         junk: Option<Watch>,
     ) -> Self {
-        let wanted = submission.map(|(date, message_id)| Wanted {
+        let wanted = submission.map(|(date, message_id)| SubmissionFields {
             date: Some(date),
             message_id: Some(message_id),
         });

@@ -11,9 +11,9 @@ use std::sync::atomic::AtomicBool;
 
 use nix::errno::Errno;
 
-use super::disk::{self, Disk, Identity, errno};
+use super::disk::{self, Disk, FileId, errno};
 use super::group_sync::GroupSync;
-use super::owner::{self, Way};
+use super::owner::{self, Walk};
 use super::refusal::Trouble;
 use super::syncs::Syncs;
 use super::target::{Owner, Target};
@@ -28,7 +28,7 @@ pub(super) struct OpenMaildir {
     /// `new/` of the inbox or folder.
     pub(super) new: OwnedFd,
     /// The identity of `new`.
-    pub(super) identity: Identity,
+    pub(super) identity: FileId,
     /// The path by which `new` was opened.
     pub(super) path: PathBuf,
     /// The owner of new files.
@@ -67,7 +67,7 @@ pub(super) fn open(disk: &dyn Disk, sync: &Syncs, target: &Target) -> Result<Ope
     let maildir = &target.maildir;
     let owner = owner::receiver(target.owner);
     // The owner's rights last until all is open, so that new directories belong to the owner at once.
-    let mut way = Way::new(target.owner);
+    let mut way = Walk::new(target.owner);
     let base = if target.may_create || target.owner.is_some() {
         walk(disk, sync, target, (owner, &mut way))?
     } else {
@@ -134,7 +134,7 @@ fn walk(
     disk: &dyn Disk,
     sync: &Syncs,
     target: &Target,
-    (owner, way): (Option<Owner>, &mut Way),
+    (owner, way): (Option<Owner>, &mut Walk),
 ) -> Result<OwnedFd, Trouble> {
     let mut dir = root(disk, target, way)?;
     let inner = target.maildir.strip_prefix(&target.root);
@@ -176,7 +176,7 @@ fn walk(
 
 /// Opens the root of a Maildir: for an account with an owner step by step, because a home may be in a directory of its
 /// user.
-fn root(disk: &dyn Disk, target: &Target, way: &mut Way) -> Result<OwnedFd, Trouble> {
+fn root(disk: &dyn Disk, target: &Target, way: &mut Walk) -> Result<OwnedFd, Trouble> {
     let root = &target.root;
     let at = |path: &Path| disk.open_in(nix::fcntl::AT_FDCWD, path.as_os_str(), true);
     if target.owner.is_none() {

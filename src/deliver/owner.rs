@@ -53,7 +53,7 @@ pub(super) fn is_own(uid: u32) -> bool {
 }
 
 /// A walk through directories, and the rights that it uses.
-pub(super) struct Way {
+pub(super) struct Walk {
     /// The user whose links are followed, if it is not that of the process.
     owner: Option<Owner>,
     acting: Option<Acting>,
@@ -61,7 +61,7 @@ pub(super) struct Way {
     pub(super) follow: bool,
 }
 
-impl Way {
+impl Walk {
     pub(super) fn new(owner: Option<Owner>) -> Self {
         Self {
             owner: owner.filter(|owner| owner.uid != rights().uid),

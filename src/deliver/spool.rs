@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::context::Context;
-use super::disk::{self, Identity};
+use super::disk::{self, FileId};
 use super::group_sync::{GroupSync, Ticket};
 use super::groups::Groups;
 use super::header::Filter;
@@ -74,7 +74,7 @@ pub(super) struct Delivery {
     pub(super) target: Arc<Target>,
     pub(super) dirs: Option<Arc<OpenMaildir>>,
     /// The identity of `new/` at the first look-up.
-    pub(super) identity: Option<Identity>,
+    pub(super) identity: Option<FileId>,
     pub(super) refusal: Option<Refusal>,
     /// Id and file name here, if the message's own were taken.
     pub(super) renamed: Option<(String, String)>,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 
-use super::disk::{Disk, Identity, errno};
+use super::disk::{Disk, FileId, errno};
 use super::group_sync::{GroupSync, Ticket};
 use super::target::Sync;
 use crate::lock::lock;
@@ -22,7 +22,7 @@ pub struct Syncs {
     /// True after the warning that a file system cannot sync directories.
     warned: AtomicBool,
     /// The syncs of each directory, shared by all that have it open.
-    groups: Mutex<HashMap<Identity, Arc<GroupSync>>>,
+    groups: Mutex<HashMap<FileId, Arc<GroupSync>>>,
 }
 
 impl Syncs {
@@ -65,7 +65,7 @@ impl Syncs {
     }
 
     /// The syncs of a directory.
-    pub(crate) fn group(&self, directory: Identity) -> Arc<GroupSync> {
+    pub(crate) fn group(&self, directory: FileId) -> Arc<GroupSync> {
         let mut groups = lock(&self.groups);
         if groups.len() >= GROUPS && !groups.contains_key(&directory) {
             groups.retain(|_, group| group.has_failed() || Arc::strong_count(group) > 1);

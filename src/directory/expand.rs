@@ -19,7 +19,7 @@ const MAX_NAMED: usize = 10;
 const MAX_STEPS: usize = 1_000_000;
 
 /// Names and addresses to visit.
-enum Step<'a> {
+enum ToVisit<'a> {
     Name(AliasKey),
     Elsewhere(&'a str),
 }
@@ -150,13 +150,13 @@ impl Directory {
         visit: &mut dyn FnMut(&AliasKey, Visit<'_>) -> Result<bool, Refusal>,
     ) -> Result<(), Refusal> {
         let mut seen = HashSet::from([first.clone()]);
-        let mut todo = vec![Step::Name(first.clone())];
+        let mut todo = vec![ToVisit::Name(first.clone())];
         while let Some(step) = todo.pop() {
             *steps = steps.saturating_sub(1);
             let key = match step {
-                Step::Name(key) if *steps > 0 => key,
-                Step::Elsewhere(address) if visit(first, Visit::Elsewhere(address))? => continue,
-                Step::Name(_) | Step::Elsewhere(_) => break,
+                ToVisit::Name(key) if *steps > 0 => key,
+                ToVisit::Elsewhere(address) if visit(first, Visit::Elsewhere(address))? => continue,
+                ToVisit::Name(_) | ToVisit::Elsewhere(_) => break,
             };
             let more = match self.start(&key)? {
                 Lookup::Nobody(_) => visit(&key, Visit::Nobody)?,
@@ -168,7 +168,7 @@ impl Directory {
                     // Pushed in reverse, so that the first one is visited first.
                     for target in targets.iter().rev() {
                         match self.follow(&key, target, detail) {
-                            Step::Name(next) if !seen.insert(next.clone()) => {}
+                            ToVisit::Name(next) if !seen.insert(next.clone()) => {}
                             next => todo.push(next),
                         }
                     }
@@ -201,10 +201,10 @@ impl Directory {
         from: &AliasKey,
         target: &'a AliasTarget,
         detail: Option<&str>,
-    ) -> Step<'a> {
+    ) -> ToVisit<'a> {
         let (local, domain) = match target {
             AliasTarget::Local(local, at) => (local, at.unwrap_or(from.domain)),
-            AliasTarget::Remote(address) => return Step::Elsewhere(address),
+            AliasTarget::Remote(address) => return ToVisit::Elsewhere(address),
         };
         let base = self.split(&from.local).map(|(base, _)| base);
         let own = *local == from.local || Some(local.as_str()) == base;
@@ -214,7 +214,7 @@ impl Directory {
             }
             _ => local.clone(),
         };
-        Step::Name(AliasKey {
+        ToVisit::Name(AliasKey {
             own: own && domain == from.domain,
             ..AliasKey::new(&spelled, domain)
         })

@@ -19,10 +19,10 @@ pub(super) type Expansion = Result<Group, Refusal>;
 
 /// Expansions by alias.
 #[derive(Default)]
-pub(super) struct Lists(Mutex<Kept>);
+pub(super) struct Lists(Mutex<CachedLists>);
 
 #[derive(Default)]
-struct Kept {
+struct CachedLists {
     expansions: HashMap<AliasKey, (Instant, Expansion)>,
     targets: HashMap<u64, Arc<Target>>,
     /// Members of all expansions, and one for each expansion.
@@ -46,7 +46,7 @@ impl Lists {
         let mut kept = self.lock();
         let length = found.as_ref().map_or(1, |found| found.len() + 1);
         if kept.size + length > MAX_KEPT {
-            *kept = Kept::default();
+            *kept = CachedLists::default();
         }
         let found = found.map(|found| {
             let share = |(number, target): (u64, Target)| {
@@ -70,7 +70,7 @@ impl Lists {
         found
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, CachedLists> {
         lock(&self.0)
     }
 }

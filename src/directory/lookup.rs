@@ -22,7 +22,7 @@ use crate::smtp::reply::{self, Refusal, Reply};
 
 /// The settings of a directory.
 #[derive(Clone, Debug)]
-pub struct DirectorySettings {
+pub struct DirectoryConfig {
     /// Domains delivered here; the first is the default of addresses without one.
     pub domains: Vec<String>,
     /// Where a mailbox is: `%u` local part, `%d` domain, `%h` home, `%%`.
@@ -104,7 +104,7 @@ impl Directory {
     ///
     /// # Errors
     /// The file, the line and what is wrong with it.
-    pub fn load(settings: &DirectorySettings) -> Result<Self, FileError> {
+    pub fn load(settings: &DirectoryConfig) -> Result<Self, FileError> {
         let domains = Domains::new(&settings.domains);
         let pattern = Pattern::new(&settings.pattern);
         let load_users = |path: &PathBuf| Users::load(path, settings.logins, pattern.needs_home());

@@ -23,5 +23,5 @@ mod users;
 mod vrfy;
 
 pub use self::expand::{Onward, Ways};
-pub use self::lookup::{Directory, DirectorySettings};
+pub use self::lookup::{Directory, DirectoryConfig};
 pub use self::names::domain_key;

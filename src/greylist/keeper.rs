@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::list::{Greylist, KEY, Verdict};
+use super::list::{Decision, Greylist, KEY};
 use crate::failure::{Failure, FileError};
 use crate::lock::{lock, wait};
 
@@ -26,14 +26,14 @@ const MAX_SEEN: usize = 4_096;
 
 /// What `--greylist` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct GreylistConfig {
     /// The time before a second try counts.
     pub delay: Duration,
     /// The file that keeps the list over a restart.
     pub file: Option<PathBuf>,
 }
 
-impl Settings {
+impl GreylistConfig {
     /// Looks for the directory of the file, without touching either: a server may be running.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ pub struct Keeper {
 }
 
 /// A recipient that a client asks for.
-pub struct Attempt<'a> {
+pub struct Query<'a> {
     /// The client's address.
     pub client: IpAddr,
     /// The reverse-path.
@@ -79,32 +79,32 @@ pub struct Attempt<'a> {
 
 /// Mailboxes that could take mail when they were looked at within this second, and messages of which size.
 #[derive(Default)]
-struct Seen {
+struct SeenMailboxes {
     second: u64,
     mailboxes: HashMap<u64, u64>,
 }
 
-impl Seen {
-    fn has(&self, attempt: &Attempt<'_>) -> bool {
+impl SeenMailboxes {
+    fn has(&self, query: &Query<'_>) -> bool {
         let fits = |mailbox| self.mailboxes.get(mailbox);
-        let fits = |mailbox| fits(mailbox).is_some_and(|&size| attempt.size <= size);
-        self.second == attempt.now && attempt.mailboxes.iter().all(fits)
+        let fits = |mailbox| fits(mailbox).is_some_and(|&size| query.size <= size);
+        self.second == query.now && query.mailboxes.iter().all(fits)
     }
 
-    fn add(&mut self, attempt: &Attempt<'_>) {
-        let more = attempt.mailboxes.iter().take(MAX_SEEN);
-        if self.second != attempt.now || self.mailboxes.len() + more.len() > MAX_SEEN {
+    fn add(&mut self, query: &Query<'_>) {
+        let more = query.mailboxes.iter().take(MAX_SEEN);
+        if self.second != query.now || self.mailboxes.len() + more.len() > MAX_SEEN {
             self.mailboxes.clear();
-            self.second = attempt.now;
+            self.second = query.now;
         }
-        let sizes = more.map(|&mailbox| (mailbox, attempt.size));
+        let sizes = more.map(|&mailbox| (mailbox, query.size));
         self.mailboxes.extend(sizes);
     }
 }
 
 struct State {
     list: Greylist,
-    seen: Seen,
+    seen: SeenMailboxes,
     /// True if the file is out of date.
     changed: bool,
 }
@@ -114,23 +114,23 @@ impl Keeper {
     ///
     /// # Errors
     /// The file cannot be read, or its directory cannot be written to.
-    pub fn open(settings: &Settings) -> Result<Self, Failure> {
-        let list = match &settings.file {
-            Some(path) => read(path, settings.delay)?,
+    pub fn open(config: &GreylistConfig) -> Result<Self, Failure> {
+        let list = match &config.file {
+            Some(path) => read(path, config.delay)?,
             None => None,
         };
         let list = match list {
             Some(list) => list,
-            None => empty(settings.delay)?,
+            None => empty(config.delay)?,
         };
         Ok(Self {
             state: Mutex::new(State {
                 list,
-                seen: Seen::default(),
+                seen: SeenMailboxes::default(),
                 changed: false,
             }),
             changed: Condvar::new(),
-            file: settings.file.clone().map(Mutex::new),
+            file: config.file.clone().map(Mutex::new),
         })
     }
 
@@ -141,32 +141,32 @@ impl Keeper {
     /// Those of `look`, of which the list hears nothing.
     pub fn check<E>(
         &self,
-        attempt: &Attempt<'_>,
+        query: &Query<'_>,
         look: &dyn Fn() -> Result<(), E>,
-    ) -> Result<Verdict, E> {
-        let seen = lock(&self.state).seen.has(attempt);
+    ) -> Result<Decision, E> {
+        let seen = lock(&self.state).seen.has(query);
         if !seen {
             look()?;
         }
-        let verdict = self.decide(attempt, !seen);
-        if seen && verdict == Verdict::Pass {
+        let decision = self.decide(query, !seen);
+        if seen && decision == Decision::Pass {
             look()?;
         }
-        Ok(verdict)
+        Ok(decision)
     }
 
-    fn decide(&self, attempt: &Attempt<'_>, looked: bool) -> Verdict {
+    fn decide(&self, query: &Query<'_>, looked: bool) -> Decision {
         let mut state = lock(&self.state);
         if looked {
-            state.seen.add(attempt);
+            state.seen.add(query);
         }
-        let (client, now) = (attempt.client, attempt.now);
-        let verdict = state.list.check(client, attempt.from, attempt.to, now);
+        let (client, now) = (query.client, query.now);
+        let decision = state.list.check(client, query.from, query.to, now);
         if !state.changed {
             state.changed = true;
             self.changed.notify_one();
         }
-        verdict
+        decision
     }
 
     /// Starts the thread that writes the file, if there is one. It sleeps while nothing changes.
@@ -299,8 +299,8 @@ mod tests {
             Self(dir)
         }
 
-        fn settings(&self) -> Settings {
-            Settings {
+        fn config(&self) -> GreylistConfig {
+            GreylistConfig {
                 delay: Duration::from_secs(300),
                 file: Some(self.0.join("grey")),
             }
@@ -313,7 +313,7 @@ mod tests {
         }
     }
 
-    const ATTEMPT: Attempt<'_> = Attempt {
+    const QUERY: Query<'_> = Query {
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         from: "a@x",
         to: "b@y",
@@ -322,64 +322,58 @@ mod tests {
         now: NOW,
     };
 
-    fn check(keeper: &Keeper, now: u64) -> Verdict {
-        let attempt = Attempt { now, ..ATTEMPT };
-        keeper.check(&attempt, &|| Ok::<_, ()>(())).unwrap()
+    fn check(keeper: &Keeper, now: u64) -> Decision {
+        let query = Query { now, ..QUERY };
+        keeper.check(&query, &|| Ok::<_, ()>(())).unwrap()
     }
 
     /// A flood of new triples costs one look at the disk a second and mailbox. What is accepted, what did not fit and
     /// what is larger than before is looked at each time.
     #[test]
     fn a_flood_costs_no_looks() {
-        let keeper = Keeper::open(&Settings {
+        let keeper = Keeper::open(&GreylistConfig {
             delay: Duration::from_secs(300),
             file: None,
         });
         let keeper = keeper.unwrap();
         let looks = Cell::new(0);
-        let ask = |attempt: &Attempt<'_>, fit: Result<(), ()>| {
+        let ask = |query: &Query<'_>, fit: Result<(), ()>| {
             let look = || {
                 looks.set(looks.get() + 1);
                 fit
             };
-            (keeper.check(attempt, &look), looks.replace(0))
+            (keeper.check(query, &look), looks.replace(0))
         };
-        let wait = Ok(Verdict::Wait);
-        assert_eq!(ask(&ATTEMPT, Err(())), (Err(()), 1));
-        assert_eq!(ask(&ATTEMPT, Ok(())), (wait, 1), "a failure is not kept");
+        let wait = Ok(Decision::Wait);
+        assert_eq!(ask(&QUERY, Err(())), (Err(()), 1));
+        assert_eq!(ask(&QUERY, Ok(())), (wait, 1), "a failure is not kept");
         for number in 0..10_000 {
             let from = &format!("{number}@spam");
-            assert_eq!(ask(&Attempt { from, ..ATTEMPT }, Ok(())), (wait, 0));
+            assert_eq!(ask(&Query { from, ..QUERY }, Ok(())), (wait, 0));
         }
         let mailboxes = &[1, 2];
-        let list = Attempt {
-            mailboxes,
-            ..ATTEMPT
-        };
+        let list = Query { mailboxes, ..QUERY };
         assert_eq!(ask(&list, Ok(())), (wait, 1), "another mailbox");
-        let larger = Attempt { size: 1, ..ATTEMPT };
+        let larger = Query { size: 1, ..QUERY };
         assert_eq!(ask(&larger, Ok(())), (wait, 1));
-        let later = Attempt {
+        let later = Query {
             now: NOW + 299,
-            ..ATTEMPT
+            ..QUERY
         };
         assert_eq!(ask(&later, Ok(())), (wait, 1), "another second");
         assert_eq!(ask(&later, Ok(())), (wait, 0));
-        let in_time = Attempt {
+        let in_time = Query {
             now: NOW + 300,
-            ..ATTEMPT
+            ..QUERY
         };
         for _ in 0..3 {
-            assert_eq!(ask(&in_time, Ok(())), (Ok(Verdict::Pass), 1));
+            assert_eq!(ask(&in_time, Ok(())), (Ok(Decision::Pass), 1));
         }
         assert_eq!(ask(&in_time, Err(())), (Err(()), 1));
         for mailbox in 0..10_000 {
             let mailboxes = &[mailbox];
-            let attempt = Attempt {
-                mailboxes,
-                ..ATTEMPT
-            };
-            assert_eq!(ask(&attempt, Ok(())).1, 1);
+            let query = Query { mailboxes, ..QUERY };
+            assert_eq!(ask(&query, Ok(())).1, 1);
         }
         assert!(lock(&keeper.state).seen.mailboxes.len() <= MAX_SEEN);
     }
@@ -389,17 +383,17 @@ mod tests {
     fn a_file_outlives_the_process() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = Dir::new();
-        let keeper = Keeper::open(&dir.settings()).unwrap();
+        let keeper = Keeper::open(&dir.config()).unwrap();
         keeper.save();
         assert!(!dir.0.join("grey").exists(), "nothing to keep yet");
-        assert_eq!(check(&keeper, NOW), Verdict::Wait);
+        assert_eq!(check(&keeper, NOW), Decision::Wait);
         keeper.save();
-        let next = Keeper::open(&dir.settings()).unwrap();
-        assert_eq!(check(&next, NOW + 299), Verdict::Wait);
-        assert_eq!(check(&next, NOW + 300), Verdict::Pass);
+        let next = Keeper::open(&dir.config()).unwrap();
+        assert_eq!(check(&next, NOW + 299), Decision::Wait);
+        assert_eq!(check(&next, NOW + 300), Decision::Pass);
         next.save();
-        let known = Keeper::open(&dir.settings()).unwrap();
-        assert_eq!(check(&known, NOW + 301), Verdict::Pass);
+        let known = Keeper::open(&dir.config()).unwrap();
+        assert_eq!(check(&known, NOW + 301), Decision::Pass);
         let mode = dir.0.join("grey").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1);
@@ -411,11 +405,11 @@ mod tests {
         let dir = Dir::new();
         std::fs::write(dir.0.join("grey"), b"mailslot-grey-1\nshort").unwrap();
         std::fs::write(dir.0.join("grey.half"), b"half").unwrap();
-        let keeper = Keeper::open(&dir.settings()).unwrap();
-        assert_eq!(check(&keeper, NOW), Verdict::Wait);
+        let keeper = Keeper::open(&dir.config()).unwrap();
+        assert_eq!(check(&keeper, NOW), Decision::Wait);
         keeper.save();
-        let next = Keeper::open(&dir.settings()).unwrap();
-        assert_eq!(check(&next, NOW + 300), Verdict::Pass);
+        let next = Keeper::open(&dir.config()).unwrap();
+        assert_eq!(check(&next, NOW + 300), Decision::Pass);
     }
 
     /// A planted link in place of the temporary file is not followed.
@@ -425,7 +419,7 @@ mod tests {
         let victim = dir.0.join("victim");
         std::fs::write(&victim, b"precious").unwrap();
         std::os::unix::fs::symlink(&victim, dir.0.join("grey.half")).unwrap();
-        let keeper = Keeper::open(&dir.settings()).unwrap();
+        let keeper = Keeper::open(&dir.config()).unwrap();
         std::os::unix::fs::symlink(&victim, dir.0.join("grey.half")).unwrap();
         check(&keeper, NOW);
         keeper.save();
@@ -437,24 +431,24 @@ mod tests {
     #[test]
     fn unusable_paths() {
         let dir = Dir::new();
-        let mut settings = dir.settings();
+        let mut config = dir.config();
         for path in ["missing/grey", "."] {
-            settings.file = Some(dir.0.join(path));
-            let failure = Keeper::open(&settings).err().unwrap();
+            config.file = Some(dir.0.join(path));
+            let failure = Keeper::open(&config).err().unwrap();
             let path = dir.0.join(path).display().to_string();
             assert!(failure.to_string().contains(&path), "{failure}");
             assert_eq!(failure.status(), 78);
         }
         let below = dir.0.join("below");
         std::fs::create_dir(&below).unwrap();
-        settings.file = Some(below.join("grey"));
-        let keeper = Keeper::open(&settings).unwrap();
+        config.file = Some(below.join("grey"));
+        let keeper = Keeper::open(&config).unwrap();
         check(&keeper, NOW);
         std::fs::remove_dir(&below).unwrap();
         keeper.save();
         std::fs::create_dir(&below).unwrap();
         keeper.save();
-        let next = Keeper::open(&settings).unwrap();
-        assert_eq!(check(&next, NOW + 300), Verdict::Pass);
+        let next = Keeper::open(&config).unwrap();
+        assert_eq!(check(&next, NOW + 300), Decision::Pass);
     }
 }

@@ -32,7 +32,7 @@ const MAGIC: &[u8; 16] = b"mailslot-grey-1\n";
 
 /// The decision on a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Accept it.
     Pass,
     /// Defer it.
@@ -45,21 +45,21 @@ pub struct Greylist {
     secret: [u8; KEY],
     hmac: hmac::Key,
     /// A ring in order of arrival; the oldest entry is overwritten. A hash of zero is an empty place.
-    ring: Vec<Entry>,
+    ring: Vec<RingEntry>,
     next: usize,
     /// Positions in the ring, by hash with linear probing.
     index: Vec<u16>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Entry {
+struct RingEntry {
     /// The hash in two halves, so that an entry has 12 octets.
     high: u32,
     low: u32,
     time: u32,
 }
 
-impl Entry {
+impl RingEntry {
     const fn hash(self) -> u64 {
         (self.high as u64) << 32 | self.low as u64
     }
@@ -79,7 +79,7 @@ impl Greylist {
     }
 
     /// Decides on one recipient at `now`, in seconds since 1970.
-    pub fn check(&mut self, client: IpAddr, from: &str, to: &str, now: u64) -> Verdict {
+    pub fn check(&mut self, client: IpAddr, from: &str, to: &str, now: u64) -> Decision {
         let now = u32::try_from(now.saturating_sub(EPOCH)).unwrap_or(PASSED) & !PASSED;
         let network = network(client);
         let known = self.hash(&[b"client", &network]);
@@ -87,7 +87,7 @@ impl Greylist {
             && self.age(at, now) < KNOWN
         {
             self.refresh(at, known, now);
-            return Verdict::Pass;
+            return Decision::Pass;
         }
         let triple = self.hash(&[
             b"triple",
@@ -97,14 +97,14 @@ impl Greylist {
         ]);
         let Some(at) = self.find(triple) else {
             self.insert(triple, now);
-            return Verdict::Wait;
+            return Decision::Wait;
         };
         match self.age(at, now) {
-            age if age < self.delay => Verdict::Wait,
+            age if age < self.delay => Decision::Wait,
             age if age > RETRY_WITHIN => {
                 self.remove(at);
                 self.insert(triple, now);
-                Verdict::Wait
+                Decision::Wait
             }
             _ => {
                 self.remove(at);
@@ -112,7 +112,7 @@ impl Greylist {
                     self.remove(old);
                 }
                 self.insert(known, now | PASSED);
-                Verdict::Pass
+                Decision::Pass
             }
         }
     }
@@ -139,7 +139,7 @@ impl Greylist {
         let mut list = Self::new(delay, *secret);
         for record in records {
             let [high, low, time] = words(*record);
-            let entry = Entry { high, low, time };
+            let entry = RingEntry { high, low, time };
             if entry.hash() == 0 || list.find(entry.hash()).is_some() {
                 return None;
             }
@@ -167,7 +167,7 @@ impl Greylist {
         now.saturating_sub(time)
     }
 
-    fn entry(&self, at: u16) -> Option<&Entry> {
+    fn entry(&self, at: u16) -> Option<&RingEntry> {
         self.ring.get(usize::from(at))
     }
 
@@ -192,7 +192,7 @@ impl Greylist {
 
     /// Replaces the oldest entry by a new one.
     fn insert(&mut self, hash: u64, time: u32) {
-        let entry = Entry {
+        let entry = RingEntry {
             high: (hash >> 32) as u32,
             low: (hash & u64::from(u32::MAX)) as u32,
             time,
@@ -221,7 +221,7 @@ impl Greylist {
             return;
         };
         if let Some(entry) = self.ring.get_mut(usize::from(at)) {
-            *entry = Entry::default();
+            *entry = RingEntry::default();
         }
         let mut slot = gap;
         loop {
@@ -300,29 +300,33 @@ mod tests {
     fn a_server_that_retries_passes() {
         let mut list = list();
         let mut check = |client: &str, to: &str, at| list.check(ip(client), "A@x", to, NOW + at);
-        assert_eq!(check("192.0.2.1", "b@y", 0), Verdict::Wait);
-        assert_eq!(check("192.0.2.1", "b@y", 299), Verdict::Wait);
+        assert_eq!(check("192.0.2.1", "b@y", 0), Decision::Wait);
+        assert_eq!(check("192.0.2.1", "b@y", 299), Decision::Wait);
         assert_eq!(
             check("192.0.2.1", "c@y", 299),
-            Verdict::Wait,
+            Decision::Wait,
             "another recipient"
         );
         assert_eq!(
             check("192.0.3.1", "b@y", 300),
-            Verdict::Wait,
+            Decision::Wait,
             "another network"
         );
         assert_eq!(
             check("192.0.2.9", "B@Y", 300),
-            Verdict::Pass,
+            Decision::Pass,
             "of the same network"
         );
-        assert_eq!(check("192.0.2.1", "new@y", 301), Verdict::Pass, "known now");
+        assert_eq!(
+            check("192.0.2.1", "new@y", 301),
+            Decision::Pass,
+            "known now"
+        );
         let known = u64::from(KNOWN);
-        assert_eq!(check("192.0.2.1", "new@y", 300 + known), Verdict::Pass);
+        assert_eq!(check("192.0.2.1", "new@y", 300 + known), Decision::Pass);
         assert_eq!(
             check("192.0.2.1", "new@y", 300 + 2 * known),
-            Verdict::Wait,
+            Decision::Wait,
             "forgotten"
         );
     }
@@ -332,10 +336,10 @@ mod tests {
     fn the_second_try_must_come_in_time() {
         let mut list = list();
         let mut check = |at| list.check(ip("2001:db8::1"), "", "b@y", NOW + at);
-        assert_eq!(check(0), Verdict::Wait);
-        assert_eq!(check(14_401), Verdict::Wait);
-        assert_eq!(check(14_402), Verdict::Wait);
-        assert_eq!(check(14_401 + 14_400), Verdict::Pass);
+        assert_eq!(check(0), Decision::Wait);
+        assert_eq!(check(14_401), Decision::Wait);
+        assert_eq!(check(14_402), Decision::Wait);
+        assert_eq!(check(14_401 + 14_400), Decision::Pass);
     }
 
     #[test]
@@ -350,22 +354,22 @@ mod tests {
     fn a_flood_is_bounded_and_does_not_push_out_regulars() {
         let mut list = list();
         let regular = ip("198.51.100.1");
-        assert_eq!(list.check(regular, "a@x", "b@y", NOW), Verdict::Wait);
-        assert_eq!(list.check(regular, "a@x", "b@y", NOW + 300), Verdict::Pass);
+        assert_eq!(list.check(regular, "a@x", "b@y", NOW), Decision::Wait);
+        assert_eq!(list.check(regular, "a@x", "b@y", NOW + 300), Decision::Pass);
         for number in 0..200_000_u32 {
             let from = format!("{number}@spam");
-            let verdict = list.check(ip("203.0.113.5"), &from, "b@y", NOW + 301);
-            assert_eq!(verdict, Verdict::Wait);
+            let decision = list.check(ip("203.0.113.5"), &from, "b@y", NOW + 301);
+            assert_eq!(decision, Decision::Wait);
             if number % 10_000 == 0 {
                 let passed = list.check(regular, &from, "b@y", NOW + 302);
-                assert_eq!(passed, Verdict::Pass, "{number}");
+                assert_eq!(passed, Decision::Pass, "{number}");
             }
         }
         assert!(list.ring.len() <= CAPACITY && list.index.len() == SLOTS);
         let taken = list.index.iter().filter(|&&at| at != FREE).count();
         let live = list.ring.iter().filter(|entry| entry.hash() != 0).count();
         assert_eq!(taken, live);
-        assert!(std::mem::size_of::<Entry>() * CAPACITY + 2 * SLOTS <= 1 << 20);
+        assert!(std::mem::size_of::<RingEntry>() * CAPACITY + 2 * SLOTS <= 1 << 20);
     }
 
     /// Only the oldest are forgotten.
@@ -397,11 +401,11 @@ mod tests {
         }
         let file = list.save();
         let mut again = Greylist::load(DELAY, &file).unwrap();
-        let verdict = again.check(ip("192.0.2.1"), "65544@x", "b@y", NOW + 300);
-        assert_eq!(verdict, Verdict::Pass);
+        let decision = again.check(ip("192.0.2.1"), "65544@x", "b@y", NOW + 300);
+        assert_eq!(decision, Decision::Pass);
         assert_eq!(
             again.check(ip("192.0.2.1"), "else@x", "b@y", NOW + 300),
-            Verdict::Pass
+            Decision::Pass
         );
         let again = Greylist::load(DELAY, &again.save()).unwrap();
         let left = again.ring.iter().filter(|entry| entry.hash() != 0);
@@ -424,16 +428,16 @@ mod tests {
         let mut list = list();
         assert_eq!(
             list.check(ip("192.0.2.1"), "a@x", "b@y", NOW),
-            Verdict::Wait
+            Decision::Wait
         );
         assert_eq!(
             list.check(ip("192.0.2.1"), "a@x", "b@y", NOW - 9_000),
-            Verdict::Wait
+            Decision::Wait
         );
         assert_eq!(
             list.check(ip("192.0.2.1"), "a@x", "b@y", NOW + 300),
-            Verdict::Pass
+            Decision::Pass
         );
-        assert_eq!(list.check(ip("192.0.2.1"), "c@x", "b@y", 0), Verdict::Pass);
+        assert_eq!(list.check(ip("192.0.2.1"), "c@x", "b@y", 0), Decision::Pass);
     }
 }

@@ -3,5 +3,5 @@
 mod keeper;
 mod list;
 
-pub use self::keeper::{Attempt, Keeper, Settings};
-pub use self::list::{Greylist, RETRY_WITHIN, Verdict};
+pub use self::keeper::{GreylistConfig, Keeper, Query};
+pub use self::list::{Decision, Greylist, RETRY_WITHIN};

@@ -35,7 +35,7 @@ pub enum Peer {
     /// An address; IPv4 mapped into IPv6 is IPv4 (F61).
     Tcp(SocketAddr),
     /// A process of this host, with its credentials if the system tells them.
-    Unix(Option<Credentials>),
+    Unix(Option<PeerCredentials>),
 }
 
 impl Peer {
@@ -50,7 +50,7 @@ impl Peer {
 
 /// The process at the other end of a Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credentials {
+pub struct PeerCredentials {
     /// Process id.
     pub pid: i32,
     /// User id.
@@ -151,11 +151,11 @@ impl Listeners {
         &mut self,
         url: &ListenUrl,
         number: usize,
-        socket: inherited::Socket,
+        socket: inherited::InheritedSocket,
     ) -> Result<Vec<String>, String> {
         let listener = match socket {
-            inherited::Socket::Tcp(tcp) => Listener::Tcp(tcp),
-            inherited::Socket::Unix(unix) => Listener::Unix(unix, None),
+            inherited::InheritedSocket::Tcp(tcp) => Listener::Tcp(tcp),
+            inherited::InheritedSocket::Unix(unix) => Listener::Unix(unix, None),
         };
         self.watch(url, number, vec![listener])
     }
@@ -285,9 +285,9 @@ impl Listener {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn credentials(socket: &UnixStream) -> Option<Credentials> {
+fn credentials(socket: &UnixStream) -> Option<PeerCredentials> {
     let found = nix::sys::socket::getsockopt(socket, sockopt::PeerCredentials).ok()?;
-    Some(Credentials {
+    Some(PeerCredentials {
         pid: found.pid(),
         uid: found.uid(),
         gid: found.gid(),
@@ -295,7 +295,7 @@ fn credentials(socket: &UnixStream) -> Option<Credentials> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn credentials(_: &UnixStream) -> Option<Credentials> {
+fn credentials(_: &UnixStream) -> Option<PeerCredentials> {
     None
 }
 

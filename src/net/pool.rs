@@ -31,11 +31,11 @@ struct Shared {
 struct State {
     threads: usize,
     /// Threads that wait for a job, the latest last.
-    idle: Vec<Arc<Idle>>,
+    idle: Vec<Arc<IdleThread>>,
 }
 
 /// A waiting thread, and the channel for its job.
-struct Idle {
+struct IdleThread {
     thread: Thread,
     job: Mutex<Option<Job>>,
 }
@@ -81,7 +81,7 @@ impl Pool {
 }
 
 fn work(shared: &Shared, first: Job) {
-    let idle = Arc::new(Idle {
+    let idle = Arc::new(IdleThread {
         thread: std::thread::current(),
         job: Mutex::new(Some(first)),
     });
@@ -101,7 +101,7 @@ fn work(shared: &Shared, first: Job) {
 }
 
 /// Waits for a job; false where there was none for long enough that the thread is to go.
-fn wait(shared: &Shared, idle: &Arc<Idle>) -> bool {
+fn wait(shared: &Shared, idle: &Arc<IdleThread>) -> bool {
     let begun = Instant::now();
     loop {
         if lock(&idle.job).is_some() {

@@ -12,14 +12,14 @@ use rustls::server::NoServerSessionStorage;
 use zeroize::Zeroizing;
 
 /// A certificate chain and its key.
-pub struct Identity {
+pub struct Certificate {
     path: PathBuf,
     key_path: PathBuf,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
-impl Identity {
+impl Certificate {
     /// Reads a PEM chain and a PEM key (PKCS#8, PKCS#1 or SEC1) and checks that they match.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn the_end_of_validity() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-        let identity = Identity::load(&dir.join("cert.pem"), &dir.join("key.pem")).unwrap();
+        let identity = Certificate::load(&dir.join("cert.pem"), &dir.join("key.pem")).unwrap();
         assert!(identity.not_after().unwrap().starts_with("2126"));
         let certificate = |year: &[u8]| {
             let time = [&[UTC_TIME, 13], year, b"0102030405Z"].concat();

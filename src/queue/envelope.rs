@@ -21,7 +21,7 @@ const MAX_LAST: usize = 1_000;
 
 /// A recipient that is still waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recipient {
+pub struct QueuedRecipient {
     /// The address.
     pub address: String,
     /// The time of the next try, in seconds since 1970.
@@ -56,7 +56,7 @@ pub struct Envelope {
     /// True once the delay notice was sent.
     pub delayed: bool,
     /// The recipients that are still waiting.
-    pub recipients: Vec<Recipient>,
+    pub recipients: Vec<QueuedRecipient>,
 }
 
 impl Envelope {
@@ -141,11 +141,11 @@ impl Envelope {
                     .next()
                     .filter(|address| !address.is_empty())?
                     .to_owned();
-                self.recipients.push(Recipient {
+                self.recipients.push(QueuedRecipient {
                     address,
                     next,
                     tries,
-                    ..Recipient::default()
+                    ..QueuedRecipient::default()
                 });
             }
             ("notify", Some(to)) => to.notify = owned(),
@@ -184,7 +184,7 @@ mod tests {
             envid: Some("x+2Dy".into()),
             delayed: true,
             recipients: vec![
-                Recipient {
+                QueuedRecipient {
                     address: "\"a b\"@c".into(),
                     next: 9,
                     tries: 3,
@@ -192,10 +192,10 @@ mod tests {
                     orcpt: Some("rfc822;x".into()),
                     last: Some("450 4.2.0 later".into()),
                 },
-                Recipient {
+                QueuedRecipient {
                     address: "j\u{e9}@d".into(),
                     next: 8,
-                    ..Recipient::default()
+                    ..QueuedRecipient::default()
                 },
             ],
         }
@@ -207,9 +207,9 @@ mod tests {
         assert_eq!(Envelope::parse(&full.to_text()).as_ref(), Ok(&full));
         let least = Envelope {
             created: 1,
-            recipients: vec![Recipient {
+            recipients: vec![QueuedRecipient {
                 address: "x".into(),
-                ..Recipient::default()
+                ..QueuedRecipient::default()
             }],
             ..Envelope::default()
         };

@@ -6,5 +6,5 @@ mod envelope;
 mod folder;
 mod store;
 
-pub use envelope::{Envelope, Recipient};
+pub use envelope::{Envelope, QueuedRecipient};
 pub use store::{Draft, Queue, ids, read, sizes};

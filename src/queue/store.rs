@@ -141,10 +141,10 @@ impl Queue {
             let Ok(name) = entry?.file_name().into_string() else {
                 continue;
             };
-            match Kind::of(&name) {
-                Some(Kind::Content(id)) => drop(names.insert(id.to_owned(), name)),
-                Some(Kind::Envelope) => envelopes.push(name),
-                Some(Kind::Half) => discard(&dir.join(name)),
+            match FileKind::of(&name) {
+                Some(FileKind::Content(id)) => drop(names.insert(id.to_owned(), name)),
+                Some(FileKind::Envelope) => envelopes.push(name),
+                Some(FileKind::Half) => discard(&dir.join(name)),
                 None => {}
             }
         }
@@ -304,7 +304,7 @@ pub fn ids(dir: &Path) -> io::Result<Vec<String>> {
         let name = entry?.file_name().into_string();
         ids.extend(
             name.ok()
-                .filter(|name| Kind::of(name) == Some(Kind::Envelope)),
+                .filter(|name| FileKind::of(name) == Some(FileKind::Envelope)),
         );
     }
     ids.sort_unstable();
@@ -319,7 +319,7 @@ pub fn sizes(dir: &Path) -> io::Result<HashMap<String, u64>> {
     let mut sizes = HashMap::new();
     for entry in std::fs::read_dir(dir.join(MESSAGES))? {
         let entry = entry?;
-        if let Some(Kind::Content(id)) = entry.file_name().to_str().and_then(Kind::of)
+        if let Some(FileKind::Content(id)) = entry.file_name().to_str().and_then(FileKind::of)
             && let Ok(meta) = entry.metadata()
         {
             sizes.insert(id.to_owned(), meta.len());
@@ -370,7 +370,7 @@ fn slot(id: &str) -> usize {
 
 /// The kind of a file, by its name.
 #[derive(Debug, PartialEq, Eq)]
-enum Kind<'a> {
+enum FileKind<'a> {
     /// An envelope that is being written, or was.
     Half,
     /// Its name is an id: `SECONDS.MusecPpidQcount`.
@@ -379,7 +379,7 @@ enum Kind<'a> {
     Content(&'a str),
 }
 
-impl<'a> Kind<'a> {
+impl<'a> FileKind<'a> {
     fn of(name: &'a str) -> Option<Self> {
         let (seconds, unique) = name.split_once('.')?;
         if !seconds.bytes().all(|octet| octet.is_ascii_digit()) || !unique.starts_with('M') {

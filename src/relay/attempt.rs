@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::connect::Trouble;
+use super::connect::NoConnection;
 use super::content::Prepared;
 use super::hurry::is_at;
 use super::link::Link;
@@ -11,7 +11,7 @@ use super::sender::Relay;
 use super::settle::Settled;
 use crate::client::Sent;
 use crate::clock;
-use crate::queue::{Envelope, Recipient};
+use crate::queue::{Envelope, QueuedRecipient};
 use crate::smtp::client::{ConnectionError, Outcome, Stage, Verdict};
 
 /// Maximum recipients of a transaction.
@@ -20,20 +20,20 @@ const MAX_RECIPIENTS: usize = 100;
 /// The recipients of a message at one hop.
 struct Attempt {
     /// Recipients without an outcome.
-    rest: Vec<Recipient>,
+    rest: Vec<QueuedRecipient>,
     settled: Vec<Settled>,
 }
 
 impl Attempt {
     /// Takes the recipients of the next transaction.
-    fn batch(&mut self, link: &Link) -> Vec<Recipient> {
+    fn batch(&mut self, link: &Link) -> Vec<QueuedRecipient> {
         let most = link.connection.extensions().rcpt_max;
         let most = most.unwrap_or(MAX_RECIPIENTS).min(MAX_RECIPIENTS);
         self.rest.drain(..self.rest.len().min(most)).collect()
     }
 
     /// Records the outcomes of a transaction. Returns the connection if it can be used again.
-    fn take_in(&mut self, batch: Vec<Recipient>, sent: Sent, link: Link) -> Option<Link> {
+    fn take_in(&mut self, batch: Vec<QueuedRecipient>, sent: Sent, link: Link) -> Option<Link> {
         let dsn = link.connection.extensions().dsn;
         for (to, outcome) in batch.into_iter().zip(sent.outcomes) {
             if outcome.verdict == Verdict::NextTransaction {
@@ -144,8 +144,8 @@ impl Relay {
         Ok((envelope, content))
     }
 
-    pub(super) fn recipients(&self, envelope: &Envelope, hop: &Hop) -> Vec<Recipient> {
-        let own = |to: &&Recipient| self.hop(&to.address).as_ref() == Some(hop);
+    pub(super) fn recipients(&self, envelope: &Envelope, hop: &Hop) -> Vec<QueuedRecipient> {
+        let own = |to: &&QueuedRecipient| self.hop(&to.address).as_ref() == Some(hop);
         envelope.recipients.iter().filter(own).cloned().collect()
     }
 
@@ -182,14 +182,14 @@ impl Relay {
     }
 
     /// The outcome for all recipients; if the hop is the reason, its other mail waits as well.
-    fn no_connection(&self, hop: &Hop, trouble: Trouble) -> Outcome {
+    fn no_connection(&self, hop: &Hop, trouble: NoConnection) -> Outcome {
         match trouble {
-            Trouble::Never(outcome) => outcome,
-            Trouble::Unfetched(outcome) => {
+            NoConnection::Never(outcome) => outcome,
+            NoConnection::Unfetched(outcome) => {
                 self.hop_waits(hop, false);
                 outcome
             }
-            Trouble::Later(failure) => {
+            NoConnection::Later(failure) => {
                 self.hop_failed(hop, &failure);
                 failure.outcome()
             }

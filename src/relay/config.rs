@@ -4,19 +4,19 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::logins::Logins;
-use super::route::{Kind, Route, Routes};
+use super::route::{Route, RouteKind, Routes};
 use super::schedule::Patience;
-use super::sender::Settings;
+use super::sender::RelayRules;
 use crate::failure::Failure;
 use crate::net::client_tls::{ClientTls, Roots};
 use crate::net::url::{BindTo, ListenUrl, Scheme};
 use crate::options::Key;
-use crate::settings;
+use crate::settings::Settings;
 use crate::values::{self, Networks};
 
 /// The options.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct RelayConfig {
     routes: Routes,
     from: Networks,
     logins: Option<PathBuf>,
@@ -26,13 +26,13 @@ pub struct Config {
     patience: Patience,
 }
 
-impl Config {
+impl RelayConfig {
     /// Reads the options; `None` without `--relay`. Clients of `from` may relay without a login.
     ///
     /// # Errors
     /// The option and what is wrong with it.
     pub fn new(
-        given: &settings::Settings,
+        given: &Settings,
         listen: &[ListenUrl],
         from: Networks,
     ) -> Result<Option<Self>, Failure> {
@@ -80,7 +80,7 @@ impl Config {
     ///
     /// # Errors
     /// The file and what is wrong with it; no roots although a certificate has to be verified.
-    pub fn load(&self, hostname: &str, listen: &[ListenUrl]) -> Result<Settings, Failure> {
+    pub fn load(&self, hostname: &str, listen: &[ListenUrl]) -> Result<RelayRules, Failure> {
         let verifies = self.routes.all().iter().any(Route::verifies);
         let roots = match &self.tls_ca {
             Some(path) => Some(Roots::load(path)),
@@ -91,7 +91,7 @@ impl Config {
             Some(path) => Logins::load(path)?,
             None => Logins::default(),
         };
-        Ok(Settings {
+        Ok(RelayRules {
             routes: self.routes.clone(),
             from: self.from.clone(),
             logins,
@@ -134,9 +134,9 @@ fn own(url: &ListenUrl) -> Option<(Option<IpAddr>, u16)> {
 /// True if a hop is a listener of this server, as far as its name tells.
 fn is_itself(route: &Route, url: &ListenUrl) -> bool {
     match (&route.kind, &url.at) {
-        (Kind::Socket(path), BindTo::Unix { path: own, .. }) => path == own,
+        (RouteKind::Socket(path), BindTo::Unix { path: own, .. }) => path == own,
         (
-            Kind::Host { host, port, .. },
+            RouteKind::Host { host, port, .. },
             BindTo::Tcp {
                 host: own,
                 port: at,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::link::Link;
-use super::route::{Kind, Route, TlsMode};
+use super::route::{Route, RouteKind, TlsMode};
 use super::schedule::Hop;
 use super::sender::Relay;
 use crate::client::{self, Connection, nonce};
@@ -14,7 +14,7 @@ use crate::smtp::client::{ClientConfig, ConnectionError, Outcome, Stage, Status,
 const SMTP_PORT: u16 = 25;
 
 /// Why a connection failed.
-pub(super) enum Trouble {
+pub(super) enum NoConnection {
     /// The hop cannot be used now: all its mail must wait.
     Later(ConnectionError),
     /// The domain accepts no mail.
@@ -25,11 +25,11 @@ pub(super) enum Trouble {
 
 impl Relay {
     /// Connects to the first host of a hop that answers.
-    pub(super) fn connect(&self, hop: &Hop, thread: usize) -> Result<Link, Trouble> {
+    pub(super) fn connect(&self, hop: &Hop, thread: usize) -> Result<Link, NoConnection> {
         let gone = || ConnectionError::Lost(Stage::Connect, "no such hop".to_owned());
         let route = self
             .route(hop.route)
-            .ok_or_else(|| Trouble::Later(gone()))?;
+            .ok_or_else(|| NoConnection::Later(gone()))?;
         let hosts = self.hosts(route, &hop.domain)?;
         let clear = route.tls == TlsMode::Offered && self.is_clear(hop);
         let mut failure = gone();
@@ -38,7 +38,7 @@ impl Relay {
                 break;
             }
             let settings = self.client_settings(route, &host.host, clear);
-            let settings = settings.map_err(|e| Trouble::Later(ConnectionError::Auth(e)))?;
+            let settings = settings.map_err(|e| NoConnection::Later(ConnectionError::Auth(e)))?;
             match Connection::open(&host, settings, &self.settings.tls, None) {
                 Ok(connection) => {
                     self.opened(hop, thread, connection.handle());
@@ -52,7 +52,7 @@ impl Relay {
                 Err(e) => failure = e,
             }
         }
-        Err(Trouble::Later(failure))
+        Err(NoConnection::Later(failure))
     }
 
     fn client_settings(
@@ -62,7 +62,7 @@ impl Relay {
         clear: bool,
     ) -> Result<ClientConfig, String> {
         let (lmtp, login) = match &route.kind {
-            Kind::Host {
+            RouteKind::Host {
                 lmtp, port, user, ..
             } => {
                 let login = self.settings.logins.find(host, *port, user.as_deref());
@@ -71,8 +71,8 @@ impl Relay {
                 }
                 (*lmtp, login.cloned())
             }
-            Kind::Socket(_) => (true, None),
-            Kind::Mx | Kind::Atrn(_) => (false, None),
+            RouteKind::Socket(_) => (true, None),
+            RouteKind::Mx | RouteKind::Atrn(_) => (false, None),
         };
         Ok(ClientConfig {
             lmtp,
@@ -88,7 +88,7 @@ impl Relay {
     }
 
     /// The hosts of a route, best first.
-    fn hosts(&self, route: &Route, domain: &str) -> Result<Vec<client::Destination>, Trouble> {
+    fn hosts(&self, route: &Route, domain: &str) -> Result<Vec<client::Destination>, NoConnection> {
         let at = |host: &str, addresses: Vec<Address>| client::Destination {
             addresses,
             host: host.to_owned(),
@@ -103,15 +103,15 @@ impl Relay {
                 .collect()
         };
         match &route.kind {
-            Kind::Socket(path) => Ok(vec![at("localhost", vec![Address::Unix(path.clone())])]),
-            Kind::Host { host, port, .. } => match self.resolver.addresses(host) {
+            RouteKind::Socket(path) => Ok(vec![at("localhost", vec![Address::Unix(path.clone())])]),
+            RouteKind::Host { host, port, .. } => match self.resolver.addresses(host) {
                 Ok(found) => Ok(vec![at(host, tcp(found, *port))]),
-                Err(e) => Err(Trouble::Later(ConnectionError::Lost(
+                Err(e) => Err(NoConnection::Later(ConnectionError::Lost(
                     Stage::Connect,
                     format!("{host}: {e}"),
                 ))),
             },
-            Kind::Mx => {
+            RouteKind::Mx => {
                 let own = |_: &str, addresses: &[IpAddr]| {
                     addresses.iter().any(|&ip| self.is_own(ip, SMTP_PORT))
                 };
@@ -121,10 +121,10 @@ impl Relay {
                     .map(|mx| at(&mx.host, tcp(mx.addresses, SMTP_PORT)));
                 Ok(hosts.collect())
             }
-            Kind::Atrn(user) => {
+            RouteKind::Atrn(user) => {
                 let text = format!("Waits until {user} fetches it");
                 let outcome = Outcome::local(Verdict::Later, Status::new(4, 4, 1), text);
-                Err(Trouble::Unfetched(outcome))
+                Err(NoConnection::Unfetched(outcome))
             }
         }
     }
@@ -136,14 +136,14 @@ impl Relay {
     }
 }
 
-fn unroutable(why: Unroutable) -> Trouble {
+fn unroutable(why: Unroutable) -> NoConnection {
     let status = match &why {
         Unroutable::NoSuchDomain => Status::new(5, 1, 2),
         Unroutable::NullMx => Status::new(5, 1, 10),
         Unroutable::Loop => Status::new(5, 4, 6),
         Unroutable::Later(text) => {
-            return Trouble::Later(ConnectionError::Lost(Stage::Connect, text.clone()));
+            return NoConnection::Later(ConnectionError::Lost(Stage::Connect, text.clone()));
         }
     };
-    Trouble::Never(Outcome::local(Verdict::Failed, status, why.to_string()))
+    NoConnection::Never(Outcome::local(Verdict::Failed, status, why.to_string()))
 }

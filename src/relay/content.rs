@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
 use crate::client::{Connection, Sent};
-use crate::queue::{Envelope, Recipient};
+use crate::queue::{Envelope, QueuedRecipient};
 use crate::read;
 use crate::smtp::client::{self as core, Content, Rcpt, Scan};
 
@@ -54,9 +54,9 @@ impl Prepared {
         &mut self,
         connection: &mut Connection,
         envelope: &Envelope,
-        batch: &[Recipient],
+        batch: &[QueuedRecipient],
     ) -> Sent {
-        let rcpt = |to: &Recipient| Rcpt {
+        let rcpt = |to: &QueuedRecipient| Rcpt {
             path: to.address.clone(),
             notify: to.notify.clone(),
             orcpt: to.orcpt.clone(),

@@ -18,9 +18,9 @@ struct Waiters {
 
 /// All of them, by hop. One lock guards this and the schedule.
 #[derive(Debug, Default)]
-pub(super) struct Idle(HashMap<Hop, Waiters>);
+pub(super) struct IdleConnections(HashMap<Hop, Waiters>);
 
-impl Idle {
+impl IdleConnections {
     /// A thread begins to wait, on this.
     pub(super) fn enter(&mut self, hop: &Hop) -> Arc<Condvar> {
         let waiters = self.0.entry(hop.clone()).or_default();
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn each_message_wakes_another_thread_of_its_hop() {
         let (a, b) = (hop("a"), hop("b"));
-        let mut idle = Idle::default();
+        let mut idle = IdleConnections::default();
         assert!(!idle.wake(&a), "nobody waits");
         idle.enter(&a);
         idle.enter(&a);
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_wake_up_that_another_thread_took_is_not_counted_twice() {
         let a = hop("a");
-        let mut idle = Idle::default();
+        let mut idle = IdleConnections::default();
         idle.enter(&a);
         idle.enter(&a);
         assert!(idle.wake(&a));

@@ -4,12 +4,12 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::config::Config;
-use super::route::{Kind, Route};
+use super::config::RelayConfig;
+use super::route::{Route, RouteKind};
 use crate::net::dial;
 use crate::net::dns::Resolver;
 
-impl Config {
+impl RelayConfig {
     /// Resolves the names of the next hops, one a line. A name that does not resolve now may do so later, so it
     /// is only reported.
     pub fn look_up(&self, resolver: &Resolver) -> Vec<String> {
@@ -21,7 +21,7 @@ impl Config {
     pub fn fetching(&self) -> impl Iterator<Item = &str> {
         let routes = self.routes().all().iter();
         routes.filter_map(|route| match &route.kind {
-            Kind::Atrn(user) => Some(user.as_str()),
+            RouteKind::Atrn(user) => Some(user.as_str()),
             _ => None,
         })
     }
@@ -29,20 +29,20 @@ impl Config {
 
 fn hop(route: &Route, resolver: &Resolver) -> Vec<String> {
     match &route.kind {
-        Kind::Host { host, .. } => {
+        RouteKind::Host { host, .. } => {
             vec![match resolver.addresses(host) {
                 Ok(_) if host.parse::<IpAddr>().is_ok() => return Vec::new(),
                 Ok(addresses) => format!("{host} is {}", list(&addresses)),
                 Err(e) => format!("{host} does not resolve: {e}"),
             }]
         }
-        Kind::Socket(path) => socket(path),
-        Kind::Mx => {
+        RouteKind::Socket(path) => socket(path),
+        RouteKind::Mx => {
             let domains = route.domains.iter();
             let named = domains.filter(|domain| !domain.starts_with('.'));
             named.map(|domain| exchangers(domain, resolver)).collect()
         }
-        Kind::Atrn(_) => Vec::new(),
+        RouteKind::Atrn(_) => Vec::new(),
     }
 }
 

@@ -22,10 +22,10 @@ mod sender;
 mod settle;
 mod turn;
 
-pub use config::Config;
+pub use config::RelayConfig;
 pub use hurry::Wanted;
 pub use logins::Logins;
-pub use route::{Kind, Route, Routes, TlsMode};
+pub use route::{Route, RouteKind, Routes, TlsMode};
 pub use schedule::{Hop, Patience, Schedule};
-pub use sender::{Relay, Reporter, Settings};
+pub use sender::{Relay, RelayRules, Reporter};
 pub use turn::{NoTurn, Turned};

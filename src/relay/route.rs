@@ -28,7 +28,7 @@ pub enum TlsMode {
 
 /// The kind of a hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RouteKind {
     /// A host and its port, by SMTP or LMTP.
     Host {
         /// LMTP.
@@ -54,7 +54,7 @@ pub struct Route {
     /// The URL as given.
     pub url: String,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: RouteKind,
     /// TLS.
     pub tls: TlsMode,
     /// Connections at once.
@@ -63,7 +63,7 @@ pub struct Route {
     pub domains: Vec<String>,
 }
 
-struct Scheme {
+struct RelayScheme {
     name: &'static str,
     lmtp: bool,
     port: u16,
@@ -72,36 +72,36 @@ struct Scheme {
     choice: bool,
 }
 
-const SCHEMES: &[Scheme] = &[
-    Scheme {
+const SCHEMES: &[RelayScheme] = &[
+    RelayScheme {
         name: "smtp",
         lmtp: false,
         port: 25,
         tls: TlsMode::Offered,
         choice: true,
     },
-    Scheme {
+    RelayScheme {
         name: "submission",
         lmtp: false,
         port: 587,
         tls: TlsMode::Required,
         choice: false,
     },
-    Scheme {
+    RelayScheme {
         name: "submissions",
         lmtp: false,
         port: 465,
         tls: TlsMode::Implicit,
         choice: false,
     },
-    Scheme {
+    RelayScheme {
         name: "smtps",
         lmtp: false,
         port: 465,
         tls: TlsMode::Implicit,
         choice: false,
     },
-    Scheme {
+    RelayScheme {
         name: "lmtp",
         lmtp: true,
         port: 24,
@@ -172,14 +172,14 @@ impl fmt::Display for Route {
 }
 
 /// The kind and the default TLS mode of a URL, and true if the URL may choose another mode.
-fn kind(name: &str, rest: &str) -> Result<(Kind, TlsMode, bool), String> {
+fn kind(name: &str, rest: &str) -> Result<(RouteKind, TlsMode, bool), String> {
     match (name, rest) {
-        ("mx", "") => return Ok((Kind::Mx, TlsMode::Offered, true)),
+        ("mx", "") => return Ok((RouteKind::Mx, TlsMode::Offered, true)),
         ("atrn", user) if !user.is_empty() && !user.contains(char::is_whitespace) => {
-            return Ok((Kind::Atrn(user.to_owned()), TlsMode::None, false));
+            return Ok((RouteKind::Atrn(user.to_owned()), TlsMode::None, false));
         }
         ("lmtp", path) if path.starts_with('/') && !path.starts_with("//") => {
-            return Ok((Kind::Socket(PathBuf::from(path)), TlsMode::None, false));
+            return Ok((RouteKind::Socket(PathBuf::from(path)), TlsMode::None, false));
         }
         _ => {}
     }
@@ -197,7 +197,7 @@ fn kind(name: &str, rest: &str) -> Result<(Kind, TlsMode, bool), String> {
         None => (None, place),
     };
     let (host, port) = host_and_port(place, row.port)?;
-    let kind = Kind::Host {
+    let kind = RouteKind::Host {
         lmtp: row.lmtp,
         host,
         port,
@@ -349,7 +349,7 @@ mod tests {
             let route = parse(text).unwrap();
             let lmtp = text.starts_with("lmtp");
             let user = user.map(str::to_owned);
-            let kind = Kind::Host {
+            let kind = RouteKind::Host {
                 lmtp,
                 host: host.into(),
                 port,
@@ -357,14 +357,14 @@ mod tests {
             };
             assert_eq!((route.kind, route.tls), (kind, tls), "{text}");
         }
-        assert_eq!(parse("mx:").unwrap().kind, Kind::Mx);
+        assert_eq!(parse("mx:").unwrap().kind, RouteKind::Mx);
         assert_eq!(
             parse("atrn:joe?for=x.org").unwrap().kind,
-            Kind::Atrn("joe".into())
+            RouteKind::Atrn("joe".into())
         );
         assert_eq!(
             parse("lmtp:/run/l").unwrap().kind,
-            Kind::Socket("/run/l".into())
+            RouteKind::Socket("/run/l".into())
         );
         let route = parse("mx:?for=.Example.org&for=b\u{fc}cher.example&connections=5").unwrap();
         assert_eq!(route.domains, [".example.org", "xn--bcher-kva.example"]);

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::idle::Idle;
+use super::idle::IdleConnections;
 use super::link::Link;
 use super::logins::Logins;
-use super::route::{Kind, Route, Routes};
+use super::route::{Route, RouteKind, Routes};
 use super::schedule::{Hop, Patience, Schedule};
 use crate::client::Handle;
 use crate::clock;
@@ -40,7 +40,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 pub type Reporter = Box<dyn Fn(&str, &[u8]) -> Result<(), String> + Send + Sync>;
 
 /// The settings of the relay.
-pub struct Settings {
+pub struct RelayRules {
     /// The next hops.
     pub routes: Routes,
     /// Clients that may relay without a login.
@@ -59,7 +59,7 @@ pub struct Settings {
 
 /// The relay: its queue, its schedule and its threads.
 pub struct Relay {
-    pub(super) settings: Settings,
+    pub(super) settings: RelayRules,
     pub(super) queue: Queue,
     pub(super) report: OnceLock<Reporter>,
     pub(super) resolver: Resolver,
@@ -71,7 +71,7 @@ pub struct Relay {
 #[derive(Default)]
 struct State {
     schedule: Schedule,
-    idle: Idle,
+    idle: IdleConnections,
     stopping: bool,
     /// The time when the clock was last looked at, by it and by one that nobody sets.
     seen: Option<(u64, Instant)>,
@@ -104,7 +104,7 @@ impl Relay {
     ///
     /// # Errors
     /// The queue cannot be used.
-    pub fn open(settings: Settings, dir: &Path, syncs: Arc<Syncs>) -> Result<Self, Failure> {
+    pub fn open(settings: RelayRules, dir: &Path, syncs: Arc<Syncs>) -> Result<Self, Failure> {
         let relay = Self {
             queue: Queue::open(dir, syncs)?,
             settings,
@@ -148,7 +148,7 @@ impl Relay {
     pub fn hop(&self, address: &str) -> Option<Hop> {
         let (_, domain) = address.rsplit_once('@')?;
         let route = self.settings.routes.find(domain)?;
-        let own = matches!(self.route(route)?.kind, Kind::Mx);
+        let own = matches!(self.route(route)?.kind, RouteKind::Mx);
         let domain = if own {
             to_alabel(domain)?
         } else {
@@ -246,7 +246,7 @@ impl Relay {
     /// Maximum connections of a hop. Mail for ATRN has one thread, which gives up what has waited too long.
     fn most(&self, hop: &Hop) -> usize {
         match self.route(hop.route) {
-            Some(route) if matches!(route.kind, Kind::Atrn(_)) => 1,
+            Some(route) if matches!(route.kind, RouteKind::Atrn(_)) => 1,
             Some(route) => route.connections,
             None => 0,
         }

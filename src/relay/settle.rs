@@ -2,17 +2,17 @@
 //! delays are sent. A report is queued before its recipient is removed.
 
 use super::content::Prepared;
-use super::route::Kind;
+use super::route::RouteKind;
 use super::schedule::{Hop, Patience};
 use super::sender::{Relay, chance};
 use crate::clock;
-use crate::queue::{Envelope, Recipient};
-use crate::report::{Action, MAX_RETURNED, Report, Told};
+use crate::queue::{Envelope, QueuedRecipient};
+use crate::report::{Action, MAX_RETURNED, Report, ReportRecipient};
 use crate::smtp::client::{Outcome, Status, Verdict};
 
 /// A recipient and its outcome.
 pub(super) struct Settled {
-    pub(super) to: Recipient,
+    pub(super) to: QueuedRecipient,
     pub(super) outcome: Outcome,
     /// The host that was asked.
     pub(super) host: String,
@@ -72,7 +72,7 @@ impl Relay {
         match changed {
             Ok(left) => {
                 let left = left?.recipients;
-                let own = |to: &&Recipient| self.hop(&to.address).as_ref() == Some(hop);
+                let own = |to: &&QueuedRecipient| self.hop(&to.address).as_ref() == Some(hop);
                 left.iter().filter(own).map(|to| to.next).min()
             }
             Err(e) => {
@@ -85,7 +85,7 @@ impl Relay {
     /// The action for recipients that a hop accepts: delivered for LMTP, relayed otherwise.
     fn success(&self, hop: &Hop) -> Action {
         match self.route(hop.route).map(|route| &route.kind) {
-            Some(Kind::Socket(_) | Kind::Host { lmtp: true, .. }) => Action::Delivered,
+            Some(RouteKind::Socket(_) | RouteKind::Host { lmtp: true, .. }) => Action::Delivered,
             _ => Action::Relayed,
         }
     }
@@ -104,7 +104,7 @@ impl Relay {
             Action::Delayed => one.to.notify.is_none() || asks(&one.to, "DELAY"),
             Action::Relayed | Action::Delivered | Action::Expanded => true,
         };
-        let recipients: Vec<Told> = about.filter(wanted).map(told).collect();
+        let recipients: Vec<ReportRecipient> = about.filter(wanted).map(told).collect();
         let Some(report) = self
             .report
             .get()
@@ -163,7 +163,7 @@ fn update(envelope: &mut Envelope, one: &Settled, told: bool, now: u64, patience
         Verdict::Failed => !told,
         _ => false,
     };
-    let same = |to: &Recipient| to.address == one.to.address;
+    let same = |to: &QueuedRecipient| to.address == one.to.address;
     if !keep {
         envelope.recipients.retain(|to| !same(to));
     } else if let Some(to) = envelope.recipients.iter_mut().find(|to| same(to)) {
@@ -173,9 +173,9 @@ fn update(envelope: &mut Envelope, one: &Settled, told: bool, now: u64, patience
     }
 }
 
-fn told(one: &Settled) -> Told {
+fn told(one: &Settled) -> ReportRecipient {
     let remote = one.outcome.remote && !one.host.is_empty();
-    Told {
+    ReportRecipient {
         address: one.to.address.clone(),
         orcpt: one.to.orcpt.clone(),
         status: one.outcome.status,
@@ -193,7 +193,7 @@ fn give_up(outcome: &mut Outcome) {
 }
 
 /// True if NOTIFY asks for this.
-fn asks(to: &Recipient, what: &str) -> bool {
+fn asks(to: &QueuedRecipient, what: &str) -> bool {
     let words = to.notify.as_deref().unwrap_or_default();
     words.split(',').any(|word| word.eq_ignore_ascii_case(what))
 }

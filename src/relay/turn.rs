@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::link::Link;
-use super::route::Kind;
+use super::route::RouteKind;
 use super::schedule::Hop;
 use super::sender::Relay;
 use crate::client::{self, Connection};
@@ -114,7 +114,7 @@ impl Relay {
     fn fetched_by(&self, user: &str) -> Vec<Hop> {
         let routes = self.settings.routes.all().iter().enumerate();
         let own = routes.filter(
-            |(_, route)| matches!(&route.kind, Kind::Atrn(own) if own.eq_ignore_ascii_case(user)),
+            |(_, route)| matches!(&route.kind, RouteKind::Atrn(own) if own.eq_ignore_ascii_case(user)),
         );
         let hop = |(route, _)| Hop {
             route,
@@ -161,7 +161,7 @@ impl Relay {
             },
             false => Channel::Clear,
         };
-        let hop = client::Destination {
+        let destination = client::Destination {
             addresses: Vec::new(),
             host: host.clone(),
             implicit_tls: false,
@@ -170,7 +170,7 @@ impl Relay {
         };
         let (stream, socket) = (turned.stream, turned.socket);
         let tls = &self.settings.tls;
-        let connection = Connection::over(stream, socket, channel, settings, (&hop, tls));
+        let connection = Connection::over(stream, socket, channel, settings, (&destination, tls));
         Ok(Link {
             connection: connection.map_err(|e| e.to_string())?,
             host,

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn told(address: &str) -> Told {
-    Told {
+fn told(address: &str) -> ReportRecipient {
+    ReportRecipient {
         address: address.to_owned(),
         orcpt: Some("rfc822;Al+2B@x.org".to_owned()),
         status: Status::new(5, 1, 1),
@@ -12,7 +12,7 @@ fn told(address: &str) -> Told {
     }
 }
 
-fn example(recipients: &[Told]) -> Report<'_> {
+fn example(recipients: &[ReportRecipient]) -> Report<'_> {
     Report {
         action: Action::Failed,
         hostname: "h.test",
@@ -29,7 +29,7 @@ fn example(recipients: &[Told]) -> Report<'_> {
     }
 }
 
-fn report(action: Action, recipients: &[Told]) -> String {
+fn report(action: Action, recipients: &[ReportRecipient]) -> String {
     let report = Report {
         action,
         ..example(recipients)
@@ -167,7 +167,7 @@ fn original_recipients() {
         ("utf-8;j\u{e9}@x", "j\u{e9}@x", "utf-8; j\u{e9}@x", true),
         ("x400;/a+3Db/", "y@x", "x400; /a=b/", false),
     ] {
-        let one = Told {
+        let one = ReportRecipient {
             orcpt: Some(orcpt.to_owned()),
             text: "550 5.1.1 Benutzer unbekannt: \u{fc}".to_owned(),
             ..told(address)

@@ -33,8 +33,8 @@ use crate::net::pool::Pool;
 use crate::net::url::{BindTo, ListenUrl};
 use crate::relay::{self, Relay};
 use crate::state::{ServerState, load, reload};
-use crate::sys::inherited::Socket;
-use crate::sys::notify::Notify;
+use crate::sys::inherited::InheritedSocket;
+use crate::sys::notify::ServiceManager;
 use crate::sys::privileges::drop_groups;
 use crate::throttle::Throttle;
 
@@ -52,9 +52,9 @@ const TIDY: Duration = Duration::from_secs(10);
 /// A server that has read its files but not bound its listeners.
 pub struct Server {
     /// Inherited sockets, by number.
-    inherited: Vec<Option<Socket>>,
+    inherited: Vec<Option<InheritedSocket>>,
     /// `None` once the relay has it.
-    relay: Option<relay::Settings>,
+    relay: Option<relay::RelayRules>,
     config: Arc<Config>,
     state: Arc<ServerState>,
     /// Connections that were turned away and are read to their end, at a time.
@@ -66,7 +66,7 @@ impl Server {
     ///
     /// # Errors
     /// The file, the line and what is wrong (78).
-    pub fn new(mut config: Config, inherited: Vec<Socket>) -> Result<Self, Failure> {
+    pub fn new(mut config: Config, inherited: Vec<InheritedSocket>) -> Result<Self, Failure> {
         let budget = Budget::of_process(config.max_connections);
         config.max_connections = budget.connections;
         hashing::set_cores(std::thread::available_parallelism().map_or(1, usize::from));
@@ -223,7 +223,7 @@ impl Server {
     /// An address that cannot be bound (71).
     pub fn run(mut self) -> Result<(), Failure> {
         let system = Failure::System;
-        let notify = Arc::new(Notify::from_env());
+        let manager = Arc::new(ServiceManager::from_env());
         // Read the time zone now, with a large stack and before any chroot.
         let _ = clock::rfc5322_now();
         let config = Arc::clone(&self.config);
@@ -239,7 +239,7 @@ impl Server {
         let waker = listeners
             .waker()
             .map_err(|e| system(format!("poll: {e}")))?;
-        self.watch(waker, Arc::clone(&notify))
+        self.watch(waker, Arc::clone(&manager))
             .map_err(|e| system(format!("threads: {e}")))?;
         let admission = self
             .admission(scraped, started)
@@ -247,18 +247,18 @@ impl Server {
         let mut upkeep = Upkeep::default();
         let relay = self.start_relay()?;
         let greylist = self.start_greylist()?;
-        notify.ready();
+        manager.ready();
         while !self.state.stopping.load(Ordering::SeqCst) {
-            let pause = upkeep.pause().into_iter().chain(notify.interval()).min();
+            let pause = upkeep.pause().into_iter().chain(manager.interval()).min();
             listeners
                 .wait(pause, &mut |listener, accepted| {
                     admission.admit(listener, accepted)
                 })
                 .map_err(|e| system(format!("poll: {e}")))?;
-            notify.watchdog();
+            manager.watchdog();
             upkeep.run(&self.state, &admission.limits);
         }
-        notify.stopping();
+        manager.stopping();
         drop(listeners);
         if let Some(relay) = relay {
             relay.stop();
@@ -360,16 +360,16 @@ impl Server {
     }
 
     /// Waits for signals in a thread: no code runs in a handler (A18).
-    fn watch(&self, waker: Waker, notify: Arc<Notify>) -> io::Result<()> {
+    fn watch(&self, waker: Waker, manager: Arc<ServiceManager>) -> io::Result<()> {
         let (state, config) = (Arc::clone(&self.state), Arc::clone(&self.config));
         let signals = signals();
         let wait = move || {
             loop {
                 match signals.wait() {
                     Ok(Signal::SIGHUP) => {
-                        notify.reloading();
+                        manager.reloading();
                         reload(&config, &state);
-                        notify.ready();
+                        manager.ready();
                     }
                     Ok(_) if state.stopping.swap(true, Ordering::SeqCst) => exit(),
                     Ok(_) if waker.wake().is_err() => exit(),

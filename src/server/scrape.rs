@@ -39,7 +39,7 @@ pub(super) struct Scrape {
 }
 
 /// A client that is being answered.
-struct Client {
+struct Scraper {
     /// The thread's own: it is closed when that ends.
     socket: Weak<Socket>,
     thread: JoinHandle<()>,
@@ -61,7 +61,7 @@ impl Scrape {
         spawn(serve).map(drop)
     }
 
-    fn take(self: &Arc<Self>, clients: &mut VecDeque<Client>, accepted: Accepted) {
+    fn take(self: &Arc<Self>, clients: &mut VecDeque<Scraper>, accepted: Accepted) {
         if accepted.overflow {
             return;
         }
@@ -77,7 +77,7 @@ impl Scrape {
         let socket = Arc::new(accepted.socket);
         let (own, its) = (Arc::clone(self), Arc::clone(&socket));
         match spawn(move || own.answer(its)) {
-            Ok(thread) => clients.push_back(Client {
+            Ok(thread) => clients.push_back(Scraper {
                 socket: Arc::downgrade(&socket),
                 thread,
             }),

@@ -54,7 +54,7 @@ pub enum Protocol {
 
 /// A row.
 #[derive(Debug)]
-pub struct Row {
+pub struct CommandRow {
     /// The verb as it is written.
     pub name: &'static str,
     /// The verb.
@@ -79,8 +79,13 @@ pub struct Row {
 
 /// The defaults of a row: a command of all protocols that moves mail and needs TLS where TLS is required. Rows state
 /// the differences.
-const fn row(name: &'static str, verb: Verb, argument: Argument, syntax: &'static str) -> Row {
-    Row {
+const fn row(
+    name: &'static str,
+    verb: Verb,
+    argument: Argument,
+    syntax: &'static str,
+) -> CommandRow {
+    CommandRow {
         name,
         verb,
         argument,
@@ -94,7 +99,7 @@ const fn row(name: &'static str, verb: Verb, argument: Argument, syntax: &'stati
     }
 }
 
-impl Row {
+impl CommandRow {
     const fn noise(self) -> Self {
         Self {
             noise: true,
@@ -130,7 +135,7 @@ impl Row {
     }
 }
 
-const fn unimplemented(name: &'static str) -> Row {
+const fn unimplemented(name: &'static str) -> CommandRow {
     row(name, Verb::Unimplemented, Argument::Optional, "")
 }
 
@@ -143,7 +148,7 @@ const XCLIENT: &str = "XCLIENT [NAME=|ADDR=|PORT=|PROTO=|HELO=|LOGIN=|DESTADDR=|
 
 /// The table.
 #[rustfmt::skip]
-pub const COMMANDS: &[Row] = &[
+pub const COMMANDS: &[CommandRow] = &[
     row("EHLO", Verb::Ehlo, Required, "EHLO name").noise().in_clear().only(Protocol::Smtp),
     row("HELO", Verb::Helo, Required, "HELO name").noise().in_clear().only(Protocol::Smtp),
     row("LHLO", Verb::Lhlo, Required, "LHLO name").noise().in_clear().only(Protocol::Lmtp),
@@ -170,7 +175,7 @@ pub const COMMANDS: &[Row] = &[
 #[derive(Debug)]
 pub struct Command<'a> {
     /// The table row of its verb.
-    pub row: &'static Row,
+    pub row: &'static CommandRow,
     /// The text after the verb, without surrounding white space.
     pub argument: &'a [u8],
 }

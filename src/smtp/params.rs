@@ -137,9 +137,9 @@ impl RcptParams {
 }
 
 /// A row: the name, and the function that sets the value; it returns `None` if the value is malformed or already set.
-type Row<P> = (&'static str, fn(&mut P, Option<&str>) -> Option<()>);
+type ParamRow<P> = (&'static str, fn(&mut P, Option<&str>) -> Option<()>);
 
-const MAIL: &[Row<MailParams>] = &[
+const MAIL: &[ParamRow<MailParams>] = &[
     ("SIZE", |p, v| once(&mut p.size, v.and_then(size))),
     ("BODY", |p, v| once(&mut p.body, v.and_then(body))),
     ("SMTPUTF8", |p, v| flag(&mut p.smtputf8, v)),
@@ -149,14 +149,14 @@ const MAIL: &[Row<MailParams>] = &[
     ("ENVID", |p, v| once(&mut p.envid, v.and_then(envid))),
 ];
 
-const RCPT: &[Row<RcptParams>] = &[
+const RCPT: &[ParamRow<RcptParams>] = &[
     ("NOTIFY", |p, v| {
         once(&mut p.notify, v.and_then(Notify::parse))
     }),
     ("ORCPT", |p, v| once(&mut p.orcpt, v.and_then(orcpt))),
 ];
 
-fn parse<P: Default>(cursor: &mut Cursor<'_>, table: &[Row<P>]) -> Result<P, Reply> {
+fn parse<P: Default>(cursor: &mut Cursor<'_>, table: &[ParamRow<P>]) -> Result<P, Reply> {
     let mut params = P::default();
     if !cursor.rest().is_empty() && !cursor.spaces() {
         return Err(reply::BAD_ARGUMENT);

@@ -10,7 +10,7 @@ const MAX_NAME: usize = 255;
 
 /// The ADDR attribute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
+pub enum AddrAttribute {
     /// Not given: the address stays.
     #[default]
     Unchanged,
@@ -26,7 +26,7 @@ pub struct Attributes {
     /// The client's host name.
     pub name: Option<String>,
     /// The client's address.
-    pub source: Source,
+    pub address: AddrAttribute,
     /// The client's port.
     pub port: Option<u16>,
     /// True if the client speaks ESMTP.
@@ -64,7 +64,7 @@ impl Attributes {
             "NAME" => self.name = optional(value, host_name)?,
             "ADDR" => {
                 let found = optional(value, address)?;
-                self.source = found.map_or(Source::Unknown, Source::Address);
+                self.address = found.map_or(AddrAttribute::Unknown, AddrAttribute::Address);
             }
             "PORT" => self.port = optional(value, number)?,
             "PROTO" => self.extended = optional(value, extended)?.unwrap_or(false),
@@ -125,7 +125,7 @@ mod tests {
             Attributes::parse(text),
             Some(Attributes {
                 name: Some("spike.example".into()),
-                source: Source::Address(Ipv4Addr::new(168, 100, 189, 2).into()),
+                address: AddrAttribute::Address(Ipv4Addr::new(168, 100, 189, 2).into()),
                 port: Some(4711),
                 extended: true,
                 helo: Some("a b".into()),
@@ -136,10 +136,10 @@ mod tests {
         );
         let nothing = "NAME=[UNAVAILABLE] LOGIN=[unavailable] PROTO=SMTP";
         assert_eq!(Attributes::parse(nothing), Some(Attributes::default()));
-        let source = |text: &str| Attributes::parse(text).map(|attributes| attributes.source);
-        assert_eq!(source("ADDR=[TEMPUNAVAIL]"), Some(Source::Unknown));
+        let source = |text: &str| Attributes::parse(text).map(|attributes| attributes.address);
+        assert_eq!(source("ADDR=[TEMPUNAVAIL]"), Some(AddrAttribute::Unknown));
         let last = source("ADDR=192.0.2.1 ADDR=[UNAVAILABLE]");
-        assert_eq!(last, Some(Source::Unknown));
+        assert_eq!(last, Some(AddrAttribute::Unknown));
         for bad in [
             "",
             "NAME",

@@ -17,7 +17,7 @@ const FIRST: usize = 3;
 
 /// A listening socket.
 #[derive(Debug)]
-pub enum Socket {
+pub enum InheritedSocket {
     /// IPv4 or IPv6.
     Tcp(TcpListener),
     /// A Unix socket; its file belongs to the manager.
@@ -28,7 +28,7 @@ pub enum Socket {
 ///
 /// # Errors
 /// LISTEN_FDS is not a number, or a descriptor does not listen: exit status 71.
-pub fn take() -> Result<(Vec<String>, Vec<Socket>), Failure> {
+pub fn take() -> Result<(Vec<String>, Vec<InheritedSocket>), Failure> {
     let get = |name: &str| env::var(name).ok();
     let own = std::process::id().to_string();
     let Some(count) = count(get("LISTEN_PID"), get("LISTEN_FDS"), &own)? else {
@@ -38,7 +38,7 @@ pub fn take() -> Result<(Vec<String>, Vec<Socket>), Failure> {
     let given = given.split(':').map(str::to_owned);
     let names = given.chain(std::iter::repeat(String::new()));
     let mut sockets = ListenFd::from_env();
-    let taken: Result<Vec<Socket>, Failure> =
+    let taken: Result<Vec<InheritedSocket>, Failure> =
         (0..count).map(|at| socket(&mut sockets, at)).collect();
     let taken = taken?;
     Ok((names.take(taken.len()).collect(), taken))
@@ -54,23 +54,23 @@ fn count(pid: Option<String>, fds: Option<String>, own: &str) -> Result<Option<u
     count.map(Some).ok_or_else(fault)
 }
 
-fn socket(sockets: &mut ListenFd, at: usize) -> Result<Socket, Failure> {
+fn socket(sockets: &mut ListenFd, at: usize) -> Result<InheritedSocket, Failure> {
     let fault = |reason: &str| {
         let number = at.saturating_add(FIRST);
         Failure::System(format!("LISTEN_FDS: descriptor {number}: {reason}"))
     };
     // A descriptor of the wrong kind is not taken, so the other kind can be tried.
     let found = match sockets.take_tcp_listener(at) {
-        Ok(tcp) => tcp.map(Socket::Tcp),
+        Ok(tcp) => tcp.map(InheritedSocket::Tcp),
         Err(_) => sockets
             .take_unix_listener(at)
             .map_err(|_| fault("not a stream socket"))?
-            .map(Socket::Unix),
+            .map(InheritedSocket::Unix),
     };
     let socket = found.ok_or_else(|| fault("not there"))?;
     let listens = match &socket {
-        Socket::Tcp(tcp) => getsockopt(&tcp.as_fd(), sockopt::AcceptConn),
-        Socket::Unix(unix) => getsockopt(&unix.as_fd(), sockopt::AcceptConn),
+        InheritedSocket::Tcp(tcp) => getsockopt(&tcp.as_fd(), sockopt::AcceptConn),
+        InheritedSocket::Unix(unix) => getsockopt(&unix.as_fd(), sockopt::AcceptConn),
     };
     match listens {
         Ok(true) => Ok(socket),

@@ -10,13 +10,13 @@ use crate::encoding::number;
 
 /// The connection to the service manager, opened before any chroot.
 #[derive(Debug, Default)]
-pub struct Notify {
+pub struct ServiceManager {
     socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
     failed: AtomicBool,
 }
 
-impl Notify {
+impl ServiceManager {
     /// Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
     pub fn from_env() -> Self {
         let get = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
@@ -117,10 +117,10 @@ mod tests {
     #[test]
     fn the_manager_hears_each_state() {
         let (manager, socket) = UnixDatagram::pair().unwrap();
-        let notify = Notify {
+        let notify = ServiceManager {
             socket: Some(socket),
             watchdog: Some(Duration::from_secs(1)),
-            ..Notify::default()
+            ..ServiceManager::default()
         };
         let before = monotonic_usec();
         notify.ready();

@@ -44,7 +44,7 @@ fn trusting() -> ClientTls {
     ClientTls::new(Some(Roots::load(Path::new(CERT)).unwrap())).unwrap()
 }
 
-fn hop(address: &str, host: &str) -> Destination {
+fn destination(address: &str, host: &str) -> Destination {
     Destination {
         addresses: vec![Address::Tcp(address.parse().unwrap())],
         host: host.into(),
@@ -104,8 +104,9 @@ fn launch(listen: &[&str], args: &[&str]) -> Server {
 fn messages_in_the_clear_and_in_tls() {
     let server = launch(&["smtp://127.0.0.1:0"], &[]);
     for tls in [TlsUse::Never, TlsUse::Offered, TlsUse::Required] {
-        let hop = hop(server.address(), "localhost");
-        let mut connection = Connection::open(&hop, settings(tls), &trusting(), None).unwrap();
+        let destination = destination(server.address(), "localhost");
+        let mut connection =
+            Connection::open(&destination, settings(tls), &trusting(), None).unwrap();
         assert_eq!(connection.extensions().starttls, tls == TlsUse::Never);
         let content = "Subject: x\n\n.dot\n\n..\nlast";
         let all = ["a@x.test", "b@elsewhere.test", "c@x.test"];
@@ -143,12 +144,12 @@ fn a_certificate_has_to_be_its_hosts() {
     );
     let implicit = server.urls[1].split_once("://").unwrap().1;
     let open = |address: &str, host: &str, implicit_tls, verify, tls: &ClientTls| {
-        let hop = Destination {
+        let destination = Destination {
             implicit_tls,
             verify,
-            ..hop(address, host)
+            ..destination(address, host)
         };
-        Connection::open(&hop, settings(TlsUse::Required), tls, None)
+        Connection::open(&destination, settings(TlsUse::Required), tls, None)
     };
     for (address, implicit) in [(server.address(), false), (implicit, true)] {
         for good in ["mx.test", "127.0.0.1", "localhost"] {
@@ -171,8 +172,9 @@ fn a_certificate_has_to_be_its_hosts() {
 #[test]
 fn logins_with_channel_binding() {
     let server = launch(&["submission://127.0.0.1:0"], &["--users", "users"]);
-    let hop = hop(server.address(), "mx.test");
-    let mut connection = Connection::open(&hop, with_login("pencil"), &trusting(), None).unwrap();
+    let destination = destination(server.address(), "mx.test");
+    let mut connection =
+        Connection::open(&destination, with_login("pencil"), &trusting(), None).unwrap();
     let offered = &connection.extensions().auth;
     assert!(offered.contains(&Mechanism::ScramSha256Plus), "{offered:?}");
     assert_eq!(
@@ -180,7 +182,7 @@ fn logins_with_channel_binding() {
         [Verdict::Accepted]
     );
     connection.quit();
-    let failure = Connection::open(&hop, with_login("wrong"), &trusting(), None)
+    let failure = Connection::open(&destination, with_login("wrong"), &trusting(), None)
         .err()
         .unwrap();
     assert!(matches!(failure, ConnectionError::Auth(_)), "{failure}");
@@ -191,18 +193,18 @@ fn logins_with_channel_binding() {
 fn lmtp_by_a_unix_socket() {
     let path = std::env::temp_dir().join(format!("mailslot-client-{}", std::process::id()));
     let server = launch(&[&format!("lmtp:{}", path.display())], &[]);
-    let hop = Destination {
+    let destination = Destination {
         addresses: vec![
             Address::Unix("/nonexistent/lmtp".into()),
             Address::Unix(path),
         ],
-        ..hop("127.0.0.1:1", "localhost")
+        ..destination("127.0.0.1:1", "localhost")
     };
     let settings = ClientConfig {
         lmtp: true,
         ..settings(TlsUse::Never)
     };
-    let mut connection = Connection::open(&hop, settings, &trusting(), None).unwrap();
+    let mut connection = Connection::open(&destination, settings, &trusting(), None).unwrap();
     let verdicts = send(&mut connection, &["a@x.test", "@x", "b@x.test"], "hi\n");
     assert_eq!(
         verdicts,
@@ -251,8 +253,8 @@ fn a_server_that_stalls_is_left() {
         let (address, served) = scripted(words, Duration::from_millis(40));
         let begun = Instant::now();
         let end = Some(begun + Duration::from_millis(300));
-        let hop = hop(&address.to_string(), "localhost");
-        let failure = Connection::open(&hop, settings(TlsUse::Never), &trusting(), end);
+        let destination = destination(&address.to_string(), "localhost");
+        let failure = Connection::open(&destination, settings(TlsUse::Never), &trusting(), end);
         let failure = failure.err().unwrap();
         assert!(
             matches!(failure, ConnectionError::Lost(Stage::Greeting, _)),
@@ -274,9 +276,9 @@ fn words_before_a_close_are_heard() {
         "552 5.3.4 big\r\n",
     ];
     let (address, served) = scripted(words, Duration::ZERO);
-    let hop = hop(&address.to_string(), "localhost");
+    let destination = destination(&address.to_string(), "localhost");
     let mut connection =
-        Connection::open(&hop, settings(TlsUse::Never), &trusting(), None).unwrap();
+        Connection::open(&destination, settings(TlsUse::Never), &trusting(), None).unwrap();
     let content = "0123456789\n".repeat(2_000_000);
     let sent = connection.deliver(envelope(&["a@x.test"], &content), &mut content.as_bytes());
     let outcome = &sent.outcomes[0];
@@ -292,9 +294,9 @@ fn words_before_a_close_are_heard() {
 #[test]
 fn a_connection_that_was_cut_is_not_open() {
     let server = launch(&["smtp://127.0.0.1:0"], &[]);
-    let hop = hop(server.address(), "localhost");
+    let destination = destination(server.address(), "localhost");
     let mut connection =
-        Connection::open(&hop, settings(TlsUse::Never), &trusting(), None).unwrap();
+        Connection::open(&destination, settings(TlsUse::Never), &trusting(), None).unwrap();
     let handle = connection.handle();
     assert!(connection.is_open() && !handle.is_sending());
     handle.cut();
@@ -310,7 +312,7 @@ fn nobody_there() {
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
     let failure = Connection::open(
-        &hop(&address, "localhost"),
+        &destination(&address, "localhost"),
         settings(TlsUse::Never),
         &trusting(),
         None,

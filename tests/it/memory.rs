@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mailslot::config::Config;
 use mailslot::conn::backend::ServerBackend;
-use mailslot::conn::message::{Message, Origin};
+use mailslot::conn::message::{ClientTrace, Message};
 use mailslot::deliver::Group;
 use mailslot::deliver::Store;
 use mailslot::directory::Directory;
@@ -20,7 +20,7 @@ use mailslot::throttle::Throttle;
 
 use crate::dialogues::{self, Line as Scripted, Script};
 
-const ORIGIN: Origin<'_> = Origin {
+const ORIGIN: ClientTrace<'_> = ClientTrace {
     peer: "memory",
     auth_header: false,
 };

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use mailslot::auth::jwt::KeySet;
-use mailslot::directory::{Directory, DirectorySettings, Ways};
+use mailslot::directory::{Directory, DirectoryConfig, Ways};
 use mailslot::queue::Envelope;
 use mailslot::settings::Settings;
 use mailslot::smtp::address::ForwardPath;
@@ -20,8 +20,8 @@ fn file(name: &str, octets: &[u8]) -> PathBuf {
     path
 }
 
-fn settings() -> DirectorySettings {
-    DirectorySettings {
+fn settings() -> DirectoryConfig {
+    DirectoryConfig {
         domains: vec!["example.org".to_owned(), "example.net".to_owned()],
         pattern: "/nonexistent/%d/%u".to_owned(),
         create: false,
@@ -35,7 +35,7 @@ fn settings() -> DirectorySettings {
 }
 
 /// Loads, and asks for names that stand in the file.
-fn ask(settings: &DirectorySettings, octets: &[u8]) {
+fn ask(settings: &DirectoryConfig, octets: &[u8]) {
     let Ok(directory) = Directory::load(settings) else {
         return;
     };
@@ -67,7 +67,7 @@ pub fn users(octets: &[u8]) {
     let path = file("users", octets);
     let users = Some(path.clone());
     ask(
-        &DirectorySettings {
+        &DirectoryConfig {
             users,
             ..settings()
         },
@@ -82,7 +82,7 @@ pub fn aliases(octets: &[u8]) {
     let aliases = Some(path.clone());
     let create = true;
     ask(
-        &DirectorySettings {
+        &DirectoryConfig {
             aliases,
             create,
             ..settings()

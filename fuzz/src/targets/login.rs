@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mailslot::auth::{Account, Accounts, Context, Exchange, MECHANISMS, Progress, Stored};
+use mailslot::auth::{Account, Accounts, Exchange, ExchangeContext, MECHANISMS, Progress, Stored};
 
 use super::first;
 
@@ -24,7 +24,7 @@ pub fn login(octets: &[u8]) {
     let mut accounts = Alice(Arc::new(
         Stored::parse("{PLAIN}a password that no input has").unwrap(),
     ));
-    let context = Context {
+    let context = ExchangeContext {
         hostname: "mx.example.org",
         exporter: (pick & 128 != 0).then_some(b"binding".as_slice()),
         plus_offered: pick & 64 != 0,

@@ -4,14 +4,14 @@ use super::addresses::addresses;
 
 /// A message with LF line ends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(super) struct InputMessage {
     /// Fields with their continuation lines and line ends.
     fields: Vec<Vec<u8>>,
     /// Everything after the empty line that ends the header.
     body: Vec<u8>,
 }
 
-impl Message {
+impl InputMessage {
     /// Parses the input. A lone dot ends it, unless dots are ignored; lines may end in LF or CRLF; mbox lines before
     /// the header are dropped.
     pub(super) fn parse(input: &[u8], ignore_dots: bool) -> Self {
@@ -121,11 +121,11 @@ fn split(field: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Message {
-        Message::parse(text.as_bytes(), true)
+    fn parse(text: &str) -> InputMessage {
+        InputMessage::parse(text.as_bytes(), true)
     }
 
-    fn content(message: &Message) -> String {
+    fn content(message: &InputMessage) -> String {
         String::from_utf8_lossy(&message.content()).into_owned()
     }
 
@@ -161,14 +161,14 @@ mod tests {
     #[test]
     fn a_lone_dot_ends_where_dots_count() {
         let text = b"A: b\n\none\n.\ntwo\n";
-        let cut = Message::parse(text, false);
+        let cut = InputMessage::parse(text, false);
         assert_eq!(content(&cut), "A: b\n\none\n");
         assert_eq!(
-            content(&Message::parse(text, true)),
+            content(&InputMessage::parse(text, true)),
             "A: b\n\none\n.\ntwo\n"
         );
         assert_eq!(
-            content(&Message::parse(b"A: b\r\n\r\n.\r\nx", false)),
+            content(&InputMessage::parse(b"A: b\r\n\r\n.\r\nx", false)),
             "A: b\n\n"
         );
     }

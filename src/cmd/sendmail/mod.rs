@@ -12,14 +12,14 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::hop::hop;
+use super::destination::destination;
 use super::queue_list;
 use crate::client::{Connection, nonce};
 use crate::clock;
 use crate::net::client_tls::ClientTls;
 use crate::net::url::{ListenUrl, Scheme};
 use crate::smtp::client::{ClientConfig, ClientEnvelope, Outcome, Rcpt, Scan, TlsUse, Verdict};
-use message::Message;
+use message::InputMessage;
 use options::{Mode, Options};
 
 /// The server's own socket, if it exists.
@@ -38,7 +38,7 @@ const UNAVAILABLE: u8 = 69;
 const TRY_LATER: u8 = 75;
 
 /// A failure: the text and the exit status.
-type Refusal = (String, u8);
+type ExitError = (String, u8);
 
 /// The program that the command line calls, by its name or by `--sendmail` as the first argument, and its arguments.
 pub fn called_as(args: &[OsString]) -> Option<(&'static str, &[OsString])> {
@@ -77,7 +77,7 @@ pub fn run(name: &str, args: &[OsString]) -> ExitCode {
 }
 
 /// `mailq`, `-bp`: lists the queue of `--queue`, or of the server's environment variable.
-fn mailq(named: Option<PathBuf>) -> Result<(), Refusal> {
+fn mailq(named: Option<PathBuf>) -> Result<(), ExitError> {
     let variable = || std::env::var_os("MAILSLOT_QUEUE").filter(|dir| !dir.is_empty());
     let named = named.or_else(|| variable().map(PathBuf::from));
     let dir = named.unwrap_or_else(|| PathBuf::from("queue"));
@@ -90,7 +90,7 @@ fn mailq(named: Option<PathBuf>) -> Result<(), Refusal> {
 }
 
 /// The URL of the local server.
-fn server() -> Result<ListenUrl, Refusal> {
+fn server() -> Result<ListenUrl, ExitError> {
     let named = std::env::var(VARIABLE).ok().filter(|url| !url.is_empty());
     let default = || match Path::new(SOCKET).exists() {
         true => format!("smtp:{SOCKET}"),
@@ -102,7 +102,7 @@ fn server() -> Result<ListenUrl, Refusal> {
 }
 
 /// Sends the message on standard input.
-fn send(options: Options) -> Result<(), Refusal> {
+fn send(options: Options) -> Result<(), ExitError> {
     let me = person::Person::current();
     let mut input = Vec::new();
     let read = io::stdin()
@@ -113,7 +113,7 @@ fn send(options: Options) -> Result<(), Refusal> {
     if input.len() as u64 > MAX_MESSAGE {
         return Err(("the message is too large".to_owned(), UNAVAILABLE));
     }
-    let mut message = Message::parse(&input, options.ignore_dots);
+    let mut message = InputMessage::parse(&input, options.ignore_dots);
     drop(input);
     let mut recipients: Vec<String> = Vec::new();
     for word in &options.recipients {
@@ -139,7 +139,7 @@ fn deliver(
     me: &person::Person,
     recipients: Vec<String>,
     content: &[u8],
-) -> Result<(), Refusal> {
+) -> Result<(), ExitError> {
     let later = |why: String| (why, TRY_LATER);
     let url = server()?;
     if options.verbose {
@@ -153,8 +153,8 @@ fn deliver(
         nonce: nonce().map_err(|e| later(e.to_string()))?,
     };
     let tls = ClientTls::new(None).map_err(later)?;
-    let hop = hop(&url).map_err(|why| later(format!("{url}: {why}")))?;
-    let mut connection = Connection::open(&hop, settings, &tls, None)
+    let destination = destination(&url).map_err(|why| later(format!("{url}: {why}")))?;
+    let mut connection = Connection::open(&destination, settings, &tls, None)
         .map_err(|failure| later(format!("{url}: {failure}")))?;
     let envelope = envelope(options, me, recipients, content);
     let names: Vec<String> = envelope.recipients.iter().map(|r| r.path.clone()).collect();
@@ -196,7 +196,7 @@ fn envelope(
 }
 
 /// Reports each failed recipient. For the exit status temporary failures take precedence.
-fn verdict(names: &[String], outcomes: &[Outcome]) -> Result<(), Refusal> {
+fn verdict(names: &[String], outcomes: &[Outcome]) -> Result<(), ExitError> {
     let mut worst = None;
     for (name, outcome) in names.iter().zip(outcomes) {
         let status = match outcome.verdict {
@@ -230,9 +230,9 @@ fn show_dialogue() {
 }
 
 /// `-bs`: connects standard input and output to the server.
-fn speak() -> Result<(), Refusal> {
+fn speak() -> Result<(), ExitError> {
     let url = server()?;
-    let hop = hop(&url).map_err(|why| (format!("{url}: {why}"), TRY_LATER))?;
+    let destination = destination(&url).map_err(|why| (format!("{url}: {why}"), TRY_LATER))?;
     let fault = |e: io::Error| (format!("{url}: {e}"), TRY_LATER);
-    super::hop::pass(&hop).map_err(fault)
+    super::destination::pass(&destination).map_err(fault)
 }

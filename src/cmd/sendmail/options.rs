@@ -43,14 +43,14 @@ pub(super) struct Options {
 
 /// The form of a letter's value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Value {
+enum Operand {
     None,
     Needed,
     /// Attached, or missing.
     Attached,
 }
 
-type Set = fn(&mut Options, String) -> Result<(), String>;
+type SetOption = fn(&mut Options, String) -> Result<(), String>;
 
 fn ignore(_: &mut Options, _: String) -> Result<(), String> {
     Ok(())
@@ -58,34 +58,34 @@ fn ignore(_: &mut Options, _: String) -> Result<(), String> {
 
 /// The letters. Some that only other implementations need are accepted and ignored.
 #[rustfmt::skip]
-const LETTERS: &[(char, Value, Set)] = &[
-    ('A', Value::Needed, ignore), // alias database, or -Ac and -Am
-    ('B', Value::Needed, ignore), // body type: the content decides
-    ('C', Value::Needed, ignore), // configuration file
-    ('F', Value::Needed, |all, value| { all.full_name = Some(value); Ok(()) }),
-    ('G', Value::None, ignore), // gateway submission
-    ('I', Value::None, |all, _| { all.mode = Mode::Aliases; Ok(()) }),
-    ('L', Value::Needed, ignore), // label for the log
-    ('N', Value::Needed, |all, value| { all.notify = Some(notify(&value)?); Ok(()) }),
-    ('O', Value::Needed, ignore),
-    ('R', Value::Needed, |all, value| { all.ret = Some(ret(&value)?); Ok(()) }),
-    ('U', Value::None, ignore), // user submission
-    ('V', Value::Needed, |all, value| { all.envid = Some(envid(value)?); Ok(()) }),
-    ('X', Value::Needed, ignore), // traffic log
-    ('b', Value::Needed, |all, value| { all.mode = mode(&value)?; Ok(()) }),
-    ('e', Value::Needed, ignore), // how errors are told: by exit status and on standard error
-    ('f', Value::Needed, |all, value| { all.sender = Some(value); Ok(()) }),
-    ('h', Value::Needed, ignore), // hop count
-    ('i', Value::None, |all, _| { all.ignore_dots = true; Ok(()) }),
-    ('m', Value::None, ignore), // me too
-    ('n', Value::None, ignore), // no aliases
-    ('o', Value::Needed, |all, value| { all.ignore_dots |= value == "i"; Ok(()) }),
-    ('p', Value::Needed, ignore), // protocol
-    ('q', Value::Attached, |_, _| Err("the server runs the queue; see mailslot --queue-run".to_owned())),
-    ('r', Value::Needed, |all, value| { all.sender = Some(value); Ok(()) }),
-    ('t', Value::None, |all, _| { all.header_recipients = true; Ok(()) }),
-    ('v', Value::None, |all, _| { all.verbose = true; Ok(()) }),
-    ('x', Value::None, ignore),
+const LETTERS: &[(char, Operand, SetOption)] = &[
+    ('A', Operand::Needed, ignore), // alias database, or -Ac and -Am
+    ('B', Operand::Needed, ignore), // body type: the content decides
+    ('C', Operand::Needed, ignore), // configuration file
+    ('F', Operand::Needed, |all, value| { all.full_name = Some(value); Ok(()) }),
+    ('G', Operand::None, ignore), // gateway submission
+    ('I', Operand::None, |all, _| { all.mode = Mode::Aliases; Ok(()) }),
+    ('L', Operand::Needed, ignore), // label for the log
+    ('N', Operand::Needed, |all, value| { all.notify = Some(notify(&value)?); Ok(()) }),
+    ('O', Operand::Needed, ignore),
+    ('R', Operand::Needed, |all, value| { all.ret = Some(ret(&value)?); Ok(()) }),
+    ('U', Operand::None, ignore), // user submission
+    ('V', Operand::Needed, |all, value| { all.envid = Some(envid(value)?); Ok(()) }),
+    ('X', Operand::Needed, ignore), // traffic log
+    ('b', Operand::Needed, |all, value| { all.mode = mode(&value)?; Ok(()) }),
+    ('e', Operand::Needed, ignore), // how errors are told: by exit status and on standard error
+    ('f', Operand::Needed, |all, value| { all.sender = Some(value); Ok(()) }),
+    ('h', Operand::Needed, ignore), // hop count
+    ('i', Operand::None, |all, _| { all.ignore_dots = true; Ok(()) }),
+    ('m', Operand::None, ignore), // me too
+    ('n', Operand::None, ignore), // no aliases
+    ('o', Operand::Needed, |all, value| { all.ignore_dots |= value == "i"; Ok(()) }),
+    ('p', Operand::Needed, ignore), // protocol
+    ('q', Operand::Attached, |_, _| Err("the server runs the queue; see mailslot --queue-run".to_owned())),
+    ('r', Operand::Needed, |all, value| { all.sender = Some(value); Ok(()) }),
+    ('t', Operand::None, |all, _| { all.header_recipients = true; Ok(()) }),
+    ('v', Operand::None, |all, _| { all.verbose = true; Ok(()) }),
+    ('x', Operand::None, ignore),
 ];
 
 impl Options {
@@ -128,12 +128,12 @@ impl Options {
         while let Some(letter) = rest.next() {
             let row = LETTERS.iter().find(|(known, ..)| *known == letter);
             let &(_, value, set) = row.ok_or_else(|| format!("unknown option -{letter}"))?;
-            if value == Value::None {
+            if value == Operand::None {
                 set(self, String::new())?;
                 continue;
             }
             let attached = rest.as_str().to_owned();
-            if value == Value::Attached || !attached.is_empty() {
+            if value == Operand::Attached || !attached.is_empty() {
                 return set(self, attached);
             }
             let next = words.next().and_then(|word| word.to_str());

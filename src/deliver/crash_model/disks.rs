@@ -9,7 +9,7 @@ use super::history::{Event, History, Node, ROOT, contains, holds_whole_files};
 
 /// A disk after a crash.
 #[derive(Default)]
-pub(super) struct Disk {
+pub(super) struct DiskAfterCrash {
     entries: HashMap<Node, HashMap<String, Node>>,
     links: HashMap<Node, usize>,
     octets: HashMap<Node, Vec<u8>>,
@@ -22,7 +22,7 @@ pub(super) fn each(
     durable_at: &[Option<usize>],
     cut: usize,
     most: usize,
-    each: &mut dyn FnMut(&Disk),
+    each: &mut dyn FnMut(&DiskAfterCrash),
 ) -> bool {
     let pending = history.pending(durable_at, cut);
     if pending.len() > most {
@@ -33,12 +33,12 @@ pub(super) fn each(
             let position = pending.iter().position(|&pending| pending == index);
             position.is_some_and(|position| kept >> position & 1 == 0)
         };
-        each(&Disk::after(history, cut, lost));
+        each(&DiskAfterCrash::after(history, cut, lost));
     }
     true
 }
 
-impl Disk {
+impl DiskAfterCrash {
     fn after(history: &History, cut: usize, lost: impl Fn(usize) -> bool) -> Self {
         let mut disk = Self {
             links: history.dirs.iter().map(|dir| (*dir, 1)).collect(),

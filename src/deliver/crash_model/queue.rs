@@ -12,7 +12,7 @@ use super::history::History;
 use super::recorder::{Fails, Mutation, Recorder};
 use super::scenario::END;
 use super::turns::{self, switching};
-use crate::queue::{Envelope, Queue, Recipient};
+use crate::queue::{Envelope, Queue, QueuedRecipient};
 
 /// Changes that may be lost at a point where a start is tried over all disks.
 const MOST: usize = 7;
@@ -32,9 +32,9 @@ struct Queued {
 }
 
 fn envelope() -> Envelope {
-    let recipient = |address: &&str| Recipient {
+    let recipient = |address: &&str| QueuedRecipient {
         address: (*address).to_owned(),
-        ..Recipient::default()
+        ..QueuedRecipient::default()
     };
     Envelope {
         created: 7,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 
-use super::super::disk::{Disk, Identity, Real};
+use super::super::disk::{Disk, FileId, Real};
 use super::super::target::Owner;
 use super::history::{Event, History, Node, ROOT, holds_whole_files};
 use super::turns;
@@ -36,7 +36,7 @@ pub(super) enum Mutation {
 struct Log {
     history: History,
     /// The number of each inode. A number of the file system may come back after a file was removed.
-    nodes: HashMap<Identity, Node>,
+    nodes: HashMap<FileId, Node>,
     made: usize,
     names: HashMap<Node, String>,
     links: HashMap<Node, usize>,
@@ -67,12 +67,12 @@ pub(super) struct Recorder {
     no_links: Option<Errno>,
     /// A directory of this name and all in it lie on another device.
     elsewhere: Option<&'static str>,
-    elsewhere_nodes: Arc<Mutex<HashSet<Identity>>>,
+    elsewhere_nodes: Arc<Mutex<HashSet<FileId>>>,
 }
 
 impl Log {
     /// Numbers a new inode.
-    fn make(&mut self, identity: Identity, name: &str, is_dir: bool) -> Node {
+    fn make(&mut self, identity: FileId, name: &str, is_dir: bool) -> Node {
         let node = Node(self.made);
         self.made += 1;
         self.nodes.insert(identity, node);
@@ -100,7 +100,7 @@ impl Log {
         }
     }
 
-    fn node(&self, identity: Identity) -> Node {
+    fn node(&self, identity: FileId) -> Node {
         self.nodes[&identity]
     }
 
@@ -246,7 +246,7 @@ impl Recorder {
         Ok(())
     }
 
-    fn seen(&self, mut identity: Identity) -> Identity {
+    fn seen(&self, mut identity: FileId) -> FileId {
         if self.elsewhere_nodes.lock().unwrap().contains(&identity) {
             identity.device ^= 1 << 20;
         }
@@ -255,12 +255,12 @@ impl Recorder {
 }
 
 /// The inode of a descriptor.
-fn real(file: BorrowedFd<'_>) -> io::Result<Identity> {
+fn real(file: BorrowedFd<'_>) -> io::Result<FileId> {
     Real.identity_of(file)
 }
 
 /// The inode of a name in a directory.
-fn inner(dir: BorrowedFd<'_>, name: &str) -> io::Result<Identity> {
+fn inner(dir: BorrowedFd<'_>, name: &str) -> io::Result<FileId> {
     let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
     Ok(nix::sys::stat::fstatat(dir, name, flags)?.into())
 }
@@ -277,10 +277,10 @@ impl Disk for Recorder {
         }
         Ok(opened)
     }
-    fn identity(&self, path: &Path) -> io::Result<Identity> {
+    fn identity(&self, path: &Path) -> io::Result<FileId> {
         Ok(self.seen(Real.identity(path)?))
     }
-    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<Identity> {
+    fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<FileId> {
         Ok(self.seen(real(dir)?))
     }
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {

@@ -7,14 +7,14 @@ use super::checker::check;
 use super::history::History;
 use super::recorder::{Fails, Mutation, Recorder};
 use super::scenario::Scenario;
-use super::turns::{self, Schedule, random, seeded, switching};
+use super::turns::{self, Order, random, seeded, switching};
 
 /// Random orders that are tried; the environment's CRASH_SEEDS can ask for more.
 const SEEDS: u64 = 200;
 
 /// The syncs that sessions share.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Syncs {
+enum FailureScope {
     /// A failure is told to all whom it may have cost something.
     Shared,
     /// A failure is told to the one session that asked for the sync.
@@ -31,13 +31,13 @@ struct Run {
 }
 
 /// Runs the sessions; where `warm`, after a message by which their Maildirs are open already.
-fn run(sessions: &[Scenario], warm: bool, syncs: Syncs, order: Schedule, fails: Fails) -> Run {
+fn run(sessions: &[Scenario], warm: bool, syncs: FailureScope, order: Order, fails: Fails) -> Run {
     let scratch = Scratch::new();
     let recorder = Recorder::new(&scratch.0, Mutation::None, None, None);
     let own = |_: &Scenario| Store::with_disk("mx", Sync::Full, 100, Box::new(recorder.clone()));
     let stores: Vec<Store> = match syncs {
-        Syncs::Shared => sessions.iter().take(1).map(own).collect(),
-        Syncs::Own => sessions.iter().map(own).collect(),
+        FailureScope::Shared => sessions.iter().take(1).map(own).collect(),
+        FailureScope::Own => sessions.iter().map(own).collect(),
     };
     for store in stores.iter().filter(|_| warm) {
         let sessions = sessions.iter();
@@ -70,7 +70,7 @@ fn all_orders(
     sessions: &[Scenario],
     switches: usize,
     failing: fn(usize) -> Vec<Vec<usize>>,
-    syncs: Syncs,
+    syncs: FailureScope,
 ) -> impl Iterator<Item = Result<(), String>> {
     let run = move |at: &[usize], syncs_that_fail: &[usize]| {
         let fails = Fails {
@@ -111,7 +111,7 @@ fn each_two(syncs: usize) -> Vec<Vec<usize>> {
 }
 
 /// Tries random orders of three sessions, of which some calls fail.
-fn random_orders(syncs: Syncs) -> impl Iterator<Item = Result<(), String>> {
+fn random_orders(syncs: FailureScope) -> impl Iterator<Item = Result<(), String>> {
     let lmtp = true;
     let both = session(&[&["a", "b"], &["b"]]);
     let sessions = [
@@ -138,7 +138,7 @@ fn random_orders(syncs: Syncs) -> impl Iterator<Item = Result<(), String>> {
 fn every_order_of_two_sessions_keeps_the_promise() {
     let one = session(&[&["a"]]);
     let sessions = [one.clone(), one];
-    let orders = all_orders(&sessions, 2, one_at_most, Syncs::Shared);
+    let orders = all_orders(&sessions, 2, one_at_most, FailureScope::Shared);
     assert!(all_keep(orders) > 300);
 }
 
@@ -148,7 +148,13 @@ fn a_slow_sync_holds_up_its_own_session_only() {
     let sessions = [session(&[&["a"]]), session(&[&["b"]])];
     let run = |at: Vec<usize>| {
         let order = switching(at);
-        run(&sessions, true, Syncs::Shared, order, Fails::default())
+        run(
+            &sessions,
+            true,
+            FailureScope::Shared,
+            order,
+            Fails::default(),
+        )
     };
     let alone = run(Vec::new());
     let overtakes = (1..=alone.steps).filter(|at| {
@@ -165,13 +171,13 @@ fn a_slow_sync_holds_up_its_own_session_only() {
 #[test]
 fn what_is_taken_back_costs_nobody_else() {
     let sessions = [session(&[&["a"], &["b"]]), session(&[&["a"]])];
-    let orders = all_orders(&sessions, 1, each_two, Syncs::Shared);
+    let orders = all_orders(&sessions, 1, each_two, FailureScope::Shared);
     assert!(all_keep(orders) > 200);
 }
 
 #[test]
 fn random_orders_of_three_sessions_keep_the_promise() {
-    assert!(all_keep(random_orders(Syncs::Shared)) > 50);
+    assert!(all_keep(random_orders(FailureScope::Shared)) > 50);
 }
 
 /// The second session gets a name while the first one's sync is under way, which fails: its own sync, a moment later,
@@ -180,7 +186,7 @@ fn random_orders_of_three_sessions_keep_the_promise() {
 fn a_failure_that_others_are_not_told_of_is_found() {
     let one = session(&[&["a"]]);
     let sessions = [one.clone(), one];
-    let mut orders = all_orders(&sessions, 2, one_at_most, Syncs::Own);
+    let mut orders = all_orders(&sessions, 2, one_at_most, FailureScope::Own);
     assert!(orders.any(|run| run.is_err()));
-    assert!(random_orders(Syncs::Own).any(|run| run.is_err()));
+    assert!(random_orders(FailureScope::Own).any(|run| run.is_err()));
 }

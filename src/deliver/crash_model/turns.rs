@@ -11,7 +11,7 @@ use crate::lock::turns;
 const LONGEST: usize = 10_000;
 
 /// Chooses the next thread, from the threads, the number of steps, and the last thread.
-pub(super) type Schedule = Box<dyn FnMut(&[usize], usize, usize) -> usize + Send>;
+pub(super) type Order = Box<dyn FnMut(&[usize], usize, usize) -> usize + Send>;
 
 thread_local! {
     static SEAT: RefCell<Option<Seat>> = const { RefCell::new(None) };
@@ -35,11 +35,11 @@ struct State {
     live: Vec<usize>,
     /// Threads that wait for another one, without a step of another since.
     waiting: Vec<usize>,
-    schedule: Schedule,
+    schedule: Order,
 }
 
 /// A schedule that only the seed decides.
-pub(super) fn seeded(seed: u64) -> Schedule {
+pub(super) fn seeded(seed: u64) -> Order {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     Box::new(move |threads, _, _| {
         let bound = threads.len() as u64;
@@ -48,7 +48,7 @@ pub(super) fn seeded(seed: u64) -> Schedule {
 }
 
 /// A schedule that leaves a thread only where it must, and after each of the given steps.
-pub(super) fn switching(at: Vec<usize>) -> Schedule {
+pub(super) fn switching(at: Vec<usize>) -> Order {
     Box::new(move |threads, steps, last| {
         let others = || threads.iter().copied().find(|&thread| thread != last);
         let goes_on = threads.contains(&last) && !at.contains(&steps);
@@ -66,7 +66,7 @@ pub(super) fn random(state: &mut u64) -> u64 {
 }
 
 /// Runs the jobs, each in a thread, and gives the number of steps that they took.
-pub(super) fn run<'s>(schedule: Schedule, jobs: Vec<Box<dyn FnOnce() + Send + 's>>) -> usize {
+pub(super) fn run<'s>(schedule: Order, jobs: Vec<Box<dyn FnOnce() + Send + 's>>) -> usize {
     let mut state = State {
         current: 0,
         steps: 0,

@@ -3,7 +3,7 @@
 use super::*;
 
 fn created(scratch: &Scratch, users: Option<&str>, aliases: &str) -> Directory {
-    let settings = DirectorySettings {
+    let settings = DirectoryConfig {
         create: true,
         users: users.map(|users| scratch.file("users", users)),
         aliases: Some(scratch.file("aliases", aliases)),

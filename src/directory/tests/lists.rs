@@ -10,7 +10,7 @@ fn list(scratch: &Scratch, members: usize, max_recipients: usize) -> Directory {
         "all: {}\nmore: all, u0\nout: all, x@y.net\n",
         all.join(", ")
     );
-    let settings = DirectorySettings {
+    let settings = DirectoryConfig {
         users: Some(scratch.file("users", &users)),
         aliases: Some(scratch.file("aliases", &aliases)),
         max_recipients,
@@ -70,7 +70,7 @@ fn long_lists() {
 #[test]
 fn members_come_and_go() {
     let scratch = Scratch::new();
-    let settings = DirectorySettings {
+    let settings = DirectoryConfig {
         aliases: Some(scratch.file("aliases", "all: a, b\n")),
         ..settings(&scratch)
     };

@@ -14,14 +14,14 @@ fn who_may_be_made() {
     let scratch = Scratch::new();
     let base = settings(&scratch);
     std::fs::create_dir_all(scratch.0.join("mail/example.org/alice")).unwrap();
-    let load = |settings: &DirectorySettings| Directory::load(settings).unwrap();
+    let load = |settings: &DirectoryConfig| Directory::load(settings).unwrap();
     assert!(!target(&load(&base), "<alice@example.org>").may_create);
-    let listed = DirectorySettings {
+    let listed = DirectoryConfig {
         users: Some(scratch.file("users", "alice\n")),
         ..base.clone()
     };
     assert!(target(&load(&listed), "<alice@example.org>").may_create);
-    let create = DirectorySettings {
+    let create = DirectoryConfig {
         create: true,
         ..base
     };
@@ -63,7 +63,7 @@ fn unusable_mailboxes() {
     let scratch = Scratch::new();
     let mail = scratch.0.join("mail/example.org");
     let users = "a\nb\nc\nd\ne\nf\ng\n";
-    let settings = DirectorySettings {
+    let settings = DirectoryConfig {
         users: Some(scratch.file("users", users)),
         ..settings(&scratch)
     };
@@ -108,7 +108,7 @@ fn homes() {
     let scratch = Scratch::new();
     let home = scratch.0.display().to_string();
     let users = format!("alice:x:1000:100:Alice:{home}:/bin/sh\ngone:*:1:1::/nonexistent:\n");
-    let settings = DirectorySettings {
+    let settings = DirectoryConfig {
         pattern: "%h/Maildir".into(),
         users: Some(scratch.file("users", &users)),
         ..settings(&scratch)
@@ -137,7 +137,7 @@ fn homes() {
         "joe:x:1:1::relative:",
         "joe:x:1:1::/a/../b:",
     ] {
-        let settings = DirectorySettings {
+        let settings = DirectoryConfig {
             users: Some(scratch.file("homeless", &format!("# none\n{homeless}\n"))),
             ..settings.clone()
         };
@@ -187,7 +187,7 @@ fn accounts_without_login() {
         );
     }
     assert_eq!(resolve(&directory, "<d@example.org>"), one("d@example.org"));
-    let settings = DirectorySettings {
+    let settings = DirectoryConfig {
         logins: false,
         users: Some(scratch.file("any", "a:{BLF-CRYPT}$2y$05$x\nb:nonsense\n")),
         ..settings(&scratch)
@@ -202,7 +202,7 @@ fn accounts_without_login() {
 fn star_aliases() {
     let scratch = Scratch::new();
     for star in ["*", "*@example.org"] {
-        let settings = DirectorySettings {
+        let settings = DirectoryConfig {
             aliases: Some(scratch.file("aliases", &format!("{star}: alice\n"))),
             ..settings(&scratch)
         };

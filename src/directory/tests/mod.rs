@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::expand::Ways;
-use super::lookup::{Directory, DirectorySettings};
+use super::lookup::{Directory, DirectoryConfig};
 use crate::auth::Account;
 use crate::deliver::{Quota, Target};
 use crate::smtp::address::{ForwardPath, ReversePath};
@@ -48,10 +48,10 @@ impl Drop for Scratch {
     }
 }
 
-fn settings(scratch: &Scratch) -> DirectorySettings {
+fn settings(scratch: &Scratch) -> DirectoryConfig {
     let root = scratch.0.join("mail");
     std::fs::create_dir_all(&root).unwrap();
-    DirectorySettings {
+    DirectoryConfig {
         domains: vec!["example.org".into(), "b\u{fc}cher.example".into()],
         pattern: format!("{}/%d/%u", root.display()),
         create: false,
@@ -92,7 +92,7 @@ fn one(name: &str) -> Result<Vec<String>, u16> {
 #[test]
 fn nothing_leaves_the_pattern() {
     let scratch = Scratch::new();
-    let directory = Directory::load(&DirectorySettings {
+    let directory = Directory::load(&DirectoryConfig {
         create: true,
         ..settings(&scratch)
     })
@@ -172,7 +172,7 @@ fn mailboxes_that_are_directories() {
 }
 
 fn with_files(scratch: &Scratch, users: &str, aliases: &str) -> Directory {
-    Directory::load(&DirectorySettings {
+    Directory::load(&DirectoryConfig {
         users: Some(scratch.file("users", users)),
         aliases: Some(scratch.file("aliases", aliases)),
         quota: Some(Quota {
@@ -291,7 +291,7 @@ fn logins() {
 fn broken_files() {
     let scratch = Scratch::new();
     let load = |users: PathBuf| {
-        let settings = DirectorySettings {
+        let settings = DirectoryConfig {
             users: Some(users),
             ..settings(&scratch)
         };
@@ -351,7 +351,7 @@ fn random_aliases_agree_with_the_model() {
             file.push_str(&format!("a{n}: {}\n", targets.join(", ")));
             model.push((format!("a{n}"), targets));
         }
-        let settings = DirectorySettings {
+        let settings = DirectoryConfig {
             users: Some(scratch.file("users", &users)),
             aliases: Some(scratch.file("aliases", &file)),
             ..settings(&scratch)

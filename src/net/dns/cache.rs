@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::message::{Answer, Kind};
+use super::message::{Answer, RecordType};
 use crate::lock::lock;
 
 /// Maximum names in the cache.
@@ -14,16 +14,16 @@ const MAX_RECORDS: usize = 64;
 
 /// Answers by name and kind, with their expiry.
 #[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<HashMap<(String, Kind), (Answer, Instant)>>);
+pub(super) struct Cache(Mutex<HashMap<(String, RecordType), (Answer, Instant)>>);
 
 impl Cache {
-    pub(super) fn get(&self, name: &str, kind: Kind, now: Instant) -> Option<Answer> {
+    pub(super) fn get(&self, name: &str, kind: RecordType, now: Instant) -> Option<Answer> {
         let known = lock(&self.0);
         let (answer, until) = known.get(&(name.to_owned(), kind))?;
         (now < *until).then(|| answer.clone())
     }
 
-    pub(super) fn put(&self, name: &str, kind: Kind, answer: &Answer, now: Instant) {
+    pub(super) fn put(&self, name: &str, kind: RecordType, answer: &Answer, now: Instant) {
         let lives = lifetime(answer);
         let small = match answer {
             Answer::Found(data, _) => data.len() <= MAX_RECORDS,

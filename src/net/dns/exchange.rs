@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::message::{self, Answer, Bad, Kind};
+use super::message::{self, Answer, Bad, RecordType};
 
 /// Wrong datagrams after which the query fails: it is probably being attacked.
 const MAX_STRAY: usize = 64;
@@ -21,7 +21,7 @@ const DATAGRAM: usize = 4_096;
 pub(super) fn ask(
     server: SocketAddr,
     name: &str,
-    kind: Kind,
+    kind: RecordType,
     timeout: Duration,
 ) -> Result<Answer, String> {
     let fault = |e: io::Error| format!("name server {server}: {e}");

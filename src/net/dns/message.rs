@@ -19,13 +19,13 @@ const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// The type of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(super) enum RecordType {
     A,
     Aaaa,
     Mx,
 }
 
-impl Kind {
+impl RecordType {
     fn code(self) -> TYPE {
         match self {
             Self::A => TYPE::A,
@@ -76,7 +76,7 @@ pub(super) enum Bad {
 }
 
 /// The question on the wire; `None` if the name is invalid.
-pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
+pub(super) fn question(id: u16, name: &str, kind: RecordType) -> Option<Vec<u8>> {
     let labels = name.strip_suffix('.').unwrap_or(name).split('.');
     let plain = |label: &str| !label.is_empty() && label.bytes().all(is_plain);
     if !labels.into_iter().all(plain) {
@@ -94,7 +94,7 @@ pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
 }
 
 /// Parses an answer to the question about `name`.
-pub(super) fn answer(octets: &[u8], id: u16, name: &str, kind: Kind) -> Result<Answer, Bad> {
+pub(super) fn answer(octets: &[u8], id: u16, name: &str, kind: RecordType) -> Result<Answer, Bad> {
     if !is_plausible(octets, id) {
         return Err(Bad::NotOurs);
     }
@@ -141,7 +141,7 @@ fn is_plausible(octets: &[u8], id: u16) -> bool {
 }
 
 /// Follows the name through its aliases to the data.
-fn found(packet: &Packet<'_>, name: &str, kind: Kind) -> Answer {
+fn found(packet: &Packet<'_>, name: &str, kind: RecordType) -> Answer {
     let mut current = name.to_owned();
     let mut ttl = MAX_TTL;
     for _ in 0..MAX_ALIASES {
@@ -172,11 +172,11 @@ fn found(packet: &Packet<'_>, name: &str, kind: Kind) -> Answer {
     Answer::NoData(negative_ttl(packet))
 }
 
-fn datum(record: &ResourceRecord<'_>, kind: Kind) -> Option<Data> {
+fn datum(record: &ResourceRecord<'_>, kind: RecordType) -> Option<Data> {
     match (&record.rdata, kind) {
-        (RData::A(a), Kind::A) => Some(Data::Address(Ipv4Addr::from(a.address).into())),
-        (RData::AAAA(a), Kind::Aaaa) => Some(Data::Address(Ipv6Addr::from(a.address).into())),
-        (RData::MX(mx), Kind::Mx) => Some(Data::Mx(Mx {
+        (RData::A(a), RecordType::A) => Some(Data::Address(Ipv4Addr::from(a.address).into())),
+        (RData::AAAA(a), RecordType::Aaaa) => Some(Data::Address(Ipv6Addr::from(a.address).into())),
+        (RData::MX(mx), RecordType::Mx) => Some(Data::Mx(Mx {
             preference: mx.preference,
             host: spelled(&mx.exchange)?,
         })),

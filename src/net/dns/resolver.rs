@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use super::alabel::to_alabel;
 use super::cache::Cache;
 use super::exchange;
-use super::message::{self, Answer, Data, Kind, Mx};
+use super::message::{self, Answer, Data, Mx, RecordType};
 use super::servers::Servers;
 use crate::lock::lock;
 use crate::net::names;
@@ -108,7 +108,7 @@ impl Resolver {
     pub fn mx(&self, domain: &str) -> Result<Vec<Mx>, Error> {
         let name =
             to_alabel(domain.strip_suffix('.').unwrap_or(domain)).ok_or(Error::NoSuchName)?;
-        let data = self.look_up(&name, Kind::Mx, &self.servers())?;
+        let data = self.look_up(&name, RecordType::Mx, &self.servers())?;
         let mut exchangers: Vec<Mx> = data
             .into_iter()
             .filter_map(|datum| match datum {
@@ -121,11 +121,11 @@ impl Resolver {
     }
 
     fn both_families(&self, name: &str, servers: &Servers) -> Result<Vec<IpAddr>, Error> {
-        let six = match self.look_up(name, Kind::Aaaa, servers) {
+        let six = match self.look_up(name, RecordType::Aaaa, servers) {
             Err(Error::NoSuchName) => return Err(Error::NoSuchName),
             other => other,
         };
-        let four = self.look_up(name, Kind::A, servers);
+        let four = self.look_up(name, RecordType::A, servers);
         let data = match (six, four) {
             (Ok(six), Ok(four)) => [six, four].concat(),
             (Ok(data), Err(_)) | (Err(_), Ok(data)) => data,
@@ -142,7 +142,7 @@ impl Resolver {
     }
 
     /// Follows aliases across answers.
-    fn look_up(&self, name: &str, kind: Kind, servers: &Servers) -> Result<Vec<Data>, Error> {
+    fn look_up(&self, name: &str, kind: RecordType, servers: &Servers) -> Result<Vec<Data>, Error> {
         let mut name = name.to_owned();
         for _ in 0..MAX_ALIASES {
             match self.ask(&name, kind, servers)? {
@@ -155,7 +155,7 @@ impl Resolver {
         Err(Error::Temporary(format!("{name}: too many aliases")))
     }
 
-    fn ask(&self, name: &str, kind: Kind, servers: &Servers) -> Result<Answer, Error> {
+    fn ask(&self, name: &str, kind: RecordType, servers: &Servers) -> Result<Answer, Error> {
         if let Some(answer) = self.cache.get(name, kind, Instant::now()) {
             return Ok(answer);
         }

@@ -15,7 +15,7 @@ use std::path::Path;
 use simple_dns::rdata::{A, AAAA, CNAME, MX, RData, SOA};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord, TYPE};
 
-use super::message::{self, Answer, Bad, Kind};
+use super::message::{self, Answer, Bad, RecordType};
 use super::*;
 use fake::{Fake, pair};
 
@@ -309,8 +309,8 @@ fn a_flood_of_wrong_answers_is_given_up() {
 /// Loops of names and of aliases, records without end, and 64 KiB of anything.
 #[test]
 fn hostile_answers_end_in_bounded_time() {
-    let question = message::question(7, "x.example", Kind::A).unwrap();
-    let read = |octets: &[u8]| message::answer(octets, 7, "x.example", Kind::A);
+    let question = message::question(7, "x.example", RecordType::A).unwrap();
+    let read = |octets: &[u8]| message::answer(octets, 7, "x.example", RecordType::A);
     let packet = Packet::parse(&question).unwrap();
     let alias = |from, to| record(from, 60, RData::CNAME(CNAME(name(to))));
     let loops = vec![
@@ -356,11 +356,12 @@ fn hostile_answers_end_in_bounded_time() {
 
 #[test]
 fn ttls_are_bounded() {
-    let question = message::question(7, "x.example", Kind::A).unwrap();
+    let question = message::question(7, "x.example", RecordType::A).unwrap();
     let packet = Packet::parse(&question).unwrap();
     for (ttl, seconds) in [(60, 60), (u32::MAX, 0), (i32::MAX.unsigned_abs(), 86_400)] {
         let octets = reply(&packet, vec![record("x.example", ttl, a(1))]);
-        let Ok(Answer::Found(_, lives)) = message::answer(&octets, 7, "x.example", Kind::A) else {
+        let Ok(Answer::Found(_, lives)) = message::answer(&octets, 7, "x.example", RecordType::A)
+        else {
             panic!("no answer");
         };
         assert_eq!(lives.as_secs(), seconds);

@@ -6,7 +6,7 @@
 )]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::super::envelope::Recipient;
+use super::super::envelope::QueuedRecipient;
 use super::*;
 use crate::deliver::Sync;
 
@@ -40,9 +40,9 @@ fn open(dir: &Dir) -> Result<Queue, Failure> {
 }
 
 fn envelope() -> Envelope {
-    let to = |address: &str| Recipient {
+    let to = |address: &str| QueuedRecipient {
         address: address.into(),
-        ..Recipient::default()
+        ..QueuedRecipient::default()
     };
     Envelope {
         created: 7,
@@ -155,15 +155,15 @@ fn envelopes_of_an_earlier_version_are_taken_over() {
 #[test]
 fn files_are_known_by_their_names() {
     for (name, kind) in [
-        (ID, Some(Kind::Envelope)),
-        ("7.M1P2Q3.half", Some(Kind::Half)),
-        ("7.M1P2Q3.mx.a.test,S=12", Some(Kind::Content(ID))),
-        ("7.M1P2Q3.half,S=12", Some(Kind::Content(ID))),
+        (ID, Some(FileKind::Envelope)),
+        ("7.M1P2Q3.half", Some(FileKind::Half)),
+        ("7.M1P2Q3.mx.a.test,S=12", Some(FileKind::Content(ID))),
+        ("7.M1P2Q3.half,S=12", Some(FileKind::Content(ID))),
         ("README.Md", None),
         ("7.txt", None),
         ("7", None),
     ] {
-        assert_eq!(Kind::of(name), kind, "{name}");
+        assert_eq!(FileKind::of(name), kind, "{name}");
     }
 }
 

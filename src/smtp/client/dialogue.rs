@@ -11,7 +11,7 @@ use super::extensions::Extensions;
 use super::outcome::{ConnectionError, Outcome, Stage};
 use super::reply::{RemoteReply, Replies};
 use super::transaction::{Flow, Transaction};
-use crate::auth::client::{Login, choose};
+use crate::auth::client::{ClientExchange, choose};
 use crate::encoding::{base64_decode, base64_encode};
 
 /// RFC 3207 §4.2: input in the clear after the reply to STARTTLS was injected.
@@ -96,7 +96,7 @@ enum State {
     },
     StartTls,
     Handshake,
-    Auth(Box<Login>),
+    Auth(Box<ClientExchange>),
     Ready,
     Commands(Box<Transaction>),
     Content(Box<Transaction>),
@@ -413,7 +413,9 @@ impl ClientSession {
         };
         let pair = (credentials.user.as_str(), credentials.password.as_str());
         let nonce = self.settings.nonce.clone();
-        let mut login = Box::new(Login::start(mechanism, pair, offered, exporter, nonce));
+        let mut login = Box::new(ClientExchange::start(
+            mechanism, pair, offered, exporter, nonce,
+        ));
         let line = match login.initial() {
             None => format!("AUTH {mechanism}"),
             Some(octets) if octets.is_empty() => format!("AUTH {mechanism} ="),
@@ -423,7 +425,7 @@ impl ClientSession {
         self.state = State::Auth(login);
     }
 
-    fn auth_reply(&mut self, mut login: Box<Login>, reply: &RemoteReply) {
+    fn auth_reply(&mut self, mut login: Box<ClientExchange>, reply: &RemoteReply) {
         match reply.code() {
             334 => {
                 let text = reply.lines().first().map_or("", String::as_str);

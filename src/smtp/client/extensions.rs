@@ -33,9 +33,9 @@ pub struct Extensions {
 }
 
 /// Sets an extension from a keyword's parameters.
-type Set = fn(&mut Extensions, &str);
+type SetExtension = fn(&mut Extensions, &str);
 
-const KEYWORDS: &[(&str, Set)] = &[
+const KEYWORDS: &[(&str, SetExtension)] = &[
     ("SIZE", |all, words| {
         all.size = true;
         let number = words.split_whitespace().next().and_then(|w| w.parse().ok());

@@ -15,7 +15,7 @@ const WINDOW: usize = 100;
 
 /// A command to be sent, or one whose reply is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum Planned {
     Reset,
     Mail,
     Rcpt(usize),
@@ -41,8 +41,8 @@ pub(super) struct Transaction {
     envelope: ClientEnvelope,
     offered: Extensions,
     lmtp: bool,
-    plan: VecDeque<Step>,
-    awaited: VecDeque<Step>,
+    plan: VecDeque<Planned>,
+    awaited: VecDeque<Planned>,
     outcomes: Vec<Option<Outcome>>,
     /// Recipients that the server accepted, in the order of their commands.
     accepted: VecDeque<usize>,
@@ -74,17 +74,17 @@ impl Transaction {
                 return Some(too_many());
             }
             planned += 1;
-            plan.push_back(Step::Rcpt(place));
+            plan.push_back(Planned::Rcpt(place));
             None
         });
         let outcomes = outcomes.collect();
         if !plan.is_empty() {
-            plan.push_front(Step::Mail);
+            plan.push_front(Planned::Mail);
             if reset {
-                plan.push_front(Step::Reset);
+                plan.push_front(Planned::Reset);
             }
             if !offered.chunking {
-                plan.push_back(Step::Data);
+                plan.push_back(Planned::Data);
             }
         }
         Self {
@@ -104,10 +104,10 @@ impl Transaction {
     /// The stage of the next reply.
     pub(super) fn stage(&self) -> Stage {
         match self.awaited.front() {
-            Some(Step::Reset) => Stage::Reset,
-            Some(Step::Mail) => Stage::Mail,
-            Some(Step::Rcpt(_)) => Stage::Rcpt,
-            Some(Step::Data) | None => Stage::Data,
+            Some(Planned::Reset) => Stage::Reset,
+            Some(Planned::Mail) => Stage::Mail,
+            Some(Planned::Rcpt(_)) => Stage::Rcpt,
+            Some(Planned::Data) | None => Stage::Data,
         }
     }
 
@@ -125,14 +125,14 @@ impl Transaction {
             self.plan.pop_front();
             let nobody = self.awaited.is_empty() && self.accepted.is_empty();
             let line = match step {
-                Step::Data if nobody => continue,
-                Step::Reset => "RSET".to_owned(),
-                Step::Mail => self.envelope.mail(&self.offered),
-                Step::Rcpt(place) => match self.envelope.recipients.get(place) {
+                Planned::Data if nobody => continue,
+                Planned::Reset => "RSET".to_owned(),
+                Planned::Mail => self.envelope.mail(&self.offered),
+                Planned::Rcpt(place) => match self.envelope.recipients.get(place) {
                     Some(rcpt) => rcpt.rcpt(&self.offered),
                     None => continue,
                 },
-                Step::Data => "DATA".to_owned(),
+                Planned::Data => "DATA".to_owned(),
             };
             out.extend_from_slice(line.as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -164,29 +164,29 @@ impl Transaction {
             return Err(ConnectionError::Protocol(stage, "a reply to nothing"));
         };
         let class = reply.code() / 100;
-        if class == 3 && step != Step::Data {
+        if class == 3 && step != Planned::Data {
             return Err(ConnectionError::Protocol(stage, "a 3xx reply out of place"));
         }
         match step {
-            Step::Reset if class != 2 => {
+            Planned::Reset if class != 2 => {
                 return Err(ConnectionError::Refused(stage, reply.clone()));
             }
-            Step::Reset => {}
-            Step::Mail if class != 2 => {
+            Planned::Reset => {}
+            Planned::Mail if class != 2 => {
                 self.refused = true;
                 self.plan.clear();
                 self.settle(&Outcome::of_reply(reply));
             }
-            Step::Mail => {}
-            Step::Rcpt(_) if self.refused => self.stray |= class == 2,
-            Step::Rcpt(place) if class == 2 => self.accepted.push_back(place),
-            Step::Rcpt(place) => {
+            Planned::Mail => {}
+            Planned::Rcpt(_) if self.refused => self.stray |= class == 2,
+            Planned::Rcpt(place) if class == 2 => self.accepted.push_back(place),
+            Planned::Rcpt(place) => {
                 let outcome = self.refused_recipient(reply);
                 if let Some(slot) = self.outcomes.get_mut(place) {
                     *slot = Some(outcome);
                 }
             }
-            Step::Data => return self.data_reply(reply, out),
+            Planned::Data => return self.data_reply(reply, out),
         }
         Ok(self.advance(out))
     }

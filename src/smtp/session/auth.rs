@@ -4,7 +4,7 @@
 use super::backend::Backend;
 use super::state::{Channel, Login, Phase, Session};
 use super::step::{Step, close, say};
-use crate::auth::{Account, Accounts, Context, Decoy, Exchange, Mechanism, Progress};
+use crate::auth::{Account, Accounts, Decoy, Exchange, ExchangeContext, Mechanism, Progress};
 use crate::encoding::{base64_decode, base64_encode};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::{self, Reply};
@@ -63,7 +63,7 @@ impl<R> Session<R> {
             Channel::Tls { exporter } => exporter.as_deref(),
             Channel::Clear => None,
         };
-        let context = Context {
+        let context = ExchangeContext {
             hostname: &self.policy.hostname,
             exporter,
             plus_offered: offered.contains(&Mechanism::ScramSha256Plus),

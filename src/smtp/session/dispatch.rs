@@ -5,7 +5,7 @@ use super::offers::Offer;
 use super::state::{Channel, MAX_AUTH_LINE, Phase, Session};
 use super::step::{Next, Step, close, say};
 use super::vrfy::look_up;
-use crate::smtp::command::{Argument, Command, Row, Verb};
+use crate::smtp::command::{Argument, Command, CommandRow, Verb};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::line::Line;
 use crate::smtp::policy::Service;
@@ -113,7 +113,7 @@ impl<R> Session<R> {
     }
 
     /// The refusals that follow from the table, in this order: protocol, TLS, login, argument, greeting, availability.
-    fn refusal(&self, row: &Row, empty: bool, exempt: bool) -> Option<Reply> {
+    fn refusal(&self, row: &CommandRow, empty: bool, exempt: bool) -> Option<Reply> {
         let offer = self.offers(row);
         if offer == Offer::Never(reply::UNKNOWN_COMMAND) {
             return Some(reply::UNKNOWN_COMMAND);

@@ -1,7 +1,7 @@
 //! Which commands are available: one function decides it for EHLO, HELP and the refusals of unavailable commands.
 
 use super::state::{Channel, Session};
-use crate::smtp::command::{COMMANDS, Protocol, Row, Verb};
+use crate::smtp::command::{COMMANDS, CommandRow, Protocol, Verb};
 use crate::smtp::reply::{self, Reply};
 
 /// The availability of a command.
@@ -17,7 +17,7 @@ pub(super) enum Offer {
 
 impl<R> Session<R> {
     /// Decides whether a command is available.
-    pub(super) fn offers(&self, row: &Row) -> Offer {
+    pub(super) fn offers(&self, row: &CommandRow) -> Offer {
         let elsewhere = match row.protocol {
             Protocol::Any => false,
             Protocol::Smtp => self.is_lmtp(),

@@ -12,7 +12,7 @@ use simple_dns::Packet;
 use crate::net::dns::{Resolver, Servers};
 
 /// The responses of a fake server: for UDP any number of datagrams, for TCP the first of them.
-type Script = dyn Fn(&Packet<'_>, bool) -> Vec<Vec<u8>> + Send + Sync;
+type DnsScript = dyn Fn(&Packet<'_>, bool) -> Vec<Vec<u8>> + Send + Sync;
 
 pub(super) struct Fake {
     pub(super) address: SocketAddr,
@@ -25,7 +25,7 @@ impl Fake {
     pub(super) fn new(
         script: impl Fn(&Packet<'_>, bool) -> Vec<Vec<u8>> + Send + Sync + 'static,
     ) -> Self {
-        let script: Arc<Script> = Arc::new(script);
+        let script: Arc<DnsScript> = Arc::new(script);
         let (udp, tcp) = pair();
         let fake = Self {
             address: udp.local_addr().unwrap(),

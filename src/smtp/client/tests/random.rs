@@ -62,7 +62,7 @@ const ODD: &[&str] = &[
 ];
 
 /// A server that knows what it was told, and says anything.
-struct Server {
+struct RandomServer {
     random: Random,
     /// How many replies of a hundred are odd.
     oddness: usize,
@@ -77,7 +77,7 @@ struct Server {
     lmtp: bool,
 }
 
-impl Server {
+impl RandomServer {
     fn reply(&mut self, good: &[&str]) -> String {
         let odd = self.random.next(100) < self.oddness;
         let bad = self.random.next(100) < 25;
@@ -212,7 +212,7 @@ fn converse(seed: u64, oddness: usize) -> usize {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let lmtp = random.next(2) == 0;
     let mut client = clear(ClientConfig { lmtp, ..settings() });
-    let mut server = Server {
+    let mut server = RandomServer {
         random: Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1),
         oddness,
         input: Vec::new(),

@@ -13,11 +13,11 @@ use crate::net::url::{BindTo, ListenUrl, Scheme};
 /// The timeout for each address.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// The hop that reaches a listener; its certificate is not verified.
+/// The destination that reaches a listener; its certificate is not verified.
 ///
 /// # Errors
 /// The reason, as text.
-pub(super) fn hop(url: &ListenUrl) -> Result<Destination, String> {
+pub(super) fn destination(url: &ListenUrl) -> Result<Destination, String> {
     let addresses = match &url.at {
         BindTo::Unix { path, .. } => vec![Address::Unix(path.clone())],
         BindTo::Tcp { port: 0, .. } => {
@@ -59,9 +59,12 @@ fn hosts(host: Option<&str>) -> Result<Vec<IpAddr>, String> {
 ///
 /// # Errors
 /// The error of the last address.
-pub(super) fn connect(hop: &Destination, deadline: impl Fn() -> Instant) -> io::Result<Socket> {
+pub(super) fn connect(
+    destination: &Destination,
+    deadline: impl Fn() -> Instant,
+) -> io::Result<Socket> {
     let mut socket = Err(io::Error::other("no address"));
-    for address in &hop.addresses {
+    for address in &destination.addresses {
         socket = dial::connect(address, deadline());
         if socket.is_ok() {
             break;
@@ -70,12 +73,12 @@ pub(super) fn connect(hop: &Destination, deadline: impl Fn() -> Instant) -> io::
     socket
 }
 
-/// Passes octets between standard input and output and a hop, until the hop closes. Lines may end in LF.
+/// Passes octets between standard input and output and a destination, until the destination closes. Lines may end in LF.
 ///
 /// # Errors
 /// An error of the system.
-pub(super) fn pass(hop: &Destination) -> io::Result<()> {
-    let socket = connect(hop, || Instant::now() + CONNECT)?;
+pub(super) fn pass(destination: &Destination) -> io::Result<()> {
+    let socket = connect(destination, || Instant::now() + CONNECT)?;
     let sending = socket.try_clone()?;
     // This thread may only end with the process: standard input may stay open.
     std::thread::Builder::new().spawn(move || {
