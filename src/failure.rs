@@ -80,10 +80,12 @@ impl fmt::Display for FileError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Scratch;
 
     #[test]
     fn faults_of_a_file_name_path_and_line() {
-        let path = std::env::temp_dir().join(format!("mailslot-failure-{}", std::process::id()));
+        let dir = Scratch::new();
+        let path = dir.0.join("file");
         let name = path.display();
         let read = |octets: &[u8]| {
             let _ = std::fs::write(&path, octets);
@@ -91,7 +93,7 @@ mod tests {
         };
         let mark = read("\u{feff}alice".as_bytes());
         let latin = read(b"a\nb\nM\xfcller\n");
-        let _ = std::fs::remove_file(&path);
+        drop(dir);
         assert_eq!(mark, Ok("alice".to_owned()));
         assert_eq!(latin, Err((format!("{name}:3: not UTF-8"), 78)));
         assert!(

@@ -50,5 +50,7 @@ pub mod settings;
 pub mod smtp;
 pub mod state;
 pub mod sys;
+#[cfg(test)]
+mod testing;
 pub mod throttle;
 pub mod values;

@@ -111,10 +111,12 @@ fn span(seconds: u64) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use crate::testing::Scratch;
 
     #[test]
     fn what_waits_is_listed() {
-        let dir = std::env::temp_dir().join(format!("mailslot-list-{}", std::process::id()));
+        let scratch = Scratch::new();
+        let dir = scratch.0.join("queue");
         assert!(list(&dir).unwrap().starts_with("no queue at /"));
         std::fs::create_dir_all(&dir).unwrap();
         assert_eq!(list(&dir).unwrap(), "the queue is empty\n");
@@ -137,7 +139,6 @@ mod tests {
             page.contains("8.M1P1Q1: ") && page.ends_with("2 in the queue\n"),
             "{page}"
         );
-        std::fs::remove_dir_all(&dir).unwrap();
         for (seconds, text) in [(7, "7s"), (600, "10m"), (7_200, "2h"), (200_000, "2d")] {
             assert_eq!(span(seconds), text);
         }

@@ -1,5 +1,5 @@
 //! The fault tests: a disk that fails its n-th call, for every n, and the check that a message is either
-//! acknowledged and whole in every mailbox, or refused and in none. Also the scratch directories of all delivery tests.
+//! acknowledged and whole in every mailbox, or refused and in none.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::ffi::OsStr;
@@ -18,31 +18,7 @@ use super::junk::JunkField;
 use super::store::Store;
 use super::target::{Form, Group, Owner, Quota, Sync, Target};
 use super::trace::Trace;
-use crate::clock;
-
-/// A directory that is removed at the end.
-pub(super) struct Scratch(pub(super) PathBuf);
-
-impl Scratch {
-    /// In memory where the system has a place for that: the fault tests make thousands of trees.
-    pub(super) fn new() -> Self {
-        let memory = PathBuf::from("/dev/shm");
-        let usable = nix::unistd::access(&memory, nix::unistd::AccessFlags::W_OK).is_ok();
-        Self::within(if usable { memory } else { std::env::temp_dir() })
-    }
-
-    pub(super) fn within(parent: PathBuf) -> Self {
-        let path = parent.join(format!("mailslot-test-{}", clock::unique()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+pub(super) use crate::testing::Scratch;
 
 pub(super) fn target(scratch: &Scratch, user: &str) -> Target {
     Target {

@@ -83,13 +83,13 @@ pub(super) fn folder(maildir: &Path, detail: &str) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use crate::testing::Scratch;
 
     /// A Maildir is usable at every moment while another session creates it.
     #[test]
     fn a_maildir_that_is_just_being_made_is_usable() {
-        let root = std::env::temp_dir().join(format!("mailslot-test-{}", crate::clock::unique()));
-        fs::create_dir(&root).unwrap();
-        let maildirs: Vec<_> = (0..2_000).map(|n| root.join(n.to_string())).collect();
+        let root = Scratch::new();
+        let maildirs: Vec<_> = (0..2_000).map(|n| root.0.join(n.to_string())).collect();
         std::thread::scope(|scope| {
             let maker = scope.spawn(|| maildirs.iter().try_for_each(fs::create_dir));
             for maildir in &maildirs {
@@ -100,6 +100,5 @@ mod tests {
             }
             maker.join().unwrap().unwrap();
         });
-        fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -280,36 +280,16 @@ fn create(path: &Path) -> io::Result<File> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use crate::testing::Scratch;
     use std::cell::Cell;
     use std::net::Ipv4Addr;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     const NOW: u64 = 1_800_000_000;
 
-    /// A directory that is removed after the test.
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new() -> Self {
-            static COUNT: AtomicUsize = AtomicUsize::new(0);
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("mailslot-greylist-{}-{count}", std::process::id());
-            let dir = std::env::temp_dir().join(name);
-            std::fs::create_dir(&dir).unwrap();
-            Self(dir)
-        }
-
-        fn config(&self) -> GreylistConfig {
-            GreylistConfig {
-                delay: Duration::from_secs(300),
-                file: Some(self.0.join("grey")),
-            }
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
+    fn config(dir: &Scratch) -> GreylistConfig {
+        GreylistConfig {
+            delay: Duration::from_secs(300),
+            file: Some(dir.0.join("grey")),
         }
     }
 
@@ -382,17 +362,17 @@ mod tests {
     #[test]
     fn a_file_outlives_the_process() {
         use std::os::unix::fs::PermissionsExt as _;
-        let dir = Dir::new();
-        let keeper = Keeper::open(&dir.config()).unwrap();
+        let dir = Scratch::new();
+        let keeper = Keeper::open(&config(&dir)).unwrap();
         keeper.save();
         assert!(!dir.0.join("grey").exists(), "nothing to keep yet");
         assert_eq!(check(&keeper, NOW), Decision::Wait);
         keeper.save();
-        let next = Keeper::open(&dir.config()).unwrap();
+        let next = Keeper::open(&config(&dir)).unwrap();
         assert_eq!(check(&next, NOW + 299), Decision::Wait);
         assert_eq!(check(&next, NOW + 300), Decision::Pass);
         next.save();
-        let known = Keeper::open(&dir.config()).unwrap();
+        let known = Keeper::open(&config(&dir)).unwrap();
         assert_eq!(check(&known, NOW + 301), Decision::Pass);
         let mode = dir.0.join("grey").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -402,24 +382,24 @@ mod tests {
     /// A damaged file is an empty list, and the next save repairs it. A half-written file of a crash does no harm.
     #[test]
     fn damage_is_survived() {
-        let dir = Dir::new();
+        let dir = Scratch::new();
         std::fs::write(dir.0.join("grey"), b"mailslot-grey-1\nshort").unwrap();
         std::fs::write(dir.0.join("grey.half"), b"half").unwrap();
-        let keeper = Keeper::open(&dir.config()).unwrap();
+        let keeper = Keeper::open(&config(&dir)).unwrap();
         assert_eq!(check(&keeper, NOW), Decision::Wait);
         keeper.save();
-        let next = Keeper::open(&dir.config()).unwrap();
+        let next = Keeper::open(&config(&dir)).unwrap();
         assert_eq!(check(&next, NOW + 300), Decision::Pass);
     }
 
     /// A planted link in place of the temporary file is not followed.
     #[test]
     fn no_link_is_followed() {
-        let dir = Dir::new();
+        let dir = Scratch::new();
         let victim = dir.0.join("victim");
         std::fs::write(&victim, b"precious").unwrap();
         std::os::unix::fs::symlink(&victim, dir.0.join("grey.half")).unwrap();
-        let keeper = Keeper::open(&dir.config()).unwrap();
+        let keeper = Keeper::open(&config(&dir)).unwrap();
         std::os::unix::fs::symlink(&victim, dir.0.join("grey.half")).unwrap();
         check(&keeper, NOW);
         keeper.save();
@@ -430,8 +410,8 @@ mod tests {
     /// An unusable file fails the start. Later errors are retried.
     #[test]
     fn unusable_paths() {
-        let dir = Dir::new();
-        let mut config = dir.config();
+        let dir = Scratch::new();
+        let mut config = config(&dir);
         for path in ["missing/grey", "."] {
             config.file = Some(dir.0.join(path));
             let failure = Keeper::open(&config).err().unwrap();

@@ -216,6 +216,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::testing::Scratch;
 
     #[test]
     fn connections_and_their_deadlines() {
@@ -224,8 +225,8 @@ mod tests {
         let address = Address::Tcp(tcp.local_addr().unwrap());
         assert!(connect(&address, soon()).is_ok());
         assert!(connect(&address, Instant::now()).is_err_and(|e| e.kind() == ErrorKind::TimedOut));
-        let path = std::env::temp_dir().join(format!("mailslot-dial-{}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
+        let dir = Scratch::new();
+        let path = dir.0.join("socket");
         let address = Address::Unix(path.clone());
         assert!(connect(&address, soon()).is_err_and(|e| e.kind() == ErrorKind::NotFound));
         let unix = UnixListener::bind(&path).unwrap();
@@ -240,7 +241,6 @@ mod tests {
         };
         assert_eq!(full.kind(), ErrorKind::TimedOut);
         drop(unix);
-        std::fs::remove_file(&path).unwrap();
         let long = Address::Unix("/x".repeat(200).into());
         assert!(connect(&long, soon()).is_err());
     }

@@ -84,12 +84,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::testing::Scratch;
 
     #[test]
     fn logins_by_host_port_and_user() {
-        let path = std::env::temp_dir().join(format!("mailslot-logins-{}", std::process::id()));
+        let dir = Scratch::new();
         let text = "# hops\nmx.example me pass word\nMX.example:465 you  p2\n\n[::1]:587 six p3\n";
-        std::fs::write(&path, text).unwrap();
+        let path = dir.file("logins", text);
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         assert!(
             Logins::load(&path)
@@ -113,6 +114,5 @@ mod tests {
             assert!(said.contains(":2: expected"), "{said}");
             assert!(!said.contains(" me"), "{said}");
         }
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -78,6 +78,7 @@ mod tests {
 
     use super::*;
     use crate::net::dns::Servers;
+    use crate::testing::Scratch;
 
     /// A name of the hosts file, an address, a socket, and names without an answer.
     #[test]
@@ -91,8 +92,8 @@ mod tests {
             attempts: 1,
             ..Servers::default()
         };
-        let hosts = std::env::temp_dir().join(format!("mailslot-look-up-{}", std::process::id()));
-        std::fs::write(&hosts, "192.0.2.7 hop.test\n").unwrap();
+        let dir = Scratch::new();
+        let hosts = dir.file("hosts", "192.0.2.7 hop.test\n");
         let resolver = Resolver::new(&hosts, servers);
         let said = |url: &str| hop(&url.parse().unwrap(), &resolver);
         assert_eq!(said("smtp://hop.test"), ["hop.test is 192.0.2.7"]);
@@ -115,6 +116,5 @@ mod tests {
         for quiet in ["smtp://192.0.2.1", "lmtp:/", "mx:", "atrn:x"] {
             assert_eq!(said(quiet), [""; 0], "{quiet}");
         }
-        std::fs::remove_file(&hosts).unwrap();
     }
 }

@@ -68,7 +68,7 @@ fn sources() -> BTreeMap<String, String> {
 }
 
 fn is_test(name: &str) -> bool {
-    let ends = ["tests.rs", "faults.rs"]
+    let ends = ["tests.rs", "testing.rs", "faults.rs"]
         .iter()
         .any(|end| name.ends_with(end));
     ends || name.contains("tests/") || name.contains("crash_model/")

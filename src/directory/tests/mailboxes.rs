@@ -138,7 +138,7 @@ fn homes() {
         "joe:x:1:1::/a/../b:",
     ] {
         let settings = DirectoryConfig {
-            users: Some(scratch.file("homeless", &format!("# none\n{homeless}\n"))),
+            users: Some(scratch.file("homeless", format!("# none\n{homeless}\n"))),
             ..settings.clone()
         };
         let error = Directory::load(&settings).err().unwrap().to_string();
@@ -203,7 +203,7 @@ fn star_aliases() {
     let scratch = Scratch::new();
     for star in ["*", "*@example.org"] {
         let settings = DirectoryConfig {
-            aliases: Some(scratch.file("aliases", &format!("{star}: alice\n"))),
+            aliases: Some(scratch.file("aliases", format!("{star}: alice\n"))),
             ..settings(&scratch)
         };
         let error = Directory::load(&settings).err().unwrap().to_string();

@@ -12,7 +12,6 @@ mod mailboxes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::expand::Ways;
 use super::lookup::{Directory, DirectoryConfig};
@@ -21,32 +20,7 @@ use crate::deliver::{Quota, Target};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::Refusal;
-
-/// A directory that goes with its owner.
-pub(super) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(super) fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("mailslot-directory-{}-{count}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    pub(super) fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+pub(super) use crate::testing::Scratch;
 
 fn settings(scratch: &Scratch) -> DirectoryConfig {
     let root = scratch.0.join("mail");

@@ -17,6 +17,7 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord, TYPE};
 
 use super::message::{self, Answer, Bad, RecordType};
 use super::*;
+use crate::testing::Scratch;
 use fake::{Fake, pair};
 
 fn name(text: &str) -> Name<'_> {
@@ -370,10 +371,10 @@ fn ttls_are_bounded() {
 
 #[test]
 fn the_hosts_file_comes_first() {
-    let dir = std::env::temp_dir().join(format!("mailslot-hosts-{}", std::process::id()));
-    std::fs::write(&dir, "192.0.2.9 hop.example hop\n::1 hop\n").unwrap();
+    let dir = Scratch::new();
+    let hosts = dir.file("hosts", "192.0.2.9 hop.example hop\n::1 hop\n");
     let resolver = Resolver::new(
-        &dir,
+        &hosts,
         Servers {
             attempts: 0,
             ..Servers::default()
@@ -387,7 +388,6 @@ fn the_hosts_file_comes_first() {
     assert_eq!(resolver.addresses("localhost"), Ok(vec![ip("127.0.0.1")]));
     assert_eq!(resolver.addresses("::1"), Ok(vec![ip("::1")]));
     assert!(resolver.addresses("other").is_err());
-    std::fs::remove_file(&dir).unwrap();
 }
 
 #[test]

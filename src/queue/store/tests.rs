@@ -4,38 +4,21 @@
     clippy::indexing_slicing,
     reason = "a test may panic"
 )]
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::super::envelope::QueuedRecipient;
 use super::*;
 use crate::deliver::Sync;
+use crate::testing::Scratch;
 
 const ID: &str = "7.M1P2Q3";
 
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("mailslot-queue-{}-{count}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-
-    fn content(&self, id: &str) -> String {
-        let name = format!("{id}.host,S=1");
-        std::fs::write(self.0.join("new").join(&name), "x").unwrap();
-        name
-    }
+/// The content file of a message.
+fn content(dir: &Scratch, id: &str) -> String {
+    let name = format!("{id}.host,S=1");
+    std::fs::write(dir.0.join("new").join(&name), "x").unwrap();
+    name
 }
 
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn open(dir: &Dir) -> Result<Queue, Failure> {
+fn open(dir: &Scratch) -> Result<Queue, Failure> {
     Queue::open(&dir.0, Arc::new(Syncs::new(Sync::None)))
 }
 
@@ -53,11 +36,14 @@ fn envelope() -> Envelope {
 
 #[test]
 fn a_message_from_draft_to_end() {
-    let dir = Dir::new();
+    let dir = Scratch::new();
     let queue = open(&dir).unwrap();
     drop(queue.draft(ID, envelope()).unwrap());
     assert!(queue.ids().unwrap().is_empty());
-    queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
+    queue
+        .draft(ID, envelope())
+        .unwrap()
+        .keep(&content(&dir, ID));
     assert_eq!(queue.ids().unwrap(), [ID]);
     assert!(queue.content(ID).is_ok());
     let left = queue
@@ -81,7 +67,7 @@ fn only_the_owner_may_enter() {
 
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
     for others in [None, Some("file")] {
-        let dir = Dir::new();
+        let dir = Scratch::new();
         for path in [&dir.0, &dir.0.join("new"), &dir.0.join("tmp")] {
             std::fs::create_dir(path).unwrap();
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o775)).unwrap();
@@ -104,7 +90,7 @@ fn only_the_owner_may_enter() {
 
 #[test]
 fn a_queue_has_one_process() {
-    let dir = Dir::new();
+    let dir = Scratch::new();
     let queue = open(&dir).unwrap();
     let second = open(&dir);
     assert!(second.is_err_and(|failure| failure.status() == 75));
@@ -114,14 +100,17 @@ fn a_queue_has_one_process() {
 
 #[test]
 fn what_a_crash_left_is_removed() {
-    let dir = Dir::new();
+    let dir = Scratch::new();
     let queue = open(&dir).unwrap();
     queue.draft("1.M1P1Q1", envelope()).unwrap().keep("gone");
-    queue.draft(ID, envelope()).unwrap().keep(&dir.content(ID));
+    queue
+        .draft(ID, envelope())
+        .unwrap()
+        .keep(&content(&dir, ID));
     std::fs::write(dir.0.join("new/8.M1P1Q1.half"), "mailsl").unwrap();
     std::fs::write(dir.0.join("new/9.M1P1Q1"), "damaged").unwrap();
-    dir.content("9.M1P1Q1");
-    let sent = dir.0.join("new").join(dir.content("5.M1P1Q1"));
+    content(&dir, "9.M1P1Q1");
+    let sent = dir.0.join("new").join(content(&dir, "5.M1P1Q1"));
     drop(queue);
     let queue = open(&dir).unwrap();
     assert_eq!(queue.ids().unwrap(), [ID, "9.M1P1Q1"]);
@@ -137,9 +126,9 @@ fn what_a_crash_left_is_removed() {
 /// Earlier versions had a directory for the envelopes, without which the contents would be taken for sent.
 #[test]
 fn envelopes_of_an_earlier_version_are_taken_over() {
-    let dir = Dir::new();
+    let dir = Scratch::new();
     drop(open(&dir).unwrap());
-    dir.content(ID);
+    content(&dir, ID);
     let old = dir.0.join(OLD_ENVELOPES);
     std::fs::create_dir(&old).unwrap();
     for name in [ID, "8.M1P1Q1", "9.M1P1Q1.half"] {
@@ -170,7 +159,7 @@ fn files_are_known_by_their_names() {
 /// A file too long to be read again would keep its message from being sent or returned for ever.
 #[test]
 fn an_envelope_never_becomes_too_long_to_be_read() {
-    let dir = Dir::new();
+    let dir = Scratch::new();
     let queue = open(&dir).unwrap();
     let of = |count: usize| Envelope {
         recipients: vec![envelope().recipients[0].clone(); count],
@@ -179,7 +168,7 @@ fn an_envelope_never_becomes_too_long_to_be_read() {
     let refused = queue.draft("8.M1P2Q3", of(300_000)).err().unwrap();
     assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
     assert!(queue.ids().unwrap().is_empty());
-    queue.draft(ID, of(6_000)).unwrap().keep(&dir.content(ID));
+    queue.draft(ID, of(6_000)).unwrap().keep(&content(&dir, ID));
     let answer = "x".repeat(1_000);
     let fail = |envelope: &mut Envelope| {
         for to in &mut envelope.recipients {
