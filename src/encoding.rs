@@ -43,11 +43,18 @@ pub fn base64url_decode(text: &str) -> Option<Vec<u8>> {
 
 /// Passes the decimal digits of a number to `push`, in order. Every message needs several for its id, file name and
 /// replies, and `write!` would take several times as long.
-pub fn decimal(number: u64, push: &mut impl FnMut(u8)) {
-    if number >= 10 {
-        decimal(number / 10, push);
+pub fn decimal(mut number: u64, push: &mut impl FnMut(u8)) {
+    let mut digits = [0; 20];
+    let mut count = 0;
+    for digit in &mut digits {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        count += 1;
+        if number == 0 {
+            break;
+        }
     }
-    push(b'0' + (number % 10) as u8);
+    digits.into_iter().take(count).rev().for_each(push);
 }
 
 /// Reads a number that consists of digits only: `parse` alone would accept `+5` as well.
