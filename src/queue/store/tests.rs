@@ -68,8 +68,11 @@ fn only_the_owner_may_enter() {
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
     for others in [None, Some("file")] {
         let dir = Scratch::new();
-        for path in [&dir.0, &dir.0.join("new"), &dir.0.join("tmp")] {
-            std::fs::create_dir(path).unwrap();
+        let inner = ["new", "tmp"].map(|name| dir.0.join(name));
+        inner
+            .iter()
+            .for_each(|path| std::fs::create_dir(path).unwrap());
+        for path in inner.iter().chain([&dir.0]) {
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o775)).unwrap();
         }
         if let Some(name) = others {
