@@ -15,7 +15,7 @@ use crate::greylist::{Decision, Keeper, Query};
 use crate::oauth::Tokens;
 use crate::relay::{NoTurn, Relay, Wanted};
 use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::reply::{self, Refusal, Reply};
+use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Backend, Mailboxes, QueueNode};
 use crate::throttle::Throttle;
 
@@ -39,7 +39,7 @@ pub struct ServerBackend<'a> {
 
 impl ServerBackend<'_> {
     /// The mailboxes of a recipient, and whether the only one was found open.
-    fn resolve(&self, to: &ForwardPath, size: u64) -> Result<(Group, bool), Refusal> {
+    fn resolve(&self, to: &ForwardPath, size: u64) -> Result<(Group, bool), Reply> {
         let open = Cell::new(false);
         let is_open = |target: &Target| {
             open.set(self.store.is_open(target));
@@ -71,7 +71,7 @@ impl ServerBackend<'_> {
         }
     }
 
-    fn takes(&self, target: &Target, size: u64, open: bool) -> Result<(), Refusal> {
+    fn takes(&self, target: &Target, size: u64, open: bool) -> Result<(), Reply> {
         if self.is_elsewhere(target) {
             return Ok(());
         }
@@ -86,8 +86,8 @@ impl ServerBackend<'_> {
         &self,
         (from, to): (&ReversePath, &ForwardPath),
         (mailboxes, size): (&[u64], u64),
-        look: &dyn Fn() -> Result<(), Refusal>,
-    ) -> Result<bool, Refusal> {
+        look: &dyn Fn() -> Result<(), Reply>,
+    ) -> Result<bool, Reply> {
         let (Some(greylist), Some(client)) = (self.greylist, self.client) else {
             return look().map(|()| false);
         };
@@ -110,18 +110,18 @@ impl ServerBackend<'_> {
         members: usize,
         size: u64,
         open: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Reply> {
         let mut full = 0;
         for target in new {
             match self.takes(target, size, open) {
-                Err(refusal) if refusal.reply == reply::MAILBOX_FULL => full += 1,
+                Err(refusal) if refusal == reply::MAILBOX_FULL => full += 1,
                 taken => taken?,
             }
         }
         match full {
             0 => Ok(()),
-            _ if full < members => Err(Refusal::policy(reply::SOME_FULL)),
-            _ => Err(Refusal::policy(reply::MAILBOX_FULL)),
+            _ if full < members => Err(reply::SOME_FULL),
+            _ => Err(reply::MAILBOX_FULL),
         }
     }
 }
@@ -163,7 +163,7 @@ impl Backend for ServerBackend<'_> {
         to: &ForwardPath,
         size: Option<u64>,
         mailboxes: &mut Mailboxes,
-    ) -> Result<Group, Refusal> {
+    ) -> Result<Group, Reply> {
         let size = size.unwrap_or(0);
         let (group, open) = self.resolve(to, size)?;
         // Only lists are shared by recipients.
@@ -175,11 +175,11 @@ impl Backend for ServerBackend<'_> {
         let new = numbered.filter(|(n, _)| !mailboxes.has(*n));
         let (new, targets): (Vec<_>, Vec<_>) = new.unzip();
         if mailboxes.count().saturating_add(new.len()) > self.directory.max_recipients() {
-            return Err(Refusal::policy(reply::TOO_MANY_RECIPIENTS));
+            return Err(reply::TOO_MANY_RECIPIENTS);
         }
         let look = || self.check(&targets, group.len(), size, open);
         if self.is_put_off((from, to), (&new, size), &look)? {
-            return Err(Refusal::policy(reply::GREYLISTED));
+            return Err(reply::GREYLISTED);
         }
         if group.iter().any(|target| self.is_elsewhere(target)) {
             mailboxes.set_onward();
@@ -205,7 +205,7 @@ impl Backend for ServerBackend<'_> {
         self.throttle.is_used_up(self.client, user)
     }
 
-    fn room(&mut self, octets: u64) -> Result<(), Refusal> {
+    fn room(&mut self, octets: u64) -> Result<(), Reply> {
         self.store.room(self.directory.root(), octets)?;
         // Remote targets of aliases are open to every client.
         match self.relay {
@@ -214,11 +214,11 @@ impl Backend for ServerBackend<'_> {
         }
     }
 
-    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
+    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Reply> {
         self.directory.vrfy(name)
     }
 
-    fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
+    fn expn(&mut self, name: &str) -> Result<Vec<String>, Reply> {
         self.directory.expn(name)
     }
 
@@ -246,12 +246,12 @@ impl Backend for ServerBackend<'_> {
         }
     }
 
-    fn atrn(&mut self, user: &str, domains: &[&str]) -> Result<(), Refusal> {
-        let refused = || Refusal::policy(reply::ATRN_REFUSED);
+    fn atrn(&mut self, user: &str, domains: &[&str]) -> Result<(), Reply> {
+        let refused = || reply::ATRN_REFUSED;
         let (relay, _) = self.relay.ok_or_else(refused)?;
         relay.claim_turn(user, domains).map_err(|why| match why {
             NoTurn::Refused => refused(),
-            NoTurn::NothingWaits => Refusal::policy(reply::NOTHING_WAITING),
+            NoTurn::NothingWaits => reply::NOTHING_WAITING,
         })
     }
 

@@ -12,7 +12,7 @@ use crate::relay::Relay;
 use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
 use crate::smtp::params::{BodyType, Notify};
 use crate::smtp::policy::Service;
-use crate::smtp::reply::{self, Refusal, Reply};
+use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Session, Transaction};
 
 /// A message from DATA or the first BDAT to its outcome.
@@ -202,7 +202,7 @@ impl Message {
             Ok(draft) => draft,
             Err(e) => {
                 log::error!("queue id={id}: {e}");
-                return refuse(&refusal(&e).reply);
+                return refuse(&refusal(&e));
             }
         };
         let start = std::mem::take(&mut self.start);
@@ -317,9 +317,9 @@ fn recipients(session: &Session<Group>) -> impl Iterator<Item = &[Arc<Target>]> 
     transaction.flat_map(|t| t.recipients.iter().map(|(_, targets)| &**targets))
 }
 
-fn answer(outcome: Result<Delivered, Refusal>) -> Reply {
+fn answer(outcome: Result<Delivered, Reply>) -> Reply {
     match outcome {
         Ok(delivered) => delivered.reply(),
-        Err(refusal) => refusal.reply,
+        Err(refusal) => refusal,
     }
 }

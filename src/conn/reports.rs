@@ -49,8 +49,8 @@ pub(super) fn deliver(
     let snapshot = state.snapshot();
     let targets = match snapshot.directory.resolve(&path, ways) {
         Ok(targets) => targets,
-        Err(refusal) if refusal.reply.code() >= 500 => return dropped(to, refusal.reply.text()),
-        Err(refusal) => return Err(refusal.reply.text().to_owned()),
+        Err(refusal) if refusal.code() >= 500 => return dropped(to, refusal.text()),
+        Err(refusal) => return Err(refusal.text().to_owned()),
     };
     let trace = Trace {
         reverse_path: "",
@@ -99,7 +99,7 @@ fn commit(
         }
     };
     let delivered = spool.commit();
-    let delivered = delivered.map_err(|refusal| refusal.reply.text().to_owned())?;
+    let delivered = delivered.map_err(|refusal| refusal.text().to_owned())?;
     if let (Some(draft), Some(relay)) = (draft, relay) {
         let envelope = draft.keep(delivered.name());
         relay.add(delivered.id(), &envelope);

@@ -14,7 +14,7 @@ use super::maildir::OpenMaildir;
 use super::refusal::Trouble;
 use super::spool::{Delivery, Spool};
 use crate::clock;
-use crate::smtp::reply::{self, Refusal, Reply};
+use crate::smtp::reply::{self, Reply};
 
 /// Maximum names to try: a second one is only needed if clock, process id and count all repeat.
 const ATTEMPTS: u32 = 10;
@@ -58,7 +58,7 @@ impl Spool {
     ///
     /// # Errors
     /// A refusal: then nothing is left in any `new/` or `tmp/`. It is a 5xx only if all mailboxes have one.
-    pub fn commit(mut self) -> Result<Delivered, Refusal> {
+    pub fn commit(mut self) -> Result<Delivered, Reply> {
         self.seal()?;
         let all: Vec<usize> = (0..self.deliveries.len()).collect();
         self.appear_all(&all)?;
@@ -71,12 +71,12 @@ impl Spool {
 
     /// Delivers to each recipient separately (LMTP, RFC 2033 §4.2), in order: to all mailboxes of its group or to none.
     /// Directories are synced after all names are created: with a journal the first sync then serves all.
-    pub fn commit_each(mut self) -> Vec<Result<Delivered, Refusal>> {
+    pub fn commit_each(mut self) -> Vec<Result<Delivered, Reply>> {
         if let Err(refusal) = self.seal() {
             return vec![Err(refusal); self.recipients.len()];
         }
         let groups = std::mem::take(&mut self.members);
-        let mut outcomes: Vec<Result<(), Refusal>> = Vec::with_capacity(groups.len());
+        let mut outcomes: Vec<Result<(), Reply>> = Vec::with_capacity(groups.len());
         for members in &groups {
             let new: Vec<usize> = members
                 .iter()
@@ -105,7 +105,7 @@ impl Spool {
     }
 
     /// Checks that every mailbox of a group has the message durably.
-    fn durable(&self, members: &[usize]) -> Result<(), Refusal> {
+    fn durable(&self, members: &[usize]) -> Result<(), Reply> {
         let refused = |&index: &usize| self.deliveries.get(index)?.refusal.clone();
         match members.iter().find_map(refused) {
             Some(refusal) => Err(softened(refusal, members.len())),
@@ -117,8 +117,8 @@ impl Spool {
     fn settle(
         &mut self,
         groups: &[Vec<usize>],
-        outcomes: &[Result<(), Refusal>],
-    ) -> Vec<Result<Delivered, Refusal>> {
+        outcomes: &[Result<(), Reply>],
+    ) -> Vec<Result<Delivered, Reply>> {
         let accepted = groups.iter().zip(outcomes).filter(|(_, o)| o.is_ok());
         let wanted: HashSet<usize> = accepted.flat_map(|(group, _)| group).copied().collect();
         for index in 0..self.deliveries.len() {
@@ -126,17 +126,17 @@ impl Spool {
                 self.undo(index);
             }
         }
-        let mut receipts: Vec<Result<Delivered, Refusal>> = Vec::with_capacity(groups.len());
+        let mut receipts: Vec<Result<Delivered, Reply>> = Vec::with_capacity(groups.len());
         for (members, outcome) in groups.iter().zip(outcomes) {
             receipts.push(outcome.clone().and_then(|()| self.receipt(members)));
         }
-        let lost = || Err(Refusal::local(reply::LOCAL_ERROR));
+        let lost = || Err(reply::LOCAL_ERROR);
         let of = |&group: &usize| receipts.get(group).cloned().unwrap_or_else(lost);
         self.recipients.iter().map(of).collect()
     }
 
     /// Makes the message visible in all of these mailboxes. After an error the caller must undo what was begun.
-    fn appear_all(&mut self, members: &[usize]) -> Result<(), Refusal> {
+    fn appear_all(&mut self, members: &[usize]) -> Result<(), Reply> {
         let count = members.len();
         self.unrefused(members)?;
         self.reserve_all(members)?;
@@ -155,7 +155,7 @@ impl Spool {
 
     /// Makes the receipt of a recipient, after the last sync of its mailboxes. This is the only place that creates a
     /// [`Delivered`].
-    fn receipt(&mut self, members: &[usize]) -> Result<Delivered, Refusal> {
+    fn receipt(&mut self, members: &[usize]) -> Result<Delivered, Reply> {
         let context = Arc::clone(&self.context);
         for &index in members {
             let delivery = self.delivery(index).map_err(|trouble| trouble.refusal())?;
@@ -169,32 +169,32 @@ impl Spool {
         let queue = |delivery: &&Delivery| !delivery.target.is_mailbox();
         let onward = members.iter().filter_map(deliveries).find(queue);
         let first = onward.or_else(|| members.first().and_then(deliveries));
-        let first = first.ok_or(Refusal::local(reply::LOCAL_ERROR))?;
+        let first = first.ok_or(reply::LOCAL_ERROR)?;
         let own = || (self.id.clone(), self.name.clone());
         let (id, name) = first.renamed.clone().unwrap_or_else(own);
         Ok(Delivered { id, name })
     }
 
     /// Earlier errors of these mailboxes, or of their disks.
-    fn unrefused(&self, members: &[usize]) -> Result<(), Refusal> {
+    fn unrefused(&self, members: &[usize]) -> Result<(), Reply> {
         let refused = |&index: &usize| self.deliveries.get(index)?.refusal.clone();
-        let refusals: Vec<Refusal> = members.iter().filter_map(refused).collect();
+        let refusals: Vec<Reply> = members.iter().filter_map(refused).collect();
         let all = refusals.len() == members.len();
-        let same = |r: &&Refusal| r.reply.code() >= 500;
+        let same = |r: &&Reply| r.code() >= 500;
         match refusals.first() {
             None => Ok(()),
             Some(first) if all && refusals.iter().filter(same).count() == members.len() => {
                 Err(first.clone())
             }
             Some(first) => {
-                let later = refusals.iter().find(|r| r.reply.code() < 500);
+                let later = refusals.iter().find(|r| r.code() < 500);
                 Err(softened(later.unwrap_or(first).clone(), usize::MAX))
             }
         }
     }
 
     /// Reserves room in every mailbox's quota.
-    fn reserve_all(&mut self, members: &[usize]) -> Result<(), Refusal> {
+    fn reserve_all(&mut self, members: &[usize]) -> Result<(), Reply> {
         let mut full = 0;
         for &index in members {
             let room = self.reserve(index);
@@ -203,9 +203,9 @@ impl Spool {
         }
         match full {
             0 => Ok(()),
-            _ if full == members.len() => Err(Refusal::policy(reply::MAILBOX_FULL)),
+            _ if full == members.len() => Err(reply::MAILBOX_FULL),
             // A 5xx would bounce the message for mailboxes with room; at the next try RCPT refuses the full ones.
-            _ => Err(Refusal::policy(reply::SOME_FULL)),
+            _ => Err(reply::SOME_FULL),
         }
     }
 
@@ -320,7 +320,7 @@ impl Spool {
     }
 
     /// Makes the name in a mailbox's `new/` durable.
-    fn make_durable(&mut self, index: usize) -> Result<(), Refusal> {
+    fn make_durable(&mut self, index: usize) -> Result<(), Reply> {
         let synced = self.sync_new(index);
         synced.map_err(|trouble| self.log(&trouble))
     }
@@ -380,7 +380,7 @@ impl Spool {
             let refusal = failed.or(opened).cloned();
             Trouble::Rule {
                 path: Default::default(),
-                refusal: refusal.unwrap_or(Refusal::local(reply::LOCAL_ERROR)),
+                refusal: refusal.unwrap_or(reply::LOCAL_ERROR),
             }
         })
     }
@@ -454,9 +454,9 @@ impl Spool {
 }
 
 /// The refusal of one mailbox for all of several: a 5xx would bounce the message for the others.
-fn softened(refusal: Refusal, count: usize) -> Refusal {
-    match refusal.reply.code() {
-        500.. if count > 1 => Refusal::policy(reply::SOME_FULL),
+fn softened(refusal: Reply, count: usize) -> Reply {
+    match refusal.code() {
+        500.. if count > 1 => reply::SOME_FULL,
         _ => refusal,
     }
 }

@@ -17,7 +17,7 @@ use super::owner::{self, Walk};
 use super::refusal::Trouble;
 use super::syncs::Syncs;
 use super::target::{Owner, Target};
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply;
 
 /// The open directories for one recipient's message.
 pub(super) struct OpenMaildir {
@@ -145,7 +145,7 @@ fn walk(
         let Component::Normal(name) = component else {
             return Err(Trouble::Rule {
                 path: target.maildir.clone(),
-                refusal: Refusal::local(reply::MAILBOX_UNUSABLE),
+                refusal: reply::MAILBOX_UNUSABLE,
             });
         };
         let is_last = components.peek().is_none();

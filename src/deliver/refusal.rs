@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::disk;
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Reply};
 
 /// An error in a Maildir.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) enum Trouble {
         /// The path.
         path: PathBuf,
         /// The reply.
-        refusal: Refusal,
+        refusal: Reply,
     },
 }
 
@@ -45,12 +45,12 @@ impl Trouble {
     pub(super) fn away(path: &Path) -> Self {
         Self::Rule {
             path: path.to_owned(),
-            refusal: Refusal::local(reply::MAILBOX_AWAY),
+            refusal: reply::MAILBOX_AWAY,
         }
     }
 
     /// The reply to the client.
-    pub(super) fn refusal(&self) -> Refusal {
+    pub(super) fn refusal(&self) -> Reply {
         match self {
             Self::Call { error, .. } => refusal(error),
             Self::Rule { refusal, .. } => refusal.clone(),
@@ -73,20 +73,20 @@ impl fmt::Display for Trouble {
                 write!(f, "call={call:?} path={path:?} error={error}")
             }
             Self::Rule { path, refusal } => {
-                write!(f, "path={path:?} error={:?}", refusal.reply.text())
+                write!(f, "path={path:?} error={:?}", refusal.text())
             }
         }
     }
 }
 
 /// The reply for an I/O error: the only place that maps an errno to a reply.
-pub fn refusal(e: &io::Error) -> Refusal {
-    Refusal::local(match disk::errno(e) {
+pub fn refusal(e: &io::Error) -> Reply {
+    match disk::errno(e) {
         Some(Errno::ENOSPC) => reply::DISK_FULL,
         Some(Errno::EDQUOT | Errno::EFBIG) => reply::MAILBOX_FULL,
         Some(Errno::EACCES | Errno::EPERM | Errno::ELOOP | Errno::ENOTDIR) => {
             reply::MAILBOX_UNUSABLE
         }
         _ => reply::LOCAL_ERROR,
-    })
+    }
 }

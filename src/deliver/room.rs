@@ -9,7 +9,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::refusal::Trouble;
 use crate::lock::lock;
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Reply};
 
 /// How long the free space is cached.
 const KNOWN: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ impl Room {
     ///
     /// # Errors
     /// 452 4.3.1 if it has not, else by errno.
-    pub fn check(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
+    pub fn check(&self, path: &Path, octets: u64) -> Result<(), Reply> {
         let enough = |seen: &Seen| seen.at.elapsed() < KNOWN && octets < seen.free / 2;
         if lock(&self.last).as_ref().is_some_and(enough) {
             return Ok(());
@@ -41,7 +41,7 @@ impl Room {
         let at = Instant::now();
         *lock(&self.last) = Some(Seen { at, free });
         if octets > free || free == 0 {
-            return Err(Refusal::local(reply::DISK_FULL));
+            return Err(reply::DISK_FULL);
         }
         Ok(())
     }
@@ -49,7 +49,7 @@ impl Room {
 
 /// The octets that are free on the file system of `path` or of its nearest existing parent; 0 if no more files can be
 /// created.
-fn free(path: &Path) -> Result<u64, Refusal> {
+fn free(path: &Path) -> Result<u64, Reply> {
     let mut path = path;
     let found = loop {
         match statvfs(if path.as_os_str().is_empty() {
@@ -86,7 +86,7 @@ fn free(path: &Path) -> Result<u64, Refusal> {
 }
 
 /// Logs an error of `statvfs` and returns its refusal: MAIL has no id yet, so the error is logged here.
-fn unknown(path: &Path, errno: Errno) -> Refusal {
+fn unknown(path: &Path, errno: Errno) -> Reply {
     let trouble = Trouble::at("statvfs", path)(errno.into());
     log::warn!("free space unknown {trouble}");
     trouble.refusal()

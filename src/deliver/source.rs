@@ -11,7 +11,7 @@ use super::context::Context;
 use super::disk;
 use super::maildir::OpenMaildir;
 use super::refusal::Trouble;
-use crate::smtp::reply::Refusal;
+use crate::smtp::reply::Reply;
 
 /// A file of a message.
 pub(super) struct Source {
@@ -21,7 +21,7 @@ pub(super) struct Source {
     /// Its name in `tmp/`.
     pub(super) name: String,
     /// The file, or its error.
-    pub(super) file: Result<File, Refusal>,
+    pub(super) file: Result<File, Reply>,
     /// True while the name in `tmp/` exists.
     pub(super) named: bool,
 }
@@ -84,7 +84,7 @@ impl Source {
     }
 
     /// Closes the file.
-    pub(super) fn fail(&mut self, context: &Context, refusal: Refusal) {
+    pub(super) fn fail(&mut self, context: &Context, refusal: Reply) {
         if self.file.is_ok() {
             self.file = Err(refusal);
         }

@@ -18,7 +18,7 @@ use super::source::{Source, is_stale};
 use super::target::{Form, Group, Target};
 use super::trace::Trace;
 use crate::clock;
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Reply};
 
 /// Octets buffered before a write, plus at most one read of the driver.
 const BUFFER: usize = 32 * 1024;
@@ -55,7 +55,7 @@ pub struct Spool {
     /// The message's files.
     pub(super) sources: Vec<Source>,
     /// The refusal of the message itself, if any.
-    pub(super) error: Option<Refusal>,
+    pub(super) error: Option<Reply>,
     /// Octets on disk and in the buffer.
     pub(super) size: u64,
     /// From which octet on line ends are stored as they came, for the queue; mailboxes get a copy in text form.
@@ -75,7 +75,7 @@ pub(super) struct Delivery {
     pub(super) dirs: Option<Arc<OpenMaildir>>,
     /// The identity of `new/` at the first look-up.
     pub(super) identity: Option<FileId>,
-    pub(super) refusal: Option<Refusal>,
+    pub(super) refusal: Option<Reply>,
     /// Id and file name here, if the message's own were taken.
     pub(super) renamed: Option<(String, String)>,
     /// The syncs of its `new/`, and the ticket of its change.
@@ -139,12 +139,12 @@ impl Spool {
         let before = self.buffer.len();
         let used = self.filter.feed(octets, &mut self.buffer);
         let Some(rest) = octets.get(used..) else {
-            self.error = Some(Refusal::local(reply::LOCAL_ERROR));
+            self.error = Some(reply::LOCAL_ERROR);
             return;
         };
         self.size += (self.buffer.len() - before + rest.len()) as u64;
         if self.filter.received() > RECEIVED_MAX {
-            self.error = Some(Refusal::client(reply::LOOP));
+            self.error = Some(reply::LOOP);
             return self.give_up();
         }
         if self.buffer.len() + rest.len() >= BUFFER {
@@ -215,7 +215,7 @@ impl Spool {
     ///
     /// # Errors
     /// The refusal of the message itself, if any.
-    pub(super) fn seal(&mut self) -> Result<(), Refusal> {
+    pub(super) fn seal(&mut self) -> Result<(), Reply> {
         let before = self.buffer.len();
         self.filter.finish(&mut self.buffer);
         self.size += (self.buffer.len() - before) as u64;
@@ -232,7 +232,7 @@ impl Spool {
     }
 
     /// Finds out how large the copy in text form will be, where one is needed.
-    fn measure_text(&mut self) -> Result<(), Refusal> {
+    fn measure_text(&mut self) -> Result<(), Reply> {
         let Some(from) = self.exact_from else {
             return Ok(());
         };
@@ -357,12 +357,12 @@ impl Spool {
     pub(super) fn delivery(&mut self, index: usize) -> Result<&mut Delivery, Trouble> {
         self.deliveries.get_mut(index).ok_or_else(|| Trouble::Rule {
             path: Default::default(),
-            refusal: Refusal::local(reply::LOCAL_ERROR),
+            refusal: reply::LOCAL_ERROR,
         })
     }
 
     /// Logs an error of this message, and returns its refusal.
-    pub(super) fn log(&self, trouble: &Trouble) -> Refusal {
+    pub(super) fn log(&self, trouble: &Trouble) -> Reply {
         if self.logged.get() < LOGGED {
             self.logged.set(self.logged.get() + 1);
             log::warn!("delivery id={} {trouble}", self.id);

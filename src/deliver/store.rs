@@ -19,7 +19,7 @@ use super::syncs::Syncs;
 use super::target::{Form, Group, Sync, Target};
 use super::trace::Trace;
 use crate::lock::lock;
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Reply};
 
 /// How often a Maildir's `tmp/` is swept.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -114,7 +114,7 @@ impl Store {
     ///
     /// # Errors
     /// 452 4.3.1 if it has not, else by [`refusal`](super::refusal()).
-    pub fn room(&self, path: &Path, octets: u64) -> Result<(), Refusal> {
+    pub fn room(&self, path: &Path, octets: u64) -> Result<(), Reply> {
         self.room.check(path, octets)
     }
 
@@ -159,12 +159,12 @@ impl Store {
     ///
     /// # Errors
     /// 552 5.2.2 if it does not. Errors are left to the delivery.
-    pub fn quota_check(&self, target: &Target, octets: u64) -> Result<(), Refusal> {
+    pub fn quota_check(&self, target: &Target, octets: u64) -> Result<(), Reply> {
         let Some(quota) = target.counted_quota() else {
             return Ok(());
         };
         let disk = self.context.disk.as_ref();
-        let full = || Err(Refusal::policy(reply::MAILBOX_FULL));
+        let full = || Err(reply::MAILBOX_FULL);
         if !target.maildir.is_dir() {
             return if quota.bytes.is_some_and(|limit| limit > 0 && octets > limit) {
                 full()

@@ -23,7 +23,7 @@ use super::refusal::refusal;
 use super::spool::Spool;
 use super::store::{SWEEP_EVERY, Store};
 use super::target::{Form, Quota, Sync, Target};
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Reply};
 
 fn store() -> Store {
     Store::new("mx:1", Sync::Full, OPEN)
@@ -38,14 +38,14 @@ fn begin(store: &Store, targets: &[Target]) -> Spool {
     store.begin(&trace(), each_alone(&targets), Form::Text, None)
 }
 
-fn send(targets: &[Target], text: &str) -> Result<Delivered, Refusal> {
+fn send(targets: &[Target], text: &str) -> Result<Delivered, Reply> {
     let mut spool = begin(&store(), targets);
     spool.write(text.as_bytes());
     spool.commit()
 }
 
-fn code(outcome: Result<Delivered, Refusal>) -> (u16, Option<(u16, u16, u16)>) {
-    let reply = outcome.map_or_else(|refusal| refusal.reply, |delivered| delivered.reply());
+fn code(outcome: Result<Delivered, Reply>) -> (u16, Option<(u16, u16, u16)>) {
+    let reply = outcome.map_or_else(|refusal| refusal, |delivered| delivered.reply());
     (reply.code(), reply.enhanced())
 }
 
@@ -283,7 +283,7 @@ fn full_mailboxes() {
     assert!(store().quota_check(&full, 401).is_err());
     send(std::slice::from_ref(&full), "x").unwrap();
     assert_eq!(
-        store().quota_check(&full, 0).unwrap_err().reply.enhanced(),
+        store().quota_check(&full, 0).unwrap_err().enhanced(),
         Some((5, 2, 2))
     );
     assert_eq!(
@@ -310,7 +310,7 @@ fn full_mailboxes() {
 
 #[test]
 fn errors_become_replies() {
-    let of = |errno: Errno| refusal(&errno.into()).reply;
+    let of = |errno: Errno| refusal(&errno.into());
     assert_eq!(of(Errno::ENOSPC), reply::DISK_FULL);
     assert_eq!(of(Errno::EDQUOT), reply::MAILBOX_FULL);
     assert_eq!(of(Errno::EFBIG), reply::MAILBOX_FULL);
@@ -325,7 +325,7 @@ fn room_and_sweep() {
     let target = target(&scratch, "a");
     assert!(store().room(&target.maildir, 1).is_ok());
     assert_eq!(
-        store().room(&scratch.0, u64::MAX).unwrap_err().reply,
+        store().room(&scratch.0, u64::MAX).unwrap_err(),
         reply::DISK_FULL
     );
     send(std::slice::from_ref(&target), "x").unwrap();

@@ -9,7 +9,7 @@ use super::lists::Expansion;
 use super::lookup::{Alias, Directory, Found, IsOpen, Lookup};
 use crate::deliver::{Group, Target};
 use crate::smtp::address::{ForwardPath, Mailbox};
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Reply};
 
 /// Maximum members of a list to which a subaddress is passed on: each needs a look at its folders.
 const MAX_DETAILED: usize = 16;
@@ -54,11 +54,11 @@ impl Directory {
     /// # Errors
     /// 550 if there is none, 551 for a remote alias without a relay, 452 4.5.3 for a list with more members than a
     /// transaction may have, 451 for local errors.
-    pub fn resolve(&self, to: &ForwardPath, ways: Ways<'_>) -> Result<Group, Refusal> {
+    pub fn resolve(&self, to: &ForwardPath, ways: Ways<'_>) -> Result<Group, Reply> {
         let Some(mut key) = self.key(to) else {
             let onward = ways.onward.filter(|_| ways.open);
             let target = onward.and_then(|onward| onward(to.as_str()));
-            let target = target.ok_or(Refusal::client(reply::NO_RELAY))?;
+            let target = target.ok_or(reply::NO_RELAY)?;
             return Ok(Arc::new([Arc::new(target)]));
         };
         if let ForwardPath::Mailbox(mailbox) = to
@@ -111,7 +111,7 @@ impl Directory {
         &self,
         first: &AliasKey,
         onward: Option<Onward<'_>>,
-    ) -> Result<Vec<(u64, Target)>, Refusal> {
+    ) -> Result<Vec<(u64, Target)>, Reply> {
         let (mut found, mut known) = (Vec::new(), HashSet::new());
         self.walk(first, &mut usize::MAX.clone(), &mut |key, visit| {
             let (number, target) = match visit {
@@ -130,7 +130,7 @@ impl Directory {
             Ok(found.len() <= self.max_recipients)
         })?;
         if found.len() > self.max_recipients {
-            return Err(Refusal::policy(reply::TOO_MANY_RECIPIENTS));
+            return Err(reply::TOO_MANY_RECIPIENTS);
         }
         if found.is_empty() {
             return Err(self.unknown(reply::NO_SUCH_USER));
@@ -147,8 +147,8 @@ impl Directory {
         &self,
         first: &AliasKey,
         steps: &mut usize,
-        visit: &mut dyn FnMut(&AliasKey, Visit<'_>) -> Result<bool, Refusal>,
-    ) -> Result<(), Refusal> {
+        visit: &mut dyn FnMut(&AliasKey, Visit<'_>) -> Result<bool, Reply>,
+    ) -> Result<(), Reply> {
         let mut seen = HashSet::from([first.clone()]);
         let mut todo = vec![ToVisit::Name(first.clone())];
         while let Some(step) = todo.pop() {
@@ -183,7 +183,7 @@ impl Directory {
     }
 
     /// Looks up a name; the empty one is the catch-all.
-    fn start<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Refusal> {
+    fn start<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Reply> {
         let catch_all = self.aliases.as_ref().filter(|_| key.local.is_empty());
         match catch_all.and_then(|aliases| aliases.catch_all(key.domain)) {
             Some(targets) => Ok(Lookup::Alias(Alias {
@@ -268,12 +268,12 @@ impl Directory {
 }
 
 /// The target for a remote address, or the refusal if mail cannot be relayed.
-fn elsewhere(address: &str, onward: Option<Onward<'_>>) -> Result<Target, Refusal> {
+fn elsewhere(address: &str, onward: Option<Onward<'_>>) -> Result<Target, Reply> {
     match onward {
-        Some(onward) => onward(address).ok_or(Refusal::client(reply::NO_RELAY)),
+        Some(onward) => onward(address).ok_or(reply::NO_RELAY),
         None => {
             let text = format!("User not local; please try <{address}>");
-            Err(Refusal::client(reply::NOT_LOCAL.with_text(text)))
+            Err(reply::NOT_LOCAL.with_text(text))
         }
     }
 }

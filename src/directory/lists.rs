@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::key::AliasKey;
 use crate::deliver::{Group, Target};
 use crate::lock::lock;
-use crate::smtp::reply::Refusal;
+use crate::smtp::reply::Reply;
 
 /// How long an expansion is valid if mailboxes are directories, which may appear and vanish.
 const FRESH: Duration = Duration::from_millis(100);
@@ -15,7 +15,7 @@ const FRESH: Duration = Duration::from_millis(100);
 const MAX_KEPT: usize = 100_000;
 
 /// The cached expansion of an alias.
-pub(super) type Expansion = Result<Group, Refusal>;
+pub(super) type Expansion = Result<Group, Reply>;
 
 /// Expansions by alias.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl Lists {
     pub(super) fn keep(
         &self,
         key: AliasKey,
-        found: Result<Vec<(u64, Target)>, Refusal>,
+        found: Result<Vec<(u64, Target)>, Reply>,
     ) -> Expansion {
         let mut kept = self.lock();
         let length = found.as_ref().map_or(1, |found| found.len() + 1);

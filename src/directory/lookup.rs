@@ -18,7 +18,7 @@ use super::users::{Entry, Users};
 use crate::deliver::{Owner, Quota, Target};
 use crate::failure::FileError;
 use crate::smtp::address::ForwardPath;
-use crate::smtp::reply::{self, Refusal, Reply};
+use crate::smtp::reply::{self, Reply};
 
 /// The settings of a directory.
 #[derive(Clone, Debug)]
@@ -191,17 +191,17 @@ impl Directory {
     ///
     /// # Errors
     /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 if the mail root is missing.
-    pub fn check_usable(&self, target: &Target) -> Result<(), Refusal> {
+    pub fn check_usable(&self, target: &Target) -> Result<(), Reply> {
         let folder = target.folder.as_ref();
         let folder = folder.is_none_or(|folder| mailbox::is_usable(&target.maildir.join(folder)));
         if !folder || !mailbox::is_usable(&target.maildir) {
             log::warn!("mailbox cannot be used: {}", target.maildir.display());
-            return Err(Refusal::local(reply::MAILBOX_UNUSABLE));
+            return Err(reply::MAILBOX_UNUSABLE);
         }
         match mailbox::exists(&target.root)? {
             true => Ok(()),
-            false if target.root == self.root => Err(Refusal::local(reply::MAILBOX_AWAY)),
-            false => Err(Refusal::local(reply::MAILBOX_UNUSABLE)),
+            false if target.root == self.root => Err(reply::MAILBOX_AWAY),
+            false => Err(reply::MAILBOX_UNUSABLE),
         }
     }
 
@@ -222,7 +222,7 @@ impl Directory {
     ///
     /// # Errors
     /// 451 for local errors.
-    pub(super) fn lookup<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Refusal> {
+    pub(super) fn lookup<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Reply> {
         self.lookup_beside(key, &|_| false)
     }
 
@@ -234,7 +234,7 @@ impl Directory {
         &'d self,
         key: &'k AliasKey,
         is_open: IsOpen<'_>,
-    ) -> Result<Lookup<'d, 'k>, Refusal> {
+    ) -> Result<Lookup<'d, 'k>, Reply> {
         let aliases = self.aliases.as_ref().filter(|_| !key.own);
         let alias = |name: &str| aliases.and_then(|aliases| aliases.find(name, key.domain));
         if let Some(targets) = alias(&key.local) {
@@ -326,7 +326,7 @@ impl Directory {
         (local, domain): (&str, usize),
         creates: bool,
         is_open: IsOpen<'_>,
-    ) -> Result<Option<Found>, Refusal> {
+    ) -> Result<Option<Found>, Reply> {
         let users = self.users.as_ref();
         if let Some(entry) = users.and_then(|users| users.find(local, self.domains.key(domain))) {
             return Ok(self.listed(&entry, domain));
@@ -401,11 +401,11 @@ impl Directory {
     }
 
     /// The refusal of an unknown name, or of any name while the mail root is missing.
-    pub(super) fn unknown(&self, reply: Reply) -> Refusal {
+    pub(super) fn unknown(&self, reply: Reply) -> Reply {
         match mailbox::exists(&self.root) {
             Err(refusal) => refusal,
-            Ok(false) if self.users.is_none() => Refusal::local(reply::MAILBOX_AWAY),
-            Ok(_) => Refusal::client(reply),
+            Ok(false) if self.users.is_none() => reply::MAILBOX_AWAY,
+            Ok(_) => reply,
         }
     }
 }

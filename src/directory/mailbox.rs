@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::unistd::{AccessFlags, access};
 
 use super::names;
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Reply};
 
 /// Maximum entries of a Maildir that are searched for a folder with another case.
 const MAX_FOLDERS: usize = 4_096;
@@ -17,13 +17,13 @@ const MAX_FOLDERS: usize = 4_096;
 ///
 /// # Errors
 /// 451 for local errors.
-pub(super) fn exists(dir: &Path) -> Result<bool, Refusal> {
+pub(super) fn exists(dir: &Path) -> Result<bool, Reply> {
     match fs::metadata(dir) {
         Ok(meta) => Ok(meta.is_dir()),
         Err(e) if is_missing(&e) => Ok(false),
         Err(e) => {
             log::warn!("mailbox unknown call=\"stat\" path={dir:?} error={e}");
-            Err(Refusal::local(reply::MAILBOX_UNUSABLE))
+            Err(reply::MAILBOX_UNUSABLE)
         }
     }
 }

@@ -9,7 +9,7 @@ use super::fallbacks::Search;
 use super::lookup::Directory;
 use crate::deliver::Target;
 use crate::lock::lock;
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Reply};
 
 /// The generous cost of examining one candidate; until that time is over no other search begins.
 const REST: Duration = Duration::from_micros(50);
@@ -25,7 +25,7 @@ impl Directory {
         &self,
         domain: usize,
         takes: &dyn Fn(&Target) -> bool,
-    ) -> Result<Arc<Target>, Refusal> {
+    ) -> Result<Arc<Target>, Reply> {
         let mut searches = lock(&self.fallbacks.0);
         let fits = |target: &Target| {
             (self.creates() || self.users.is_some() || target.maildir.is_dir()) && takes(target)

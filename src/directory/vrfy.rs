@@ -6,7 +6,7 @@ use super::lookup::{Alias, Directory, Lookup};
 use super::users::Entry;
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::cursor::Cursor;
-use crate::smtp::reply::{self, Refusal};
+use crate::smtp::reply::{self, Reply};
 
 impl Directory {
     /// Who `name` is (RFC 5321 §3.5.1): an address, a user's or alias's name, or a full name or
@@ -14,7 +14,7 @@ impl Directory {
     ///
     /// # Errors
     /// 550 5.1.1 for no match, 553 5.1.4 for several.
-    pub fn vrfy(&self, name: &str) -> Result<Vec<String>, Refusal> {
+    pub fn vrfy(&self, name: &str) -> Result<Vec<String>, Reply> {
         if let Some(key) = self.named(name) {
             match self.lookup(&key)? {
                 // RCPT takes mail for it in any case.
@@ -30,8 +30,8 @@ impl Directory {
         let users = self.users.iter().flat_map(|users| users.iter());
         let mut named = users.filter(|entry| is_called(entry, name));
         match (named.next(), named.next()) {
-            (None, _) => Err(Refusal::client(reply::NO_SUCH_USER)),
-            (Some(_), Some(_)) => Err(Refusal::client(reply::AMBIGUOUS)),
+            (None, _) => Err(reply::NO_SUCH_USER),
+            (Some(_), Some(_)) => Err(reply::AMBIGUOUS),
             (Some(entry), None) => {
                 let domain = entry.domain.unwrap_or_else(|| self.domains.name(0));
                 Ok(vec![format!("{} <{}@{domain}>", entry.name, entry.local)])
@@ -43,7 +43,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Self::vrfy`].
-    pub fn expn(&self, name: &str) -> Result<Vec<String>, Refusal> {
+    pub fn expn(&self, name: &str) -> Result<Vec<String>, Reply> {
         let Some(key) = self.named(name) else {
             return self.vrfy(name);
         };

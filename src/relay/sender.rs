@@ -22,7 +22,7 @@ use crate::net::client_tls::ClientTls;
 use crate::net::dns::{Resolver, to_alabel};
 use crate::queue::{Envelope, Queue};
 use crate::smtp::client::ConnectionError;
-use crate::smtp::reply::Refusal;
+use crate::smtp::reply::Reply;
 use crate::values::Networks;
 
 /// How long an idle connection is kept.
@@ -130,7 +130,7 @@ impl Relay {
     ///
     /// # Errors
     /// 452 4.3.1 if it has not.
-    pub fn room(&self, octets: u64) -> Result<(), Refusal> {
+    pub fn room(&self, octets: u64) -> Result<(), Reply> {
         self.room.check(self.queue.dir(), octets)
     }
 

@@ -126,52 +126,6 @@ fn push_number(out: &mut Vec<u8>, number: u16) {
     decimal(number.into(), &mut |digit| out.push(digit));
 }
 
-/// Whose fault a refusal is; this decides the log level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// The client broke the protocol or asked for what does not exist.
-    Client,
-    /// A rule of this server.
-    Policy,
-    /// A problem of this host: disk, descriptors, files.
-    Local,
-}
-
-/// A refusal: the reply, and whose fault it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Whose fault it is.
-    pub blame: Blame,
-    /// The reply to the client.
-    pub reply: Reply,
-}
-
-impl Refusal {
-    /// A refusal that is the client's fault.
-    pub const fn client(reply: Reply) -> Self {
-        Self {
-            blame: Blame::Client,
-            reply,
-        }
-    }
-
-    /// A rule of this server.
-    pub const fn policy(reply: Reply) -> Self {
-        Self {
-            blame: Blame::Policy,
-            reply,
-        }
-    }
-
-    /// A refusal because of a problem of this host.
-    pub const fn local(reply: Reply) -> Self {
-        Self {
-            blame: Blame::Local,
-            reply,
-        }
-    }
-}
-
 macro_rules! table {
     ($($(#[$doc:meta])* $name:ident = $value:expr;)*) => {
         $($(#[$doc])* pub const $name: Reply = $value;)*

@@ -89,7 +89,7 @@ fn deliver(maildir: &Path, body: usize) -> (u16, i64) {
     spool.write(&[b"A: b\n\n", &*vec![b'x'; body]].concat());
     let code = spool
         .commit()
-        .map_or_else(|refused| refused.reply.code(), |_| 250);
+        .map_or_else(|refused| refused.code(), |_| 250);
     let new = std::fs::read_dir(maildir.join("new")).unwrap();
     let size = new
         .map(|entry| entry.unwrap().metadata().unwrap().len())

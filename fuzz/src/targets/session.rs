@@ -8,7 +8,7 @@ use mailslot::smtp::address::{ForwardPath, ReversePath};
 use mailslot::smtp::body::{BareNewline, Decoded, Dots};
 use mailslot::smtp::line::{Lines, Split};
 use mailslot::smtp::policy::{Policy, Service};
-use mailslot::smtp::reply::{self, Refusal, Reply};
+use mailslot::smtp::reply::{self, Reply};
 use mailslot::smtp::session::{Backend, Channel, Mailboxes, Next, Session};
 
 use super::first;
@@ -32,20 +32,20 @@ impl Backend for Anybody {
         to: &ForwardPath,
         _: Option<u64>,
         _: &mut Mailboxes,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Reply> {
         // A parsed address is written so that it parses to the same again.
         let spelled = format!("<{to}>");
         let again = ForwardPath::parse(&mut mailslot::smtp::cursor::Cursor::new(&spelled));
         assert_eq!(again.as_ref(), Some(to), "{spelled}");
         Ok(())
     }
-    fn room(&mut self, _: u64) -> Result<(), Refusal> {
+    fn room(&mut self, _: u64) -> Result<(), Reply> {
         Ok(())
     }
-    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
+    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Reply> {
         Ok(vec![name.to_owned()])
     }
-    fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
+    fn expn(&mut self, name: &str) -> Result<Vec<String>, Reply> {
         Ok(vec![name.to_owned(); 3])
     }
     fn may_send_as(&mut self, _: &str, _: &ReversePath) -> bool {

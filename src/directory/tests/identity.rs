@@ -67,7 +67,7 @@ fn routes_are_not_made() {
             let Some(path) = ForwardPath::parse(&mut Cursor::new(&to)) else {
                 continue;
             };
-            let reply = directory.resolve(&path, WAYS).unwrap_err().reply;
+            let reply = directory.resolve(&path, WAYS).unwrap_err();
             assert_eq!(reply, crate::smtp::reply::NO_RELAY, "{to}");
         }
     }
@@ -157,7 +157,7 @@ fn the_first_mailbox_that_takes_it() {
             ..WAYS
         };
         let path = ForwardPath::parse(&mut Cursor::new(to)).unwrap();
-        let found = directory.resolve(&path, ways).map_err(|r| r.reply.code());
+        let found = directory.resolve(&path, ways).map_err(|r| r.code());
         found.map(|found| found[0].address.clone())
     };
     let other = format!("<{}>", at_b("postmaster"));

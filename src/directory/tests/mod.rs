@@ -19,7 +19,7 @@ use crate::auth::Account;
 use crate::deliver::{Quota, Target};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
-use crate::smtp::reply::Refusal;
+use crate::smtp::reply::Reply;
 pub(super) use crate::testing::Scratch;
 
 fn settings(scratch: &Scratch) -> DirectoryConfig {
@@ -43,7 +43,7 @@ fn resolve(directory: &Directory, path: &str) -> Result<Vec<String>, u16> {
     let path = ForwardPath::parse(&mut Cursor::new(path)).ok_or(501_u16)?;
     let targets = directory
         .resolve(&path, WAYS)
-        .map_err(|refusal| refusal.reply.code())?;
+        .map_err(|refusal| refusal.code())?;
     let name = |target: &Arc<Target>| match &target.folder {
         Some(folder) => format!("{}:{folder}", target.address),
         None => target.address.clone(),
@@ -190,7 +190,7 @@ fn aliases_and_users() {
         one("carol@b\u{fc}cher.example")
     );
     let path = ForwardPath::parse(&mut Cursor::new("<out@example.org>")).unwrap();
-    let refusal = directory.resolve(&path, WAYS).unwrap_err().reply;
+    let refusal = directory.resolve(&path, WAYS).unwrap_err();
     assert_eq!(refusal.text(), "User not local; please try <x@y.net>");
     let path = ForwardPath::parse(&mut Cursor::new("<Sales@example.org>")).unwrap();
     let carol = directory.resolve(&path, WAYS).unwrap();
@@ -208,7 +208,7 @@ fn aliases_and_users() {
 fn vrfy_and_expn() {
     let scratch = Scratch::new();
     let directory = with_files(&scratch, USERS, ALIASES);
-    let code = |answer: Result<Vec<String>, Refusal>| answer.map_err(|r| r.reply.code());
+    let code = |answer: Result<Vec<String>, Reply>| answer.map_err(|r| r.code());
     let vrfy = |name: &str| code(directory.vrfy(name));
     assert_eq!(vrfy("bob"), one("Bob Jones <bob@example.org>"));
     assert_eq!(vrfy("Bob Jones"), one("Bob Jones <bob@example.org>"));

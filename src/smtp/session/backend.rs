@@ -5,7 +5,7 @@ use super::queue_node::QueueNode;
 use super::transaction::Mailboxes;
 use crate::auth::Accounts;
 use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::reply::{self, Refusal, Reply};
+use crate::smtp::reply::{self, Reply};
 
 /// The session's questions.
 pub trait Backend: Accounts {
@@ -22,7 +22,7 @@ pub trait Backend: Accounts {
         to: &ForwardPath,
         size: Option<u64>,
         mailboxes: &mut Mailboxes,
-    ) -> Result<Self::Recipient, Refusal>;
+    ) -> Result<Self::Recipient, Reply>;
     /// True if all mail of an accepted recipient is relayed (RFC 5321 §3.4).
     fn is_onward(&self, _recipient: &Self::Recipient) -> bool {
         false
@@ -43,17 +43,17 @@ pub trait Backend: Accounts {
     ///
     /// # Errors
     /// The refusal to answer MAIL with.
-    fn room(&mut self, octets: u64) -> Result<(), Refusal>;
+    fn room(&mut self, octets: u64) -> Result<(), Reply>;
     /// VRFY: full names and addresses that match `name`, one a line.
     ///
     /// # Errors
     /// The name is unknown or ambiguous.
-    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal>;
+    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Reply>;
     /// EXPN: the members of the list `name`, one a line.
     ///
     /// # Errors
     /// The name is unknown or ambiguous.
-    fn expn(&mut self, name: &str) -> Result<Vec<String>, Refusal>;
+    fn expn(&mut self, name: &str) -> Result<Vec<String>, Reply>;
     /// True if `user` may send as `from`.
     fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool;
     /// ETRN: retries queued mail now, for `user` or for a client without a login, and returns the reply. By default
@@ -66,8 +66,8 @@ pub trait Backend: Accounts {
     ///
     /// # Errors
     /// The refusal to answer ATRN with.
-    fn atrn(&mut self, _user: &str, _domains: &[&str]) -> Result<(), Refusal> {
-        Err(Refusal::policy(reply::NOTHING_WAITING))
+    fn atrn(&mut self, _user: &str, _domains: &[&str]) -> Result<(), Reply> {
+        Err(reply::NOTHING_WAITING)
     }
     /// Fresh, unpredictable, printable text for challenges.
     fn nonce(&mut self) -> String;

@@ -39,9 +39,7 @@ impl<R> Session<R> {
         if backend.is_over_rate(self.user()) {
             return Err(reply::RATE_LIMITED);
         }
-        backend
-            .room(params.size.unwrap_or(0))
-            .map_err(|refusal| refusal.reply)?;
+        backend.room(params.size.unwrap_or(0))?;
 
         self.phase = Phase::Mail(Transaction {
             reverse_path,
@@ -101,14 +99,12 @@ impl<R> Session<R> {
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
         let size = transaction.params.size;
-        let recipient = backend
-            .recipient(
-                &transaction.reverse_path,
-                &to,
-                size,
-                &mut transaction.mailboxes,
-            )
-            .map_err(|refusal| refusal.reply)?;
+        let recipient = backend.recipient(
+            &transaction.reverse_path,
+            &to,
+            size,
+            &mut transaction.mailboxes,
+        )?;
 
         let accepted = if backend.is_onward(&recipient) {
             reply::FORWARDED

@@ -12,7 +12,7 @@ use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::body::BareNewline;
 use crate::smtp::line::Line;
 use crate::smtp::policy::{Policy, Service};
-use crate::smtp::reply::{self, Refusal, Reply};
+use crate::smtp::reply::{self, Reply};
 
 pub(super) struct TestBackend;
 
@@ -36,30 +36,30 @@ impl Backend for TestBackend {
         to: &ForwardPath,
         _: Option<u64>,
         _: &mut Mailboxes,
-    ) -> Result<String, Refusal> {
+    ) -> Result<String, Reply> {
         let text = to.to_string();
         if text.starts_with("no") {
-            Err(Refusal::client(reply::NO_SUCH_USER))
+            Err(reply::NO_SUCH_USER)
         } else {
             Ok(text)
         }
     }
-    fn room(&mut self, octets: u64) -> Result<(), Refusal> {
+    fn room(&mut self, octets: u64) -> Result<(), Reply> {
         if octets == 77 {
-            Err(Refusal::local(reply::DISK_FULL))
+            Err(reply::DISK_FULL)
         } else {
             Ok(())
         }
     }
-    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
+    fn vrfy(&mut self, name: &str) -> Result<Vec<String>, Reply> {
         match name {
-            "jo" => Err(Refusal::client(reply::AMBIGUOUS)),
-            "no" => Err(Refusal::client(reply::NO_SUCH_USER)),
+            "jo" => Err(reply::AMBIGUOUS),
+            "no" => Err(reply::NO_SUCH_USER),
             "j\u{e9}" => Ok(vec!["J\u{e9} <j\u{e9}@h>".into()]),
             name => Ok(vec![format!("Full Name <{name}@h>")]),
         }
     }
-    fn expn(&mut self, _: &str) -> Result<Vec<String>, Refusal> {
+    fn expn(&mut self, _: &str) -> Result<Vec<String>, Reply> {
         Ok(vec!["<a@h>".into(), "B <b@h>".into()])
     }
     fn may_send_as(&mut self, user: &str, from: &ReversePath) -> bool {
@@ -72,11 +72,11 @@ impl Backend for TestBackend {
             _ => reply::ETRN_REFUSED,
         }
     }
-    fn atrn(&mut self, user: &str, domains: &[&str]) -> Result<(), Refusal> {
+    fn atrn(&mut self, user: &str, domains: &[&str]) -> Result<(), Reply> {
         if user == "user@h" && domains == ["h"] {
             Ok(())
         } else {
-            Err(Refusal::policy(reply::ATRN_REFUSED))
+            Err(reply::ATRN_REFUSED)
         }
     }
     fn nonce(&mut self) -> String {

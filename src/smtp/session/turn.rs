@@ -35,9 +35,7 @@ impl<R> Session<R> {
         let words = words.filter(|_| !argument.is_empty());
         let domains: Option<Vec<&str>> = words.map(address::whole_domain).collect();
         let domains = domains.ok_or(reply::BAD_ARGUMENT)?;
-        backend
-            .atrn(user, &domains)
-            .map_err(|refusal| refusal.reply)?;
+        backend.atrn(user, &domains)?;
 
         Ok(Step {
             reply: Some(reply::TURNING),
