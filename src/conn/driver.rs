@@ -374,14 +374,14 @@ impl<'a> Conn<'a> {
                         greylist: self.greylist(),
                     };
                     self.lines = self.lines.saturating_add(1);
-                    let behind = self.stream.input().len() > used;
+                    let more_input = self.stream.input().len() > used;
                     let wrong = self.session.wrong_logins();
                     let challenged = std::mem::take(&mut self.challenged);
                     let command = maillog::LoggedCommand::new(line, challenged);
                     if log::log_enabled!(log::Level::Debug) {
                         maillog::heard(self.client.log_name(), &command);
                     }
-                    let step = self.session.line(line, behind, &mut backend);
+                    let step = self.session.line(line, more_input, &mut backend);
                     self.challenged = step.reply.as_ref().is_some_and(|r| r.code() == CHALLENGE);
                     if let Some(refusal) = step.refusal() {
                         self.refusals += 1;

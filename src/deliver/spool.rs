@@ -144,7 +144,7 @@ impl Spool {
         };
         self.size += (self.buffer.len() - before + rest.len()) as u64;
         if self.filter.received() > RECEIVED_MAX {
-            self.error = Some(reply::LOOP);
+            self.error = Some(reply::MAIL_LOOP);
             return self.give_up();
         }
         if self.buffer.len() + rest.len() >= BUFFER {

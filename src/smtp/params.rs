@@ -159,7 +159,7 @@ const RCPT: &[ParamRow<RcptParams>] = &[
 fn parse<P: Default>(cursor: &mut Cursor<'_>, table: &[ParamRow<P>]) -> Result<P, Reply> {
     let mut params = P::default();
     if !cursor.rest().is_empty() && !cursor.spaces() {
-        return Err(reply::BAD_ARGUMENT);
+        return Err(reply::BAD_PARAMETER);
     }
     let words = cursor.rest().split([' ', '\t']);
     for word in words.filter(|word| !word.is_empty()) {
@@ -169,7 +169,7 @@ fn parse<P: Default>(cursor: &mut Cursor<'_>, table: &[ParamRow<P>]) -> Result<P
         };
         let row = table.iter().find(|row| row.0.eq_ignore_ascii_case(name));
         let (_, set) = row.ok_or(reply::UNKNOWN_PARAMETER)?;
-        set(&mut params, value).ok_or(reply::BAD_ARGUMENT)?;
+        set(&mut params, value).ok_or(reply::BAD_PARAMETER)?;
     }
     Ok(params)
 }
@@ -326,7 +326,7 @@ mod tests {
             " ENVID=1 ENVID=1",
             &long,
         ] {
-            assert_eq!(mail(bad), Err(reply::BAD_ARGUMENT), "{bad}");
+            assert_eq!(mail(bad), Err(reply::BAD_PARAMETER), "{bad}");
         }
         for unknown in [" X=1", " NOTIFY=NEVER", " =1"] {
             assert_eq!(mail(unknown), Err(reply::UNKNOWN_PARAMETER), "{unknown}");
@@ -376,7 +376,7 @@ mod tests {
             " ORCPT=rfc822;a ORCPT=rfc822;a",
             &long,
         ] {
-            assert_eq!(rcpt(bad), Err(reply::BAD_ARGUMENT), "{bad}");
+            assert_eq!(rcpt(bad), Err(reply::BAD_PARAMETER), "{bad}");
         }
         assert_eq!(rcpt(" SIZE=1"), Err(reply::UNKNOWN_PARAMETER));
     }

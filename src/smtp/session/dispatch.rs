@@ -15,11 +15,11 @@ use crate::smtp::reply::{self, Reply};
 const MAX_NOISE: u32 = 100;
 
 impl<R> Session<R> {
-    /// Handles one line. `behind` is true if more input is already buffered.
+    /// Handles one line. `more_input` is true if more input is already buffered.
     pub fn line(
         &mut self,
         line: Line<'_>,
-        behind: bool,
+        more_input: bool,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
         let exchange = matches!(self.phase, Phase::Exchange(_));
@@ -34,9 +34,9 @@ impl<R> Session<R> {
             Line::Ok(line) => match Command::parse(line) {
                 // An MTA in front asks for recipients often: it has no other way to verify them.
                 Ok(command) if command.row.verb == Verb::Rcpt && self.is_lmtp() => {
-                    return self.gate(&command, behind, backend);
+                    return self.gate(&command, more_input, backend);
                 }
-                Ok(command) => self.gate(&command, behind, backend),
+                Ok(command) => self.gate(&command, more_input, backend),
                 Err(refused) => say(refused),
             },
         };
@@ -86,7 +86,7 @@ impl<R> Session<R> {
     fn gate(
         &mut self,
         command: &Command<'_>,
-        behind: bool,
+        more_input: bool,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
         let row = command.row;
@@ -106,7 +106,7 @@ impl<R> Session<R> {
         match row.verb {
             Verb::Ehlo | Verb::Lhlo => self.hello(command.argument, true),
             Verb::Helo => self.hello(command.argument, false),
-            Verb::StartTls => self.starttls(&text, behind),
+            Verb::StartTls => self.starttls(&text, more_input),
             verb => self.dispatch(verb, &text, backend),
         }
         .unwrap_or_else(say)

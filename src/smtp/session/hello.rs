@@ -13,7 +13,7 @@ const MAX_NAME: usize = 255;
 impl<R> Session<R> {
     pub(super) fn hello(&mut self, name: &[u8], extended: bool) -> Result<Step, Reply> {
         if name.iter().any(u8::is_ascii_control) {
-            return Err(reply::BAD_ARGUMENT);
+            return Err(reply::BAD_NAME);
         }
 
         let name = printable(name);

@@ -14,7 +14,7 @@ impl<R> Session<R> {
     }
 
     /// RFC 3207 §4. Input that is already buffered was not protected, so it is never executed.
-    pub(super) fn starttls(&self, argument: &str, behind: bool) -> Result<Step, Reply> {
+    pub(super) fn starttls(&self, argument: &str, more_input: bool) -> Result<Step, Reply> {
         if !argument.is_empty() {
             return Err(reply::UNEXPECTED_ARGUMENT);
         }
@@ -24,7 +24,7 @@ impl<R> Session<R> {
         if self.transaction().is_some() {
             return Err(reply::IN_TRANSACTION);
         }
-        if behind {
+        if more_input {
             return Ok(close(reply::INPUT_AFTER_STARTTLS));
         }
 

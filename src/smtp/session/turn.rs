@@ -17,7 +17,7 @@ impl<R> Session<R> {
         if self.transaction().is_some() {
             return Err(reply::IN_TRANSACTION);
         }
-        let node = QueueNode::parse(argument).ok_or(reply::BAD_ARGUMENT)?;
+        let node = QueueNode::parse(argument).ok_or(reply::BAD_QUEUE_NAME)?;
         Ok(say(backend.etrn(node, self.user())))
     }
 
@@ -34,11 +34,11 @@ impl<R> Session<R> {
         let words = argument.split(',').map(str::trim);
         let words = words.filter(|_| !argument.is_empty());
         let domains: Option<Vec<&str>> = words.map(address::whole_domain).collect();
-        let domains = domains.ok_or(reply::BAD_ARGUMENT)?;
+        let domains = domains.ok_or(reply::BAD_QUEUE_NAME)?;
         backend.atrn(user, &domains)?;
 
         Ok(Step {
-            reply: Some(reply::TURNING),
+            reply: Some(reply::ATRN_STARTED),
             next: Next::Turn(domains.into_iter().map(str::to_owned).collect()),
         })
     }

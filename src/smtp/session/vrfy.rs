@@ -19,7 +19,7 @@ pub(super) fn look_up(
     let lines = find(name)?.join("\n");
     match (utf8, lines.is_ascii()) {
         (false, false) => Err(reply::NEEDS_SMTPUTF8_REPLY),
-        (true, _) => Ok(say(reply::LISTED.with_text(lines).in_utf8())),
-        (false, true) => Ok(say(reply::LISTED.with_text(lines))),
+        (true, _) => Ok(say(reply::NAMES.with_text(lines).in_utf8())),
+        (false, true) => Ok(say(reply::NAMES.with_text(lines))),
     }
 }

@@ -10,7 +10,7 @@ impl<R> Session<R> {
         if self.transaction().is_some() {
             return Err(reply::IN_TRANSACTION);
         }
-        let attributes = Attributes::parse(argument).ok_or(reply::BAD_ARGUMENT)?;
+        let attributes = Attributes::parse(argument).ok_or(reply::BAD_ATTRIBUTES)?;
         Ok(Step {
             reply: None,
             next: Next::Xclient(Box::new(attributes)),
