@@ -37,6 +37,7 @@ interop: build
 	python3 tests/interop/reports.py $(BINARY)
 	python3 tests/interop/hops.py $(BINARY)
 	python3 tests/interop/fronts.py $(BINARY)
+	python3 tests/interop/recipes.py $(BINARY)
 	python3 tests/interop/machines.py $(BINARY)
 	python3 tests/interop/proxies.py $(BINARY)
 	python3 tests/interop/metrics.py $(BINARY)

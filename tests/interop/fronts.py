@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Other servers in front: Exim sends by LMTP and OpenSMTPD by SMTP; and fail2ban reads the log. `fronts.py MAILSLOT`, as
-root. Exim and OpenSMTPD conflict with Postfix as packages, so they are unpacked and run in a mount namespace of their own.
-What cannot run here is printed and skipped."""
+"""Other servers in front, as the README configures them: Exim sends by LMTP and OpenSMTPD by SMTP; and fail2ban reads the
+log. `fronts.py MAILSLOT`, as root. Exim and OpenSMTPD conflict with Postfix as packages, so they are unpacked and run in a
+mount namespace of their own. What cannot run here is printed and skipped."""
 
 import collections
 import contextlib
@@ -104,19 +104,7 @@ acl_smtp_rcpt = rcpt
 begin acl
 rcpt:
   accept domains = here.test
-begin routers
-mailslot:
-  driver = manualroute
-  domains = here.test
-  route_list = * 127.0.0.1
-  self = send
-  transport = mailslot
-begin transports
-mailslot:
-  driver = smtp
-  protocol = lmtp
-  port = {to}
-  allow_localhost
+{interop.readme('begin routers').replace('port = 24', f'port = {to}').replace('example.org', 'here.test')}
 begin retry
 * * F,1h,1m
 """)
@@ -127,11 +115,8 @@ begin retry
 def opensmtpd(case, port, to):
     # By SMTP: its relay reads one reply after the dot on LMTP, too, and sends a message for two recipients again.
     config = case / "smtpd.conf"
-    config.write_text(f"""
-listen on 127.0.0.1 port {port}
-action "mailslot" relay host "smtp://127.0.0.1:{to}"
-match from any for domain "here.test" action "mailslot"
-""")
+    recipe = interop.readme('action "mailslot"').replace("127.0.0.1:2525", f"127.0.0.1:{to}").replace("example.org", "here.test")
+    config.write_text(f"listen on 127.0.0.1 port {port}\n{recipe}")
     config.chmod(0o600)
     return ["/usr/sbin/smtpd", "-d", "-f", config]
 

@@ -59,6 +59,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def readme(begin):
+    """The command block of the README that begins with these words."""
+    blocks = (REPO / "README.md").read_text().split("```\n")[1::2]
+    return next(block for block in blocks if block.startswith(begin))
+
+
 @contextlib.contextmanager
 def scratch(name):
     """A directory for a run, with the binary in it, where another user than the one that built it can run it."""

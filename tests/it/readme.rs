@@ -1,4 +1,4 @@
-//! Every command block of the README: either run here, or listed with a reason.
+//! Every command block of the README: run here, run by a script of tests/interop, or listed with a reason.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -6,15 +6,19 @@ use std::process::Command;
 
 use crate::server::Server;
 
-/// Blocks by their first words.
-const ELSEWHERE: &[(&str, &str)] = &[
+/// Blocks by their first words, and the script that runs them.
+const BY_SCRIPT: &[(&str, &str)] = &[
+    ("docker build", "recipes.py"),
+    ("mkdir -p /run/mailslot", "recipes.py"),
+    ("postconf -e 'virtual_mailbox_domains", "recipes.py"),
+    ("begin routers", "fronts.py"),
+    ("action \"mailslot\"", "fronts.py"),
+];
+/// Blocks by their first words, and why nothing runs them.
+const NOWHERE: &[(&str, &str)] = &[
     (
         "make run\nmake test",
         "builds a release; the first mail is sent to the same command below",
-    ),
-    (
-        "docker build",
-        "needs a container engine; privileges.rs runs the binary alone as pid 1",
     ),
     (
         "sudo make install",
@@ -25,23 +29,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "the same check runs below, without sudo and systemctl",
     ),
     (
-        "mailslot --listen 'lmtp:/run/",
-        "needs Postfix; tests/interop has it",
-    ),
-    (
         "curl -sSfo jwks.json",
         "fetches an identity provider's keys; oauth.rs has its own",
     ),
-    (
-        "virtual_mailbox_domains",
-        "needs Postfix; tests/interop has it",
-    ),
-    ("begin routers", "needs Exim; tests/interop has it"),
-    (
-        "action \"mailslot\" relay",
-        "needs OpenSMTPD; tests/interop has it",
-    ),
 ];
+/// Blocks by their first words that are run here.
 const HERE: &[&str] = &[
     "printf 'Subject: hello",
     "listen smtp://\n",
@@ -97,16 +89,25 @@ fn run(script: &str, dir: &Path) -> Option<bool> {
 
 #[test]
 fn each_block_is_run_or_listed() {
+    let listed = BY_SCRIPT.iter().chain(NOWHERE).map(|(begin, _)| begin);
+    let known: Vec<&&str> = listed.chain(HERE).collect();
     for block in blocks() {
-        let listed = ELSEWHERE.iter().any(|(begin, _)| block.starts_with(begin));
-        let here = HERE.iter().any(|begin| block.starts_with(begin));
-        assert!(listed || here, "neither run nor listed:\n{block}");
+        let found = known.iter().filter(|begin| block.starts_with(**begin));
+        assert_eq!(found.count(), 1, "neither run nor listed:\n{block}");
     }
-    for begin in ELSEWHERE.iter().map(|(begin, _)| begin).chain(HERE) {
+    for begin in known {
         assert!(
             blocks().iter().any(|block| block.starts_with(begin)),
             "gone: {begin}"
         );
+    }
+    // A script takes its block from the README by these words, in quotes of Python.
+    for (begin, script) in BY_SCRIPT {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+        let text = std::fs::read_to_string(path.join(script)).unwrap();
+        let asks = ['"', '\''].map(|quote| format!("readme({quote}{begin}"));
+        let asked = asks.iter().any(|words| text.contains(words.as_str()));
+        assert!(asked, "{script} does not run {begin}");
     }
 }
 
