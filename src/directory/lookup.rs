@@ -190,14 +190,13 @@ impl Directory {
     /// Checks, by a look at its directories, that a target can take mail now.
     ///
     /// # Errors
-    /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 if the mail root is missing.
+    /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 if the mail root is missing, 550 for a name that is too
+    /// long.
     pub fn check_usable(&self, target: &Target) -> Result<(), Reply> {
-        let folder = target.folder.as_ref();
-        let folder = folder.is_none_or(|folder| mailbox::is_usable(&target.maildir.join(folder)));
-        if !folder || !mailbox::is_usable(&target.maildir) {
-            log::warn!("mailbox cannot be used: {}", target.maildir.display());
-            return Err(reply::MAILBOX_UNUSABLE);
+        if let Some(folder) = &target.folder {
+            mailbox::check(&target.maildir.join(folder))?;
         }
+        mailbox::check(&target.maildir)?;
         match mailbox::exists(&target.root)? {
             true => Ok(()),
             false if target.root == self.root => Err(reply::MAILBOX_AWAY),
@@ -380,6 +379,9 @@ impl Directory {
             domain,
             home,
         })?;
+        if !names::fits(&maildir) {
+            return None;
+        }
         let mut target = self.at(local, domain, maildir);
         if let Some(home) = home.filter(|_| self.pattern.needs_home()) {
             target.root = Arc::from(Path::new(home));

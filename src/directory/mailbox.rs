@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::names;
@@ -35,26 +36,54 @@ fn is_missing(error: &io::Error) -> bool {
     )
 }
 
-/// Checks that a Maildir or a folder can take a message. A missing one may be created, but not in place of a file or a
-/// dangling link.
-pub(super) fn is_usable(dir: &Path) -> bool {
-    // Look at the name before its target: otherwise a Maildir that another session creates between the two looks would
-    // seem to be a dangling link.
-    match fs::symlink_metadata(dir) {
-        Err(e) => is_missing(&e),
-        Ok(_) => {
-            let is_dir = fs::metadata(dir).is_ok_and(|meta| meta.is_dir());
-            is_dir && ["tmp", "new"].iter().all(|sub| is_open(&dir.join(sub)))
+/// Checks that a Maildir or a folder can take a message, by what delivery will open. A missing one may be created, but
+/// not in place of a file or a link.
+///
+/// # Errors
+/// 550 for a name that is too long for its file system, else 451.
+pub(super) fn check(dir: &Path) -> Result<(), Reply> {
+    let found = match fs::symlink_metadata(dir) {
+        Err(e) if e.kind() == ErrorKind::InvalidFilename => {
+            return Err(reply::NO_SUCH_USER);
         }
-    }
+        Err(e) if is_missing(&e) => return Ok(()),
+        found => found.map(|meta| meta.is_dir()),
+    };
+    let found = found.map_err(|e| ("stat", dir.to_path_buf(), e));
+    let found = found.and_then(|is_dir| check_parts(dir, is_dir));
+    found.map_err(|(call, path, error)| {
+        log::warn!("mailbox cannot be used call=\"{call}\" path={path:?} error={error}");
+        reply::MAILBOX_UNUSABLE
+    })
 }
 
-/// Checks that files can be created in a directory. Symbolic links inside a Maildir are not followed.
-fn is_open(dir: &Path) -> bool {
-    match fs::symlink_metadata(dir) {
-        Ok(meta) => meta.is_dir() && access(dir, AccessFlags::W_OK | AccessFlags::X_OK).is_ok(),
-        Err(e) => is_missing(&e),
+/// A call that failed, on a path.
+type Fault = (&'static str, PathBuf, io::Error);
+
+/// Checks the directories of a Maildir. Symbolic links inside it are not followed.
+fn check_parts(dir: &Path, is_dir: bool) -> Result<(), Fault> {
+    let not_a_dir = |path: &Path| ("open", path.to_path_buf(), Errno::ENOTDIR.into());
+    if !is_dir {
+        return Err(not_a_dir(dir));
     }
+    let may = |path: &Path, flags| {
+        access(path, flags).map_err(|errno| ("access", path.to_path_buf(), errno.into()))
+    };
+    let (enter, write) = (AccessFlags::R_OK | AccessFlags::X_OK, AccessFlags::W_OK);
+    for (name, flags) in [
+        ("tmp", enter | write),
+        ("new", enter | write),
+        ("cur", enter),
+    ] {
+        let part = dir.join(name);
+        match fs::symlink_metadata(&part) {
+            Ok(meta) if meta.is_dir() => may(&part, flags)?,
+            Ok(_) => return Err(not_a_dir(&part)),
+            Err(e) if is_missing(&e) => may(dir, enter | write)?,
+            Err(e) => return Err(("stat", part, e)),
+        }
+    }
+    Ok(())
 }
 
 /// The folder of a subaddress: the one of that name, else the first that differs by case only.
@@ -94,9 +123,9 @@ mod tests {
             let maker = scope.spawn(|| maildirs.iter().try_for_each(fs::create_dir));
             for maildir in &maildirs {
                 while !maildir.exists() {
-                    assert!(is_usable(maildir));
+                    assert!(check(maildir).is_ok());
                 }
-                assert!(is_usable(maildir));
+                assert!(check(maildir).is_ok());
             }
             maker.join().unwrap().unwrap();
         });

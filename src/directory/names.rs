@@ -1,8 +1,12 @@
 //! Names as keys and as parts of paths: domains with A-labels and U-labels unified, names that are safe as one
 //! component of a path, and Maildir++ folders.
 
-/// Maximum octets of a name in a path: the limit of file systems, less what `.folder` adds.
-const MAX_NAME: usize = 250;
+use std::path::Path;
+
+/// Maximum octets of a name in a path (NAME_MAX).
+const MAX_NAME: usize = 255;
+/// Maximum octets of a path, less what delivery adds (PATH_MAX).
+const MAX_PATH: usize = 4_000;
 
 /// A domain in the form for comparisons: lower case, A-labels decoded (RFC 5890 §2.3.2.1).
 pub fn domain_key(name: &str) -> String {
@@ -75,6 +79,12 @@ pub(super) fn safe(name: &str) -> bool {
 /// Also refuses characters that look like a slash.
 fn slash_or_control(c: char) -> bool {
     matches!(c, '/' | '\u{2044}' | '\u{2215}' | '\u{ff0f}') || c.is_control()
+}
+
+/// True if a path is short enough for the system, in whole and in each part.
+pub(super) fn fits(path: &Path) -> bool {
+    let whole = path.as_os_str().len() <= MAX_PATH;
+    whole && path.iter().all(|part| part.len() <= MAX_NAME)
 }
 
 /// True if old mail systems would read a route in a local part (RFC 1123 §5.2.16).

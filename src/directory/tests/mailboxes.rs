@@ -62,19 +62,30 @@ fn folders_keep_their_case() {
 fn unusable_mailboxes() {
     let scratch = Scratch::new();
     let mail = scratch.0.join("mail/example.org");
-    let users = "a\nb\nc\nd\ne\nf\ng\n";
+    let users = "a\nb\nc\nd\ne\nf\ng\nh\ni\n";
     let settings = DirectoryConfig {
         users: Some(scratch.file("users", users)),
         ..settings(&scratch)
     };
     let directory = Directory::load(&settings).unwrap();
-    for name in ["a/new", "a/tmp", "b/tmp", "c/new", "f/.X/tmp", "elsewhere"] {
+    for name in [
+        "a/new",
+        "a/tmp",
+        "b/tmp",
+        "c/new",
+        "f/.X/tmp",
+        "i",
+        "elsewhere",
+    ] {
         std::fs::create_dir_all(mail.join(name)).unwrap();
     }
     let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, mail.join(name)).unwrap();
     link("../elsewhere", "b/new");
     link("../elsewhere", "f/.X/new");
     link("nowhere", "e");
+    // Delivery follows no link to a Maildir, and opens cur/ too.
+    link("a", "h");
+    std::fs::write(mail.join("i/cur"), "").unwrap();
     std::fs::write(mail.join("c/tmp"), "").unwrap();
     std::fs::write(mail.join("d"), "").unwrap();
     let check = |to: &str| {
@@ -90,6 +101,8 @@ fn unusable_mailboxes() {
         ("f", true),
         ("f+x", false),
         ("g", true),
+        ("h", false),
+        ("i", false),
     ] {
         let expected = if usable {
             Ok(())
@@ -209,4 +222,27 @@ fn star_aliases() {
             "{error}"
         );
     }
+}
+
+/// A name that is too long for its file system is no mailbox, however the pattern makes it so.
+#[test]
+fn names_that_are_too_long() {
+    let scratch = Scratch::new();
+    let long = |pattern: &str, octets: usize| {
+        let settings = settings(&scratch);
+        let root = scratch.0.join("mail").display().to_string();
+        let directory = Directory::load(&DirectoryConfig {
+            pattern: format!("{root}/{pattern}"),
+            create: true,
+            ..settings
+        });
+        let path = format!("<{}@example.org>", "x".repeat(octets));
+        resolve(&directory.unwrap(), &path).map(|found| found.len())
+    };
+    assert_eq!(long("%d/%u", 255), Ok(1));
+    assert_eq!(long("%d/%u/Maildir", 255), Ok(1));
+    assert_eq!(long("%d/%u.mail", 250), Ok(1));
+    assert_eq!(long("%d/%u.mail", 251), Err(550));
+    assert_eq!(long("%u.%d", 250), Err(550));
+    assert_eq!(long(&"%u/".repeat(20), 250), Err(550));
 }
