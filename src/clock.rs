@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::encoding::decimal;
+use crate::read;
 
 const DAYS: &str = "Mon Tue Wed Thu Fri Sat Sun";
 const MONTHS: &str = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
@@ -20,6 +21,8 @@ const MONTHS: &str = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
 const ZONES: &str = "/usr/share/zoneinfo";
 /// The zone without TZ.
 const LOCAL: &str = "/etc/localtime";
+/// When daylight saving time begins and ends where a POSIX rule names it without saying so, as in the C library.
+const USUAL_RULE: &str = ",M3.2.0,M11.1.0";
 
 /// The present moment as an RFC 5322 §3.3 `date-time` in local time, such as `Tue, 24 Nov 2026 10:40:33 +0000`.
 ///
@@ -95,26 +98,35 @@ fn since_epoch() -> Duration {
         .unwrap_or_default()
 }
 
-/// The zone of TZ, or else the system's. This reads one file; only if that fails the library scans all zones, which
-/// takes milliseconds.
+/// The zone of TZ, or else the system's; UTC if neither can be read, as in the C library.
 fn local_zone() -> TimeZone {
     let found = match std::env::var("TZ") {
         Ok(name) => zone_named(&name, Path::new(ZONES)),
         Err(_) => zone_in(Path::new(LOCAL)),
     };
-    found.unwrap_or_else(TimeZone::system)
+    found.unwrap_or(TimeZone::UTC)
 }
 
+/// The forms of tzset(3): a zone's name or the path of its file, after a colon or without, or a POSIX rule. Only where
+/// zones are elsewhere the library looks for the name, which takes milliseconds.
 fn zone_named(name: &str, zones: &Path) -> Option<TimeZone> {
-    let name = Path::new(name);
-    let mut parts = name.components();
-    let is_name =
-        !name.as_os_str().is_empty() && parts.all(|part| matches!(part, Component::Normal(_)));
-    is_name.then(|| zone_in(&zones.join(name)))?
+    let name = name.strip_prefix(':').unwrap_or(name);
+    let path = Path::new(name);
+    if path.is_absolute() {
+        return zone_in(path);
+    }
+    let mut parts = path.components();
+    if name.is_empty() || !parts.all(|part| matches!(part, Component::Normal(_))) {
+        return None;
+    }
+    zone_in(&zones.join(path))
+        .or_else(|| TimeZone::posix(name).ok())
+        .or_else(|| TimeZone::posix(&[name, USUAL_RULE].concat()).ok())
+        .or_else(|| TimeZone::get(name).ok())
 }
 
 fn zone_in(file: &Path) -> Option<TimeZone> {
-    let octets = std::fs::read(file).ok()?;
+    let octets = read::whole(file).ok()?;
     TimeZone::tzif("local", &octets).ok()
 }
 
@@ -168,9 +180,22 @@ mod tests {
         let expected = zones.join(name).exists();
         let expected = expected.then(|| "Thu, 01 Jan 1970 05:30:00 +0530".to_owned());
         assert_eq!(found, expected);
+        for (rule, offset) in [
+            ("IST-5:30", "+0530"),
+            ("<-03>3", "-0300"),
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "+0100"),
+            ("CET-1CEST", "+0100"),
+            (":EST5:30EDT", "-0530"),
+        ] {
+            let nowhere = Path::new("/nonexistent");
+            let date = zone_named(rule, nowhere).map(|zone| rfc5322(0, zone));
+            assert!(date.is_some_and(|date| date.ends_with(offset)), "{rule}");
+        }
         for wrong in [
             "",
-            "/etc/localtime",
+            ":",
+            "/dev/zero",
+            "/etc/passwd",
             "../../../etc/localtime",
             "Asia/../UTC",
             "No/Such",

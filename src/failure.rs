@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::read;
+
 /// A fatal error, in one line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -57,7 +59,7 @@ impl FileError {
 
     /// Reads a UTF-8 file, without a byte order mark.
     pub(crate) fn read(path: &Path) -> Result<String, Self> {
-        let octets = std::fs::read(path)
+        let octets = read::whole(path)
             .map_err(|e| Self::new(path, None, format_args!("cannot read: {e}")))?;
         let mut text = String::from_utf8(octets).map_err(|e| {
             let good = e.as_bytes().iter().take(e.utf8_error().valid_up_to());

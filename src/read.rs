@@ -1,6 +1,56 @@
-//! Reading content piece by piece, in constant memory.
+//! Reading: content piece by piece, in constant memory, and whole files of the configuration.
 
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+
+/// Maximum octets that are taken from a pipe or a device, which may have no end.
+const MAX_STREAM: u64 = 16 << 20;
+/// How long a pipe may take to deliver them.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// How long to wait before looking again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The octets of a file. A pipe is read too, as shells make them for `<(command)`, but nothing is waited for without
+/// end.
+///
+/// # Errors
+/// Those of the system, and for a pipe without a writer, or one that is too slow or too long.
+pub(crate) fn whole(path: &Path) -> io::Result<Vec<u8>> {
+    // A FIFO that nobody writes to would block otherwise.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    let mut octets = Vec::new();
+    if kind.is_file() {
+        file.read_to_end(&mut octets)?;
+        return Ok(octets);
+    }
+    let deadline = Instant::now() + MAX_WAIT;
+    let mut file = file.take(MAX_STREAM + 1);
+    loop {
+        match file.read_to_end(&mut octets) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+                sleep(PAUSE);
+            }
+            Err(e) => return Err(e),
+            Ok(_) => break,
+        }
+    }
+    match octets.len() as u64 {
+        0 if kind.is_fifo() => Err(io::Error::other("a pipe that nobody writes to")),
+        ..=MAX_STREAM => Ok(octets),
+        _ => Err(io::Error::other("it is not a file and has no end")),
+    }
+}
 
 /// The next octets, as many as there are up to the size of `room`; empty at the end. Interrupted reads are retried.
 ///
@@ -32,6 +82,33 @@ mod tests {
             room.fill(b'x');
             self.0.remove(0)
         }
+    }
+
+    /// Files that cannot be read end with an error, and pipes are read.
+    #[test]
+    fn nothing_is_waited_for_without_end() {
+        let name = format!("mailslot-read-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mode = nix::sys::stat::Mode::S_IRWXU;
+        assert!(nix::unistd::mkfifo(&path, mode).is_ok());
+        assert!(whole(&path).is_err(), "without a writer");
+        let writer = OpenOptions::new().read(true).write(true).open(&path);
+        // While it is open the pipe keeps what was written.
+        let keeper = OpenOptions::new().read(true).open(&path);
+        let read = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| whole(&path));
+            for text in ["alice\n", "bob\n"] {
+                let _ = std::fs::write(&path, text);
+            }
+            drop(writer);
+            reader.join().map(|read| read.ok())
+        });
+        let _ = std::fs::remove_file(&path);
+        assert!(keeper.is_ok());
+        assert_eq!(read.ok().flatten().as_deref(), Some(&b"alice\nbob\n"[..]));
+        assert!(whole(Path::new("/dev/zero")).is_err());
+        assert!(whole(Path::new("/dev/null")).is_ok_and(|octets| octets.is_empty()));
+        assert!(whole(Path::new("/")).is_err());
     }
 
     #[test]

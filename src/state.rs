@@ -151,11 +151,14 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
         Some((chain, key)) => Some(Certificate::load(chain, key)?),
         None => None,
     };
-    if let Some(end) = identity.as_ref().and_then(Certificate::not_after)
-        && end < clock::utc_digits()
-    {
+    if let Some([begin, end]) = identity.as_ref().and_then(Certificate::validity) {
         // Served all the same (F40): for most clients an expired certificate is better than none.
-        log::warn!("certificate expired at {end}Z");
+        let now = clock::utc_digits();
+        if end < now {
+            log::warn!("certificate expired at {end}Z");
+        } else if now < begin {
+            log::warn!("certificate not valid before {begin}Z");
+        }
     }
     let relay = config.relay.as_ref();
     let mut listeners = Vec::with_capacity(config.listen.len());

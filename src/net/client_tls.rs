@@ -12,6 +12,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error};
 use rustls::{RootCertStore, SignatureScheme};
 
+use crate::read;
+
 /// Where systems keep their root certificates: Debian and Alpine, Fedora, openSUSE, the BSDs and macOS, FreeBSD's
 /// package.
 const BUNDLES: &[&str] = &[
@@ -34,7 +36,7 @@ impl Roots {
     /// The file and what is wrong with it.
     pub fn load(path: &Path) -> Result<Self, String> {
         let fault = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-        let octets = std::fs::read(path).map_err(|e| fault(&e))?;
+        let octets = read::whole(path).map_err(|e| fault(&e))?;
         let found = CertificateDer::pem_slice_iter(&octets).filter_map(Result::ok);
         let mut store = RootCertStore::empty();
         let (added, _) = store.add_parsable_certificates(found);

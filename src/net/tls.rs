@@ -11,6 +11,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use zeroize::Zeroizing;
 
+use crate::read;
+
+/// UTF-8's, as some editors write it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A certificate chain and its key.
 pub struct Certificate {
     path: PathBuf,
@@ -64,6 +69,10 @@ impl Certificate {
                     self.key_path.display(),
                     self.path.display()
                 ),
+                rustls::Error::InvalidCertificate(_) if self.is_old() => format!(
+                    "{}: a certificate of X.509 version 1 cannot be served; make one of version 3",
+                    self.path.display()
+                ),
                 rustls::Error::InvalidCertificate(_) => chain_fault(&e),
                 _ => key_fault(&e),
             })?;
@@ -74,9 +83,16 @@ impl Certificate {
         Ok(Arc::new(config))
     }
 
-    /// The end of the first certificate's validity, as `YYYYMMDDhhmmss` in UTC; `None` if it cannot be found.
-    pub fn not_after(&self) -> Option<String> {
-        not_after(self.chain.first()?)
+    /// The first and last moment of the first certificate's validity, as `YYYYMMDDhhmmss` in UTC; `None` if they cannot
+    /// be found.
+    pub fn validity(&self) -> Option<[String; 2]> {
+        validity(self.chain.first()?)
+    }
+
+    /// True for a certificate without extensions, as `openssl x509 -req` alone makes them.
+    fn is_old(&self) -> bool {
+        let first = self.chain.first().and_then(|first| fields(first));
+        first.is_some_and(|(version, _)| !version)
     }
 }
 
@@ -105,24 +121,39 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|e| format!("{}: cannot read: {e}", path.display()))
+    let read = read::whole(path);
+    let mut octets = read.map_err(|e| format!("{}: cannot read: {e}", path.display()))?;
+    if octets.starts_with(BYTE_ORDER_MARK) {
+        octets.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(octets)
 }
 
-/// RFC 5280 §4.1: Certificate, TBSCertificate, then `[0]` version (maybe), serialNumber, signature, issuer and
-/// validity, whose second time is returned.
-fn not_after(certificate: &[u8]) -> Option<String> {
+/// RFC 5280 §4.1: Certificate, TBSCertificate, then `[0]` version (maybe); true if it is there, and the fields after
+/// it.
+fn fields(certificate: &[u8]) -> Option<(bool, &[u8])> {
     let (_, certificate, _) = element(certificate)?;
-    let (_, mut fields, _) = element(certificate)?;
+    let (_, fields, _) = element(certificate)?;
     let (tag, _, after) = element(fields)?;
-    if tag == VERSION {
-        fields = after;
-    }
+    Some(match tag {
+        VERSION => (true, after),
+        _ => (false, fields),
+    })
+}
+
+/// The two times of the validity, which follows serialNumber, signature and issuer.
+fn validity(certificate: &[u8]) -> Option<[String; 2]> {
+    let (_, mut fields) = fields(certificate)?;
     for _ in ["serialNumber", "signature", "issuer"] {
         (_, _, fields) = element(fields)?;
     }
     let (_, validity, _) = element(fields)?;
     let (_, _, second) = element(validity)?;
-    let (tag, time, _) = element(second)?;
+    Some([time(validity)?, time(second)?])
+}
+
+fn time(der: &[u8]) -> Option<String> {
+    let (tag, time, _) = element(der)?;
     let text = std::str::from_utf8(time).ok()?.strip_suffix('Z')?;
     // RFC 5280 §4.1.2.5.1: two digits of the year, from 1950 to 2049.
     Some(match tag {
@@ -163,10 +194,13 @@ mod tests {
     fn the_end_of_validity() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
         let identity = Certificate::load(&dir.join("cert.pem"), &dir.join("key.pem")).unwrap();
-        assert!(identity.not_after().unwrap().starts_with("2126"));
+        let [begin, end] = identity.validity().unwrap();
+        assert!(begin.len() == 14 && begin < end && end.starts_with("2126"));
+        assert!(!identity.is_old());
         let certificate = |year: &[u8]| {
             let time = [&[UTC_TIME, 13], year, b"0102030405Z"].concat();
-            let validity = [&[0x30, 30], time.as_slice(), &time].concat();
+            let begin = b"\x18\x0f20200102030405Z";
+            let validity = [&[0x30, 32], begin.as_slice(), &time].concat();
             let fields = [&[2, 1, 1, 0x30, 0, 0x30, 0], validity.as_slice()].concat();
             let inner = [
                 &[0x30, u8::try_from(fields.len()).unwrap()],
@@ -179,17 +213,14 @@ mod tests {
             ]
             .concat()
         };
-        assert_eq!(
-            not_after(&certificate(b"49")).as_deref(),
-            Some("20490102030405")
-        );
-        assert_eq!(
-            not_after(&certificate(b"50")).as_deref(),
-            Some("19500102030405")
-        );
+        for (year, expected) in [(b"49", "20490102030405"), (b"50", "19500102030405")] {
+            let [begin, end] = validity(&certificate(year)).unwrap();
+            assert_eq!((begin.as_str(), end.as_str()), ("20200102030405", expected));
+        }
+        assert!(fields(&certificate(b"49")).is_some_and(|(version, _)| !version));
         let whole = certificate(b"49");
         for cut in 0..whole.len() {
-            assert_eq!(not_after(whole.get(..cut).unwrap()), None, "{cut}");
+            assert_eq!(validity(whole.get(..cut).unwrap()), None, "{cut}");
         }
     }
 }
