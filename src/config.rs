@@ -271,6 +271,9 @@ fn pattern(settings: &Settings) -> Result<String, Failure> {
     if letters.contains("%h") && !settings.is_given(Key::Users) {
         return Err(value.fault("%h is the home of an account; add --users"));
     }
+    if letters.starts_with(['~', '$', '"', '\'']) || letters.contains(char::is_control) {
+        return Err(value.invalid("a path without quotes, ~ and variables, as in mail/%d/%u"));
+    }
     if !letters.contains("%u") && !letters.contains("%h") {
         let reason = format!("'{}' has no %u; use mail/%d/%u, for example", value.text);
         return Err(value.fault(reason));

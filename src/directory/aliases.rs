@@ -1,7 +1,7 @@
 //! Aliases: the file of aliases(5), `name: target, target`, where a line that begins with white space continues the one
 //! before. `name@domain:` applies to one domain and takes precedence over `name:`; `@domain:` is the domain's
-//! catch-all. Targets are addresses: commands, files and includes are refused. A name among its own targets means the
-//! mailbox of that name.
+//! catch-all. Targets are addresses: commands, files and includes are refused. A name among its own targets, or one
+//! after a backslash, means the mailbox of that name.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,6 +18,8 @@ use crate::smtp::cursor::Cursor;
 pub(super) enum AliasTarget {
     /// A local name in lower case; without a domain it is at that of the alias.
     Local(String, Option<usize>),
+    /// As written with a backslash: the mailbox of a local name, whatever aliases say.
+    Mailbox(String, Option<usize>),
     /// A remote address.
     Remote(String),
 }
@@ -39,14 +41,12 @@ struct Rule {
 impl Aliases {
     pub(super) fn load(path: &Path, domains: &Domains) -> Result<Self, FileError> {
         let text = FileError::read(path)?;
-        // A byte order mark.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut aliases = Self {
             at: (0..domains.len()).map(|_| HashMap::new()).collect(),
             catch_all: (0..domains.len()).map(|_| None).collect(),
             ..Self::default()
         };
-        for (number, line) in logical_lines(text) {
+        for (number, line) in logical_lines(&text) {
             let fault = |reason: String| FileError::new(path, Some(number), reason);
             let (name, targets) = split(&line, ':')
                 .ok_or_else(|| fault("no 'name: target' on this line".to_owned()))?;
@@ -66,6 +66,7 @@ impl Aliases {
     fn add(&mut self, name: &str, rule: Rule, domains: &Domains) -> Result<(), String> {
         let (local, domain) = match split_domain(name) {
             (local, Some(domain)) => {
+                let domain = domain.strip_suffix('.').unwrap_or(domain);
                 let at = domains.find(&domain_key(domain));
                 let at = at.ok_or_else(|| format!("'{domain}' is not delivered here"))?;
                 (unquote(local), Some(at))
@@ -252,6 +253,12 @@ fn parse_target(target: &str, domains: &Domains) -> Result<AliasTarget, String> 
         return Err(format!(
             "'{target}': targets must be addresses; commands, files and includes are not supported"
         ));
+    }
+    if let Some(name) = target.strip_prefix('\\') {
+        return match parse_target(name, domains)? {
+            AliasTarget::Local(local, at) => Ok(AliasTarget::Mailbox(local, at)),
+            _ => Err(format!("'{target}': no local name after the backslash")),
+        };
     }
     let path = match target.strip_prefix('<') {
         Some(_) => target.to_owned(),

@@ -76,8 +76,15 @@ impl Directory {
             }
             Lookup::Nobody(reply) => Err(self.unknown(reply)),
             Lookup::Alias(alias) => {
-                let group = self.expansion(&key, &alias, ways.onward)?;
-                Ok(self.with_original(group, &key))
+                match self.expansion(&key, &alias, ways.onward) {
+                    // As in a file of aliases that sends it to a root without a mailbox.
+                    Err(refusal)
+                        if key.local == "postmaster" && refusal.reply == reply::NO_SUCH_USER =>
+                    {
+                        Ok(Arc::new([self.postmaster(key.domain, ways.takes)?]))
+                    }
+                    group => Ok(self.with_original(group?, &key)),
+                }
             }
         }
     }
@@ -202,10 +209,12 @@ impl Directory {
         target: &'a AliasTarget,
         detail: Option<&str>,
     ) -> ToVisit<'a> {
-        let (local, domain) = match target {
-            AliasTarget::Local(local, at) => (local, at.unwrap_or(from.domain)),
+        let (local, at, escaped) = match target {
+            AliasTarget::Local(local, at) => (local, at, false),
+            AliasTarget::Mailbox(local, at) => (local, at, true),
             AliasTarget::Remote(address) => return ToVisit::Elsewhere(address),
         };
+        let domain = at.unwrap_or(from.domain);
         let base = self.split(&from.local).map(|(base, _)| base);
         let own = *local == from.local || Some(local.as_str()) == base;
         let spelled = match detail {
@@ -215,7 +224,7 @@ impl Directory {
             _ => local.clone(),
         };
         ToVisit::Name(AliasKey {
-            own: own && domain == from.domain,
+            own: escaped || (own && domain == from.domain),
             ..AliasKey::new(&spelled, domain)
         })
     }

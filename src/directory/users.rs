@@ -54,11 +54,7 @@ impl Users {
     /// Reads the file. Passwords are parsed if there are `logins`; every account needs a home if the mailbox pattern
     /// does.
     pub(super) fn load(path: &Path, logins: bool, needs_home: bool) -> Result<Self, FileError> {
-        let mut text = Zeroizing::new(FileError::read(path)?);
-        if text.starts_with('\u{feff}') {
-            // A byte order mark.
-            text.replace_range(..'\u{feff}'.len_utf8(), "");
-        }
+        let text = Zeroizing::new(FileError::read(path)?);
         let mut users = Self {
             lines: HashMap::new(),
             mechanisms: Vec::new(),
@@ -163,13 +159,13 @@ impl<'a> Entry<'a> {
         let mut field = || fields.next().unwrap_or("").trim();
         let user = field();
         let (local, domain) = match user.rsplit_once('@') {
-            Some((local, domain)) => (local, Some(domain)),
+            Some((local, domain)) => (local, Some(domain.strip_suffix('.').unwrap_or(domain))),
             None => (user, None),
         };
         let password = field();
         let owner = (field(), field());
         let (gecos, home, _shell) = (field(), field(), field());
-        if !safe(local) || domain.is_some_and(|domain| !safe(domain)) {
+        if !safe(local) || local.contains('@') || domain.is_some_and(|domain| !safe(domain)) {
             return Err(format!(
                 "'{}' is not a valid user name",
                 user.escape_debug()
@@ -249,5 +245,6 @@ impl<'a> Entry<'a> {
 
 /// True for a blank line or a comment.
 fn is_blank(line: &str) -> bool {
+    let line = line.trim_start();
     line.is_empty() || line.starts_with('#')
 }

@@ -52,7 +52,7 @@ impl Directory {
         };
         let line = |target: &AliasTarget| match target {
             AliasTarget::Remote(address) => format!("<{address}>"),
-            AliasTarget::Local(local, at) => {
+            AliasTarget::Local(local, at) | AliasTarget::Mailbox(local, at) => {
                 self.line(&AliasKey::new(local, at.unwrap_or(key.domain)))
             }
         };

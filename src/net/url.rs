@@ -130,7 +130,11 @@ impl fmt::Display for ListenUrl {
         let scheme = self.scheme.name();
         match &self.at {
             BindTo::Tcp { host, port } => {
-                write!(f, "{scheme}://{}:{port}", host.as_deref().unwrap_or(""))?;
+                let host = host.as_deref().unwrap_or("");
+                match host.contains(':') {
+                    true => write!(f, "{scheme}://[{host}]:{port}")?,
+                    false => write!(f, "{scheme}://{host}:{port}")?,
+                }
             }
             BindTo::Unix { path, .. } => write!(f, "{scheme}:{}", path.display())?,
             BindTo::Inherited(number) => write!(f, "{scheme}: inherited socket {number}")?,

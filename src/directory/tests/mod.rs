@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::expand::Ways;
 use super::lookup::{Directory, DirectoryConfig};
+use super::users::Users;
 use crate::auth::Account;
 use crate::deliver::{Quota, Target};
 use crate::smtp::address::{ForwardPath, ReversePath};
@@ -143,6 +144,28 @@ fn mailboxes_that_are_directories() {
     );
     std::fs::remove_dir_all(&mail).unwrap();
     assert_eq!(resolve(&directory, "<bob@example.org>"), Err(451));
+}
+
+/// What editors and other mail systems leave in files, and the standard aliases of a system without a root mailbox.
+#[test]
+fn files_as_they_are_found() {
+    let scratch = Scratch::new();
+    let users = "\u{feff}alice \r\n \r\n\t# bob\r\ncarol@Example.org.:x:::Carol\r\n";
+    let aliases = "\u{feff}postmaster: root\r\n \r\ncarol: \\carol\r\nx@example.org.: alice\r\n\
+        loud: \\Alice\r\nalice: carol\r\n";
+    let directory = with_files(&scratch, users, aliases);
+    assert_eq!((directory.users(), directory.aliases()), (Some(2), Some(5)));
+    let found = |path: &str| resolve(&directory, path);
+    assert_eq!(found("<Postmaster>"), one("alice@example.org"));
+    assert_eq!(found("<carol@example.org>"), one("carol@example.org"));
+    assert_eq!(found("<alice@example.org>"), one("carol@example.org"));
+    assert_eq!(found("<x@example.org>"), one("carol@example.org"));
+    assert_eq!(found("<loud@example.org>"), one("alice@example.org"));
+    assert_eq!(found("<bob@example.org>"), Err(550));
+    for wrong in ["a@b@example.org", "alice@.", "@"] {
+        let path = scratch.file("wrong", wrong);
+        assert!(Users::load(&path, false, false).is_err(), "{wrong}");
+    }
 }
 
 fn with_files(scratch: &Scratch, users: &str, aliases: &str) -> Directory {
