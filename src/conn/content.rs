@@ -76,7 +76,12 @@ impl Conn<'_> {
     }
 
     /// Drops the octets of a refused chunk, then sends the refusal.
-    pub(super) fn skip(&mut self, size: u64, refusal: &Reply) -> Result<Option<Ended>, Stop> {
+    pub(super) fn skip(
+        &mut self,
+        size: u64,
+        refusal: &Reply,
+        times: usize,
+    ) -> Result<Option<Ended>, Stop> {
         let within = self.floor.is_some();
         if !within {
             self.floor = Some(Floor::default());
@@ -85,7 +90,9 @@ impl Conn<'_> {
         if !within {
             self.floor = None;
         }
-        self.say(Some(refusal));
+        for _ in 0..times {
+            self.say(Some(refusal));
+        }
         Ok(None)
     }
 

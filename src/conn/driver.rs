@@ -316,7 +316,7 @@ impl<'a> Conn<'a> {
                 Next::Command => None,
                 Next::Data => self.data()?,
                 Next::Chunk { size, last } => self.chunk(size, last)?,
-                Next::Skip { size, reply } => self.skip(size, &reply)?,
+                Next::Skip { size, reply, times } => self.skip(size, &reply, times)?,
                 Next::Close => Some(Ended::Close(step.reply.unwrap_or(reply::BYE))),
                 Next::StartTls => Some(Ended::StartTls),
                 Next::Xclient(attributes) => self.hand_over(&attributes),

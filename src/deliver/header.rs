@@ -1,7 +1,7 @@
 //! One pass over the header block of a message while it arrives: it drops the client's Return-Path fields (RFC 5321
 //! §4.4 allows only the server's), counts Received fields (§6.3), and on submission appends a missing Date and
 //! Message-ID (RFC 6409 §8). It holds back one field name at most. An mbox `From ` line at the very beginning is
-//! dropped too. If the first line is not a field, an empty line is inserted, so that readers do not take it for a
+//! dropped too. If the first line that is left is not a field, an empty line is inserted, so that readers do not take it for a
 //! continuation of the trace. The block ends at the first empty line, or at the first line that can't be a field; the
 //! rest is not examined.
 
@@ -19,6 +19,8 @@ pub(super) struct Filter {
     held: Vec<u8>,
     /// True after a field, which a continuation line may continue.
     any: bool,
+    /// True after a line that was kept.
+    kept: bool,
     /// True if the next line is the first one of the message.
     first: bool,
     received: usize,
@@ -61,6 +63,7 @@ impl Filter {
             state,
             held: Vec::new(),
             any: false,
+            kept: false,
             first: true,
             received: 0,
             wanted,
@@ -197,6 +200,7 @@ impl Filter {
     fn pass(&mut self, dropped: bool, out: &mut Vec<u8>) {
         if !dropped {
             out.append(&mut self.held);
+            self.kept = true;
         }
         self.held.clear();
         self.first = false;
@@ -214,7 +218,7 @@ impl Filter {
                 out.extend_from_slice(format!("Message-ID: {id}{eol}").as_bytes());
             }
         }
-        if !self.any && !self.held.is_empty() && self.held != eol.as_bytes() {
+        if !self.kept && !self.held.is_empty() && self.held != eol.as_bytes() {
             out.extend_from_slice(eol.as_bytes());
         }
         out.append(&mut self.held);
@@ -270,6 +274,8 @@ mod tests {
             false,
         );
         check("Return-Path: <x>\n\nbody", "\nbody", 0, false);
+        check("Return-Path: <x>\nbody\n", "\nbody\n", 0, false);
+        check("Return-Path: <x>\n y\n: z\n", "\n: z\n", 0, false);
         check("Return-Path: <x>", "", 0, false);
         check(
             "Return-Paths: <x>\nX-Return-Path: y\n",

@@ -314,11 +314,12 @@ fn is_atext(c: char) -> bool {
         || is_utf8(c)
 }
 
-/// Non-ASCII text. C1 controls and invisible characters are only used to deceive; U+FFFD replaces invalid UTF-8.
+/// Non-ASCII text. C1 controls and invisible characters are only used to deceive, but for the two joiners that some
+/// scripts are written with (RFC 5892 §A.1); U+FFFD replaces invalid UTF-8.
 fn is_utf8(c: char) -> bool {
     !c.is_ascii()
         && !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fffd}')
+        && !matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fffd}')
 }
 
 #[cfg(test)]
@@ -350,6 +351,11 @@ mod tests {
             (r#"<"user..name"@b.>"#, r#""user..name"@b"#),
             (r#"<"\a\ b"@c>"#, r#""a b"@c"#),
             ("<@x.:a@b.>", "a@b"),
+            // A zero width joiner, as in Sinhala.
+            (
+                "<\u{dc1}\u{dca}\u{200d}\u{dbb}\u{dd3}@b>",
+                "\u{dc1}\u{dca}\u{200d}\u{dbb}\u{dd3}@b",
+            ),
             ("<jos\u{e9}@ex\u{e4}mple.org>", "jos\u{e9}@ex\u{e4}mple.org"),
         ] {
             assert_eq!(forward(wire).as_deref(), Some(spelled), "{wire}");

@@ -7,6 +7,8 @@ use crate::encoding::decimal;
 
 /// Maximum octets of a reply line, CRLF included (RFC 5321 §4.5.3.1.5).
 const MAX_LINE: usize = 512;
+/// Maximum octets of the line of a challenge (RFC 4954 §4).
+const MAX_CHALLENGE: usize = 12_288;
 
 /// Subject and detail of an enhanced status code (RFC 3463 §2); the class is the first digit of the reply code, so the
 /// two cannot disagree (RFC 2034 §4).
@@ -89,7 +91,11 @@ impl Reply {
                 None => (text, None),
             };
             rest = more;
-            let end = out.len() + MAX_LINE - 2;
+            let most = match self.code {
+                334 => MAX_CHALLENGE,
+                _ => MAX_LINE,
+            };
+            let end = out.len() + most - 2;
             push_number(out, self.code);
             out.push(if more.is_some() { b'-' } else { b' ' });
             if let Some(Enhanced(subject, detail)) = self.enhanced {
@@ -358,6 +364,10 @@ mod tests {
             .render(&mut out);
         assert!(out.starts_with(b"250-2.0.0 a?b\r\n250 2.0.0 xxx"));
         assert_eq!(out.len(), 15 + MAX_LINE);
+        out.clear();
+        // A client decodes the whole challenge.
+        CHALLENGE.with_text("x".repeat(4_000)).render(&mut out);
+        assert_eq!(out.len(), 4_006);
         out.clear();
         let long = OK.with_text("\u{e9}".repeat(400));
         long.clone().in_utf8().render(&mut out);

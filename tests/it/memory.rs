@@ -44,8 +44,15 @@ pub struct Memory {
 enum Mode {
     Lines,
     Data,
-    Chunk { left: u64, last: bool },
-    Skip { left: u64, reply: Reply },
+    Chunk {
+        left: u64,
+        last: bool,
+    },
+    Skip {
+        left: u64,
+        reply: Reply,
+        times: usize,
+    },
 }
 
 impl Memory {
@@ -160,13 +167,13 @@ impl Memory {
                 }
                 true
             }
-            Mode::Skip { left, reply } => {
+            Mode::Skip { left, reply, times } => {
                 let left = left - self.take(left).len() as u64;
                 if left > 0 {
-                    self.mode = Mode::Skip { left, reply };
+                    self.mode = Mode::Skip { left, reply, times };
                     return false;
                 }
-                reply.render(&mut self.output);
+                (0..times).for_each(|_| reply.render(&mut self.output));
                 true
             }
         }
@@ -243,7 +250,11 @@ impl Memory {
                 self.message.get_or_insert_with(begin);
                 Mode::Chunk { left: size, last }
             }
-            Next::Skip { size, reply } => Mode::Skip { left: size, reply },
+            Next::Skip { size, reply, times } => Mode::Skip {
+                left: size,
+                reply,
+                times,
+            },
             Next::Xclient(attributes) => {
                 let greeting = self.session.xclient_done(&attributes);
                 greeting.render(&mut self.output);

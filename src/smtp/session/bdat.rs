@@ -28,7 +28,7 @@ impl<R> Session<R> {
             return last;
         }
         match not_permitted.or_else(|| self.no_message_yet()) {
-            Some(refused) => skip(size, refused),
+            Some(refused) => skip(size, refused, 1),
             None => self.take_chunk(size, last, total),
         }
     }
@@ -50,6 +50,8 @@ impl<R> Session<R> {
         };
         let too_large = total > self.policy.max_size;
         let refused = earlier.or_else(|| too_large.then_some(reply::TOO_LARGE));
+        let recipients = self.transaction().map(|t| t.recipients.len());
+        let times = recipients.filter(|_| last && self.is_lmtp()).unwrap_or(1);
         self.phase = match std::mem::replace(&mut self.phase, Phase::Greeted) {
             Phase::Mail(transaction) | Phase::Chunks { transaction, .. }
                 if !(last && refused.is_some()) =>
@@ -63,7 +65,7 @@ impl<R> Session<R> {
             _ => Phase::Greeted,
         };
         match refused {
-            Some(refused) => skip(size, refused),
+            Some(refused) => skip(size, refused, times),
             None => Step {
                 reply: None,
                 next: Next::Chunk { size, last },

@@ -53,6 +53,8 @@ pub enum Next {
         size: u64,
         /// The reply after them.
         reply: Reply,
+        /// How often: LMTP has one reply for each recipient (RFC 2033 §4.3).
+        times: usize,
     },
     /// Continue as the client that XCLIENT names; [`super::Session::xclient_done`] returns the reply.
     Xclient(Box<Attributes>),
@@ -74,9 +76,9 @@ pub(super) const fn close(reply: Reply) -> Step {
     Step::last(reply)
 }
 
-pub(super) const fn skip(size: u64, reply: Reply) -> Step {
+pub(super) const fn skip(size: u64, reply: Reply, times: usize) -> Step {
     Step {
         reply: None,
-        next: Next::Skip { size, reply },
+        next: Next::Skip { size, reply, times },
     }
 }
