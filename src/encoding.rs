@@ -103,9 +103,15 @@ pub fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
     (value == 0).then_some(octets)
 }
 
-/// Decodes xtext (RFC 3461 §4): `+` and two upper-case hex digits are an octet. `None` for anything else, and for
-/// control characters, which could end a header line where the value is written.
+/// Decodes xtext (RFC 3461 §4): `+` and two upper-case hex digits are an octet. `None` for anything else, for text that
+/// is not UTF-8, and for control characters, which could end a header line where the value is written.
 pub fn xtext_decode(text: &str) -> Option<String> {
+    let text = String::from_utf8(xtext_octets(text)?).ok()?;
+    (!text.chars().any(char::is_control)).then_some(text)
+}
+
+/// The octets that xtext stands for, whatever they are; `None` if it is malformed.
+pub fn xtext_octets(text: &str) -> Option<Vec<u8>> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(octet) = rest.next() {
@@ -121,8 +127,7 @@ pub fn xtext_decode(text: &str) -> Option<String> {
             plain => plain,
         });
     }
-    let text = String::from_utf8(octets).ok()?;
-    (!text.chars().any(char::is_control)).then_some(text)
+    Some(octets)
 }
 
 /// Encodes printable ASCII as xtext (RFC 3461 §4).

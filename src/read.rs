@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 /// Maximum octets that are taken from a pipe or a device, which may have no end.
 const MAX_STREAM: u64 = 16 << 20;
 /// How long a pipe may take to deliver them.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 /// How long to wait before looking again.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -22,6 +22,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// # Errors
 /// Those of the system, and for a pipe without a writer, or one that is too slow or too long.
 pub(crate) fn whole(path: &Path) -> io::Result<Vec<u8>> {
+    within(path, MAX_WAIT)
+}
+
+fn within(path: &Path, wait: Duration) -> io::Result<Vec<u8>> {
     // A FIFO that nobody writes to would block otherwise.
     let flags = OFlag::O_NONBLOCK.bits();
     let mut file = OpenOptions::new()
@@ -34,19 +38,22 @@ pub(crate) fn whole(path: &Path) -> io::Result<Vec<u8>> {
         file.read_to_end(&mut octets)?;
         return Ok(octets);
     }
-    let deadline = Instant::now() + MAX_WAIT;
+    let deadline = Instant::now() + wait;
     let mut file = file.take(MAX_STREAM + 1);
     loop {
-        match file.read_to_end(&mut octets) {
-            Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
-                sleep(PAUSE);
-            }
-            Err(e) => return Err(e),
-            Ok(_) => break,
+        let waits = match file.read_to_end(&mut octets) {
+            Err(e) if e.kind() != ErrorKind::WouldBlock => return Err(e),
+            Err(_) => true,
+            // The writer may still come.
+            Ok(_) => kind.is_fifo() && octets.is_empty(),
+        };
+        match waits {
+            false => break,
+            true if Instant::now() < deadline => sleep(PAUSE),
+            true => return Err(io::Error::other("a pipe that nobody writes to")),
         }
     }
     match octets.len() as u64 {
-        0 if kind.is_fifo() => Err(io::Error::other("a pipe that nobody writes to")),
         ..=MAX_STREAM => Ok(octets),
         _ => Err(io::Error::other("it is not a file and has no end")),
     }
@@ -91,7 +98,7 @@ mod tests {
         let path = std::env::temp_dir().join(name);
         let mode = nix::sys::stat::Mode::S_IRWXU;
         assert!(nix::unistd::mkfifo(&path, mode).is_ok());
-        assert!(whole(&path).is_err(), "without a writer");
+        assert!(within(&path, Duration::ZERO).is_err(), "without a writer");
         let writer = OpenOptions::new().read(true).write(true).open(&path);
         // While it is open the pipe keeps what was written.
         let keeper = OpenOptions::new().read(true).open(&path);

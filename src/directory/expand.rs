@@ -78,9 +78,7 @@ impl Directory {
             Lookup::Alias(alias) => {
                 match self.expansion(&key, &alias, ways.onward) {
                     // As in a file of aliases that sends it to a root without a mailbox.
-                    Err(refusal)
-                        if key.local == "postmaster" && refusal.reply == reply::NO_SUCH_USER =>
-                    {
+                    Err(refusal) if key.local == "postmaster" && refusal == reply::NO_SUCH_USER => {
                         Ok(Arc::new([self.postmaster(key.domain, ways.takes)?]))
                     }
                     group => Ok(self.with_original(group?, &key)),

@@ -403,14 +403,15 @@ pub fn block_reload() -> io::Result<()> {
     Ok(SigSet::from_iter([Signal::SIGHUP]).thread_block()?)
 }
 
-/// Blocks all signals that a server waits for, and SIGXFSZ, which is never waited for: a write past the limit is then
-/// EFBIG (F71). Must be called before any thread is started.
+/// Blocks all signals that a server waits for, and some that are never waited for: SIGXFSZ, so that a write past the
+/// limit is EFBIG (F71), and SIGUSR1 and SIGUSR2, which log rotation sends to other daemons. Must be called before any
+/// thread is started.
 ///
 /// # Errors
 /// An error of the system.
 pub fn block_signals() -> io::Result<()> {
     let mut blocked = signals();
-    blocked.add(Signal::SIGXFSZ);
+    blocked.extend([Signal::SIGXFSZ, Signal::SIGUSR1, Signal::SIGUSR2]);
     Ok(blocked.thread_block()?)
 }
 

@@ -1,9 +1,10 @@
 //! The attributes of XCLIENT, as Postfix's XCLIENT_README describes them: what a proxy says about the client that it
 //! connects for.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::encoding::{number, xtext_decode};
+use crate::encoding::{number, xtext_decode, xtext_octets};
 
 /// Maximum octets of a name.
 const MAX_NAME: usize = 255;
@@ -50,6 +51,10 @@ impl Attributes {
         words.peek()?;
         for word in words {
             let (name, value) = word.split_once('=')?;
+            if name.eq_ignore_ascii_case("HELO") {
+                attributes.helo = helo(value)?;
+                continue;
+            }
             let value = xtext_decode(value).filter(|value| !value.is_empty())?;
             attributes.set(name, &value)?;
         }
@@ -57,9 +62,7 @@ impl Attributes {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
-        let unavailable = ["[UNAVAILABLE]", "[TEMPUNAVAIL]"];
-        let none = unavailable.iter().any(|u| u.eq_ignore_ascii_case(value));
-        let value = (!none).then_some(value);
+        let value = Some(value).filter(|value| !is_unavailable(value));
         match name.to_ascii_uppercase().as_str() {
             "NAME" => self.name = optional(value, host_name)?,
             "ADDR" => {
@@ -68,7 +71,6 @@ impl Attributes {
             }
             "PORT" => self.port = optional(value, number)?,
             "PROTO" => self.extended = optional(value, extended)?.unwrap_or(false),
-            "HELO" => self.helo = optional(value, short)?,
             "LOGIN" => self.login = optional(value, short)?,
             "DESTADDR" => self.local_address = optional(value, address)?,
             "DESTPORT" => self.local_port = optional(value, number)?,
@@ -84,6 +86,40 @@ fn optional<T>(value: Option<&str>, parse: fn(&str) -> Option<T>) -> Option<Opti
         None => Some(None),
         Some(value) => parse(value).map(Some),
     }
+}
+
+fn is_unavailable(value: &str) -> bool {
+    let unavailable = ["[UNAVAILABLE]", "[TEMPUNAVAIL]"];
+    unavailable.iter().any(|u| u.eq_ignore_ascii_case(value))
+}
+
+/// The HELO attribute: any name that the command takes.
+fn helo(value: &str) -> Option<Option<String>> {
+    let name = xtext_octets(value).filter(|name| !name.is_empty())?;
+    let name = client_name(&name)?;
+    Some(Some(name).filter(|name| !is_unavailable(name)))
+}
+
+/// A client's name as text, with invalid UTF-8 and C1 controls as `\\xHH`, cut if it is long; `None` if it has ASCII
+/// control characters.
+pub(super) fn client_name(name: &[u8]) -> Option<String> {
+    if name.iter().any(u8::is_ascii_control) {
+        return None;
+    }
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() {
+                let _ = write!(text, "\\x{:02X}", u32::from(c));
+            } else {
+                text.push(c);
+            }
+        }
+        for octet in chunk.invalid() {
+            let _ = write!(text, "\\x{octet:02X}");
+        }
+    }
+    Some(text.chars().take(MAX_NAME).collect())
 }
 
 fn short(value: &str) -> Option<String> {
@@ -136,6 +172,15 @@ mod tests {
         );
         let nothing = "NAME=[UNAVAILABLE] LOGIN=[unavailable] PROTO=SMTP";
         assert_eq!(Attributes::parse(nothing), Some(Attributes::default()));
+        for (text, name) in [
+            ("HELO=HP+20LaserJet", Some("HP LaserJet".to_owned())),
+            ("helo=M+DCLLER-PC", Some("M\\xDCLLER-PC".to_owned())),
+            ("HELO=[UNAVAILABLE]", None),
+            (&format!("HELO={}", "x".repeat(300)), Some("x".repeat(255))),
+        ] {
+            let helo = Attributes::parse(text).map(|attributes| attributes.helo);
+            assert_eq!(helo, Some(name), "{text}");
+        }
         let source = |text: &str| Attributes::parse(text).map(|attributes| attributes.address);
         assert_eq!(source("ADDR=[TEMPUNAVAIL]"), Some(AddrAttribute::Unknown));
         let last = source("ADDR=192.0.2.1 ADDR=[UNAVAILABLE]");

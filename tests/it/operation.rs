@@ -42,6 +42,9 @@ fn files_are_read_again() {
     (0..3).for_each(|_| assert!(old.reply().starts_with('2')));
     std::fs::write(server.dir.join("users"), "bob\n").unwrap();
     std::fs::write(server.dir.join("aliases"), "list: bob\n").unwrap();
+    // Of no meaning here, and no reason to end.
+    server.signal(Signal::SIGUSR1);
+    server.signal(Signal::SIGUSR2);
     server.signal(Signal::SIGHUP);
     server.logged("reloaded");
     assert_eq!(
