@@ -84,7 +84,7 @@ impl Greylist {
         let network = network(client);
         let known = self.hash(&[b"client", &network]);
         if let Some(at) = self.find(known)
-            && self.age(at, now) < KNOWN
+            && self.age(at, now).is_none_or(|age| age < KNOWN)
         {
             self.refresh(at, known, now);
             return Decision::Pass;
@@ -100,13 +100,18 @@ impl Greylist {
             return Decision::Wait;
         };
         match self.age(at, now) {
-            age if age < self.delay => Decision::Wait,
-            age if age > RETRY_WITHIN => {
+            // The clock was set back: counted from now, or the mail could wait for as long as the clock was wrong.
+            None => {
+                self.stamp(at, now);
+                Decision::Wait
+            }
+            Some(age) if age < self.delay => Decision::Wait,
+            Some(age) if age > RETRY_WITHIN => {
                 self.remove(at);
                 self.insert(triple, now);
                 Decision::Wait
             }
-            _ => {
+            Some(_) => {
                 self.remove(at);
                 if let Some(old) = self.find(known) {
                     self.remove(old);
@@ -162,9 +167,15 @@ impl Greylist {
     }
 
     /// The seconds since an entry's time; `None` if the clock was set back.
-    fn age(&self, at: u16, now: u32) -> u32 {
+    fn age(&self, at: u16, now: u32) -> Option<u32> {
         let time = self.entry(at).map_or(0, |entry| entry.time & !PASSED);
-        now.saturating_sub(time)
+        now.checked_sub(time)
+    }
+
+    fn stamp(&mut self, at: u16, time: u32) {
+        if let Some(entry) = self.ring.get_mut(usize::from(at)) {
+            entry.time = time;
+        }
     }
 
     fn entry(&self, at: u16) -> Option<&RingEntry> {
@@ -253,8 +264,8 @@ impl Greylist {
         if behind > CAPACITY / 2 {
             self.remove(at);
             self.insert(hash, now | PASSED);
-        } else if let Some(entry) = self.ring.get_mut(usize::from(at)) {
-            entry.time = now | PASSED;
+        } else {
+            self.stamp(at, now | PASSED);
         }
     }
 }
@@ -280,6 +291,8 @@ fn words(record: [u8; RECORD]) -> [u32; 3] {
     words
 }
 
+#[cfg(test)]
+mod clocks;
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -420,24 +433,5 @@ mod tests {
         ] {
             assert!(Greylist::load(DELAY, &damaged).is_none());
         }
-    }
-
-    /// A clock that is set back lets nobody through and forgets nobody.
-    #[test]
-    fn a_clock_set_back() {
-        let mut list = list();
-        assert_eq!(
-            list.check(ip("192.0.2.1"), "a@x", "b@y", NOW),
-            Decision::Wait
-        );
-        assert_eq!(
-            list.check(ip("192.0.2.1"), "a@x", "b@y", NOW - 9_000),
-            Decision::Wait
-        );
-        assert_eq!(
-            list.check(ip("192.0.2.1"), "a@x", "b@y", NOW + 300),
-            Decision::Pass
-        );
-        assert_eq!(list.check(ip("192.0.2.1"), "c@x", "b@y", 0), Decision::Pass);
     }
 }
