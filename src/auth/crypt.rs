@@ -2,7 +2,6 @@
 //! defines them, on the hash functions of ring. It parses stored hashes and checks passwords against them; `password`
 //! maps scheme names to it.
 
-use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
 use ring::digest::{self, Algorithm, Digest};
@@ -120,7 +119,7 @@ impl ShaCrypt {
             return false;
         }
         let found = compute(self.family, password, self.salt.as_bytes(), self.rounds);
-        found.as_bytes().ct_eq(self.hash.as_bytes()).into()
+        found.is_some_and(|found| found.as_bytes().ct_eq(self.hash.as_bytes()).into())
     }
 }
 
@@ -144,8 +143,8 @@ fn read_rounds(text: &str) -> Result<u32, String> {
         })
 }
 
-/// The encoded hash of a password: the numbered steps of Drepper's text.
-fn compute(family: Family, password: &[u8], salt: &[u8], rounds: u32) -> Zeroizing<String> {
+/// The encoded hash of a password: the numbered steps of Drepper's text. `None` if ring's digest had another length.
+fn compute(family: Family, password: &[u8], salt: &[u8], rounds: u32) -> Option<Zeroizing<String>> {
     let algorithm = family.algorithm();
     let hash = |parts: &[&[u8]]| {
         let mut context = digest::Context::new(algorithm);
@@ -170,7 +169,7 @@ fn compute(family: Family, password: &[u8], salt: &[u8], rounds: u32) -> Zeroizi
     password.iter().for_each(|_| context.update(password));
     let p = repeat(context.finish().as_ref(), password.len());
     // Steps 17 to 20: the sequence S.
-    let times = 16 + usize::from(last.as_ref().first().copied().unwrap_or_default());
+    let times = 16 + usize::from(*last.as_ref().first()?);
     let mut context = digest::Context::new(algorithm);
     (0..times).for_each(|_| context.update(salt));
     let s = repeat(context.finish().as_ref(), salt.len());
@@ -207,31 +206,36 @@ fn repeat(octets: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(octets.iter().copied().cycle().take(length).collect())
 }
 
-/// Step 22: one octet from each third of the digest make four digits.
-fn encode(family: Family, digest: &[u8]) -> Zeroizing<String> {
+/// Step 22: one octet from each third of the digest make four digits, and the rest two or three. Which third comes first
+/// goes round with each step.
+fn encode(family: Family, digest: &[u8]) -> Option<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(family.encoded()));
-    let octet = |at: usize| u32::from(digest.get(at).copied().unwrap_or_default());
-    let third = digest.len() / 3;
-    let (mut a, mut b, mut c) = (0, third, 2 * third);
-    for _ in 0..third {
-        push(&mut text, octet(a) << 16 | octet(b) << 8 | octet(c), 4);
-        (a, b, c) = match family {
-            Family::Sha256 => (c + 1, a + 1, b + 1),
-            Family::Sha512 => (b + 1, c + 1, a + 1),
+    let mut thirds = digest.chunks_exact(digest.len() / 3);
+    let (first, second, third) = (thirds.next()?, thirds.next()?, thirds.next()?);
+    for (step, ((&x, &y), &z)) in first.iter().zip(second).zip(third).enumerate() {
+        let (high, middle, low) = match (step % 3, family) {
+            (0, _) => (x, y, z),
+            (1, Family::Sha256) | (2, Family::Sha512) => (z, x, y),
+            _ => (y, z, x),
         };
+        push(&mut text, [high, middle, low], 4)?;
     }
-    match family {
-        Family::Sha256 => push(&mut text, octet(31) << 8 | octet(30), 3),
-        Family::Sha512 => push(&mut text, octet(63), 2),
+    match thirds.remainder() {
+        [low, high] => push(&mut text, [0, *high, *low], 3)?,
+        [low] => push(&mut text, [0, 0, *low], 2)?,
+        _ => return None,
     }
-    text
+    Some(text)
 }
 
-fn push(text: &mut String, bits: u32, digits: u32) {
+/// Appends the lowest digits of a number of three octets.
+fn push(text: &mut String, [high, middle, low]: [u8; 3], digits: u32) -> Option<()> {
+    let bits = u32::from_be_bytes([0, high, middle, low]);
     for place in 0..digits {
-        let digit = ALPHABET.get((bits >> (6 * place) & 63) as usize);
-        let _ = text.write_char(char::from(digit.copied().unwrap_or(b'.')));
+        let value = usize::try_from(bits >> (6 * place) & 63).ok()?;
+        text.push(char::from(*ALPHABET.get(value)?));
     }
+    Some(())
 }
 
 #[cfg(test)]
@@ -309,11 +313,11 @@ mod tests {
     fn overlong_passwords_are_wrong() {
         let long = "x".repeat(MAX_PASSWORD + 1);
         let salt = "$6$rounds=1000$ab$";
-        let hash = compute(Family::Sha512, long.as_bytes(), b"ab", 1_000);
+        let hash = compute(Family::Sha512, long.as_bytes(), b"ab", 1_000).unwrap();
         let stored = ShaCrypt::parse(&format!("{salt}{}", hash.as_str()));
         assert!(stored.is_ok_and(|stored| !stored.verify(long.as_bytes())));
         let longest = "x".repeat(MAX_PASSWORD);
-        let hash = compute(Family::Sha512, longest.as_bytes(), b"ab", 1_000);
+        let hash = compute(Family::Sha512, longest.as_bytes(), b"ab", 1_000).unwrap();
         let stored = ShaCrypt::parse(&format!("{salt}{}", hash.as_str()));
         assert!(stored.is_ok_and(|stored| stored.verify(longest.as_bytes())));
     }

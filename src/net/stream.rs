@@ -65,7 +65,7 @@ impl Stream {
         &mut self.output
     }
 
-    /// Input that was not consumed yet.
+    /// Input that was not consumed yet. Were the range ever wrong, the next [`Self::fill`] would be an error.
     pub fn input(&self) -> &[u8] {
         self.input.get(self.start..self.end).unwrap_or_default()
     }
@@ -149,6 +149,8 @@ impl Stream {
     /// `TimedOut` past the deadline, or another error of the socket.
     pub fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
         self.flush(deadline)?;
+        let unread = self.input.get(self.start..self.end);
+        unread.ok_or(ErrorKind::InvalidData)?;
         self.compact();
         // An AUTH line may not fit into the buffer for other commands.
         if self.end == self.input.len() {
