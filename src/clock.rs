@@ -160,6 +160,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
+    /// R050
     #[test]
     fn dates_have_the_form_of_rfc_5322() {
         assert_eq!(rfc5322(0, TimeZone::UTC), "Thu, 01 Jan 1970 00:00:00 +0000");
@@ -204,7 +205,7 @@ mod tests {
         }
     }
 
-    /// F28
+    /// R211, F28
     #[test]
     fn stamps_differ_between_threads_and_moments() {
         let threads: Vec<_> = (0..4)

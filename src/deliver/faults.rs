@@ -278,6 +278,7 @@ fn one_target() {
     every_call(&Script::default(), &["a"], None);
 }
 
+/// R067, R214
 #[test]
 fn three_targets() {
     every_call(&Script::default(), &["a", "b", "c"], None);

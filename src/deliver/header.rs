@@ -265,6 +265,7 @@ mod tests {
         }
     }
 
+    /// R049
     #[test]
     fn return_path_goes_folded_lines_too() {
         check(
@@ -285,6 +286,7 @@ mod tests {
         );
     }
 
+    /// R070
     #[test]
     fn what_is_no_header_is_not_touched() {
         for text in [
@@ -325,6 +327,7 @@ mod tests {
         check("From x", "", 0, false);
     }
 
+    /// R048
     #[test]
     fn received_fields_count_in_the_header_only() {
         check(

@@ -49,6 +49,7 @@ fn code(outcome: Result<Delivered, Reply>) -> (u16, Option<(u16, u16, u16)>) {
     (reply.code(), reply.enhanced())
 }
 
+/// R215, R217
 #[test]
 fn one_message() {
     let scratch = Scratch::new();
@@ -152,7 +153,7 @@ fn dropped_and_odd_messages() {
     );
 }
 
-/// F52
+/// R069, F52
 #[test]
 fn loops_are_refused() {
     let scratch = Scratch::new();
@@ -213,6 +214,7 @@ fn missing_and_unfit_mailboxes() {
     assert_eq!(files(&good.maildir, "new").len(), 2, "one copy");
 }
 
+/// R220
 #[test]
 fn folders_where_they_exist() {
     let scratch = Scratch::new();
@@ -227,7 +229,7 @@ fn folders_where_they_exist() {
     assert_eq!(files(&target.maildir, ".list/new").len(), 1);
 }
 
-/// F27: a name that is taken is never replaced.
+/// R212, F27: a name that is taken is never replaced.
 #[test]
 fn taken_names() {
     let scratch = Scratch::new();
@@ -266,7 +268,7 @@ fn taken_names() {
     }
 }
 
-/// F22
+/// R084, R223, F22
 #[test]
 fn full_mailboxes() {
     let scratch = Scratch::new();
@@ -308,9 +310,14 @@ fn full_mailboxes() {
     assert!(store().quota_check(&trash, 0).is_ok());
 }
 
+/// R043: whatever the system says, the reply is one that RFC 5321 §4.2.5 has after the content.
 #[test]
 fn errors_become_replies() {
     let of = |errno: Errno| refusal(&errno.into());
+    for number in 0..=200 {
+        let code = of(Errno::from_raw(number)).code();
+        assert!([451, 452, 552].contains(&code), "{number}: {code}");
+    }
     assert_eq!(of(Errno::ENOSPC), reply::DISK_FULL);
     assert_eq!(of(Errno::EDQUOT), reply::MAILBOX_FULL);
     assert_eq!(of(Errno::EFBIG), reply::MAILBOX_FULL);
@@ -318,7 +325,7 @@ fn errors_become_replies() {
     assert_eq!(of(Errno::EROFS), reply::LOCAL_ERROR);
 }
 
-/// F10
+/// R219, F10
 #[test]
 fn room_and_sweep() {
     let scratch = Scratch::new();

@@ -169,6 +169,7 @@ mod tests {
         String::from_utf8(trace.header(only, "1.M2P3Q4", "DATE", form, 0)).unwrap()
     }
 
+    /// R046
     #[test]
     fn one_recipient() {
         let target = Target {
@@ -221,6 +222,7 @@ mod tests {
         );
     }
 
+    /// R047, R071
     #[test]
     fn several_recipients_are_not_named() {
         let several = Trace {

@@ -384,7 +384,7 @@ mod tests {
         }
     }
 
-    /// R053: one leading dot is removed, and long runs pass unchanged.
+    /// R060, R053: one leading dot is removed, and long runs pass unchanged.
     #[test]
     fn unstuffs_dots_and_keeps_long_lines() {
         let long = vec![b'a'; 100_000];

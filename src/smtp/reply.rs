@@ -347,6 +347,20 @@ mod tests {
         assert!(ALL.is_sorted_by_key(|row| (row.code(), row.enhanced())));
     }
 
+    /// R103: subject and detail are registered (RFC 3463, RFC 4954, RFC 5248, RFC 6531, RFC 7372 and the registry of
+    /// IANA): X.0.0 to X.7.30.
+    #[test]
+    fn every_status_is_registered() {
+        let last_details = [0, 10, 4, 5, 7, 6, 10, 30];
+        for row in ALL {
+            let Some((_, subject, detail)) = row.enhanced() else {
+                continue;
+            };
+            let last = last_details.get(usize::from(subject));
+            assert!(last.is_some_and(|&last| detail <= last), "{row:?}");
+        }
+    }
+
     /// Every cause has its own text, so that a log shows which one it was.
     #[test]
     fn every_cause_has_its_own_text() {

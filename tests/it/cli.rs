@@ -14,6 +14,7 @@ fn variables(case: &Path) -> Vec<(String, String)> {
     text.lines().map(pair).collect()
 }
 
+/// Each directory of tests/config is a configuration that is refused. R094: lmtp-on-25.
 #[test]
 fn golden_failures() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");

@@ -234,7 +234,7 @@ fn a_shutdown_is_peaceful() {
     assert_eq!(server.messages("localhost/u"), ["\nlate\n"]);
 }
 
-/// Over a limit: 421 at once.
+/// R045: over a limit: 421 at once.
 #[test]
 fn limits_of_connections() {
     let server = Server::start(&["--max-per-client", "1"]);

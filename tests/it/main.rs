@@ -33,6 +33,7 @@ mod layers;
 mod log;
 mod memory;
 mod metrics;
+mod minima;
 mod oauth;
 mod open_relay;
 mod operation;

@@ -99,7 +99,7 @@ fn run(
     }
 }
 
-/// RFC 7677 §3, octet for octet.
+/// R176: RFC 7677 §3, octet for octet.
 #[test]
 fn rfc_7677_example() {
     let (mut exchange, mut book) = (scram(), book());

@@ -41,6 +41,7 @@ fn fits(dirs: &OpenMaildir, quota: &Quota, octets: u64) -> bool {
     Ledger::default().fits(&Real, dirs, &limited(dirs, quota), octets)
 }
 
+/// R222
 #[test]
 fn file_is_made_by_counting_without_trash() {
     let scratch = Scratch::new();
@@ -71,6 +72,7 @@ fn file_is_made_by_counting_without_trash() {
     );
 }
 
+/// R221
 #[test]
 fn full_is_doubted_by_the_rules() {
     let scratch = Scratch::new();

@@ -242,7 +242,7 @@ fn chunks() {
     with(&[("BDAT 18446744073709551615 LAST", 421)]);
 }
 
-/// The error over the limit, and the hundred and first noise command, are 421.
+/// R073: the error over the limit, and the hundred and first noise command, are 421.
 #[test]
 fn patience_ends() {
     let mut errors = session();
