@@ -53,7 +53,7 @@ fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
         return queue_list::run(&settings);
     }
     if let Some(what) = settings.one(Key::QueueRun) {
-        return queue_list::hurry(&settings, &what);
+        return queue_list::retry(&settings, &what);
     }
     if let Some(url) = settings.one(Key::Healthcheck) {
         return healthcheck::run(&settings, &url);

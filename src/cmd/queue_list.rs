@@ -30,7 +30,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// No server is running.
-pub fn hurry(settings: &Settings, what: &Value) -> Result<ExitCode, Failure> {
+pub fn retry(settings: &Settings, what: &Value) -> Result<ExitCode, Failure> {
     let dir = dir(settings);
     let asked = control::ask(&dir, &what.text);
     let count = asked.map_err(|e| Failure::Busy(format!("{}: no server: {e}", dir.display())))?;

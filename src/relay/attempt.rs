@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::connect::NoConnection;
 use super::content::Prepared;
-use super::hurry::is_at;
 use super::link::Link;
+use super::retry::is_at;
 use super::schedule::Hop;
 use super::sender::Relay;
 use super::settle::Settled;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::hurry::Wanted;
+use super::retry::Wanted;
 use super::sender::Relay;
 use crate::read;
 

@@ -3,7 +3,7 @@
 //!
 //! `config` reads the options, `logins` the passwords for hops; `route` has the table of hops, `schedule` the times.
 //! `sender` has the threads, which send a message by `connect`, `content` and `attempt`. `settle` handles the outcomes.
-//! `hurry` serves ETRN and `--queue-run`, `control` is the latter's socket, `look_up` serves `--check`, and `turn` is
+//! `retry` serves ETRN and `--queue-run`, `control` is the latter's socket, `look_up` serves `--check`, and `turn` is
 //! ATRN.
 
 mod attempt;
@@ -11,11 +11,11 @@ mod config;
 mod connect;
 mod content;
 pub mod control;
-mod hurry;
 mod idle;
 mod link;
 mod logins;
 mod look_up;
+mod retry;
 mod route;
 mod schedule;
 mod sender;
@@ -23,8 +23,8 @@ mod settle;
 mod turn;
 
 pub use config::RelayConfig;
-pub use hurry::Wanted;
 pub use logins::Logins;
+pub use retry::Wanted;
 pub use route::{Route, RouteKind, Routes, TlsMode};
 pub use schedule::{Hop, Patience, Schedule};
 pub use sender::{Relay, RelayRules, Reporter};

@@ -232,7 +232,7 @@ impl Schedule {
     }
 
     /// Retries the hops that `wanted` selects at once, with all their mail. Returns the number of messages.
-    pub fn hurry(&mut self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
+    pub fn retry_now(&mut self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
         let mut count = 0;
         for (hop, lane) in &mut self.0 {
             let (hurried, rest): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut lane.waiting)
@@ -382,8 +382,8 @@ mod tests {
         all.add(&a, &"1".into(), 500);
         all.add(&a, &"2".into(), 500);
         all.failed(&a, 0, &patience(), 0, false);
-        assert_eq!(all.hurry(|_, id| id == "9"), 0);
-        assert_eq!(all.hurry(|_, id| id == "2"), 1);
+        assert_eq!(all.retry_now(|_, id| id == "9"), 0);
+        assert_eq!(all.retry_now(|_, id| id == "2"), 1);
         assert_eq!(all.take(&a, 0).as_deref(), Some("2"));
         assert_eq!(all.take(&a, 0), None);
     }

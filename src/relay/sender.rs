@@ -211,9 +211,9 @@ impl Relay {
     }
 
     /// Retries waiting mail now. Returns the number of messages.
-    pub(super) fn hurry(&self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
+    pub(super) fn retry_now(&self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
         let mut state = self.lock();
-        let count = state.schedule.hurry(wanted);
+        let count = state.schedule.retry_now(wanted);
         state.idle.wake_all();
         self.changed.notify_all();
         count

@@ -29,8 +29,8 @@ impl Relay {
             return Err(io::Error::other("the server stops"));
         }
         let (domain, below) = match wanted {
-            Wanted::All => return Ok(self.hurry(|_, _| true)),
-            Wanted::Id(wanted) => return Ok(self.hurry(|_, id| id == wanted)),
+            Wanted::All => return Ok(self.retry_now(|_, _| true)),
+            Wanted::Id(wanted) => return Ok(self.retry_now(|_, id| id == wanted)),
             Wanted::Domain(domain) => (domain, false),
             Wanted::Subdomains(domain) => (domain, true),
         };
@@ -40,7 +40,7 @@ impl Relay {
         // Read the files before locking the schedule: new mail needs that lock.
         let ids = self.queue().ids()?.into_iter();
         let ids: HashSet<String> = ids.filter(|id| self.is_for(id, &domain, below)).collect();
-        Ok(self.hurry(|_, id| ids.contains(id)))
+        Ok(self.retry_now(|_, id| ids.contains(id)))
     }
 
     /// True if a message has a recipient there; false if it has left the queue.
