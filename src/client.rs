@@ -253,6 +253,13 @@ impl Connection {
             return Err(ErrorKind::NotConnected.into());
         };
         stream.output().append(self.core.output());
+        self.take_input(deadline)
+    }
+
+    fn take_input(&mut self, deadline: Instant) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else {
+            return Err(ErrorKind::NotConnected.into());
+        };
         if stream.input().is_empty() && stream.fill(deadline)? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
@@ -286,14 +293,14 @@ impl Connection {
         let mut piece = vec![0; PIECE];
         loop {
             let octets = match read::piece(content, &mut piece) {
-                Ok([]) => return self.core.content_end(),
+                Ok([]) => break,
                 Ok(octets) => octets,
                 Err(e) => {
                     let why = format!("the message cannot be read: {e}");
                     return self.core.lost(ConnectionError::Lost(Stage::Content, why));
                 }
             };
-            self.core.content(octets);
+            // The last piece is kept until it is known to be the last.
             if self.core.output().len() >= PIECE
                 && let Err(e) = self.flush_content()
             {
@@ -302,7 +309,30 @@ impl Connection {
                     .core
                     .lost(ConnectionError::Lost(Stage::Content, spelled(&e)));
             }
+            self.core.content(octets);
         }
+        if let Err(e) = self.hear_early_reply() {
+            self.core
+                .lost(ConnectionError::Lost(Stage::Content, spelled(&e)));
+        }
+        if self.core.want() != Want::Content {
+            // The rest might be all that is missing of a chunk.
+            self.core.output().clear();
+        }
+        self.core.content_end();
+    }
+
+    /// What the server has said by now cannot be its reply to the end of the content, of which it has not heard. A
+    /// refusal counts all the same; anything else is no promise, and the content gets no end.
+    fn hear_early_reply(&mut self) -> io::Result<()> {
+        let deadline = self.deadline(Stage::Content.limit());
+        while self.core.want() == Want::Content
+            && let Some(stream) = &mut self.stream
+            && stream.has_input(deadline)?
+        {
+            self.take_input(deadline)?;
+        }
+        Ok(())
     }
 
     fn flush_content(&mut self) -> io::Result<()> {

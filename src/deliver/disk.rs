@@ -220,7 +220,7 @@ impl Disk for Real {
 }
 
 /// True if link(2) is not supported here.
-pub(super) fn no_links(errno: Errno) -> bool {
+pub(crate) fn no_links(errno: Errno) -> bool {
     matches!(
         errno,
         Errno::EPERM

@@ -42,7 +42,7 @@ mod tests;
 mod trace;
 
 pub use self::commit::Delivered;
-pub(crate) use self::disk::{Disk, Real as RealDisk, errno, fd, write_all};
+pub(crate) use self::disk::{Disk, Real as RealDisk, errno, fd, no_links, write_all};
 pub use self::group_sync::GroupSync;
 pub use self::junk::JunkField;
 pub use self::refusal::refusal;

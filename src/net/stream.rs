@@ -169,6 +169,29 @@ impl Stream {
         Ok(octets)
     }
 
+    /// True if [`Self::fill`] would read without waiting. An end of the stream is not looked for.
+    ///
+    /// # Errors
+    /// `TimedOut` past the deadline, or another error of TLS or the socket.
+    pub fn has_input(&mut self, deadline: Instant) -> io::Result<bool> {
+        let socket = Arc::clone(&self.wire.socket);
+        let Some(tls) = &mut self.tls else {
+            return Ok(socket.has_input());
+        };
+        self.wire.deadline = deadline;
+        loop {
+            // Session tickets and parts of a record are no input.
+            let state = tls.process_new_packets();
+            let state = state.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
+            if state.plaintext_bytes_to_read() > 0 {
+                return Ok(true);
+            }
+            if !socket.has_input() || read_records(tls, &mut self.wire)? == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Upgrades a plaintext stream to TLS, as server or as client, by `deadline`. The old stream is consumed, with any
     /// plaintext in it (RFC 3207 §4.2).
     ///

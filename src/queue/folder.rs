@@ -11,13 +11,23 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, fchmod, fstat};
 
-use crate::deliver::{Disk, GroupSync, Syncs, errno, fd, write_all};
+use crate::deliver::{Disk, GroupSync, Syncs, errno, fd, no_links, write_all};
 
 /// The name of an envelope that is being written ends in this.
 pub(super) const HALF: &str = ".half";
 
-/// What is in the directory of a queue. One with other files, as `/tmp`, keeps its mode.
-const OWN: &[&str] = &["new", "tmp", "cur", "lock", "control", "envelope"];
+/// The directory of the messages.
+pub(super) const MESSAGES: &str = "new";
+/// What makes the queue a Maildir.
+const OTHERS: [&str; 2] = ["tmp", "cur"];
+/// The file that the process has locked.
+pub(super) const LOCK: &str = "lock";
+/// The socket on which `--queue-run` asks.
+pub const CONTROL: &str = "control";
+/// Where earlier versions had the envelopes.
+pub(super) const OLD_ENVELOPES: &str = "envelope";
+/// All of these: a directory with other files, as `/tmp`, keeps its mode.
+const OWN: [&str; 6] = [MESSAGES, OTHERS[0], OTHERS[1], LOCK, CONTROL, OLD_ENVELOPES];
 
 /// The directory of the messages.
 pub(super) struct Folder {
@@ -34,14 +44,9 @@ impl Folder {
     ///
     /// # Errors
     /// An error of the disk.
-    pub(super) fn open(
-        dir: &Path,
-        (messages, others): (&str, &[&str]),
-        syncs: Arc<Syncs>,
-        disk: Box<dyn Disk>,
-    ) -> io::Result<Self> {
+    pub(super) fn open(dir: &Path, syncs: Arc<Syncs>, disk: Box<dyn Disk>) -> io::Result<Self> {
         let queue = made(disk.as_ref(), &syncs, dir)?;
-        for name in others.iter().chain([&messages]) {
+        for name in OTHERS.iter().chain([&MESSAGES]) {
             match disk.make_dir(fd(&queue), OsStr::new(name)) {
                 Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
                 _ => {}
@@ -61,12 +66,12 @@ impl Folder {
         if let Ok(parent) = disk.open_in(AT_FDCWD, parent(dir).as_os_str(), true) {
             syncs.parent(disk.as_ref(), fd(&parent))?;
         }
-        for name in others {
+        for name in OTHERS {
             let other = disk.open_in(fd(&queue), OsStr::new(name), true)?;
             make_private(&other, &dir.join(name));
         }
-        let path = dir.join(messages);
-        let messages = disk.open_in(fd(&queue), OsStr::new(messages), true)?;
+        let path = dir.join(MESSAGES);
+        let messages = disk.open_in(fd(&queue), OsStr::new(MESSAGES), true)?;
         make_private(&messages, &path);
         let group = syncs.group(disk.identity_of(fd(&messages))?);
         Ok(Self {
@@ -102,13 +107,30 @@ impl Folder {
     pub(super) fn replace(&self, name: &str, text: &str) -> io::Result<()> {
         let old = [name, ".old", HALF].concat();
         let dir = fd(&self.messages);
-        match self.disk.link((dir, name), (dir, &old)) {
-            Err(e) if !errno(&e).is_some_and(goes_without) => return Err(e),
+        let link = || self.disk.link((dir, name), (dir, &old));
+        // A file system without links says so each time, also where it says EIO; a fault of the disk may pass.
+        match link().or_else(|_| link()) {
+            // There may be an old one from before.
+            Err(e) if !is(&e, |errno| errno == Errno::EEXIST || no_links(errno)) => return Err(e),
             _ => {}
         }
         self.durably(|| self.write(name, text))?;
         let _ = self.remove(&old);
         Ok(())
+    }
+
+    /// Gives a file of another directory a name here, of which [`Self::durably`] has to be told. True if it keeps the old
+    /// name until then: the disk may forget that one before it knows the new one.
+    ///
+    /// # Errors
+    /// An error of the disk.
+    pub(super) fn adopt(&self, from: &OwnedFd, name: &str) -> io::Result<bool> {
+        let (from, to) = ((fd(from), name), (fd(&self.messages), name));
+        match self.disk.link(from, to) {
+            Err(e) if is(&e, no_links) => self.disk.replace(from, to).map(|()| false),
+            Err(e) if !is(&e, |errno| errno == Errno::EEXIST) => Err(e),
+            _ => Ok(true),
+        }
     }
 
     /// Makes changed names durable.
@@ -144,12 +166,8 @@ impl Folder {
     }
 }
 
-/// True if nothing more can be done because files cannot have two names here, or if an old one has it already.
-fn goes_without(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::EEXIST | Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EOPNOTSUPP
-    )
+fn is(e: &io::Error, kind: impl Fn(Errno) -> bool) -> bool {
+    errno(e).is_some_and(kind)
 }
 
 /// Lets only the owner into an existing directory, as into one that is made here.

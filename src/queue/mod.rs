@@ -7,4 +7,5 @@ mod folder;
 mod store;
 
 pub use envelope::{Envelope, QueuedRecipient};
+pub use folder::CONTROL;
 pub use store::{Draft, Queue, ids, read, sizes};

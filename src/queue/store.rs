@@ -14,14 +14,11 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use super::envelope::Envelope;
-use super::folder::{Folder, HALF};
+use super::folder::{Folder, HALF, LOCK, MESSAGES, OLD_ENVELOPES};
 use crate::deliver::{Disk, RealDisk, Syncs};
 use crate::failure::Failure;
 use crate::lock::lock;
 
-const MESSAGES: &str = "new";
-/// Where earlier versions had the envelopes.
-const OLD_ENVELOPES: &str = "envelope";
 /// Maximum messages and recipients of envelopes that could not be written.
 const MAX_UNSAVED: usize = 10_000;
 /// Maximum octets of an envelope.
@@ -67,9 +64,8 @@ impl Queue {
         let fault = |path: &Path, e: &dyn std::fmt::Display| {
             Failure::System(format!("--queue: {}: {e}", path.display()))
         };
-        let folders = (MESSAGES, &["tmp", "cur"][..]);
-        let folder = Folder::open(dir, folders, syncs, disk).map_err(|e| fault(dir, &e))?;
-        let path = dir.join("lock");
+        let folder = Folder::open(dir, syncs, disk).map_err(|e| fault(dir, &e))?;
+        let path = dir.join(LOCK);
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -110,23 +106,22 @@ impl Queue {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
         };
-        let new = self.dir.join(MESSAGES);
-        let mut taken = Vec::new();
+        let dir = File::open(&old)?.into();
+        let mut left = Vec::new();
         self.folder.durably(|| {
             for entry in entries {
                 let entry = entry?;
-                let path = entry.path();
-                if !path.is_file() {
-                    continue;
-                }
-                match std::fs::hard_link(&path, new.join(entry.file_name())) {
-                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-                    _ => taken.push(path),
+                let name = entry.file_name();
+                let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+                if let Some(name) = name.to_str().filter(|_| is_file)
+                    && self.folder.adopt(&dir, name)?
+                {
+                    left.push(entry.path());
                 }
             }
             Ok(())
         })?;
-        taken.iter().for_each(|path| discard(path));
+        left.iter().for_each(|path| discard(path));
         // It stays if there is anything else in it.
         let _ = std::fs::remove_dir(&old);
         Ok(())

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::retry::Wanted;
 use super::sender::Relay;
+use crate::queue::CONTROL;
 use crate::read;
 
-const SOCKET: &str = "control";
 /// Maximum octets of a request or an answer.
 const MAX_LINE: u64 = 512;
 /// The timeout for the peer.
@@ -22,7 +22,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The socket or the thread cannot be created.
 pub fn serve(relay: &Arc<Relay>) -> io::Result<()> {
-    let path = relay.queue().dir().join(SOCKET);
+    let path = relay.queue().dir().join(CONTROL);
     // This process holds the queue's lock, so an existing socket is stale.
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -62,7 +62,7 @@ fn run(relay: &Relay, what: &str) -> io::Result<usize> {
 /// # Errors
 /// No server is running.
 pub fn ask(dir: &Path, what: &str) -> io::Result<usize> {
-    let mut socket = UnixStream::connect(dir.join(SOCKET))?;
+    let mut socket = UnixStream::connect(dir.join(CONTROL))?;
     socket.write_all(format!("{what}\n").as_bytes())?;
     let answer = read_line(&mut socket)?;
     answer.trim().parse().map_err(io::Error::other)

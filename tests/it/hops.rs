@@ -1,10 +1,13 @@
 //! Next hops that misbehave.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::relay::{end, front, queued, send, wait_for};
+use crate::relay::{end, front, queued, send, wait_for, wait_for_empty};
 use crate::scripted::Hop;
 
 /// A hop that takes one recipient a transaction, puts one off, and hangs up in the middle.
@@ -205,6 +208,143 @@ fn a_hop_that_answers_before_it_is_asked() {
         }
         assert_eq!(queued(&a), 1);
     }
+}
+
+/// An LMTP hop that answers its first message in the middle of the content, on a socket whose buffers do not hold all of it.
+/// Counts the messages of which it has seen the end.
+fn serve_early(hop: UnixStream, early: &str, chunking: bool, whole: &AtomicUsize) {
+    let mut input = BufReader::new(hop.try_clone().unwrap());
+    let say = |text: &str| (&hop).write_all(text.as_bytes());
+    say("220 hop\r\n").unwrap();
+    let mut line = String::new();
+    let mut in_content = false;
+    while input.read_line(&mut line).unwrap_or(0) > 0 {
+        let mut words = line.split_whitespace();
+        let reply = match words.next().unwrap_or_default() {
+            "." if in_content => {
+                in_content = false;
+                whole.fetch_add(1, Ordering::SeqCst);
+                "250 2.0.0 ok\r\n"
+            }
+            _ if in_content => "",
+            "LHLO" if chunking => "250-hop\r\n250 CHUNKING\r\n",
+            "DATA" => {
+                in_content = true;
+                say("354 go\r\n").unwrap();
+                input.read_line(&mut String::new()).unwrap();
+                early
+            }
+            "BDAT" => {
+                let size: u64 = words.next().unwrap().parse().unwrap();
+                let first = input.read_line(&mut String::new()).unwrap() as u64;
+                let _ = say(early);
+                let mut rest = input.by_ref().take(size - first);
+                if std::io::copy(&mut rest, &mut std::io::sink()).ok() != Some(size - first) {
+                    return;
+                }
+                whole.fetch_add(1, Ordering::SeqCst);
+                "250 2.0.0 ok\r\n"
+            }
+            _ => "250 2.1.0 ok\r\n",
+        };
+        if say(reply).is_err() {
+            return;
+        }
+        line.clear();
+    }
+}
+
+/// A reply that came before the end of the content was sent is no promise (RFC 5321 §4.1.1.4): nothing is lost by it, and
+/// the hop gets no end that it might take the message by. A refusal counts.
+#[test]
+fn a_hop_that_answers_in_the_middle_of_the_content() {
+    let cases = [
+        ("250 2.0.0 taken\r\n", "later status=4.5.0", 1),
+        ("250 2.0.0 taken chunk\r\n", "later status=4.5.0", 1),
+        ("250-2.0.0 half of it\r\n", "later status=4.5.0", 1),
+        ("354 go on\r\n", "later status=4.5.0", 1),
+        ("450 4.2.0 later\r\n", "later status=4.2.0", 1),
+        ("421 4.3.2 bye chunk\r\n", "later status=4.3.2", 1),
+        ("550 5.7.1 no\r\n", "failed status=5.7.1", 0),
+        ("550 5.7.1 no chunk\r\n", "failed status=5.7.1", 0),
+    ];
+    let content = format!("Subject: x\r\n\r\n{}", "0123456789abcd\r\n".repeat(65_536));
+    for (number, (early, outcome, taken)) in cases.into_iter().enumerate() {
+        let name = format!("mailslot-early-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let whole = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&whole);
+        std::thread::spawn(move || {
+            for (number, hop) in listener.incoming().enumerate() {
+                let now = if number == 0 { early } else { "" };
+                serve_early(hop.unwrap(), now, early.contains("chunk"), &counted);
+            }
+        });
+        let a = front(&[&format!("lmtp:{}", path.display())], &[]);
+        send(&a, "alice@a.test", &["x@b.test"], content.trim_end());
+        a.logged(&format!("outcome={outcome}"));
+        match taken {
+            0 => drop(wait_for(&a, "a.test/alice", 1)),
+            _ => a.logged("outcome=sent"),
+        }
+        wait_for_empty(&a);
+        assert_eq!(whole.load(Ordering::SeqCst), taken, "{early}");
+        assert_eq!(a.log().matches("outcome=sent").count(), taken, "{early}");
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+/// The 250 has arrived, whatever happens to the connection then: nothing is sent twice.
+#[test]
+fn a_hop_that_resets_after_its_250() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("smtp://{}?connections=1", listener.local_addr().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for hop in listener.incoming() {
+            let mut hop = hop.unwrap();
+            let mut input = BufReader::new(hop.try_clone().unwrap());
+            hop.write_all(b"220 hop\r\n").unwrap();
+            let mut line = String::new();
+            let mut in_content = false;
+            while input.read_line(&mut line).unwrap_or(0) > 0 {
+                let reply = match line.trim_end() {
+                    "." => "250 2.0.0 taken\r\n",
+                    "DATA" => "354 go\r\n",
+                    _ if in_content => "",
+                    _ => "250 ok\r\n",
+                };
+                in_content |= reply.starts_with("354");
+                if line.starts_with("RCPT") {
+                    tell.send(line.trim_end().to_owned()).unwrap();
+                }
+                hop.write_all(reply.as_bytes()).unwrap();
+                if line == ".\r\n" {
+                    break;
+                }
+                line.clear();
+            }
+            let linger = nix::libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            nix::sys::socket::setsockopt(&hop, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+        }
+    });
+    let a = front(&[&url], &[]);
+    for number in 0..20 {
+        send(&a, "alice@a.test", &[&format!("x{number}@b.test")], "x");
+    }
+    wait_for_empty(&a);
+    a.logged("to=\"x19@b.test\" host=\"127.0.0.1\" outcome=sent");
+    let log = a.log();
+    assert_eq!(log.matches("outcome=sent").count(), 20, "{log}");
+    assert_eq!(log.matches("outcome=").count(), 20, "{log}");
+    let mut sent: Vec<String> = told.try_iter().collect();
+    sent.sort();
+    sent.dedup();
+    assert_eq!(sent.len(), 20, "{sent:?}");
 }
 
 /// A message with a bare CR or LF is relayed unchanged by BDAT, or bounces, even with a local copy.

@@ -121,7 +121,7 @@ pub fn queued(server: &Server) -> usize {
 }
 
 /// A report is on its way before what it is about leaves the queue.
-fn wait_for_empty(server: &Server) {
+pub fn wait_for_empty(server: &Server) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while queued(server) > 0 {
         assert!(Instant::now() < deadline, "the queue is not empty");

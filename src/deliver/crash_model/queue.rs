@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use super::super::faults::{Scratch, target, trace};
 use super::super::store::Store;
 use super::super::syncs::Syncs;
@@ -184,6 +186,45 @@ fn who_was_settled_is_not_tried_again_after_a_failure() {
         }
     }
     assert!(failed > 4, "{failed} failures");
+}
+
+/// A file system without links: an envelope is replaced all the same, and those of an earlier version are moved.
+#[test]
+fn envelopes_where_files_have_one_name() {
+    let errnos = [
+        Errno::EPERM,
+        Errno::EACCES,
+        Errno::ENOSYS,
+        Errno::EOPNOTSUPP,
+        Errno::EMLINK,
+        Errno::EIO,
+    ];
+    for errno in errnos {
+        let scratch = Scratch::new();
+        let dir = scratch.0.join("queue");
+        std::fs::create_dir_all(dir.join("envelope")).unwrap();
+        std::fs::create_dir(dir.join("new")).unwrap();
+        std::fs::write(dir.join("envelope/7.M1P1Q1"), envelope().to_text()).unwrap();
+        std::fs::write(dir.join("new/7.M1P1Q1.mx,S=1"), "x").unwrap();
+        let disk = Recorder::new(&scratch.0, Mutation::None, Some(errno), None);
+        let store = Store::with_disk("mx", Sync::Full, 100, Box::new(disk.clone()));
+        let open = || Queue::with_disk(&dir, store.syncs(), Box::new(disk.clone())).unwrap();
+        let queue = open();
+        let queued = receive((None, false), &disk, &store, &queue).unwrap();
+        let ids = [queued.id.as_str(), "7.M1P1Q1"];
+        for id in ids {
+            let changed = queue.change(id, |envelope| envelope.recipients.truncate(1));
+            assert!(changed.is_ok(), "{errno}: {changed:?}");
+        }
+        drop(queue);
+        let queue = open();
+        assert_eq!(queue.ids().unwrap(), ids);
+        for id in ids {
+            assert_eq!(queue.read(id).unwrap().recipients.len(), 1, "{errno}: {id}");
+        }
+        assert!(!dir.join("envelope").exists());
+        assert_eq!(std::fs::read_dir(dir.join("new")).unwrap().count(), 4);
+    }
 }
 
 /// The queue's directories, the envelopes, and the content.

@@ -95,6 +95,8 @@ impl Log {
                 self.history.before.push((dir, name, node));
                 if path.is_dir() {
                     paths.push((path, node));
+                } else {
+                    self.links.insert(node, 1);
                 }
             }
         }

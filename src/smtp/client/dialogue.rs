@@ -17,6 +17,9 @@ use crate::encoding::{base64_decode, base64_encode};
 /// RFC 3207 §4.2: input in the clear after the reply to STARTTLS was injected.
 const INJECTED: &str = "input after the reply to STARTTLS";
 
+/// A reply to a command that was not sent, or to an end of the content that was not.
+const EARLY: &str = "a reply to nothing";
+
 /// How STARTTLS is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsUse {
@@ -233,6 +236,9 @@ impl ClientSession {
                     self.output.truncate(before);
                     let why = "the content is not as long as announced".to_owned();
                     self.close(ConnectionError::Lost(Stage::Content, why));
+                } else if !self.replies.is_empty() {
+                    self.output.clear();
+                    self.close(ConnectionError::Protocol(Stage::Content, EARLY));
                 }
             }
             other => self.state = other,
@@ -325,10 +331,7 @@ impl ClientSession {
             State::Quit | State::Closed => {}
             state @ (State::Content(_) | State::Handshake | State::Ready) => {
                 self.state = state;
-                self.close(ConnectionError::Protocol(
-                    self.stage(),
-                    "a reply to nothing",
-                ));
+                self.close(ConnectionError::Protocol(self.stage(), EARLY));
             }
         }
     }

@@ -346,6 +346,19 @@ fn a_refusal_in_the_middle_of_the_content() {
     }
 }
 
+/// Part of a reply has come before the end of the content was sent.
+#[test]
+fn a_reply_that_began_too_early_is_no_promise() {
+    let mut client = ready(ALL);
+    client.begin(envelope(&["x@y"], "hi\n"));
+    talk(&mut client, &["250 ok\r\n250 ok\r\n354 go\r\n"]);
+    client.content(b"hi\n");
+    client.input(b"25");
+    client.content_end();
+    assert_eq!(verdicts(&mut client), ["Later 4.5.0"]);
+    assert_eq!(talk(&mut client, &["0 ok\r\n"]), "", "no end");
+}
+
 /// Every short text over `. CR LF x`, sent and read back by the server's decoder, split anywhere.
 #[test]
 fn dots_agree_with_the_server() {
