@@ -66,8 +66,8 @@ pub fn list(dir: &Path) -> io::Result<String> {
     for id in ids {
         match queue::read(dir, &id) {
             Ok(envelope) => message(&mut page, &id, &envelope, sizes.get(&id).copied(), now),
-            // It left the queue in the meantime.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            // It left the queue in the meantime, or is not in it yet.
+            Err(e) if e.kind() == io::ErrorKind::NotFound || !sizes.contains_key(&id) => continue,
             Err(e) => {
                 let _ = writeln!(page, "{id}: {e}");
             }
@@ -125,7 +125,9 @@ mod tests {
             "mailslot-envelope 1\nfrom a@b\ncreated 7\nto 9 1 c@d\nlast 450 4.2.0 no\u{202e}[2J\n";
         std::fs::write(dir.join("new/7.M1P1Q1"), text).unwrap();
         std::fs::write(dir.join("new/7.M1P1Q1.h,S=3"), "abc").unwrap();
-        std::fs::write(dir.join("new/8.M1P1Q1"), "junk").unwrap();
+        for name in ["8.M1P1Q1", "8.M1P1Q1.h,S=4", "9.M1P1Q1"] {
+            std::fs::write(dir.join("new").join(name), "junk").unwrap();
+        }
         let page = list(&dir).unwrap();
         assert!(
             page.contains("7.M1P1Q1 ") && page.contains(" 3 <a@b>\n"),

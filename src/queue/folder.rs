@@ -82,17 +82,38 @@ impl Folder {
         })
     }
 
+    /// Writes a new file. Its contents are durable then, and its name by [`Self::durably`].
+    ///
+    /// # Errors
+    /// An error of the disk; nothing is left of the file then.
+    pub(super) fn create(&self, name: &str, text: &str) -> io::Result<()> {
+        let (disk, dir) = (self.disk.as_ref(), fd(&self.messages));
+        let file = disk.create(dir, name)?;
+        let written = write_all(disk, &file, text.as_bytes());
+        let synced = written.and_then(|()| self.syncs.file(disk, fd(&file)));
+        if synced.is_err() {
+            let _ = self.remove(name);
+        }
+        synced
+    }
+
     /// Writes a file atomically, replacing one of that name. After a failure either the old or the new file is there. The
     /// contents are durable, the name only by [`Self::durably`].
     ///
     /// # Errors
     /// An error of the disk.
-    pub(super) fn write(&self, name: &str, text: &str) -> io::Result<()> {
-        let half = format!("{name}{HALF}");
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let half = [name, HALF].concat();
         let (disk, dir) = (self.disk.as_ref(), fd(&self.messages));
-        let replaced = self
-            .write_half(&half, text)
-            .and_then(|()| disk.replace((dir, &half), (dir, name)));
+        let created = match self.create(&half, text) {
+            // One that a failure left.
+            Err(e) if is(&e, |errno| errno == Errno::EEXIST) => {
+                self.remove(&half)?;
+                self.create(&half, text)
+            }
+            other => other,
+        };
+        let replaced = created.and_then(|()| disk.replace((dir, &half), (dir, name)));
         if replaced.is_err() {
             let _ = self.remove(&half);
         }
@@ -142,19 +163,6 @@ impl Folder {
         change()?;
         let (disk, dir) = (self.disk.as_ref(), fd(&self.messages));
         self.group.sync(ticket, || self.syncs.directory(disk, dir))
-    }
-
-    fn write_half(&self, half: &str, text: &str) -> io::Result<()> {
-        let (disk, dir) = (self.disk.as_ref(), fd(&self.messages));
-        let file = match disk.create(dir, half) {
-            Err(e) if errno(&e) == Some(Errno::EEXIST) => {
-                self.remove(half)?;
-                disk.create(dir, half)?
-            }
-            other => other?,
-        };
-        write_all(disk, &file, text.as_bytes())?;
-        self.syncs.file(disk, fd(&file))
     }
 
     /// Removes a file. This is not synced: a start recognises leftovers.

@@ -3,7 +3,7 @@
 //! envelope is written before its content and removed after it: one without content was not finished, and content without
 //! an envelope was already sent. A start removes both. Nothing is rewritten in place.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -21,6 +21,9 @@ use crate::lock::lock;
 
 /// Maximum messages and recipients of envelopes that could not be written.
 const MAX_UNSAVED: usize = 10_000;
+/// Messages whose envelopes are kept in memory until the first try, and the maximum of their recipients.
+const FRESH: usize = 128;
+const FRESH_RECIPIENTS: usize = 10;
 /// Maximum octets of an envelope.
 const MAX_ENVELOPE: u64 = 4 * 1024 * 1024;
 
@@ -32,6 +35,8 @@ pub struct Queue {
     writing: [Mutex<()>; 16],
     /// The names of the content files, by id.
     names: Mutex<HashMap<String, String>>,
+    /// The envelopes of the latest messages, as they are on disk: most are tried at once, and then not read again.
+    fresh: Mutex<VecDeque<(String, Envelope)>>,
     /// Changed envelopes that could not be written, so that nobody is sent a message twice because a disk is full.
     unsaved: Mutex<Vec<(String, Envelope)>>,
     #[expect(dead_code, reason = "holds the lock")]
@@ -86,6 +91,7 @@ impl Queue {
             folder,
             writing: Default::default(),
             names: Mutex::default(),
+            fresh: Mutex::default(),
             unsaved: Mutex::default(),
             lock,
         };
@@ -173,7 +179,8 @@ impl Queue {
     /// # Errors
     /// Those of the disk; `FileTooLarge` if there are so many recipients that the file may become too long to be read.
     pub fn draft(&self, id: &str, envelope: Envelope) -> io::Result<Draft<'_>> {
-        self.folder.write(id, &text(&envelope, MAX_ENVELOPE / 2)?)?;
+        self.folder
+            .create(id, &text(&envelope, MAX_ENVELOPE / 2)?)?;
         Ok(Draft {
             queue: self,
             id: id.to_owned(),
@@ -188,13 +195,16 @@ impl Queue {
     /// An error of the disk, or the line that cannot be parsed.
     pub fn read(&self, id: &str) -> io::Result<Envelope> {
         let unsaved = lock(&self.unsaved);
-        match unsaved.iter().find(|(known, _)| known == id) {
-            Some((_, envelope)) => Ok(envelope.clone()),
-            None => {
-                drop(unsaved);
-                read(&self.dir, id)
-            }
+        if let Some((_, envelope)) = unsaved.iter().find(|(known, _)| known == id) {
+            return Ok(envelope.clone());
         }
+        drop(unsaved);
+        let fresh = lock(&self.fresh);
+        if let Some((_, envelope)) = fresh.iter().find(|(known, _)| known == id) {
+            return Ok(envelope.clone());
+        }
+        drop(fresh);
+        read(&self.dir, id)
     }
 
     /// Opens the content.
@@ -222,6 +232,7 @@ impl Queue {
     ) -> io::Result<Option<Envelope>> {
         let _one = self.writing.get(slot(id)).map(lock);
         let mut envelope = self.read(id)?;
+        lock(&self.fresh).retain(|(known, _)| known != id);
         change(&mut envelope);
         let saved = self.save(id, &envelope);
         let mut unsaved = lock(&self.unsaved);
@@ -260,6 +271,13 @@ impl Draft<'_> {
     pub fn keep(mut self, name: &str) -> Envelope {
         lock(&self.queue.names).insert(self.id.clone(), name.to_owned());
         self.kept = true;
+        if self.envelope.recipients.len() <= FRESH_RECIPIENTS {
+            let mut fresh = lock(&self.queue.fresh);
+            if fresh.len() >= FRESH {
+                fresh.pop_front();
+            }
+            fresh.push_back((self.id.clone(), self.envelope.clone()));
+        }
         std::mem::take(&mut self.envelope)
     }
 }

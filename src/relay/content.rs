@@ -14,38 +14,37 @@ const PIECE: usize = 32 * 1024;
 /// A content file and its properties.
 pub(super) struct Prepared {
     file: File,
+    /// All of it, if it is no longer than a piece.
+    whole: Option<Vec<u8>>,
     /// Octets of this host's own delivery headers, which are not sent.
-    skip: u64,
+    skip: usize,
     content: Content,
 }
 
 impl Prepared {
     pub(super) fn open(mut file: File, exact_from: Option<u64>) -> io::Result<Self> {
-        let mut scan = Scan::new(exact_from);
-        let mut piece = vec![0; PIECE];
-        let mut skip = None;
-        loop {
-            let octets = read::piece(&mut file, &mut piece)?;
-            if octets.is_empty() {
-                break;
-            }
-            // This host's own headers are at the start of the first piece.
-            let own = match skip {
-                Some(_) => 0,
-                None => {
-                    let own = own_headers(octets);
-                    scan = Scan::new(exact_from.map(|from| from.saturating_sub(own as u64)));
-                    *skip.insert(own)
+        let mut start = Vec::with_capacity(PIECE + 1);
+        file.by_ref()
+            .take(PIECE as u64 + 1)
+            .read_to_end(&mut start)?;
+        // This host's own headers are in the first piece.
+        let skip = own_headers(&start);
+        let mut scan = Scan::new(exact_from.map(|from| from.saturating_sub(skip as u64)));
+        scan.feed(start.get(skip..).ok_or(io::ErrorKind::InvalidData)?);
+        let is_whole = start.len() <= PIECE;
+        if !is_whole {
+            start.resize(PIECE, 0);
+            loop {
+                match read::piece(&mut file, &mut start)? {
+                    [] => break,
+                    octets => scan.feed(octets),
                 }
-            };
-            let (_, onward) = octets
-                .split_at_checked(own)
-                .ok_or(io::ErrorKind::InvalidData)?;
-            scan.feed(onward);
+            }
         }
         Ok(Self {
             file,
-            skip: skip.unwrap_or(0) as u64,
+            whole: is_whole.then_some(start),
+            skip,
             content: scan.finish(),
         })
     }
@@ -70,15 +69,19 @@ impl Prepared {
             ret: envelope.ret.clone(),
             envid: envelope.envid.clone(),
         };
+        if let Some(whole) = &self.whole {
+            let mut octets = whole.get(self.skip..).unwrap_or_default();
+            return connection.deliver(envelope, &mut octets);
+        }
         // If this fails the content is shorter than announced, and the transaction is not completed.
-        let _ = self.file.seek(SeekFrom::Start(self.skip));
+        let _ = self.file.seek(SeekFrom::Start(self.skip as u64));
         connection.deliver(envelope, &mut self.file)
     }
 
     /// The first octets of the message.
     pub(super) fn start(&mut self, most: usize) -> Vec<u8> {
         let mut octets = Vec::new();
-        let read = self.file.seek(SeekFrom::Start(self.skip));
+        let read = self.file.seek(SeekFrom::Start(self.skip as u64));
         let _ = read.and_then(|_| (&self.file).take(most as u64).read_to_end(&mut octets));
         octets
     }

@@ -150,7 +150,9 @@ impl History {
 
 /// True if a directory of this name only holds complete files, except those marked by their names.
 pub(super) fn holds_whole_files(dir: &str, file: &str) -> bool {
-    dir == "new" && !file.ends_with(".half")
+    // The name of an envelope is an id, which has one dot.
+    let is_envelope = file.matches('.').count() == 1;
+    dir == "new" && !is_envelope && !file.ends_with(".half")
 }
 
 /// True if a file contains a text.

@@ -288,6 +288,7 @@ fn a_start_finds_what_is_owed_and_nothing_half_made() {
             let ids = queue.ids().unwrap();
             for id in &ids {
                 assert!(queue.content(id).is_ok(), "{id} has content");
+                assert!(queue.read(id).is_ok(), "{id} has a whole envelope");
             }
             let files = std::fs::read_dir(queue.dir().join("new")).unwrap();
             assert_eq!(files.count(), 2 * ids.len());
@@ -301,5 +302,5 @@ fn a_start_finds_what_is_owed_and_nothing_half_made() {
             started += 1;
         });
     }
-    assert!(started > 1_000, "{started} starts");
+    assert!(started > 800, "{started} starts");
 }

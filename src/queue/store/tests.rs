@@ -126,6 +126,48 @@ fn what_a_crash_left_is_removed() {
     );
 }
 
+/// Most messages are sent at once: their envelopes are not read from the disk, up to a number of messages.
+#[test]
+fn the_latest_envelopes_are_in_memory_until_they_are_changed() {
+    let dir = Scratch::new();
+    let queue = open(&dir).unwrap();
+    let ids: Vec<String> = (0..FRESH + 5).map(|n| format!("7.M1P1Q{n}")).collect();
+    for id in &ids {
+        queue
+            .draft(id, envelope())
+            .unwrap()
+            .keep(&content(&dir, id));
+        std::fs::remove_file(dir.0.join(MESSAGES).join(id)).unwrap();
+    }
+    let known = ids.iter().filter(|id| queue.read(id).is_ok()).count();
+    assert_eq!(known, FRESH);
+    let last = &ids[FRESH + 4];
+    std::fs::write(dir.0.join(MESSAGES).join(last), envelope().to_text()).unwrap();
+    let changed = queue.change(last, |envelope| envelope.recipients.truncate(1));
+    assert_eq!(changed.unwrap(), Some(read(&dir.0, last).unwrap()));
+    std::fs::remove_file(dir.0.join(MESSAGES).join(last)).unwrap();
+    assert!(queue.read(last).is_err());
+    let mut many = envelope();
+    many.recipients = vec![many.recipients[0].clone(); FRESH_RECIPIENTS + 1];
+    queue.draft(ID, many).unwrap().keep(&content(&dir, ID));
+    std::fs::remove_file(dir.0.join(MESSAGES).join(ID)).unwrap();
+    assert!(queue.read(ID).is_err());
+}
+
+/// An id is unique, but if it were not, nobody's envelope would be replaced.
+#[test]
+fn a_draft_replaces_nothing() {
+    let dir = Scratch::new();
+    let queue = open(&dir).unwrap();
+    queue
+        .draft(ID, envelope())
+        .unwrap()
+        .keep(&content(&dir, ID));
+    let second = queue.draft(ID, envelope()).err().unwrap();
+    assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(read(&dir.0, ID).unwrap(), envelope());
+}
+
 /// Earlier versions had a directory for the envelopes, without which the contents would be taken for sent.
 #[test]
 fn envelopes_of_an_earlier_version_are_taken_over() {
