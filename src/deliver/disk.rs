@@ -46,6 +46,8 @@ pub(crate) trait Disk: Send + Sync {
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()>;
     /// Has the system begin to write a file's contents, so that the next sync of any file may serve for both.
     fn start_sync(&self, _: BorrowedFd<'_>) {}
+    /// Has all of a file system written, where that can be asked for.
+    fn sync_all(&self, _: BorrowedFd<'_>) {}
     /// Gives a file another name.
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
     /// Moves a file to a name that must not exist yet.
@@ -163,6 +165,12 @@ impl Disk for Real {
             0,
             nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
         );
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sync_all(&self, file: BorrowedFd<'_>) {
+        // An error may be of a stranger's file; what is promised here is synced by itself.
+        let _ = nix::unistd::syncfs(file);
     }
 
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {

@@ -64,6 +64,13 @@ impl Syncs {
         }
     }
 
+    /// Has all of a file system written, beyond what has to be durable.
+    pub(crate) fn all(&self, disk: &dyn Disk, file: BorrowedFd<'_>) {
+        if self.wanted == Sync::Full {
+            disk.sync_all(file);
+        }
+    }
+
     /// The syncs of a directory.
     pub(crate) fn group(&self, directory: FileId) -> Arc<GroupSync> {
         let mut groups = lock(&self.groups);

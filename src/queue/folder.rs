@@ -46,13 +46,19 @@ impl Folder {
     /// An error of the disk.
     pub(super) fn open(dir: &Path, syncs: Arc<Syncs>, disk: Box<dyn Disk>) -> io::Result<Self> {
         let queue = made(disk.as_ref(), &syncs, dir)?;
+        let mut is_new = false;
         for name in OTHERS.iter().chain([&MESSAGES]) {
             match disk.make_dir(fd(&queue), OsStr::new(name)) {
                 Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
-                _ => {}
+                made => is_new |= made.is_ok(),
             }
         }
         syncs.parent(disk.as_ref(), fd(&queue))?;
+        if is_new {
+            // Without a journal ext4 does not write at an fsync(2) that a group of inodes came into use, and e2fsck may
+            // move a directory in it to lost+found.
+            syncs.all(disk.as_ref(), fd(&queue));
+        }
         let is_own = |name: &OsStr| OWN.iter().any(|own| name == *own);
         let mut shared = false;
         disk.list(fd(&queue), &mut |name| {

@@ -227,6 +227,24 @@ fn envelopes_where_files_have_one_name() {
     }
 }
 
+/// A queue whose directories are new is written with all of its file system, once.
+#[test]
+fn a_new_queue_is_written_with_its_file_system() {
+    let scratch = Scratch::new();
+    let disk = Recorder::new(&scratch.0, Mutation::None, None, None);
+    let dir = scratch.0.join("queue");
+    let open = |wanted| {
+        let syncs = Arc::new(Syncs::new(wanted));
+        drop(Queue::with_disk(&dir, syncs, Box::new(disk.clone())).unwrap());
+        disk.syncs_of_all()
+    };
+    assert_eq!((open(Sync::Full), open(Sync::Full)), (1, 1));
+    std::fs::remove_dir(dir.join("cur")).unwrap();
+    assert_eq!((open(Sync::Full), open(Sync::None)), (2, 2));
+    std::fs::remove_dir(dir.join("cur")).unwrap();
+    assert_eq!(open(Sync::None), 2);
+}
+
 /// The queue's directories, the envelopes, and the content.
 #[test]
 fn a_sync_of_the_queue_that_is_missing_late_or_retried_is_found() {

@@ -47,6 +47,8 @@ struct Log {
     /// Calls so far that change the disk, and how many of them are syncs.
     calls: usize,
     syncs: usize,
+    /// How often all of the file system was to be written.
+    of_all: usize,
 }
 
 /// The calls that fail, counted from 1.
@@ -167,6 +169,11 @@ impl Recorder {
     pub(super) fn counts(&self) -> (usize, usize) {
         let log = self.log.lock().unwrap();
         (log.calls, log.syncs)
+    }
+
+    /// How often all of the file system was to be written.
+    pub(super) fn syncs_of_all(&self) -> usize {
+        self.log.lock().unwrap().of_all
     }
 
     /// Notes what is promised now: files at these paths, below the root, that have these texts in them.
@@ -359,6 +366,9 @@ impl Disk for Recorder {
             log.synced(node, begun, false);
         }
         outcome
+    }
+    fn sync_all(&self, _: BorrowedFd<'_>) {
+        self.log.lock().unwrap().of_all += 1;
     }
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
         if let Some(errno) = self.no_links {
