@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Relaying: messages of 4 KiB from Postfix's smtp-source through the queue to its smtp-sink on loopback, by mailslot and
 by a Postfix, an OpenSMTPD and a nullmailer of this run's own, on the same file system. The last two are unpacked, not installed. The time is from the first octet to the last message in the sink,
-the CPU that of the server's processes. `onward.py MAILSLOT [--messages N] [--rounds N]`."""
+the CPU that of the server's processes. With `--stuck` the mail stays here, without `--relay`, with it, and with it beside
+a thousand messages that wait for a hop which takes connections and never says a word.
+`onward.py MAILSLOT [--messages N] [--rounds N] [--stuck]`."""
 
 import argparse
 import contextlib
 import os
 import pathlib
+import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -63,11 +67,15 @@ def processor(pid):
     return total / TICK
 
 
+def send(port, to, count):
+    subprocess.run([interop.find("smtp-source"), "-s", "10", "-l", "4096", "-m", str(count), "-f", "a@here.test", "-t", to,
+                    f"127.0.0.1:{port}"], check=True, timeout=300)
+
+
 def load(port, sink, count):
     """Sends the messages and waits for the last of them in the sink; the seconds."""
     before, began = sink.count, time.monotonic()
-    subprocess.run([interop.find("smtp-source"), "-s", "10", "-l", "4096", "-m", str(count), "-f", "a@here.test", "-t",
-                    "u@example.org", f"127.0.0.1:{port}"], check=True, timeout=300)
+    send(port, "u@example.org", count)
     while sink.count - before < count:
         if time.monotonic() > began + 300:
             raise SystemExit(f"{sink.count - before} of {count} arrived")
@@ -75,11 +83,14 @@ def load(port, sink, count):
     return time.monotonic() - began
 
 
-@contextlib.contextmanager
 def by_mailslot(home, sink):
-    command = [interop.BINARY, "-q", "--listen", f"smtp://127.0.0.1:{(port := interop.free_port())}", "-d", "here.test", "--create",
-               "--relay-from", "127.0.0.1", "--relay", f"smtp://127.0.0.1:{sink.port}?tls=none&connections=20"]
-    child = subprocess.Popen(command, cwd=home)
+    return serving(home, ["--relay-from", "127.0.0.1", "--relay", f"smtp://127.0.0.1:{sink.port}?tls=none&connections=20"])
+
+
+@contextlib.contextmanager
+def serving(home, options):
+    command = [interop.BINARY, "-q", "--listen", f"smtp://127.0.0.1:{(port := interop.free_port())}", "-d", "here.test", "--create"]
+    child = subprocess.Popen([*command, *options], cwd=home)
     try:
         time.sleep(0.3)
         yield port, child.pid
@@ -168,11 +179,45 @@ def measure(home, start, count):
         return count / seconds, (processor(pid) - before) * 1000 / count * 1000
 
 
+def measure_local(home, waiting, count):
+    """Messages a second that stay here, CPU, MiB of memory, threads and descriptors; `waiting` is None without a relay."""
+    home.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        relay = ["--relay-from", "127.0.0.1", "--relay", f"smtp://127.0.0.1:{silent.getsockname()[1]}?tls=none"]
+        with serving(home, [] if waiting is None else relay) as (port, pid):
+            send(port, "u@here.test", count // 10)
+            if waiting:
+                send(port, "u@example.org", waiting)
+            before, began = processor(pid), time.monotonic()
+            send(port, "u@here.test", count)
+            seconds, used = time.monotonic() - began, processor(pid) - before
+            process = pathlib.Path(f"/proc/{pid}")
+            kept = sum("," not in name for name in os.listdir(home / "queue/new")) if waiting else 0
+            if kept != (waiting or 0):
+                raise SystemExit(f"{kept} of {waiting} wait")
+            memory = int(re.search(r"VmRSS:\s+(\d+)", (process / "status").read_text())[1]) / 1024
+            return count / seconds, used * 1e6 / count, memory, *(len(os.listdir(process / what)) for what in ("task", "fd"))
+
+
+def main_local(given):
+    cases = {"without --relay": None, "with --relay": 0, "1,000 wait for a stuck hop": 1_000}
+    results = {name: [] for name in cases}
+    with tempfile.TemporaryDirectory(prefix="mailslot-stuck-", dir=os.environ.get("BENCH_DIR")) as home:
+        for number in range(given.rounds):
+            for name, waiting in cases.items():
+                results[name].append(measure_local(pathlib.Path(home) / f"{number}{waiting}", waiting, given.messages))
+    print(f"{'mail that stays, 4 KiB':28} {'messages/s':>12} {'CPU ms/1000':>12} {'RSS MiB':>8} {'threads':>8} {'open':>6}")
+    for name, rows in results.items():
+        rate, cost, memory, threads, files = (statistics.median(column) for column in zip(*rows))
+        print(f"{name:28} {rate:12.0f} {cost:12.0f} {memory:8.1f} {threads:8.0f} {files:6.0f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("binary", nargs="?", default="target/release/mailslot")
     parser.add_argument("--messages", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stuck", action="store_true", help="local mail beside a hop that never answers")
     parser.add_argument("--only", help="names of programs, with commas between them")
     given = parser.parse_args(arguments)
     interop.BINARY = str(pathlib.Path(given.binary).resolve())
@@ -182,6 +227,8 @@ def main():
         return print(f"onward: {why}")
     if os.geteuid() == 0:
         programs |= {"Postfix": (by_postfix, 1), "OpenSMTPD": (by_opensmtpd, 10), "nullmailer": (by_nullmailer, 10)}
+    if given.stuck:
+        return main_local(given)
     if given.only:
         programs = {name: programs[name] for name in given.only.split(",")}
     results = {name: [] for name in programs}
