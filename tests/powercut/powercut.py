@@ -70,7 +70,7 @@ class Mounted:
     """A file system on a loop device on a file, mounted."""
 
     def __init__(self, image, where, kind, options=""):
-        self.where = where
+        self.image, self.where = image, where
         found = subprocess.run(["losetup", "--find", "--show", image], stdout=subprocess.PIPE, check=True)
         self.device = found.stdout.decode().strip()
         try:
@@ -82,6 +82,18 @@ class Mounted:
     def end(self):
         must("umount", self.where)
         must("losetup --detach", self.device)
+        # If somebody else has the device open, as udev does after each change, it is only detached when they close it.
+        until = time.monotonic() + 30
+        while self.is_attached():
+            if time.monotonic() > until:
+                raise RuntimeError(f"{self.device} is still open after half a minute")
+            time.sleep(0.01)
+
+    def is_attached(self):
+        backing = pathlib.Path("/sys/block", pathlib.Path(self.device).name, "loop/backing_file")
+        with contextlib.suppress(OSError):
+            return backing.read_text().strip() == str(self.image.absolute())
+        return False
 
 
 def body(name):
