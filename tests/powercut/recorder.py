@@ -9,6 +9,7 @@ import os
 import pickle
 import stat
 import struct
+import traceback
 
 GETATTR, SETATTR, OPEN, READ, WRITE, RELEASE, FSYNC, FLUSH, INIT, DESTROY = 3, 4, 14, 15, 16, 18, 20, 25, 26, 38
 NO_ANSWER = (2, 36, 42)  # FORGET, INTERRUPT, BATCH_FORGET
@@ -30,10 +31,14 @@ class Recorder:
             raise OSError(ctypes.get_errno(), "mount of a FUSE file")
         self.child = os.fork()
         if self.child == 0:
+            status = 1
             try:
                 self.serve()
+                status = 0
+            except Exception:
+                traceback.print_exc()
             finally:
-                os._exit(0)
+                os._exit(status)
         os.close(self.fuse)
 
     def count(self):
@@ -45,7 +50,9 @@ class Recorder:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.umount2(os.fsencode(self.disk), 0) != 0:
             raise OSError(ctypes.get_errno(), "umount of the FUSE file")
-        os.waitpid(self.child, 0)
+        _, status = os.waitpid(self.child, 0)
+        if status != 0:
+            raise RuntimeError("the recorder failed")
         with open(self.log, "rb") as file:
             return pickle.load(file)
 
@@ -65,7 +72,12 @@ class Recorder:
             answer = self.answer(opcode, request[40:], image, log)
             self.shared[:8] = struct.pack("Q", len(log))
             status, data = (0, answer) if answer is not None else (-errno.ENOSYS, b"")
-            os.write(self.fuse, struct.pack("IiQ", 16 + len(data), status, unique) + data)
+            try:
+                os.write(self.fuse, struct.pack("IiQ", 16 + len(data), status, unique) + data)
+            except OSError as error:
+                # Nobody waits for it any more: the file is being unmounted.
+                if error.errno not in (errno.ENOENT, errno.ENODEV):
+                    raise
             if opcode == DESTROY:
                 break
         with open(self.log, "wb") as file:
