@@ -147,3 +147,24 @@ fn unroutable(why: Unroutable) -> NoConnection {
     };
     NoConnection::Never(Outcome::local(Verdict::Failed, status, why.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_domain_has_no_host() {
+        for (why, status) in [
+            (Unroutable::NoSuchDomain, Some("5.1.2")),
+            (Unroutable::NullMx, Some("5.1.10")),
+            (Unroutable::Loop, Some("5.4.6")),
+            (Unroutable::Later("silence".to_owned()), None),
+        ] {
+            let never = match unroutable(why) {
+                NoConnection::Never(outcome) => Some(outcome.status.to_string()),
+                _ => None,
+            };
+            assert_eq!(never.as_deref(), status);
+        }
+    }
+}

@@ -124,10 +124,12 @@ fn a_connection_takes_a_hundred_messages() {
         client.send(b"x\r\n.\r\n");
         assert!(client.reply().starts_with("250"));
     }
-    let heard = hop.heard("RCPT TO:<m102@b.test>");
+    wait_for_empty(&a);
+    let heard = hop.heard("QUIT");
     let (first, rest) = heard.split_once("QUIT\r\n").unwrap();
     assert_eq!(first.matches("MAIL FROM").count(), 100);
     assert!(rest.starts_with("EHLO"), "{rest}");
+    assert_eq!(rest.matches("MAIL FROM").count(), 3, "{rest}");
 }
 
 /// After a transaction that was not completed: the message is not to blame, and goes over a new connection.

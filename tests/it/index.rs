@@ -160,9 +160,9 @@ fn security_names_tests_that_exist() {
     let table = text.split("## ").find(|part| part.starts_with("How each"));
     let mut words = BTreeSet::new();
     for dir in ["src", "tests"] {
-        functions(&root.join(dir), &mut words);
+        tests(&root.join(dir), &mut words);
     }
-    let (mut wrong, mut tests) = (Vec::new(), 0);
+    let (mut wrong, mut count) = (Vec::new(), 0);
     for name in code(table.unwrap()) {
         let is_test = name.contains('_') && !name.contains(['(', '/']);
         let exists = match (name.strip_prefix("make "), name.ends_with(".txt")) {
@@ -171,25 +171,61 @@ fn security_names_tests_that_exist() {
             _ if is_test => words.contains(name),
             _ => continue,
         };
-        tests += 1;
+        count += 1;
         wrong.extend((!exists).then_some(name));
     }
     assert!(
-        wrong.is_empty() && tests > 30,
-        "{tests} names, wrong: {wrong:?}"
+        wrong.is_empty() && count > 30,
+        "{count} names, wrong: {wrong:?}"
     );
 }
 
-/// The names of all functions below a directory.
-fn functions(dir: &Path, found: &mut BTreeSet<String>) {
+/// The names of all tests below a directory.
+fn tests(dir: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            functions(&path, found);
+            tests(&path, found);
         } else if path.extension().is_some_and(|kind| kind == "rs") {
             let text = std::fs::read_to_string(&path).unwrap();
-            let names = text.split("fn ").skip(1);
-            found.extend(names.filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())));
+            let own = text.split("#[test]\n").skip(1);
+            let names = own.filter_map(|rest| rest.split_once("fn ")?.1.split_once('('));
+            found.extend(names.map(|(name, _)| name.to_owned()));
         }
     }
+}
+
+/// Each row of the rules of relaying names tests, and all of them exist.
+#[test]
+fn rules_of_relaying_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut known = BTreeSet::new();
+    for dir in ["src", "tests"] {
+        tests(&root.join(dir), &mut known);
+    }
+    let scripts = ["tests/interop", "tests/queue", "tests/powercut", "benches"];
+    let exists = |name: &str| match (name.strip_prefix("config/"), name.split_once(": ")) {
+        (Some(case), _) => root.join("tests/config").join(case).join("args").exists(),
+        (_, Some((script, words))) => scripts.iter().any(|dir| {
+            let text = std::fs::read_to_string(root.join(dir).join(script));
+            text.is_ok_and(|text| text.contains(words))
+        }),
+        _ => known.contains(name),
+    };
+    let text = conformance::file("onward.md");
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| rule"));
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for row in rows {
+        let (rule, named) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        let names: Vec<&str> = code(named).collect();
+        if names.is_empty() {
+            wrong.push(format!("no test: {rule}"));
+        }
+        let missing = names.into_iter().filter(|name| !exists(name));
+        wrong.extend(missing.map(|name| format!("{name}: {rule}")));
+        count += 1;
+    }
+    assert!(wrong.is_empty() && count > 80, "{count} rows: {wrong:#?}");
 }

@@ -35,6 +35,7 @@ mod memory;
 mod metrics;
 mod minima;
 mod oauth;
+mod onward;
 mod open_relay;
 mod operation;
 mod owners;

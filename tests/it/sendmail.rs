@@ -154,6 +154,10 @@ fn exit_statuses() {
     }
     let (code, said) = sendmail(&["a@x.test"], &[b'x'; 2_000], url);
     assert_eq!((code, said.contains("5.3.4")), (69, true), "{said}");
+    let busy = self::server(&["--max-rate", "1/1h"]);
+    assert_eq!(sendmail(&["a@x.test"], text, &busy.urls[0]).0, 0);
+    let (code, said) = sendmail(&["a@x.test"], text, &busy.urls[0]);
+    assert_eq!((code, said.contains("450 4.7.1")), (75, true), "{said}");
     // The server is away: nothing is promised, and nothing kept.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let gone = format!("smtp://{}", listener.local_addr().unwrap());

@@ -305,3 +305,18 @@ fn a_421_or_the_end_anywhere() {
     client.lost(ConnectionError::Lost(Stage::Quit, "closed".into()));
     assert_eq!((client.want(), client.failure()), (Want::Closed, None));
 }
+
+/// RFC 5321 §4.5.3.2: no step has less time than these minutes.
+#[test]
+fn each_step_has_its_time() {
+    for (stage, minutes) in [
+        (Stage::Greeting, 5),
+        (Stage::Mail, 5),
+        (Stage::Rcpt, 5),
+        (Stage::Data, 2),
+        (Stage::Content, 3),
+        (Stage::End, 10),
+    ] {
+        assert_eq!(stage.limit().as_secs(), minutes * 60, "{stage}");
+    }
+}
