@@ -177,6 +177,13 @@ impl Decoy {
         (iterations, salt)
     }
 
+    /// A number below `count`, always the same one for a name; `None` if there is none.
+    pub fn choose(&self, name: &str, count: usize) -> Option<usize> {
+        let chosen = self.key().derive(b"like", name.as_bytes());
+        let number = chosen.first_chunk().map_or(0, |n| u32::from_be_bytes(*n));
+        usize::try_from(number).ok()?.checked_rem(count)
+    }
+
     /// States that no password matches.
     pub(super) fn cram(&self, name: &str) -> Hmac {
         Hmac::new(&self.key().derive(b"cram", name.as_bytes()))

@@ -24,7 +24,7 @@ impl Directory {
             };
         }
         // Parsing a password takes time, which must not reveal that the account exists.
-        let sample = self.users.as_ref().and_then(Users::sample);
+        let sample = self.users.as_ref().and_then(|users| users.sample(login));
         drop(black_box(sample.map(|entry| entry.stored().map(Arc::new))));
         Account::Unknown
     }
@@ -56,17 +56,24 @@ impl Directory {
         users.map_or_else(Decoy::default, |users| users.decoy().clone())
     }
 
-    /// The name of a decoy. Where no account has a domain, a delivered one makes no difference to a login, and another
-    /// one does; where accounts have domains, each one does. Decoys show clients the same.
+    /// The name of a decoy. A stranger's logins with different domains show a client the same name or different ones as
+    /// those of some account do, chosen by the stranger's name; those of a name in the file as the file has it.
     pub fn decoy_name(&self, login: &str) -> String {
         let login = composed(&login.to_ascii_lowercase()).into_owned();
         let Some((local, domain)) = login.rsplit_once('@') else {
             return login;
         };
         let key = domain_key(domain);
-        let with_domains = self.users.as_ref().is_some_and(Users::have_domains);
+        let shared = |users: &Users| {
+            let sample = users.sample(local).map(|entry| entry.local_key());
+            let own =
+                (0..self.domains.len()).any(|at| users.find(local, self.domains.key(at)).is_some());
+            let like = sample.filter(|_| !own);
+            let like = like.as_deref().unwrap_or(local);
+            users.get(&format!("{like}@{key}")).is_none() && users.everywhere(like).is_some()
+        };
         match self.domains.find(&key) {
-            Some(_) if !with_domains => local.to_owned(),
+            Some(_) if self.users.as_ref().is_none_or(shared) => local.to_owned(),
             _ => format!("{local}@{key}"),
         }
     }

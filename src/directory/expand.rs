@@ -63,12 +63,15 @@ impl Directory {
         };
         if let ForwardPath::Mailbox(mailbox) = to
             && mailbox.local() != key.spelled()
-            && matches!(self.lookup_beside(&key, ways.is_open)?, Lookup::Nobody(_))
+            && matches!(
+                self.lookup_beside(&key, false, ways.is_open)?,
+                Lookup::Nobody(_)
+            )
         {
             // The directory of a mailbox may have the client's spelling.
             key = AliasKey::new(mailbox.local(), key.domain);
         }
-        match self.lookup_beside(&key, ways.is_open)? {
+        match self.lookup_beside(&key, false, ways.is_open)? {
             Lookup::Mailbox(found) => Ok(Arc::new([Arc::new(found.target)])),
             Lookup::Nobody(_) if key.local == "postmaster" => {
                 let target = self.postmaster(key.domain, ways.takes)?;
@@ -163,7 +166,7 @@ impl Directory {
                 ToVisit::Elsewhere(address) if visit(first, Visit::Elsewhere(address))? => continue,
                 ToVisit::Name(_) | ToVisit::Elsewhere(_) => break,
             };
-            let more = match self.start(&key)? {
+            let more = match self.start(&key, key != *first)? {
                 Lookup::Nobody(_) => visit(&key, Visit::Nobody)?,
                 Lookup::Mailbox(found) => visit(&key, Visit::Mailbox(found))?,
                 Lookup::Alias(Alias {
@@ -188,7 +191,7 @@ impl Directory {
     }
 
     /// Looks up a name; the empty one is the catch-all.
-    fn start<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Reply> {
+    fn start<'d, 'k>(&'d self, key: &'k AliasKey, member: bool) -> Result<Lookup<'d, 'k>, Reply> {
         let catch_all = self.aliases.as_ref().filter(|_| key.local.is_empty());
         match catch_all.and_then(|aliases| aliases.catch_all(key.domain)) {
             Some(targets) => Ok(Lookup::Alias(Alias {
@@ -196,7 +199,7 @@ impl Directory {
                 name: "",
                 detail: None,
             })),
-            None => self.lookup(key),
+            None => self.lookup_beside(key, member, &|_| false),
         }
     }
 
@@ -243,16 +246,11 @@ impl Directory {
         Arc::new([Arc::new(target)])
     }
 
-    /// Warns at load about lists that are too long to be used, and catch-alls that catch nothing.
-    pub(super) fn warn_of_useless_aliases(&self) {
+    /// Warns at load about lists that are too long to be used.
+    pub(super) fn warn_of_long_lists(&self) {
         let Some(aliases) = &self.aliases else {
             return;
         };
-        let caught = |domain: &usize| self.creates() && aliases.catch_all(*domain).is_some();
-        for domain in (0..self.domains.len()).filter(caught).take(MAX_NAMED) {
-            let name = self.domains.name(domain);
-            log::warn!("alias @{name}: never used, because with --create every name is a mailbox");
-        }
         let mut steps = MAX_STEPS;
         let names = aliases.lists(self.domains.len());
         let long = names.filter(|(name, domain)| {

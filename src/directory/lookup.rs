@@ -127,7 +127,7 @@ impl Directory {
             fallbacks: Fallbacks::default(),
             hasher: RandomState::new(),
         };
-        directory.warn_of_useless_aliases();
+        directory.warn_of_long_lists();
         Ok(directory)
     }
 
@@ -222,16 +222,18 @@ impl Directory {
     /// # Errors
     /// 451 for local errors.
     pub(super) fn lookup<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Reply> {
-        self.lookup_beside(key, &|_| false)
+        self.lookup_beside(key, false, &|_| false)
     }
 
-    /// The same, without a look at a mailbox that is known to be there.
+    /// The same, without a look at a mailbox that is known to be there. With `--create` a catch-all takes the names that
+    /// have no mailbox yet, except a `member` of an alias: its mailbox is created.
     ///
     /// # Errors
     /// 451 where it cannot be told.
     pub(super) fn lookup_beside<'d, 'k>(
         &'d self,
         key: &'k AliasKey,
+        member: bool,
         is_open: IsOpen<'_>,
     ) -> Result<Lookup<'d, 'k>, Reply> {
         let aliases = self.aliases.as_ref().filter(|_| !key.own);
@@ -244,7 +246,8 @@ impl Directory {
             }));
         }
         let sub = self.subaddress(key);
-        let creates = self.create && !names::is_route(&key.local);
+        let caught = !member && self.catch_all(key).is_some();
+        let creates = self.create && !caught && !names::is_route(&key.local);
         let mailbox = |local: &str, creates| self.mailbox((local, key.domain), creates, is_open);
         if let Some(found) = mailbox(&key.local, creates && sub.is_none())? {
             return Ok(Lookup::Mailbox(found));
@@ -274,9 +277,7 @@ impl Directory {
         if self.create && names::is_route(&key.local) {
             return Lookup::Nobody(reply::NO_RELAY);
         }
-        let aliases = self.aliases.as_ref().filter(|_| !key.own);
-        let catch_all = aliases.and_then(|aliases| aliases.catch_all(key.domain));
-        match catch_all {
+        match self.catch_all(key) {
             Some(targets) => Lookup::Alias(Alias {
                 targets,
                 name: "",
@@ -284,6 +285,11 @@ impl Directory {
             }),
             None => Lookup::Nobody(reply::NO_SUCH_USER),
         }
+    }
+
+    fn catch_all(&self, key: &AliasKey) -> Option<&[AliasTarget]> {
+        let aliases = self.aliases.as_ref().filter(|_| !key.own)?;
+        aliases.catch_all(key.domain)
     }
 
     fn enter_folder(&self, target: &mut Target, key: &AliasKey, sub: &Subaddress<'_>) {
@@ -337,7 +343,8 @@ impl Directory {
         target.may_create = creates;
         // Whether it is there already makes no difference where it would be made.
         let exists = || Ok(is_open(&target) || mailbox::exists(&target.maildir)?);
-        let found = creates || (users.is_none() && exists()?);
+        let listed_only = users.is_some() && !self.create;
+        let found = creates || (!listed_only && exists()?);
         let account = None;
         Ok(found.then_some(Found { target, account }))
     }

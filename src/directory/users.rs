@@ -2,7 +2,7 @@
 //! `user[@domain]:{SCHEME}hash:uid:gid:gecos:home:shell:extra`, everything after the name optional. `userdb` parses the
 //! extra fields.
 //!
-//! The text of the file is kept, erased when dropped, with a hash table of line starts: about 245 octets for a user
+//! The text of the file is kept, erased when dropped, with a hash table of line starts: about 250 octets for a user
 //! with a SCRAM password and a full name. A line is parsed when it is used.
 
 use std::collections::HashMap;
@@ -23,10 +23,8 @@ pub(super) struct Users {
     lines: HashMap<Box<str>, u32>,
     mechanisms: Vec<Mechanism>,
     decoy: Decoy,
-    /// True if some accounts are for one domain only.
-    domains: bool,
-    /// Start of the line of the first account with a password.
-    sample: Option<u32>,
+    /// Starts of the lines of accounts with a password.
+    samples: Vec<u32>,
 }
 
 /// One line.
@@ -59,8 +57,7 @@ impl Users {
             lines: HashMap::new(),
             mechanisms: Vec::new(),
             decoy: Decoy::default(),
-            domains: false,
-            sample: None,
+            samples: Vec::new(),
             text,
         };
         let mut mechanisms = None;
@@ -78,12 +75,11 @@ impl Users {
             entry.check(needs_home).map_err(fault)?;
             let start = u32::try_from(start).map_err(|_| fault("the file is too long".into()))?;
             let key = entry.key().into_boxed_str();
-            users.domains |= entry.domain.is_some();
             if users.lines.insert(key, start).is_some() {
                 return Err(fault(format!("user '{}' is listed twice", entry.user)));
             }
             if logins && let Some(stored) = entry.stored().map_err(fault)? {
-                users.sample.get_or_insert(start);
+                users.samples.push(start);
                 decoy.add(entry.password, stored.cost(), stored.look());
                 mechanisms
                     .get_or_insert_with(|| MECHANISMS.to_vec())
@@ -91,14 +87,10 @@ impl Users {
             }
         }
         users.lines.shrink_to_fit();
+        users.samples.shrink_to_fit();
         users.mechanisms = mechanisms.unwrap_or_default();
         users.decoy = decoy.finish();
         Ok(users)
-    }
-
-    /// True if some accounts are for one domain only.
-    pub(super) const fn have_domains(&self) -> bool {
-        self.domains
     }
 
     /// Their number.
@@ -116,9 +108,10 @@ impl Users {
         &self.decoy
     }
 
-    /// An account with a password, if there is one.
-    pub(super) fn sample(&self) -> Option<Entry<'_>> {
-        self.at(self.sample?)
+    /// An account with a password, always the same one for a name, if there is one.
+    pub(super) fn sample(&self, name: &str) -> Option<Entry<'_>> {
+        let chosen = self.decoy.choose(name, self.samples.len())?;
+        self.at(*self.samples.get(chosen)?)
     }
 
     /// The account of `local` at a domain.
@@ -185,11 +178,16 @@ impl<'a> Entry<'a> {
 
     /// The key of the account: `user`, or `user@` and the domain's key.
     pub(super) fn key(&self) -> String {
-        let local = composed(&self.local.to_ascii_lowercase()).into_owned();
+        let local = self.local_key();
         match self.domain {
             Some(domain) => format!("{local}@{}", domain_key(domain)),
             None => local,
         }
+    }
+
+    /// The part of the key before the domain.
+    pub(super) fn local_key(&self) -> String {
+        composed(&self.local.to_ascii_lowercase()).into_owned()
     }
 
     /// True if the account is valid at a domain, given by its key.

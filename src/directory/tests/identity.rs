@@ -143,6 +143,39 @@ fn catch_alls() {
     assert_eq!(resolve(&directory, &to), one(&at_b("alice")));
 }
 
+/// Aliases come first: with --create a catch-all takes the names that have no mailbox yet, and its own targets get theirs.
+#[test]
+fn a_catch_all_beside_create() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.0.join("mail/example.org/old")).unwrap();
+    for users in [None, Some("carol\n")] {
+        let aliases = "@example.org: alice\ninfo: bob\n";
+        let directory = created(&scratch, users, aliases);
+        let carol = users.map_or("alice", |_| "carol");
+        for (name, expected) in [
+            ("any", "alice"),
+            ("any+thing", "alice"),
+            ("alice", "alice"),
+            ("postmaster", "alice"),
+            ("info", "bob"),
+            ("bob", "alice"),
+            ("old", "old"),
+            ("old+thing", "old+thing"),
+            ("carol", carol),
+        ] {
+            let to = format!("<{name}@example.org>");
+            let found = resolve(&directory, &to);
+            assert_eq!(found, one(&format!("{expected}@example.org")), "{to}");
+        }
+        let path = ForwardPath::parse(&mut Cursor::new("<any@example.org>")).unwrap();
+        let found = directory.resolve(&path, WAYS).ok().unwrap();
+        assert!(found[0].may_create, "made on first delivery");
+        let other = format!("<{}>", at_b("any"));
+        assert_eq!(resolve(&directory, &other), one(&at_b("any")));
+        assert_eq!(resolve(&directory, "<a%b@example.org>"), Err(550));
+    }
+}
+
 /// Postmaster's mail goes to the first mailbox that can take it, at his domain or at another one.
 #[test]
 fn the_first_mailbox_that_takes_it() {
@@ -208,10 +241,8 @@ fn a_stranger_costs_no_walk() {
     );
 }
 
-/// SCRAM shows an account's own salt for logins that reach it and a decoy's for others. Which of them are equal must not
-/// tell whether there is an account.
-#[test]
-fn decoys_agree_where_accounts_do() {
+/// Which logins of a name show a client the same salt: an account's own for logins that reach it, a decoy's for others.
+fn shown_alike(directory: &Directory, local: &str) -> Vec<bool> {
     let forms = [
         "*",
         "*@example.org",
@@ -220,33 +251,70 @@ fn decoys_agree_where_accounts_do() {
         "*@elsewhere.test",
         "*@EXAMPLE.org.",
     ];
-    for (users, real) in [
-        ("bob:{PLAIN}x\n", "bob"),
-        ("bob@example.org:{PLAIN}x\n", "bob"),
+    let shown = |form: &&str| {
+        let login = form.replace('*', local);
+        match directory.account_name(&login) {
+            Some(account) => format!("stored {account}"),
+            None => directory.decoy_name(&login),
+        }
+    };
+    let all: Vec<String> = forms.iter().map(shown).collect();
+    let pairs = all
+        .iter()
+        .flat_map(|one| all.iter().map(move |other| one == other));
+    pairs.collect()
+}
+
+/// Strangers' names look like those of accounts, also where some accounts are for one domain and some for all: each
+/// pattern of equal salts is shown by strangers about as often as by accounts, and no other one is.
+#[test]
+fn decoys_agree_where_accounts_do() {
+    let b = "\u{fc}cher.example:{PLAIN}x";
+    for (users, names) in [
+        ("bob:{PLAIN}x\n", &["bob"][..]),
+        ("bob@example.org:{PLAIN}x\n", &["bob"]),
+        (
+            &format!("bob:{{PLAIN}}x\neve@example.org:{{PLAIN}}y\njoe@b{b}\namy:{{PLAIN}}z\n"),
+            &["bob", "eve", "joe", "amy"],
+        ),
+        (
+            &format!(
+                "bob:{{PLAIN}}x\nbob@example.org:{{PLAIN}}y\neve@example.org:{{PLAIN}}z\neve@b{b}\n"
+            ),
+            &["bob", "eve"],
+        ),
     ] {
         let scratch = Scratch::new();
         let directory = with_files(&scratch, users, "");
-        let shown = |local: &str| -> Vec<String> {
-            let logins = forms.iter().map(|form| form.replace('*', local));
-            let shown = |login: String| match directory.account_name(&login) {
-                Some(_) => "stored".to_owned(),
-                None => directory.decoy_name(&login),
-            };
-            logins.map(shown).collect()
-        };
-        let equal = |local: &str| -> Vec<bool> {
-            let all = shown(local);
-            let pairs = all
-                .iter()
-                .flat_map(|one| all.iter().map(move |other| one == other));
-            pairs.collect()
-        };
-        assert_eq!(
-            equal(real),
-            equal("stranger"),
-            "{users}: {:?} {:?}",
-            shown(real),
-            shown("stranger")
-        );
+        let real: Vec<Vec<bool>> = names
+            .iter()
+            .map(|name| shown_alike(&directory, name))
+            .collect();
+        let strangers = (0..400).map(|n| shown_alike(&directory, &format!("stranger{n}")));
+        let strangers: Vec<Vec<bool>> = strangers.collect();
+        assert!(strangers.iter().all(|seen| real.contains(seen)), "{users}");
+        for pattern in &real {
+            let [ours, theirs] = [&real, &strangers].map(|all| {
+                let same = all.iter().filter(|seen| *seen == pattern).count();
+                same * 100 / all.len()
+            });
+            assert!(
+                ours.abs_diff(theirs) < 10,
+                "{users}: {ours} % and {theirs} %"
+            );
+        }
+        // The same again: nothing of it changes from one login to the next.
+        assert_eq!(shown_alike(&directory, "stranger7"), strangers[7]);
     }
+}
+
+/// A name in the file that cannot log in, or only at another domain, does not show that either.
+#[test]
+fn decoys_of_names_in_the_file() {
+    let scratch = Scratch::new();
+    let users = "bob:{PLAIN}x\neve@example.org:{PLAIN}y\nlocked:!\nsue@example.org:x\n";
+    let directory = with_files(&scratch, users, "");
+    let like = |name: &str| shown_alike(&directory, name);
+    assert_eq!(like("locked"), like("bob"));
+    assert_eq!(like("sue"), like("eve"));
 }
