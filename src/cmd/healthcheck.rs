@@ -14,8 +14,8 @@ use crate::net::stream::Stream;
 use crate::net::url::{ListenUrl, Scheme};
 use crate::options::Key;
 use crate::settings::{Settings, Value};
-use crate::smtp;
 use crate::smtp::client::{self, TlsUse};
+use crate::smtp::policy::HEALTHCHECK;
 
 /// The timeout of the whole check.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
     }
     let settings = client::ClientConfig {
         lmtp: url.scheme == Scheme::Lmtp,
-        hostname: smtp::HEALTHCHECK.to_owned(),
+        hostname: HEALTHCHECK.to_owned(),
         tls: TlsUse::Never,
         login: None,
         nonce: nonce().map_err(|e| fault(&e))?,

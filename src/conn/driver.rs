@@ -19,9 +19,8 @@ use crate::greylist::Keeper;
 use crate::maillog;
 use crate::net::stream::{Stream, UNREAD};
 use crate::relay::{Relay, Turned};
-use crate::smtp;
 use crate::smtp::line::{Lines, Split};
-use crate::smtp::policy::Service;
+use crate::smtp::policy::{HEALTHCHECK, Service};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
 use crate::smtp::xclient::Attributes;
@@ -252,7 +251,7 @@ impl<'a> Conn<'a> {
     fn is_healthcheck(&self) -> bool {
         self.lines == HEALTHCHECK_LINES
             && self.refusals == 0
-            && self.session.helo() == Some(smtp::HEALTHCHECK)
+            && self.session.helo() == Some(HEALTHCHECK)
             && self.client.is_own()
     }
 

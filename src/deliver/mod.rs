@@ -40,6 +40,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod undo;
 
 pub use self::commit::Delivered;
 pub(crate) use self::disk::{Disk, Real as RealDisk, errno, fd, no_links, write_all};

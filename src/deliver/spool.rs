@@ -1,10 +1,8 @@
 //! An incoming message: the files to which it is written, and its mailboxes. Errors are kept until the commit (see
-//! `commit`), because only then can the client be told. Dropping a spool removes everything that was not committed.
+//! `commit`), because only then can the client be told.
 
 use std::cell::Cell;
-use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::context::Context;
 use super::disk::{self, FileId};
@@ -66,7 +64,7 @@ pub struct Spool {
     buffer: Vec<u8>,
     logged: Cell<u8>,
     /// Maildirs that are held open besides the first.
-    held: usize,
+    pub(super) held: usize,
 }
 
 /// The delivery to one mailbox. Unless `done` it is undone when the spool is dropped.
@@ -414,64 +412,6 @@ impl Spool {
         for source in &mut self.sources {
             source.remove(&self.context);
         }
-    }
-
-    /// Undoes everything that was begun for a mailbox: names in `new/` and `tmp/`, room in the quota.
-    pub(super) fn undo(&mut self, index: usize) {
-        let begun = |d: &&Delivery| !d.done && (d.published || d.staged || d.reserved);
-        let Some(delivery) = self.deliveries.get(index).filter(begun) else {
-            return;
-        };
-        let (published, staged, reserved) =
-            (delivery.published, delivery.staged, delivery.reserved);
-        let name = delivery.name(&self.name).to_owned();
-        let target = Arc::clone(&delivery.target);
-        match self.dirs(index) {
-            Ok(dirs) => {
-                let context = Arc::clone(&self.context);
-                let disk = context.disk.as_ref();
-                if staged {
-                    let _ = disk.unlink(disk::fd(&dirs.tmp), OsStr::new(&name));
-                }
-                // A reader may have moved it to cur/: then it stays, and the client's next try is a duplicate.
-                let unlink = || disk.unlink(disk::fd(&dirs.new), OsStr::new(&name)).is_ok();
-                if reserved {
-                    let gone = || !published || unlink();
-                    context.ledger.release(
-                        disk,
-                        &dirs,
-                        &target,
-                        self.size_at(index),
-                        !published,
-                        gone,
-                    );
-                } else if published {
-                    unlink();
-                }
-                // A shared sync: if it fails, others may have lost names there.
-                if published {
-                    let sync = || context.syncs.directory(disk, disk::fd(&dirs.new));
-                    let _ = dirs.syncs.sync(dirs.syncs.ticket(), sync);
-                }
-            }
-            Err(trouble) => log::error!("undo failed id={} {trouble}", self.id),
-        }
-        if let Some(delivery) = self.deliveries.get_mut(index) {
-            (delivery.published, delivery.staged, delivery.reserved) = (false, false, false);
-        }
-    }
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        for index in 0..self.deliveries.len() {
-            self.undo(index);
-        }
-        self.remove_sources();
-        // The last ones that a message has, so that nobody takes their descriptors before they are closed.
-        self.sources.clear();
-        self.deliveries.clear();
-        self.context.spare.fetch_add(self.held, Ordering::Relaxed);
     }
 }
 

@@ -11,6 +11,3 @@ pub mod policy;
 pub mod reply;
 pub mod session;
 pub mod xclient;
-
-/// The EHLO name that `--healthcheck` uses.
-pub const HEALTHCHECK: &str = "mailslot-healthcheck";

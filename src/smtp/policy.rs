@@ -3,6 +3,9 @@
 use super::body::BareNewline;
 use crate::auth::Mechanism;
 
+/// The EHLO name that `--healthcheck` uses.
+pub const HEALTHCHECK: &str = "mailslot-healthcheck";
+
 /// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {

@@ -256,3 +256,20 @@ fn nested_imports_are_read() {
         ["crate::a::b", "super::c::D"]
     );
 }
+
+/// A mod.rs is the front door of its folder: documentation, modules and re-exports.
+#[test]
+fn a_front_door_has_no_code() {
+    for (file, text) in sources() {
+        if !file.ends_with("/mod.rs") {
+            continue;
+        }
+        let code = text.split("#![allow").next().unwrap_or_default();
+        for statement in code.split(';').map(str::trim) {
+            let statement = statement.trim_start_matches("#[cfg(test)]").trim();
+            let begins = ["mod ", "pub mod ", "pub(crate) use ", "pub use "];
+            let allowed = begins.iter().any(|begin| statement.starts_with(begin));
+            assert!(allowed || statement.is_empty(), "{file}: {statement}");
+        }
+    }
+}

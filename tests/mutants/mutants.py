@@ -31,7 +31,7 @@ MUTANTS = [
     ("smtp", "if self.skipped > FLOOD {", "if false {", "an endless line"),
     ("smtp", "        self.login = Login::Nobody;\n        self.forget();", "        self.forget();", "a login before STARTTLS counts after it"),
     ("smtp", "        self.phase = Phase::Fresh;\n        self.helo = None;", "        self.helo = None;", "a transaction survives STARTTLS"),
-    ("smtp", "        if behind {", "        if false {", "plaintext after STARTTLS is executed"),
+    ("smtp", "        if more_input {", "        if false {", "plaintext after STARTTLS is executed"),
     ("smtp", "if total > self.policy.max_size.saturating_mul(2) {", "if total > self.policy.max_size.saturating_mul(3) {", "BDAT goes on past twice the limit"),
     ("smtp", "let too_large = total > self.policy.max_size;", "let too_large = size > self.policy.max_size;", "only a single chunk is held to the limit"),
     ("smtp", "if transaction.recipients.len() >= self.policy.max_recipients {", "if transaction.recipients.len() > self.policy.max_recipients {", "one recipient too many"),

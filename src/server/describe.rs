@@ -1,0 +1,135 @@
+//! What the server says of itself: the lines at a start, and the output of `--check`.
+
+use nix::unistd::geteuid;
+
+use super::process::Server;
+use crate::auth::Account;
+use crate::failure::Failure;
+use crate::net::dns::Resolver;
+
+impl Server {
+    /// A description of the service, one sentence a line.
+    pub fn describe(&self) -> String {
+        let snapshot = self.state.snapshot();
+        let directory = &snapshot.directory;
+        let mut text = format!(
+            "mail for {} goes to {}",
+            directory.domains().join(", "),
+            directory.pattern()
+        );
+        if let Some(users) = directory.users() {
+            text.push_str(&format!(", for {}", counted(users, "user")));
+        }
+        text.push_str(match (directory.users(), directory.creates()) {
+            (Some(_), true) => " and any other name",
+            (Some(_), false) => "",
+            (None, true) => ", made on first delivery",
+            (None, false) => ", where that directory exists",
+        });
+        if let Some(aliases) = directory.aliases() {
+            text.push_str(&format!(", with {}", counted(aliases, "alias")));
+        }
+        let listed = directory.users().is_some() || directory.creates();
+        if let Some(example) = directory.example("alice").filter(|_| !listed) {
+            text.push_str(&format!(
+                "\na mailbox is opened by its directory: mkdir -p {example}"
+            ));
+        }
+        if let Some(relay) = &self.config.relay {
+            text.push_str(&relay.describe());
+        }
+        if let Some((chain, _)) = &self.config.tls {
+            text.push_str(&format!(
+                "\nTLS with the certificate in {}",
+                chain.display()
+            ));
+        }
+        let trusted = self.config.trust.names();
+        if !trusted.is_empty() {
+            let trusted = trusted.join(", ");
+            text.push_str(&format!("\ntrusted to name other clients: {trusted}"));
+        }
+        if let Some(greylist) = &self.config.greylist {
+            let delay = greylist.delay.as_secs();
+            text.push_str(&format!("\nfirst mail of a sender is put off for {delay}s"));
+        }
+        for line in self.config.privileges.describe() {
+            text.push('\n');
+            text.push_str(&line);
+        }
+        text
+    }
+
+    /// The output of `--check`: listeners, description and next hops, one sentence a line. Warnings go to the log, as at
+    /// a start.
+    ///
+    /// # Errors
+    /// A file that a start would find unusable.
+    pub fn check(&self) -> Result<String, Failure> {
+        let privileges = &self.config.privileges;
+        if privileges.run_as.is_none() {
+            self.warn_of_owners();
+        }
+        if let (Some(greylist), None) = (&self.config.greylist, &privileges.chroot) {
+            greylist.check()?;
+        }
+        let (listeners, text) = (self.listeners(), self.describe());
+        Ok(format!("{listeners}{text}{}", self.next_hops()))
+    }
+
+    /// Warns root of Maildirs with owners that do not fit.
+    pub(super) fn warn_of_owners(&self) {
+        let snapshot = self.state.snapshot();
+        let directory = &snapshot.directory;
+        if !geteuid().is_root() {
+            return;
+        }
+        if let Some((maildir, uid)) = directory.foreign_mailbox(0) {
+            log::warn!(
+                "{} belongs to user {uid}, but mail there will belong to root: give the account a uid and gid in --users, \
+                 or run as that user (--run-as)",
+                maildir.display()
+            );
+        }
+        if let Some((part, uid)) = directory.closed_part() {
+            log::warn!(
+                "user {uid} may not write in {}, mail there is answered 451: chown -R the Maildir to its user",
+                part.display()
+            );
+        }
+    }
+
+    /// The next hops, one a line: whether names resolve and users exist.
+    fn next_hops(&self) -> String {
+        let Some(relay) = &self.config.relay else {
+            return String::new();
+        };
+        let mut text = String::new();
+        for line in relay.look_up(&Resolver::system()) {
+            text.push_str(&format!("\n{line}"));
+        }
+        let snapshot = self.state.snapshot();
+        for user in relay.fetching() {
+            if matches!(snapshot.directory.account(user), Account::Unknown) {
+                text.push_str(&format!("\nno user {user}: nobody can fetch that mail"));
+            }
+        }
+        text
+    }
+
+    /// The listeners as configured, one a line.
+    fn listeners(&self) -> String {
+        let all = self.config.listen.iter().chain(&self.config.metrics);
+        all.map(|url| format!("{url}\n")).collect()
+    }
+}
+
+/// `1 user`, `2 users`, `3 aliases`.
+fn counted(count: usize, what: &str) -> String {
+    let plural = match (count, what.ends_with('s')) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{count} {what}{plural}")
+}
