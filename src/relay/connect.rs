@@ -32,27 +32,23 @@ impl Relay {
             .ok_or_else(|| NoConnection::Later(gone()))?;
         let hosts = self.hosts(route, &hop.domain)?;
         let clear = route.tls == TlsMode::Offered && self.is_clear(hop);
-        let mut failure = gone();
-        for host in hosts {
+        let open = |host: &client::Destination| {
             if self.is_stopping() {
-                break;
+                return Err(gone());
             }
             let settings = self.client_settings(route, &host.host, clear);
-            let settings = settings.map_err(|e| NoConnection::Later(ConnectionError::Auth(e)))?;
-            match Connection::open(&host, settings, &self.settings.tls, None) {
-                Ok(connection) => {
-                    self.opened(hop, thread, connection.handle());
-                    let host = host.host;
-                    return Ok(Link {
-                        connection,
-                        host,
-                        used: 0,
-                    });
-                }
-                Err(e) => failure = e,
-            }
-        }
-        Err(NoConnection::Later(failure))
+            let settings = settings.map_err(ConnectionError::Auth)?;
+            Connection::open(host, settings, &self.settings.tls, None)
+        };
+        let (connection, host) = first(hosts, open)
+            .unwrap_or_else(|| Err(gone()))
+            .map_err(NoConnection::Later)?;
+        self.opened(hop, thread, connection.handle());
+        Ok(Link {
+            connection,
+            host,
+            used: 0,
+        })
     }
 
     fn client_settings(
@@ -136,6 +132,22 @@ impl Relay {
     }
 }
 
+/// Opens the first host that can be opened; one that refuses does not speak for the others (RFC 5321 §5.1). The error is that
+/// of the last.
+fn first<T>(
+    hosts: Vec<client::Destination>,
+    mut open: impl FnMut(&client::Destination) -> Result<T, ConnectionError>,
+) -> Option<Result<(T, String), ConnectionError>> {
+    let mut failure = None;
+    for host in hosts {
+        match open(&host) {
+            Ok(opened) => return Some(Ok((opened, host.host))),
+            Err(e) => failure = Some(Err(e)),
+        }
+    }
+    failure
+}
+
 fn unroutable(why: Unroutable) -> NoConnection {
     let status = match &why {
         Unroutable::NoSuchDomain => Status::new(5, 1, 2),
@@ -150,7 +162,34 @@ fn unroutable(why: Unroutable) -> NoConnection {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use crate::smtp::client::Replies;
+
+    #[test]
+    fn the_next_exchanger_is_tried_after_a_refusal() {
+        let host = |name: &str| client::Destination {
+            addresses: Vec::new(),
+            host: name.to_owned(),
+            implicit_tls: false,
+            verify: false,
+            proxy: false,
+        };
+        let refused = |stage| {
+            let reply = Replies::new().take(&mut &b"554 no\r\n"[..]);
+            Err(ConnectionError::Refused(stage, reply.unwrap().unwrap()))
+        };
+        let all = ["greets", "says", "takes", "unused"].map(host);
+        let found = first(all.to_vec(), |host| match host.host.as_str() {
+            "greets" => refused(Stage::Greeting),
+            "says" => refused(Stage::Hello),
+            name => Ok(name.to_owned()),
+        });
+        assert_eq!(found, Some(Ok(("takes".to_owned(), "takes".to_owned()))));
+        let none = first::<()>(all.to_vec(), |_| refused(Stage::Hello));
+        assert_eq!(none.unwrap().unwrap_err().status().to_string(), "4.0.0");
+        assert!(first(Vec::new(), |_| Ok(())).is_none());
+    }
 
     #[test]
     fn why_a_domain_has_no_host() {
