@@ -16,15 +16,16 @@ impl Directory {
     /// domain by its full address.
     pub fn account(&self, login: &str) -> Account {
         let entry = self.entry(login);
+        // Finding and parsing a password takes time, which must not reveal that the account exists.
+        let sample = self.users.as_ref().and_then(|users| users.sample(login));
         let stored = entry.as_ref().and_then(|entry| entry.stored().ok()?);
         if let (Some(entry), Some(stored)) = (entry, stored) {
+            drop(black_box(sample));
             return Account::Known {
                 user: entry.user.to_owned(),
                 stored: Arc::new(stored),
             };
         }
-        // Parsing a password takes time, which must not reveal that the account exists.
-        let sample = self.users.as_ref().and_then(|users| users.sample(login));
         drop(black_box(sample.map(|entry| entry.stored().map(Arc::new))));
         Account::Unknown
     }

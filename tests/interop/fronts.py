@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Other servers in front, as the README configures them: Exim sends by LMTP and OpenSMTPD by SMTP; and fail2ban reads the
-log. `fronts.py MAILSLOT`, as root. Exim and OpenSMTPD conflict with Postfix as packages, so they are unpacked and run in a
-mount namespace of their own. What cannot run here is printed and skipped."""
+"""Other servers in front, as the README configures them: Exim sends by LMTP and OpenSMTPD by SMTP; rspamd marks spam as a
+milter of Postfix; and fail2ban reads the log. `fronts.py MAILSLOT`, as root. Exim and OpenSMTPD conflict with Postfix as
+packages, so they are unpacked and run in a mount namespace of their own. What cannot run here is printed and skipped."""
 
 import collections
 import contextlib
 import os
 import pathlib
+import shlex
+import shutil
 import signal
 import smtplib
+import socket
 import subprocess
 
 import interop
@@ -141,6 +144,69 @@ def fail2ban(home):
     check("fail2ban's filter finds each wrong login and no other line", good, f"{wrong} lines" if good else done.stdout[-400:])
 
 
+# --- rspamd --------------------------------------------------------------------------------------
+
+# Its own test for the action "add header".
+SPAM = "YJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+
+
+def rspamd(home):
+    """As a milter of Postfix, with the README's --junk."""
+    case = home / "rspamd"
+    (case / "db").mkdir(parents=True)
+    (case / "mail/example.org/user0/.Junk").mkdir(parents=True)
+    shutil.chown(case / "db", "_rspamd")
+    milter, front = free_port(), free_port()
+    (case / "rspamd.conf").write_text(f"""
+options {{
+  pidfile = "{case}/db/pid";
+  tempdir = "{case}/db";
+  hs_cache_dir = "{case}/db";
+  history_file = "{case}/db/history";
+  rrd = "";
+  filters = "";
+  enable_test_patterns = true; # up to 3.4
+  gtube_patterns = "all";
+  dns {{ nameserver = ["127.0.0.1"]; timeout = 100ms; retransmits = 1; }}
+}}
+logging {{ type = "console"; level = "info"; }}
+actions {{ reject = 15; add_header = 6; }}
+worker "rspamd_proxy" {{
+  bind_socket = "127.0.0.1:{milter}";
+  milter = yes;
+  count = 1;
+  upstream "local" {{ default = yes; self_scan = yes; }}
+}}
+""")
+    junk = shlex.split(interop.readme("mailslot --users users --maildir").partition("--junk")[2])
+    options = [word for value in junk if value != "--junk" for word in ("--junk", value)]
+    with open(case / "rspamd.log", "wb") as log:
+        child = subprocess.Popen([find("rspamd"), "-f", "-u", "_rspamd", "-g", "_rspamd", "-c", case / "rspamd.conf"], stdout=log, stderr=log)
+    try:
+        with mailslot(case, "--listen", "lmtp://127.0.0.1:0", "--domain", "example.org", *options) as (_, urls):
+            more = f"smtpd_milters = inet:127.0.0.1:{milter}\nmilter_default_action = tempfail\n"
+            with interop.postfix(case, f"lmtp:inet:127.0.0.1:{port_of(urls[0])}", front, more):
+                def reached():
+                    with contextlib.suppress(OSError):
+                        return socket.create_connection(("127.0.0.1", milter), 5)
+
+                if not (probe := wait_for(reached, 90)):
+                    return check("rspamd starts", False, (case / "rspamd.log").read_text()[-500:])
+                probe.close()
+                listens(front)
+                for text in ("good", SPAM):
+                    with smtplib.SMTP("127.0.0.1", front, timeout=60) as client:
+                        client.sendmail("s@client.test", ["user0@example.org"], f"From: s@client.test\r\nSubject: x\r\n\r\n{text}\r\n")
+                inbox = case / "mail/example.org/user0"
+                wait_for(lambda: messages(inbox) and messages(inbox / ".Junk"), 30)
+    finally:
+        child.terminate()
+        child.wait()
+    good, spam = ([path.read_text() for path in messages(folder)] for folder in (inbox, inbox / ".Junk"))
+    right = len(good) == len(spam) == 1 and "\n\ngood\n" in good[0] and SPAM in spam[0] and "\nX-Spam: Yes\n" in spam[0]
+    check("what rspamd marks goes to .Junk, and the rest does not", right, "" if right else f"{good} {spam} {(case / 'rspamd.log').read_text()[-900:]}")
+
+
 def main():
     with scratch("fronts") as home:
         root = None if os.geteuid() == 0 else "needs root"
@@ -149,6 +215,10 @@ def main():
                 skip(name, why)
             else:
                 by_front(home, name, packages, configure, scheme)
+        if why := root or need("rspamd", "postfix", "master"):
+            skip("rspamd", why)
+        else:
+            rspamd(home)
         if why := need("fail2ban-regex"):
             skip("fail2ban", why)
         else:

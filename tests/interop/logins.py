@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Logins by token and greylisting with real programs: curl, swaks, msmtp and Python log in with tokens that openssl signed, and a
-Postfix tries again until its mail is taken. `logins.py MAILSLOT`; what is not installed is printed and skipped."""
+"""Logins and greylisting with real programs: curl, swaks, msmtp and Python log in with tokens that openssl signed, Python with
+passwords that `doveadm pw` stored, and a Postfix tries again until its mail is taken. `logins.py MAILSLOT`; what is not
+installed is printed and skipped."""
 
 import base64
 import getpass
@@ -103,6 +104,44 @@ def tokens(home):
     check("the log tells why", "expired" in said and "login failed" in said)
 
 
+FORMS = ["PLAIN", "CRAM-MD5", "SCRAM-SHA-256", "SSHA256", "SSHA512", "SHA256-CRYPT", "SHA512-CRYPT", "CRYPT"]
+
+
+def doveadm(scheme):
+    # {CRYPT} is bcrypt by default there.
+    name = "SHA512-CRYPT" if scheme == "CRYPT" else scheme
+    done = subprocess.run([interop.find("doveadm"), "pw", "-s", name, "-p", "secret"], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip().replace(f"{{{name}}}", f"{{{scheme}}}")
+
+
+def passwords(home):
+    """Each form in a users file, as Dovecot stores it: the right password, a wrong one, and the time of a right one."""
+    case = home / "forms"
+    (case / "mail").mkdir(parents=True)
+    (case / "users").write_text("".join(f"{form.lower()}:{doveadm(form)}\n" for form in FORMS))
+    with mailslot(case, "--listen", "submission://127.0.0.1:0", "--insecure-auth", "--users", "users", "--domain", "here.test") as (_, urls):
+        def login(user, password):
+            with smtplib.SMTP("127.0.0.1", port_of(urls[0]), timeout=60) as client:
+                client.ehlo()
+                client.user, client.password = user, password
+                begun = time.monotonic()
+                try:
+                    client.auth("PLAIN", client.auth_plain)
+                except smtplib.SMTPAuthenticationError as refused:
+                    return refused.smtp_code, 0
+                return 235, (time.monotonic() - begun) * 1000
+
+        for form in FORMS:
+            right, wrong = [login(form.lower(), "secret") for _ in range(5)], login(form.lower(), "Secret")[0]
+            good = {code for code, _ in right} == {235} and wrong == 535
+            check(f"a password that doveadm stored as {form}", good, f"{min(took for _, took in right):.1f} ms" if good else f"{right} {wrong}")
+    for form in ("BLF-CRYPT", "ARGON2ID"):
+        (case / "other").write_text(f"u:{{{form}}}$2y$05$x\n")
+        command = [interop.BINARY, "--check", "--insecure-auth", "--users", "other"]
+        done = subprocess.run(command, cwd=case, capture_output=True, text=True, timeout=60)
+        check(f"{form} is refused at the start, with file and line", done.returncode == 78 and "other:1" in done.stderr, done.stderr.strip()[:60])
+
+
 def greylisted(home):
     case, hop = home / "grey", home / "front"
     (case / "mail").mkdir(parents=True)
@@ -132,6 +171,10 @@ def main():
             skip("tokens", why)
         else:
             tokens(home)
+        if why := need("doveadm"):
+            skip("passwords of Dovecot", why)
+        else:
+            passwords(home)
         root = None if getpass.getuser() == "root" else "needs root"
         if why := root or need("postfix", "master", "postconf"):
             skip("Postfix and greylisting", why)
