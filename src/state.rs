@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 
-use crate::auth::TOKEN_MECHANISMS;
+use crate::auth::{MECHANISMS, Secret};
 use crate::clock;
 use crate::config::Config;
 use crate::deliver::Store;
@@ -145,7 +145,8 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     let tokens = tokens.map_err(|e| e.to_string())?;
     let mut mechanisms = directory.mechanisms();
     if tokens.is_some() {
-        mechanisms.extend(TOKEN_MECHANISMS);
+        let by_token = MECHANISMS.iter().filter(|m| m.secret() == Secret::Token);
+        mechanisms.extend(by_token);
     }
     let identity = match &config.tls {
         Some((chain, key)) => Some(Certificate::load(chain, key)?),

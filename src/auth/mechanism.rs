@@ -13,8 +13,33 @@ pub const MECHANISMS: &[Mechanism] = &[
     Mechanism::XOAuth2,
 ];
 
-/// The mechanisms that use a token instead of a password.
-pub const TOKEN_MECHANISMS: &[Mechanism] = &[Mechanism::OAuthBearer, Mechanism::XOAuth2];
+/// What a login by a mechanism needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// A password, however it is stored.
+    Password,
+    /// A password stored as it is, or as the state of HMAC-MD5.
+    Cram,
+    /// A password stored as it is, or as SCRAM's keys.
+    Scram,
+    /// A token, and no password.
+    Token,
+}
+
+/// The facts about a mechanism.
+struct Row {
+    name: &'static str,
+    secret: Secret,
+    server_first: bool,
+}
+
+const fn row(name: &'static str, secret: Secret) -> Row {
+    Row {
+        name,
+        secret,
+        server_first: false,
+    }
+}
 
 /// A SASL mechanism.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,17 +61,30 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
+    /// The table: one row a mechanism.
+    const fn row(self) -> Row {
+        match self {
+            Self::ScramSha256Plus => row("SCRAM-SHA-256-PLUS", Secret::Scram),
+            Self::ScramSha256 => row("SCRAM-SHA-256", Secret::Scram),
+            Self::CramMd5 => Row {
+                server_first: true,
+                ..row("CRAM-MD5", Secret::Cram)
+            },
+            Self::Plain => row("PLAIN", Secret::Password),
+            Self::Login => row("LOGIN", Secret::Password),
+            Self::OAuthBearer => row("OAUTHBEARER", Secret::Token),
+            Self::XOAuth2 => row("XOAUTH2", Secret::Token),
+        }
+    }
+
     /// The name, as EHLO spells it.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
-            Self::ScramSha256 => "SCRAM-SHA-256",
-            Self::CramMd5 => "CRAM-MD5",
-            Self::Plain => "PLAIN",
-            Self::Login => "LOGIN",
-            Self::OAuthBearer => "OAUTHBEARER",
-            Self::XOAuth2 => "XOAUTH2",
-        }
+        self.row().name
+    }
+
+    /// What a login needs.
+    pub const fn secret(self) -> Secret {
+        self.row().secret
     }
 
     /// The mechanism of that name, in any case.
@@ -58,7 +96,7 @@ impl Mechanism {
     /// True if the server speaks first, so that an initial response is an error (RFC 4954 §4). False for LOGIN: clients
     /// do send the user name with the command.
     pub const fn server_first(self) -> bool {
-        matches!(self, Self::CramMd5)
+        self.row().server_first
     }
 }
 

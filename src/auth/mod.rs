@@ -1,8 +1,8 @@
 //! SMTP AUTH (RFC 4954): the mechanisms and their exchanges.
 //!
 //! Everything here is pure. Challenges and responses are plain octets; the session handles base64, `*`, 334 and the
-//! replies. [`Accounts`] looks accounts up, and [`ExchangeContext`] provides the nonce and the channel binding. Each mechanism
-//! is a small state machine in a file of its own; [`Exchange`] runs it.
+//! replies. [`Accounts`] looks accounts up, and [`ExchangeContext`] provides the nonce and the channel binding. Each
+//! mechanism is a small state machine in a file of its own; [`Exchange`] runs it.
 //!
 //! A wrong password and an unknown user get the same reply in the same time: see [`Decoy`]. Names and passwords are
 //! UTF-8 without control characters; SASLprep's mappings (RFC 4013) are not applied, so a non-ASCII password must be
@@ -32,5 +32,5 @@ pub use self::accounts::{Account, Accounts};
 pub use self::decoy::{Decoy, DecoyMaker};
 pub use self::exchange::Exchange;
 pub use self::machine::{ExchangeContext, Progress};
-pub use self::mechanism::{MECHANISMS, Mechanism, TOKEN_MECHANISMS};
+pub use self::mechanism::{MECHANISMS, Mechanism, Secret};
 pub use self::password::Stored;

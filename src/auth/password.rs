@@ -15,7 +15,7 @@ use super::crypt::{Family, ShaCrypt};
 use super::decoy::{Cost, Decoy};
 use super::keys::ScramKeys;
 use super::md5::Hmac;
-use super::mechanism::Mechanism;
+use super::mechanism::{Mechanism, Secret};
 use crate::encoding::{base64_decode, hex_decode};
 
 pub use super::keys::ITERATIONS;
@@ -85,13 +85,11 @@ impl Stored {
 
     /// True if this form supports `mechanism`.
     pub fn supports(&self, mechanism: Mechanism) -> bool {
-        match mechanism {
-            Mechanism::Plain | Mechanism::Login => true,
-            Mechanism::OAuthBearer | Mechanism::XOAuth2 => false,
-            Mechanism::CramMd5 => self.cram().is_some(),
-            Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => {
-                matches!(self, Self::Plain(_) | Self::ScramSha256(_))
-            }
+        match mechanism.secret() {
+            Secret::Password => true,
+            Secret::Token => false,
+            Secret::Cram => self.cram().is_some(),
+            Secret::Scram => matches!(self, Self::Plain(_) | Self::ScramSha256(_)),
         }
     }
 
