@@ -115,26 +115,26 @@ impl ServerState {
 
     /// The current timeout of clients.
     pub(crate) fn wait(&self) -> Duration {
-        self.patience(self.timeout)
+        self.adjusted(self.timeout)
     }
 
     /// The current value of a timeout: a tenth of it under stress.
-    pub(crate) fn patience(&self, wait: Duration) -> Duration {
-        if self.is_pressed() {
-            pressed(wait)
+    pub(crate) fn adjusted(&self, wait: Duration) -> Duration {
+        if self.is_stressed() {
+            under_stress(wait)
         } else {
             wait
         }
     }
 
     /// True if connections are nearly exhausted.
-    pub(crate) fn is_pressed(&self) -> bool {
+    pub(crate) fn is_stressed(&self) -> bool {
         self.stress.load(Ordering::Relaxed)
     }
 }
 
 /// A timeout under stress.
-pub(crate) fn pressed(wait: Duration) -> Duration {
+pub(crate) fn under_stress(wait: Duration) -> Duration {
     wait / 10
 }
 

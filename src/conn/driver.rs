@@ -24,7 +24,7 @@ use crate::smtp::policy::{HEALTHCHECK, Service};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Channel, Next, Session, Step};
 use crate::smtp::xclient::Attributes;
-use crate::state::{ServerState, Snapshot, pressed};
+use crate::state::{ServerState, Snapshot, under_stress};
 
 /// Timeout of a TLS handshake, independent of `--timeout`.
 const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -218,9 +218,9 @@ impl<'a> Conn<'a> {
         let who = self.who();
         let config = self.snapshot.listeners.get(self.listener)?.tls.clone()?;
         let begun = Instant::now();
-        let short = pressed(HANDSHAKE.min(self.state.timeout));
+        let short = under_stress(HANDSHAKE.min(self.state.timeout));
         self.live.begin_wait(None, begun + short);
-        let secured = handshake(self.stream, config, begun + self.state.patience(HANDSHAKE));
+        let secured = handshake(self.stream, config, begun + self.state.adjusted(HANDSHAKE));
         self.live.end_wait();
         let version = secured.as_ref().ok().and_then(Stream::tls_version);
         let version = version.unwrap_or("unknown");

@@ -20,7 +20,7 @@ pub struct Live {
     /// The end of the wait, in milliseconds after `opened`.
     until: AtomicUsize,
     /// The end of the wait under stress.
-    until_pressed: AtomicUsize,
+    until_stressed: AtomicUsize,
     /// True once the server has ended the wait.
     expired: AtomicBool,
 }
@@ -36,7 +36,7 @@ impl Live {
             busy: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             until: AtomicUsize::new(NEVER),
-            until_pressed: AtomicUsize::new(NEVER),
+            until_stressed: AtomicUsize::new(NEVER),
             expired: AtomicBool::new(false),
         }
     }
@@ -52,13 +52,13 @@ impl Live {
         self.busy.store(busy, Ordering::SeqCst);
     }
 
-    /// Begins a wait for the client, with two ends that its socket does not know: `until`, if any, and `pressed`, which
-    /// counts under stress.
-    pub fn begin_wait(&self, until: Option<Instant>, pressed: Instant) {
+    /// Begins a wait for the client, with two ends that its socket does not know: `until`, if any, and `stressed`,
+    /// which counts under stress.
+    pub fn begin_wait(&self, until: Option<Instant>, stressed: Instant) {
         let until = until.map_or(NEVER, |until| self.clock(until));
         self.until.store(until, Ordering::Relaxed);
-        self.until_pressed
-            .store(self.clock(pressed), Ordering::Relaxed);
+        self.until_stressed
+            .store(self.clock(stressed), Ordering::Relaxed);
         self.waiting.store(true, Ordering::Release);
     }
 
@@ -74,7 +74,7 @@ impl Live {
         }
         let now = self.clock(now);
         let over = |end: &AtomicUsize| now >= end.load(Ordering::Relaxed);
-        if over(&self.until) || stress && over(&self.until_pressed) {
+        if over(&self.until) || stress && over(&self.until_stressed) {
             // A connection that is still here at the second look is blocked in a write.
             let how = match self.expired.swap(true, Ordering::SeqCst) {
                 false => Shutdown::Read,

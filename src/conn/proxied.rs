@@ -10,7 +10,7 @@ use super::live::Live;
 use crate::net::proxy::Header;
 use crate::net::stream::Stream;
 use crate::smtp::reply::Reply;
-use crate::state::{ServerState, pressed};
+use crate::state::{ServerState, under_stress};
 
 /// Maximum time for a whole header.
 const HEADER: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ pub(super) fn client(
 ) -> Result<Option<Client>, String> {
     let begun = Instant::now();
     let wait = state.timeout.min(HEADER);
-    let deadline = begun + state.patience(wait);
+    let deadline = begun + state.adjusted(wait);
     loop {
         match Header::parse(stream.input()) {
             Header::Whole { used, addresses } => {
@@ -40,7 +40,7 @@ pub(super) fn client(
             Header::Garbage => return Err("not a PROXY header".to_owned()),
             Header::More => {}
         }
-        live.begin_wait(None, begun + pressed(wait));
+        live.begin_wait(None, begun + under_stress(wait));
         let filled = stream.fill(deadline);
         live.end_wait();
         match filled {

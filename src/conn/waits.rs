@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::driver::{Conn, Stop};
 use super::floor::WINDOW;
-use crate::state::pressed;
+use crate::state::under_stress;
 
 impl Conn<'_> {
     /// Waits for more input; the wait began at `since`.
@@ -17,7 +17,7 @@ impl Conn<'_> {
         }
         let begun = Instant::now();
         let (until, short) = self.ends(since, begun);
-        if until.is_some_and(|until| until <= begun) || self.state.is_pressed() && short <= begun {
+        if until.is_some_and(|until| until <= begun) || self.state.is_stressed() && short <= begun {
             return Err(Stop::TimedOut);
         }
         self.live.begin_wait(until, short);
@@ -39,11 +39,11 @@ impl Conn<'_> {
     /// stress. For a command, stress also ends a connection that has brought no message for a whole timeout: legal
     /// commands now and then would keep a place for hours.
     fn ends(&self, since: Instant, begun: Instant) -> (Option<Instant>, Instant) {
-        let short = since + pressed(self.state.timeout);
+        let short = since + under_stress(self.state.timeout);
         let Some(floor) = &self.floor else {
             return (None, short.min(self.useful + self.state.timeout));
         };
-        let least = pressed(WINDOW.min(self.state.timeout));
+        let least = under_stress(WINDOW.min(self.state.timeout));
         let until = begun + floor.patience(WINDOW);
         (Some(until), short.min(begun + floor.patience(least)))
     }
@@ -51,7 +51,7 @@ impl Conn<'_> {
     /// Sends pending replies; the wait began at `since`.
     pub(super) fn flush(&mut self, since: Instant) -> io::Result<()> {
         self.live
-            .begin_wait(None, since + pressed(self.state.timeout));
+            .begin_wait(None, since + under_stress(self.state.timeout));
         let sent = self.stream.flush(since + self.state.wait());
         self.live.end_wait();
         match sent {
