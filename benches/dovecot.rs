@@ -1,6 +1,7 @@
-//! Dovecot's LMTP as a peer, and its submission-login: the installed package under a master of this run's own, with its configuration, sockets and
-//! log in the run's directory. It delivers into the Maildirs before it says 250, and with mail_fsync = always it syncs
-//! files and directories, as mailslot does; besides it keeps an index for its IMAP, which mailslot does not.
+//! Dovecot's LMTP as a peer, and its submission-login: the installed package under a master of this run's own, with its
+//! configuration, sockets and log in the run's directory. It delivers into the Maildirs before it says 250, and with
+//! mail_fsync = always it syncs files and directories, as mailslot does; besides it keeps an index for its IMAP, which
+//! mailslot does not.
 
 use std::fs;
 use std::io;

@@ -174,8 +174,8 @@ pub(crate) fn run(
 }
 
 /// Opens so many connections, in a thread of its own. Linux remembers of a thread that it wakes many others
-/// (`wakee_flips` of its scheduler) and hands that on to the threads it makes, for seconds: senders made by the thread that
-/// opened a thousand connections are not kept on the core where their servers are, and send a fifth less.
+/// (`wakee_flips` of its scheduler) and hands that on to the threads it makes, for seconds: senders made by the thread
+/// that opened a thousand connections are not kept on the core where their servers are, and send a fifth less.
 pub(crate) fn opened(
     count: usize,
     open: impl Fn() -> io::Result<Client> + Sync,

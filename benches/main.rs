@@ -2,11 +2,11 @@
 //! the same rounds, and prints one table. Times are not checked; an acknowledged message that is missing, duplicate or
 //! damaged ends it with status 1.
 //!
-//! QUICK=1 is a short run; FULL=1 has 10,000 idle sessions and 1,000,000 files in new/; BENCH_DIR is the disk to measure
-//! (else the build directory's); ONLY=WORD runs the scenarios whose names have the word; MAILSLOT_BIN is another binary.
-//! WAYS=1 compares ways to make messages durable on that disk, without any server. OPENSMTPD_ROOT is where its package was unpacked.
-//! LOAD='sessions=10 messages=1000 size=4096 recipients=1 reuse=no pipeline=yes bdat=no tls=no lmtp=no' runs that load
-//! and nothing else, on tmpfs and on the disk; what is left out is as in `given.rs`.
+//! QUICK=1 is a short run; FULL=1 has 10,000 idle sessions and 1,000,000 files in new/; BENCH_DIR is the disk to
+//! measure (else the build directory's); ONLY=WORD runs the scenarios whose names have the word; MAILSLOT_BIN is
+//! another binary. WAYS=1 compares ways to make messages durable on that disk, without any server. OPENSMTPD_ROOT is
+//! where its package was unpacked. LOAD='sessions=10 messages=1000 size=4096 recipients=1 reuse=no pipeline=yes bdat=no
+//! tls=no lmtp=no' runs that load and nothing else, on tmpfs and on the disk; what is left out is as in `given.rs`.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,

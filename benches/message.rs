@@ -157,8 +157,8 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Waits until `new/` of the mailboxes `u0` to `u(count-1)` in `root` holds so many messages and `tmp/` none, for servers
-/// that deliver after they have answered.
+/// Waits until `new/` of the mailboxes `u0` to `u(count-1)` in `root` holds so many messages and `tmp/` none, for
+/// servers that deliver after they have answered.
 pub(crate) fn arrive(root: &Path, count: usize, messages: usize) -> io::Result<()> {
     let deadline = Instant::now() + ARRIVAL;
     for mailbox in 0..count {

@@ -1,7 +1,8 @@
 //! OpenSMTPD as a peer: its package installed, or unpacked (`dpkg -x`) into the directory that OPENSMTPD_ROOT names, as
 //! Debian's cannot be installed beside Postfix. Its queue, its socket and its helpers have their paths compiled in, and
-//! it wants users of its own; so it runs in a mount namespace where directories of the run lie over those paths, and
-//! a passwd with these users and a resolv.conf without a server over the system's. Outside nothing of it is seen, and with the process it is gone.
+//! it wants users of its own; so it runs in a mount namespace where directories of the run lie over those paths, and a
+//! passwd with these users and a resolv.conf without a server over the system's. Outside nothing of it is seen, and
+//! with the process it is gone.
 //!
 //! Its 250 is for its queue, on the same file system as the mail; a process for each message delivers it later.
 

@@ -2,10 +2,10 @@
 //! configuration, queue and log in the run's directory, on the same file system as the mail. The Postfix of the system,
 //! if there is one, is neither asked nor touched.
 //!
-//! Its 250 is for its queue, whose file it syncs; virtual(8) syncs the file in the Maildir later, and no directory. Nothing
-//! is tuned but what would refuse, rewrite or hold up the load: in_flow_delay would have it sleep a second whenever mail
-//! comes faster than it goes, which in a run of a few seconds is most of what there is to see. It cannot be told to log
-//! less, so its log is part of its cost.
+//! Its 250 is for its queue, whose file it syncs; virtual(8) syncs the file in the Maildir later, and no directory.
+//! Nothing is tuned but what would refuse, rewrite or hold up the load: in_flow_delay would have it sleep a second
+//! whenever mail comes faster than it goes, which in a run of a few seconds is most of what there is to see. It cannot
+//! be told to log less, so its log is part of its cost.
 
 use std::fs;
 use std::io;

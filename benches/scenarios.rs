@@ -41,8 +41,8 @@ impl List<'_> {
         });
     }
 
-    /// All who can be beside mailslot in memory. In a quick run whole mail systems are in the first row of memory and in one
-    /// of the disk only: it takes seconds to start them.
+    /// All who can be beside mailslot in memory. In a quick run whole mail systems are in the first row of memory and
+    /// in one of the disk only: it takes seconds to start them.
     fn peers(&self) -> &'static [Program] {
         match self.extent.quick {
             true => &PEERS[..3],

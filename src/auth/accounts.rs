@@ -25,8 +25,8 @@ pub trait Accounts {
         Decoy::default()
     }
 
-    /// The name from which a decoy is made for a login: logins that would reach one account, if there was one, share it,
-    /// and others do not. By default case is ignored.
+    /// The name from which a decoy is made for a login: logins that would reach one account, if there was one, share
+    /// it, and others do not. By default case is ignored.
     fn decoy_name(&self, login: &str) -> String {
         login.to_ascii_lowercase()
     }

@@ -206,8 +206,8 @@ fn repeat(octets: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(octets.iter().copied().cycle().take(length).collect())
 }
 
-/// Step 22: one octet from each third of the digest make four digits, and the rest two or three. Which third comes first
-/// goes round with each step.
+/// Step 22: one octet from each third of the digest make four digits, and the rest two or three. Which third comes
+/// first goes round with each step.
 fn encode(family: Family, digest: &[u8]) -> Option<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(family.encoded()));
     let mut thirds = digest.chunks_exact(digest.len() / 3);

@@ -73,7 +73,8 @@ pub(super) fn connect(
     socket
 }
 
-/// Passes octets between standard input and output and a destination, until the destination closes. Lines may end in LF.
+/// Passes octets between standard input and output and a destination, until the destination closes. Lines may end in
+/// LF.
 ///
 /// # Errors
 /// An error of the system.

@@ -102,8 +102,8 @@ impl ServerBackend<'_> {
         Ok(greylist.check(&attempt, look)? == Decision::Wait)
     }
 
-    /// Checks that mailboxes which the transaction does not have yet can take the message. A list of which some are full is
-    /// tried again later, so that all of them have it once.
+    /// Checks that mailboxes which the transaction does not have yet can take the message. A list of which some are
+    /// full is tried again later, so that all of them have it once.
     fn check(
         &self,
         new: &[&Arc<Target>],

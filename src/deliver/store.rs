@@ -65,7 +65,8 @@ impl Store {
         }
     }
 
-    /// Has messages together hold so many Maildirs open besides the first one of each. To be said before the first message.
+    /// Has messages together hold so many Maildirs open besides the first one of each. To be said before the first
+    /// message.
     pub fn with_held(mut self, maildirs: usize) -> Self {
         if let Some(context) = Arc::get_mut(&mut self.context) {
             context.spare = AtomicUsize::new(maildirs);

@@ -1,14 +1,14 @@
-//! The resources of the process (descriptors, address space, memory), and how many connections they suffice for: as many as can
-//! be served properly, the rest hears 421. A descriptor that cannot be had costs a message a 451, and memory that cannot be
-//! had ends the process.
+//! The resources of the process (descriptors, address space, memory), and how many connections they suffice for: as
+//! many as can be served properly, the rest hears 421. A descriptor that cannot be had costs a message a 451, and
+//! memory that cannot be had ends the process.
 
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors of a message besides its connection's socket: its file, three directories of the Maildir that it lies in and
-/// of another that it goes to, and what it takes to open that or to count its messages.
+/// Descriptors of a message besides its connection's socket: its file, three directories of the Maildir that it lies in
+/// and of another that it goes to, and what it takes to open that or to count its messages.
 const MESSAGE: usize = 11;
 /// Messages that come in at the same time at most, where there are more connections.
 const BUSY: usize = 256;
@@ -27,8 +27,8 @@ const HELD: usize = 64;
 const EACH_SPACE: u64 = 512 * 1024;
 /// Octets of address space of everything else: program, allocator, the log's queue.
 const OTHERS_SPACE: u64 = 12 * 1024 * 1024;
-/// Octets of memory that a connection takes at most: the buffers of a message in TLS, touched pages of its stack, and what
-/// the kernel has for a thread and a socket.
+/// Octets of memory that a connection takes at most: the buffers of a message in TLS, touched pages of its stack, and
+/// what the kernel has for a thread and a socket.
 const EACH_MEMORY: u64 = 256 * 1024;
 /// Octets of memory of everything else.
 const OTHERS_MEMORY: u64 = 8 * 1024 * 1024;
@@ -49,7 +49,8 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// The budget of this process, for at most `max_connections`; the limit of descriptors is raised as far as it may be.
+    /// The budget of this process, for at most `max_connections`; the limit of descriptors is raised as far as it may
+    /// be.
     #[allow(
         clippy::useless_conversion,
         reason = "the widths differ between systems"
@@ -106,7 +107,8 @@ fn warn(what: &str, allowed: u64, enough: usize, wanted: usize) {
     }
 }
 
-/// Raises the number of descriptors as far as so many connections need and the system allows, and tells what it is then.
+/// Raises the number of descriptors as far as so many connections need and the system allows, and tells what it is
+/// then.
 fn raise_descriptors(max_connections: usize) -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return 0;
@@ -127,8 +129,8 @@ fn memory() -> Option<u64> {
     files.filter_map(limit).min()
 }
 
-/// The files with the limit of a group, as a line of /proc/self/cgroup names it, and of those above it (cgroups(7)). In a
-/// container the path may be the host's, but the uppermost one is always there.
+/// The files with the limit of a group, as a line of /proc/self/cgroup names it, and of those above it (cgroups(7)). In
+/// a container the path may be the host's, but the uppermost one is always there.
 fn memory_files(line: &str) -> Vec<PathBuf> {
     let mut words = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (words.next(), words.next()) else {

@@ -60,8 +60,8 @@ impl Server {
         text
     }
 
-    /// The output of `--check`: listeners, description and next hops, one sentence a line. Warnings go to the log, as at
-    /// a start.
+    /// The output of `--check`: listeners, description and next hops, one sentence a line. Warnings go to the log, as
+    /// at a start.
     ///
     /// # Errors
     /// A file that a start would find unusable.

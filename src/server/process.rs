@@ -1,5 +1,5 @@
-//! The process from its start to its end: files, listeners, privileges, signals, the loop that accepts connections, and the
-//! graceful shutdown.
+//! The process from its start to its end: files, listeners, privileges, signals, the loop that accepts connections, and
+//! the graceful shutdown.
 
 use std::io;
 use std::sync::Arc;

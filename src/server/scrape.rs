@@ -1,5 +1,5 @@
-//! The metrics listeners: GET /metrics and GET /healthz, answered by a few threads of their own, which go on until the last
-//! connection has ended. Slow clients hold up nobody: the oldest gives its place to a new one. What is counted is
+//! The metrics listeners: GET /metrics and GET /healthz, answered by a few threads of their own, which go on until the
+//! last connection has ended. Slow clients hold up nobody: the oldest gives its place to a new one. What is counted is
 //! `metrics`'s.
 
 use std::collections::VecDeque;

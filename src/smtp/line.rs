@@ -5,8 +5,8 @@
 /// Octets of one overlong line after which the connection is closed.
 const FLOOD: usize = 1024 * 1024;
 
-/// HTTP methods that arrive at mail ports: those of port scanners, and those by which a web page makes a browser send SMTP
-/// commands in the body of a request.
+/// HTTP methods that arrive at mail ports: those of port scanners, and those by which a web page makes a browser send
+/// SMTP commands in the body of a request.
 const HTTP_METHODS: [&[u8]; 8] = [
     b"GET", b"POST", b"CONNECT", b"PUT", b"HEAD", b"PATCH", b"DELETE", b"OPTIONS",
 ];

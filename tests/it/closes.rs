@@ -10,8 +10,8 @@ use crate::tls;
 
 const ENVELOPE: &str = "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\n";
 
-/// Sends all of that and then junk that nobody will read; everything that came back, to a proper end. The server reads on
-/// for a second: a try in which this host could not even send that fast says nothing.
+/// Sends all of that and then junk that nobody will read; everything that came back, to a proper end. The server reads
+/// on for a second: a try in which this host could not even send that fast says nothing.
 fn told(address: &str, octets: &[u8], junk: &[u8]) -> String {
     for _ in 0..20 {
         let (told, sending) = tell(address, octets, junk);

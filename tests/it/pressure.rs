@@ -206,8 +206,8 @@ fn all_say(clients: &mut [Client], octets: impl Fn(usize) -> String, replies: us
     }
 }
 
-/// Sessions that are all in the middle of a message to several new mailboxes at the same time. Who is admitted is served,
-/// the others hear 421; the number of those who were.
+/// Sessions that are all in the middle of a message to several new mailboxes at the same time. Who is admitted is
+/// served, the others hear 421; the number of those who were.
 fn served_under(server: &Server, sessions: usize, recipients: usize) -> usize {
     let mut clients: Vec<Client> = (0..sessions).map(|_| server.client()).collect();
     clients.retain_mut(|client| {

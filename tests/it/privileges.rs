@@ -112,8 +112,8 @@ fn a_user_that_cannot_be_had_is_71() {
     assert!(said.contains("mailslot: --run-as: "), "{said}");
 }
 
-/// F67, F58. Container: the binary alone, all else read-only, no environment, nothing that names could be resolved with, pid
-/// 1 of its own namespace.
+/// F67, F58. Container: the binary alone, all else read-only, no environment, nothing that names could be resolved
+/// with, pid 1 of its own namespace.
 #[test]
 fn alone_as_pid_1() {
     if !root() {

@@ -1,4 +1,5 @@
-//! A server with a certificate, and a TLS client on a socket that is connected already. The client accepts any certificate.
+//! A server with a certificate, and a TLS client on a socket that is connected already. The client accepts any
+//! certificate.
 
 use std::io::{self, Write as _};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! RFC 8725, section by section: the tokens that it warns of. All are signed by a key of the set where that is possible,
-//! so that nothing else refuses them.
+//! RFC 8725, section by section: the tokens that it warns of. All are signed by a key of the set where that is
+//! possible, so that nothing else refuses them.
 
 use super::*;
 

@@ -103,7 +103,8 @@ fn a_sync_that_is_missing_late_or_retried_is_found() {
     }
 }
 
-/// The way of O_TMPFILE: synced while it has no name, and named then. The name is durable, the file's link count is not.
+/// The way of O_TMPFILE: synced while it has no name, and named then. The name is durable, the file's link count is
+/// not.
 #[test]
 fn unnamed_files_are_found() {
     let (history, _) = Scenario::new("one", &[&["a"]]).run(Mutation::Unnamed, Fails::default());

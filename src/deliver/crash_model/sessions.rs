@@ -166,8 +166,8 @@ fn a_slow_sync_holds_up_its_own_session_only() {
     assert_eq!(overtakes.count(), 2);
 }
 
-/// A session whose second mailbox fails takes its name out of the first again: the sync of that may fail, too, and others
-/// have names there.
+/// A session whose second mailbox fails takes its name out of the first again: the sync of that may fail, too, and
+/// others have names there.
 #[test]
 fn what_is_taken_back_costs_nobody_else() {
     let sessions = [session(&[&["a"], &["b"]]), session(&[&["a"]])];

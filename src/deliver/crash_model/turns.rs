@@ -1,5 +1,5 @@
-//! Threads that run one at a time, so that a schedule can be repeated: each call of the disk is a point where another one
-//! may go on, and a schedule chooses which.
+//! Threads that run one at a time, so that a schedule can be repeated: each call of the disk is a point where another
+//! one may go on, and a schedule chooses which.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};

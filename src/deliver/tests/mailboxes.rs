@@ -146,7 +146,8 @@ fn the_65th_mailbox_must_be_the_same_at_the_end() {
     }
 }
 
-/// However many messages there are, they hold no more Maildirs open than there are descriptors for, and each has its own.
+/// However many messages there are, they hold no more Maildirs open than there are descriptors for, and each has its
+/// own.
 #[test]
 fn what_is_held_open_is_shared_and_given_back() {
     let scratch = Scratch::new();
@@ -224,8 +225,8 @@ fn a_list_named_often_is_cheap() {
     assert!(calls < 200 * 40, "{calls} calls");
 }
 
-/// The disk of one recipient is full when the message is begun, in its middle, or when it is synced: the others, who are
-/// elsewhere, hear nothing of that on LMTP, and 452 on SMTP.
+/// The disk of one recipient is full when the message is begun, in its middle, or when it is synced: the others, who
+/// are elsewhere, hear nothing of that on LMTP, and 452 on SMTP.
 #[test]
 fn one_bad_disk_decides_for_nobody_else() {
     let (one, other) = (Scratch::new(), Scratch::within(std::env::temp_dir()));

@@ -1,7 +1,7 @@
 //! The client's side of SMTP and LMTP, the mirror image of the session: replies go in, commands and content come out,
-//! and nothing here uses a socket or the clock. [`ClientSession`] is the dialogue; [`Replies`] parses replies within fixed
-//! bounds, whatever a hostile server sends; [`Extensions`] is what EHLO offered; [`ClientEnvelope`] is what to send and
-//! [`Outcome`] the result for each recipient. Connecting, waiting and retrying happen elsewhere.
+//! and nothing here uses a socket or the clock. [`ClientSession`] is the dialogue; [`Replies`] parses replies within
+//! fixed bounds, whatever a hostile server sends; [`Extensions`] is what EHLO offered; [`ClientEnvelope`] is what to
+//! send and [`Outcome`] the result for each recipient. Connecting, waiting and retrying happen elsewhere.
 
 mod dialogue;
 mod encode;

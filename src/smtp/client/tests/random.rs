@@ -1,5 +1,5 @@
-//! The client against servers that answer at random: whatever they say, the dialogue ends, each recipient has one outcome,
-//! and none is accepted without a server that took both the recipient and the message.
+//! The client against servers that answer at random: whatever they say, the dialogue ends, each recipient has one
+//! outcome, and none is accepted without a server that took both the recipient and the message.
 
 use super::*;
 
