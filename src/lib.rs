@@ -40,6 +40,7 @@ pub mod metrics;
 pub mod net;
 pub mod oauth;
 pub mod options;
+mod punycode;
 pub mod queue;
 pub mod rates;
 mod read;

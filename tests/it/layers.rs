@@ -14,13 +14,13 @@ const EDGES: &[(&str, &str)] = &[
     ("config", "deliver directory failure greylist net oauth options relay settings smtp sys values"),
     ("conn", "auth clock deliver directory encoding greylist maillog net oauth queue relay report smtp state throttle values"),
     ("deliver", "clock encoding lock smtp"),
-    ("directory", "auth deliver encoding failure lock smtp"),
+    ("directory", "auth deliver encoding failure lock punycode smtp"),
     ("failure", "read"),
     ("greylist", "failure lock"),
     ("log_queue", "lock"),
     ("maillog", "encoding smtp"),
     ("metrics", "lock"),
-    ("net", "encoding lock read sys values"),
+    ("net", "encoding lock punycode read sys values"),
     ("oauth", "auth failure"),
     ("queue", "deliver failure lock"),
     ("relay", "client clock deliver encoding failure lock metrics net options queue read report settings smtp values"),
@@ -35,7 +35,7 @@ const EDGES: &[(&str, &str)] = &[
 ];
 
 /// Pure modules, and the names that they must not use.
-const PURE: &[&str] = &["auth", "encoding", "options", "smtp", "values"];
+const PURE: &[&str] = &["auth", "encoding", "options", "punycode", "smtp", "values"];
 const IMPURE: &[&str] = &[
     "std::fs",
     "std::net::Tcp",
