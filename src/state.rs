@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 
-use crate::auth::{MECHANISMS, Secret};
+use crate::auth::{MECHANISMS, Mechanism, Secret};
 use crate::clock;
 use crate::config::Config;
 use crate::deliver::Store;
@@ -15,7 +15,7 @@ use crate::directory::Directory;
 use crate::greylist::Keeper;
 use crate::metrics::Metrics;
 use crate::net::tls::Certificate;
-use crate::net::url::Scheme;
+use crate::net::url::{ListenUrl, Scheme};
 use crate::oauth::Tokens;
 use crate::relay::Relay;
 use crate::smtp::policy::{Policy, Service};
@@ -161,36 +161,52 @@ pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
             log::warn!("certificate not valid before {begin}Z");
         }
     }
-    let relay = config.relay.as_ref();
-    let mut listeners = Vec::with_capacity(config.listen.len());
-    for url in &config.listen {
+    let rules = |url| {
         let tls = identity.as_ref().map(Certificate::config).transpose()?;
-        listeners.push(ListenerRules {
-            policy: Arc::new(Policy {
-                service: match url.scheme {
-                    Scheme::Smtp | Scheme::Metrics => Service::Smtp,
-                    Scheme::Submission | Scheme::Submissions => Service::Submission,
-                    Scheme::Lmtp => Service::Lmtp,
-                },
-                starttls: tls.is_some(),
-                mechanisms: mechanisms.clone(),
-                // Unless DSN is offered, an MTA that delivers by LMTP sends reports itself; without a relay that is
-                // better.
-                dsn: config.relay.is_some() || url.scheme != Scheme::Lmtp,
-                etrn: config.relay.is_some(),
-                atrn: relay.is_some_and(|relay| relay.fetching().next().is_some()),
-                ..config.policy.clone()
-            }),
-            tls,
-            implicit: url.scheme == Scheme::Submissions,
-            proxy: url.proxy,
-        });
-    }
+        Ok(ListenerRules::new(url, config, &mechanisms, tls))
+    };
+    let listeners = config
+        .listen
+        .iter()
+        .map(rules)
+        .collect::<Result<_, String>>()?;
     Ok(Snapshot {
         directory,
         tokens,
         listeners,
     })
+}
+
+impl ListenerRules {
+    /// The rules of a listener, with these mechanisms and this certificate.
+    fn new(
+        url: &ListenUrl,
+        config: &Config,
+        mechanisms: &[Mechanism],
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
+        let relay = config.relay.as_ref();
+        let policy = Policy {
+            service: match url.scheme {
+                Scheme::Smtp | Scheme::Metrics => Service::Smtp,
+                Scheme::Submission | Scheme::Submissions => Service::Submission,
+                Scheme::Lmtp => Service::Lmtp,
+            },
+            starttls: tls.is_some(),
+            mechanisms: mechanisms.to_vec(),
+            // Unless DSN is offered, an MTA that delivers by LMTP sends reports itself; without a relay that is better.
+            dsn: relay.is_some() || url.scheme != Scheme::Lmtp,
+            etrn: relay.is_some(),
+            atrn: relay.is_some_and(|relay| relay.fetching().next().is_some()),
+            ..config.policy.clone()
+        };
+        Self {
+            policy: Arc::new(policy),
+            tls,
+            implicit: url.scheme == Scheme::Submissions,
+            proxy: url.proxy,
+        }
+    }
 }
 
 /// SIGHUP: after an error the previous files stay, and the log says why (F39, F44).

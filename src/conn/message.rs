@@ -10,7 +10,7 @@ use crate::deliver::{Delivered, Form, Group, Spool, Store, Target, Trace, refusa
 use crate::queue::{Draft, Envelope, QueuedRecipient};
 use crate::relay::Relay;
 use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
-use crate::smtp::params::{BodyType, Notify};
+use crate::smtp::params::{BodyType, Notify, RcptParams};
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Session, Transaction};
@@ -244,33 +244,19 @@ impl Message {
             envid: transaction.params.envid.clone(),
             ..Envelope::default()
         };
-        let params = transaction.recipient_params.iter();
-        let onward = recipients(session)
-            .zip(params)
-            .flat_map(|(targets, params)| {
-                let notify = params.notify.map(|notify| match targets.len() {
-                    0 | 1 => notify,
-                    // The sender gets an `expanded` report of the list instead (RFC 3461 §6.2.7.3).
-                    _ => Notify {
-                        success: false,
-                        ..notify
-                    },
-                });
-                targets
-                    .iter()
-                    .map(move |target| (target, notify, &params.orcpt))
-            })
-            .filter(|(target, ..)| relay.is_queue(target));
-        for (target, notify, orcpt) in onward {
-            let known = |to: &QueuedRecipient| to.address == target.address;
-            if !envelope.recipients.iter().any(known) {
-                envelope.recipients.push(QueuedRecipient {
-                    address: target.address.clone(),
-                    next: created,
-                    notify: notify.map(|notify| notify.to_string()),
-                    orcpt: orcpt.clone(),
-                    ..QueuedRecipient::default()
-                });
+        for (targets, params) in recipients(session).zip(&transaction.recipient_params) {
+            let notify = notify(params, targets.len());
+            for target in targets.iter().filter(|target| relay.is_queue(target)) {
+                let known = |to: &QueuedRecipient| to.address == target.address;
+                if !envelope.recipients.iter().any(known) {
+                    envelope.recipients.push(QueuedRecipient {
+                        address: target.address.clone(),
+                        next: created,
+                        notify: notify.clone(),
+                        orcpt: params.orcpt.clone(),
+                        ..QueuedRecipient::default()
+                    });
+                }
             }
         }
         if envelope.recipients.is_empty() {
@@ -294,6 +280,14 @@ impl Message {
             Decoder::Dots(_) | Decoder::Chunks(_) => None,
         }
     }
+}
+
+/// The value of NOTIFY for the mailboxes of a recipient. Success of a list of several is an `expanded` report of its own
+/// instead (RFC 3461 §6.2.7.3).
+fn notify(params: &RcptParams, mailboxes: usize) -> Option<String> {
+    let notify = params.notify?;
+    let success = notify.success && mailboxes <= 1;
+    Some(Notify { success, ..notify }.to_string())
 }
 
 /// Commits for each recipient by itself: the replies, and the receipt of the queue if one has the message there.

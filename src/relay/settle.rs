@@ -46,21 +46,9 @@ impl Relay {
             }
             log(id, envelope, one);
         }
-        let mut tell = |action, wanted: &dyn Fn(&Settled) -> bool| {
-            let about = settled.iter().filter(|one| wanted(one));
-            self.tell(id, envelope, action, about, content)
-        };
-        let told = tell(Action::Failed, &|one| {
-            one.outcome.verdict == Verdict::Failed
-        });
-        if told {
-            tell(self.success(hop), &|one| {
-                one.outcome.verdict == Verdict::Accepted && !one.dsn && asks(&one.to, "SUCCESS")
-            });
-        }
         let late = !envelope.delayed && patience.is_late(envelope.created, now);
-        let waits = |one: &Settled| one.outcome.verdict == Verdict::Later;
-        let delayed = late && tell(Action::Delayed, &waits);
+        let message = (id, envelope, late);
+        let (told, delayed) = self.reports(message, self.success(hop), &settled, content);
         let changed = self.queue.change(id, |envelope| {
             envelope.delayed |= delayed;
             // A clock that was set back since must not make it wait for longer than `--retry-for`.
@@ -80,6 +68,31 @@ impl Relay {
                 Some(now.saturating_add(patience.wait(1, chance())))
             }
         }
+    }
+
+    /// Sends the reports that are due: of failures, of successes, and, if it is late, of a delay. Returns true for
+    /// failures that were reported, and for a delay that was.
+    fn reports(
+        &self,
+        (id, envelope, late): (&str, &Envelope, bool),
+        success: Action,
+        settled: &[Settled],
+        content: &mut Prepared,
+    ) -> (bool, bool) {
+        let mut tell = |action, wanted: &dyn Fn(&Settled) -> bool| {
+            let about = settled.iter().filter(|one| wanted(one));
+            self.tell(id, envelope, action, about, content)
+        };
+        let verdict = |one: &Settled| one.outcome.verdict;
+        let told = tell(Action::Failed, &|one| verdict(one) == Verdict::Failed);
+        if told {
+            tell(success, &|one| {
+                verdict(one) == Verdict::Accepted && !one.dsn && asks(&one.to, "SUCCESS")
+            });
+        }
+        let waits = |one: &Settled| verdict(one) == Verdict::Later;
+        let delayed = late && tell(Action::Delayed, &waits);
+        (told, delayed)
     }
 
     /// The action for recipients that a hop accepts: delivered for LMTP, relayed otherwise.

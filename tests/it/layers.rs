@@ -273,3 +273,28 @@ fn a_front_door_has_no_code() {
         }
     }
 }
+
+/// A function fits a screen.
+#[test]
+fn functions_have_at_most_50_lines() {
+    for (file, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let is_function = code.starts_with("fn ") || code.contains(" fn ");
+            if !is_function || line.ends_with(';') || line.ends_with('}') {
+                continue;
+            }
+            let indent = &line[..line.len() - code.len()];
+            let end = format!("{indent}}}");
+            let body = lines[at..].iter().position(|line| *line == end);
+            let declared = lines[at..].iter().position(|line| line.ends_with(';'));
+            let opened = lines[at..].iter().position(|line| line.ends_with('{'));
+            if opened.is_none() || declared < opened && declared.is_some() {
+                continue;
+            }
+            let length = body.map_or(0, |last| last + 1);
+            assert!(length <= 50, "{file}:{}: {length} lines: {code}", at + 1);
+        }
+    }
+}

@@ -20,7 +20,8 @@ impl<R> Session<R> {
         if self.transaction().is_some() {
             return Err(reply::NESTED_MAIL);
         }
-        let reverse_path = self.sender(&mut cursor).ok_or(reply::BAD_SENDER_SYNTAX)?;
+        let reverse_path = reverse_path(&mut cursor, self.policy.bare_address);
+        let reverse_path = reverse_path.ok_or(reply::BAD_SENDER_SYNTAX)?;
         let params = MailParams::parse(&mut cursor)?;
         if params.size.is_some_and(|size| size > self.policy.max_size) {
             return Err(reply::TOO_LARGE);
@@ -52,20 +53,6 @@ impl<R> Session<R> {
         Ok(say(reply::SENDER_OK))
     }
 
-    /// `FROM:` and the reverse-path.
-    fn sender(&self, cursor: &mut Cursor<'_>) -> Option<ReversePath> {
-        if !cursor.tag("FROM:") {
-            return None;
-        }
-        cursor.spaces();
-        let parse = if self.policy.bare_address {
-            ReversePath::parse_bare
-        } else {
-            ReversePath::parse
-        };
-        parse(cursor).filter(|_| cursor.at_word_end())
-    }
-
     /// RFC 5321 §4.1.1.3.
     pub(super) fn rcpt(
         &mut self,
@@ -78,18 +65,8 @@ impl<R> Session<R> {
             Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => return Err(reply::MAIL_FIRST),
         };
         transaction.tried = true;
-        if !cursor.tag("TO:") {
-            return Err(reply::BAD_RECIPIENT_SYNTAX);
-        }
-        cursor.spaces();
-        let parse = if self.policy.bare_address {
-            ForwardPath::parse_bare
-        } else {
-            ForwardPath::parse
-        };
-        let to = parse(&mut cursor)
-            .filter(|_| cursor.at_word_end())
-            .ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
+        let to = forward_path(&mut cursor, self.policy.bare_address);
+        let to = to.ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
         let params = RcptParams::parse(&mut cursor)?;
         let ascii = to.is_ascii() && params.orcpt.as_deref().is_none_or(str::is_ascii);
         if !transaction.params.smtputf8 && !ascii {
@@ -142,4 +119,32 @@ impl<R> Session<R> {
             (true, _) => Err(reply::RCPT_FIRST),
         }
     }
+}
+
+/// `FROM:` and the reverse-path, with or without angle brackets.
+fn reverse_path(cursor: &mut Cursor<'_>, bare: bool) -> Option<ReversePath> {
+    if !cursor.tag("FROM:") {
+        return None;
+    }
+    cursor.spaces();
+    let parse = if bare {
+        ReversePath::parse_bare
+    } else {
+        ReversePath::parse
+    };
+    parse(cursor).filter(|_| cursor.at_word_end())
+}
+
+/// `TO:` and the forward-path, with or without angle brackets.
+fn forward_path(cursor: &mut Cursor<'_>, bare: bool) -> Option<ForwardPath> {
+    if !cursor.tag("TO:") {
+        return None;
+    }
+    cursor.spaces();
+    let parse = if bare {
+        ForwardPath::parse_bare
+    } else {
+        ForwardPath::parse
+    };
+    parse(cursor).filter(|_| cursor.at_word_end())
 }
