@@ -1,5 +1,5 @@
-//! Stands for accounts that do not exist: checking it costs as much as a real account, and it shows a client the same
-//! values every time.
+//! Decoys for accounts that do not exist: checking one costs as much as checking a real account, and it shows a client
+//! the same values every time.
 
 use std::fmt;
 use std::num::NonZeroU32;

@@ -70,7 +70,7 @@ impl Directory {
     }
 }
 
-/// Whether the mode lets a user make files in a directory.
+/// True if the mode lets a user create files in a directory.
 fn may_write(found: &Metadata, owner: Owner) -> bool {
     let shift = match (found.uid() == owner.uid, found.gid() == owner.gid) {
         (true, _) => 6,

@@ -219,7 +219,7 @@ impl<'a> Entry<'a> {
     /// The user and group of delivered files.
     pub(super) fn owner(&self) -> Result<Option<(u32, u32)>, String> {
         let number = |text: &str| {
-            // The last number stands for "no change" in chown(2).
+            // The last number means "no change" in chown(2).
             let number = number(text).filter(|&n| n != u32::MAX);
             number.ok_or_else(|| format!("'{text}' is not the number of a user or group"))
         };

@@ -24,7 +24,7 @@ const LONGEST: u64 = 1 << 20;
 /// The most mailboxes that are remembered as fit to take mail.
 const MAX_SEEN: usize = 4_096;
 
-/// What `--greylist` says.
+/// The value of `--greylist`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GreylistConfig {
     /// The time before a second try counts.
@@ -138,7 +138,7 @@ impl Keeper {
     /// off costs one look a second and mailbox, however many come; for whoever passes it is made at each recipient.
     ///
     /// # Errors
-    /// Those of `look`, of which the list hears nothing.
+    /// Those of `look`; the list is then unchanged.
     pub fn check<E>(
         &self,
         query: &Query<'_>,

@@ -69,8 +69,8 @@ impl Prepared {
             ret: envelope.ret.clone(),
             envid: envelope.envid.clone(),
         };
-        if let Some(whole) = &self.whole {
-            let mut octets = whole.get(self.skip..).unwrap_or_default();
+        let whole = self.whole.as_ref();
+        if let Some(mut octets) = whole.and_then(|whole| whole.get(self.skip..)) {
             return connection.deliver(envelope, &mut octets);
         }
         // If this fails the content is shorter than announced, and the transaction is not completed.

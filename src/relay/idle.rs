@@ -1,5 +1,4 @@
-//! The connections that wait for mail: which hop they are at, and which of them is woken. New mail wakes one of its own
-//! hop and no other thread.
+//! The connections that wait for mail, by hop. New mail wakes one connection to its own hop and no other thread.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar};
@@ -28,8 +27,7 @@ impl IdleConnections {
         Arc::clone(&waiters.wake)
     }
 
-    /// It waits no more, because it was woken or because its time is over: which of the two, and for which thread a
-    /// wake-up was meant, need not be known.
+    /// A thread no longer waits. Why, and for which thread a wake-up was meant, need not be known.
     pub(super) fn leave(&mut self, hop: &Hop) {
         let Some(waiters) = self.0.get_mut(hop) else {
             return;

@@ -1,6 +1,5 @@
-//! The resources of the process (descriptors, address space, memory), and how many connections they suffice for: as
-//! many as can be served properly, the rest hears 421. A descriptor that cannot be had costs a message a 451, and
-//! memory that cannot be had ends the process.
+//! The resources of the process (descriptors, address space, memory), and the number of connections for which they
+//! suffice; further ones get 421. Without a descriptor a message would get 451, without memory the process would end.
 
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,5 @@
 //! The metrics listeners: GET /metrics and GET /healthz, answered by a few threads of their own, which go on until the
-//! last connection has ended. Slow clients hold up nobody: the oldest gives its place to a new one. What is counted is
-//! `metrics`'s.
+//! last connection has ended. Slow clients delay nobody: the oldest gives its place to a new one. `metrics` counts.
 
 use std::collections::VecDeque;
 use std::io;
