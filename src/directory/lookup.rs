@@ -194,9 +194,9 @@ impl Directory {
     /// long.
     pub fn check_usable(&self, target: &Target) -> Result<(), Reply> {
         if let Some(folder) = &target.folder {
-            mailbox::check(&target.maildir.join(folder))?;
+            mailbox::check(&target.maildir.join(folder), target.owner)?;
         }
-        mailbox::check(&target.maildir)?;
+        mailbox::check(&target.maildir, target.owner)?;
         match mailbox::exists(&target.root)? {
             true => Ok(()),
             false if target.root == self.root => Err(reply::MAILBOX_AWAY),

@@ -1,14 +1,16 @@
 //! Looks at mailboxes on disk: their existence, whether they can take mail now, and the folder of a subaddress.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::names;
+use crate::deliver::Owner;
 use crate::smtp::reply::{self, Reply};
 
 /// Maximum entries of a Maildir that are searched for a folder with another case.
@@ -41,16 +43,13 @@ fn is_missing(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// 550 for a name that is too long for its file system, else 451.
-pub(super) fn check(dir: &Path) -> Result<(), Reply> {
+pub(super) fn check(dir: &Path, owner: Option<Owner>) -> Result<(), Reply> {
     let found = match fs::symlink_metadata(dir) {
-        Err(e) if e.kind() == ErrorKind::InvalidFilename => {
-            return Err(reply::NO_SUCH_USER);
-        }
+        Err(e) if e.kind() == ErrorKind::InvalidFilename => return Err(reply::NO_SUCH_USER),
         Err(e) if is_missing(&e) => return Ok(()),
-        found => found.map(|meta| meta.is_dir()),
+        found => found.map_err(|e| ("stat", dir.to_path_buf(), e)),
     };
-    let found = found.map_err(|e| ("stat", dir.to_path_buf(), e));
-    let found = found.and_then(|is_dir| check_parts(dir, is_dir));
+    let found = found.and_then(|meta| check_parts(dir, &meta, owner));
     found.map_err(|(call, path, error)| {
         log::warn!("mailbox cannot be used call=\"{call}\" path={path:?} error={error}");
         reply::MAILBOX_UNUSABLE
@@ -61,29 +60,39 @@ pub(super) fn check(dir: &Path) -> Result<(), Reply> {
 type Fault = (&'static str, PathBuf, io::Error);
 
 /// Checks the directories of a Maildir. Symbolic links inside it are not followed.
-fn check_parts(dir: &Path, is_dir: bool) -> Result<(), Fault> {
-    let not_a_dir = |path: &Path| ("open", path.to_path_buf(), Errno::ENOTDIR.into());
-    if !is_dir {
-        return Err(not_a_dir(dir));
-    }
-    let may = |path: &Path, flags| {
-        access(path, flags).map_err(|errno| ("access", path.to_path_buf(), errno.into()))
-    };
-    let (enter, write) = (AccessFlags::R_OK | AccessFlags::X_OK, AccessFlags::W_OK);
-    for (name, flags) in [
-        ("tmp", enter | write),
-        ("new", enter | write),
-        ("cur", enter),
-    ] {
+fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), Fault> {
+    is_open(dir, meta, owner, AccessFlags::X_OK)?;
+    let read = AccessFlags::R_OK | AccessFlags::X_OK;
+    let write = read | AccessFlags::W_OK;
+    for (name, flags) in [("tmp", write), ("new", write), ("cur", read)] {
         let part = dir.join(name);
         match fs::symlink_metadata(&part) {
-            Ok(meta) if meta.is_dir() => may(&part, flags)?,
-            Ok(_) => return Err(not_a_dir(&part)),
-            Err(e) if is_missing(&e) => may(dir, enter | write)?,
+            Ok(meta) => is_open(&part, &meta, owner, flags)?,
+            Err(e) if is_missing(&e) => is_open(dir, meta, owner, write)?,
             Err(e) => return Err(("stat", part, e)),
         }
     }
     Ok(())
+}
+
+/// Checks that something is a directory which delivery may use. In a directory of the mailbox's owner it has the owner's
+/// rights only.
+fn is_open(
+    path: &Path,
+    meta: &Metadata,
+    owner: Option<Owner>,
+    flags: AccessFlags,
+) -> Result<(), Fault> {
+    let fault = |call, errno: Errno| Err((call, path.to_path_buf(), errno.into()));
+    if !meta.is_dir() {
+        return fault("open", Errno::ENOTDIR);
+    }
+    let is_owners = |owner: Owner| owner.uid != 0 && owner.uid == meta.uid();
+    let bits = u32::try_from(flags.bits()).unwrap_or(0) << 6;
+    if owner.is_some_and(is_owners) && geteuid().is_root() && meta.mode() & bits != bits {
+        return fault("open", Errno::EACCES);
+    }
+    access(path, flags).or_else(|errno| fault("access", errno))
 }
 
 /// The folder of a subaddress: the one of that name, else the first that differs by case only.
@@ -123,9 +132,9 @@ mod tests {
             let maker = scope.spawn(|| maildirs.iter().try_for_each(fs::create_dir));
             for maildir in &maildirs {
                 while !maildir.exists() {
-                    assert!(check(maildir).is_ok());
+                    assert!(check(maildir, None).is_ok());
                 }
-                assert!(check(maildir).is_ok());
+                assert!(check(maildir, None).is_ok());
             }
             maker.join().unwrap().unwrap();
         });

@@ -1,6 +1,7 @@
 //! Mail for a host's own users, delivered by root: it belongs to them, and a hostile user cannot hurt others. Needs
 //! root; otherwise it is skipped with a message.
 
+use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -67,6 +68,33 @@ fn new(home: &Path) -> Vec<PathBuf> {
 }
 
 const USERS: &str = "alice:x:3999990:3999990::ALICE\nbob:x:3999991:3999991::BOB\ngone:x:3999991:3999991::BOB/gone\n";
+
+/// Who closes his own Maildir to himself defers his mail at RCPT, and fails nobody else's message.
+#[test]
+fn a_directory_closed_by_its_owner_is_refused_at_rcpt() {
+    for (part, mode, to_alice) in [
+        ("Maildir/new", 0o300, "451 4.2.0"),
+        ("Maildir/cur", 0o200, "451 4.2.0"),
+        ("Maildir", 0o600, "451 4.2.0"),
+        ("Maildir/cur", 0o500, "250 2.1.5"),
+    ] {
+        let Some(server) = serve(USERS) else { return };
+        let home = server.dir.join("alice");
+        for name in ["Maildir", "Maildir/tmp", "Maildir/new", "Maildir/cur"] {
+            std::fs::create_dir(home.join(name)).unwrap();
+            chown(home.join(name), Some(ALICE), Some(ALICE)).unwrap();
+        }
+        std::fs::set_permissions(home.join(part), Permissions::from_mode(mode)).unwrap();
+        let replies = send(&mut server.client(), &["alice", "bob"]);
+        assert!(replies[0].starts_with(to_alice), "{part} {mode:o}");
+        let rest = replies.iter().skip(1);
+        assert!(
+            rest.clone().all(|reply| reply.starts_with("250")),
+            "{replies:?}"
+        );
+        assert_eq!(new(&server.dir.join("bob")).len(), 1);
+    }
+}
 
 #[test]
 fn mail_belongs_to_the_hosts_own_users() {
