@@ -177,16 +177,16 @@ mod tests {
         };
         let refused = |stage| {
             let reply = Replies::new().take(&mut &b"554 no\r\n"[..]);
-            Err(ConnectionError::Refused(stage, reply.unwrap().unwrap()))
+            ConnectionError::Refused(stage, reply.unwrap().unwrap())
         };
         let all = ["greets", "says", "takes", "unused"].map(host);
         let found = first(all.to_vec(), |host| match host.host.as_str() {
-            "greets" => refused(Stage::Greeting),
-            "says" => refused(Stage::Hello),
+            "greets" => Err(refused(Stage::Greeting)),
+            "says" => Err(refused(Stage::Hello)),
             name => Ok(name.to_owned()),
         });
         assert_eq!(found, Some(Ok(("takes".to_owned(), "takes".to_owned()))));
-        let none = first::<()>(all.to_vec(), |_| refused(Stage::Hello));
+        let none = first::<()>(all.to_vec(), |_| Err(refused(Stage::Hello)));
         assert_eq!(none.unwrap().unwrap_err().status().to_string(), "4.0.0");
         assert!(first(Vec::new(), |_| Ok(())).is_none());
     }
