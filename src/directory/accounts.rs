@@ -17,10 +17,10 @@ impl Directory {
     pub fn account(&self, login: &str) -> Account {
         let entry = self.entry(login);
         // Finding and parsing a password takes time, which must not reveal that the account exists.
-        let sample = self.users.as_ref().and_then(|users| users.sample(login));
+        let users = self.users.as_ref();
+        let sample = black_box(users.and_then(|users| users.sample(login)));
         let stored = entry.as_ref().and_then(|entry| entry.stored().ok()?);
         if let (Some(entry), Some(stored)) = (entry, stored) {
-            drop(black_box(sample));
             return Account::Known {
                 user: entry.user.to_owned(),
                 stored: Arc::new(stored),
