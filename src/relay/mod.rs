@@ -2,15 +2,16 @@
 //! none of this is used.
 //!
 //! `config` reads the options, `logins` the passwords for hops; `route` has the table of hops, `schedule` the times.
-//! `sender` has the threads, which send a message by `connect`, `content` and `attempt`. `settle` handles the outcomes.
-//! `retry` serves ETRN and `--queue-run`, `control` is the latter's socket, `look_up` serves `--check`, and `turn` is
-//! ATRN.
+//! `sender` has the threads, which send a message by `connect`, `content` and `attempt`, and `hops` what they note about
+//! hops. `settle` handles the outcomes. `retry` serves ETRN and `--queue-run`, `control` is the latter's socket,
+//! `look_up` serves `--check`, and `turn` is ATRN.
 
 mod attempt;
 mod config;
 mod connect;
 mod content;
 pub mod control;
+mod hops;
 mod idle;
 mod link;
 mod logins;

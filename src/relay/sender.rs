@@ -17,11 +17,9 @@ use crate::clock;
 use crate::deliver::{Room, Syncs, Target};
 use crate::failure::Failure;
 use crate::lock::lock;
-use crate::metrics::Waiting;
 use crate::net::client_tls::ClientTls;
 use crate::net::dns::{Resolver, to_alabel};
 use crate::queue::{Envelope, Queue};
-use crate::smtp::client::ConnectionError;
 use crate::smtp::reply::Reply;
 use crate::values::Networks;
 
@@ -65,23 +63,23 @@ pub struct Relay {
     pub(super) resolver: Resolver,
     room: Room,
     state: Mutex<State>,
-    changed: Condvar,
+    pub(super) changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    schedule: Schedule,
-    idle: IdleConnections,
-    stopping: bool,
+pub(super) struct State {
+    pub(super) schedule: Schedule,
+    pub(super) idle: IdleConnections,
+    pub(super) stopping: bool,
     /// The time when the clock was last looked at, by it and by one that nobody sets.
     seen: Option<(u64, Instant)>,
     /// No message is given up before this time, because the clock was set forward.
-    grace: u64,
+    pub(super) grace: u64,
     /// Threads that send.
-    running: usize,
+    pub(super) running: usize,
     /// Open connections, by the number of their thread.
-    handles: HashMap<usize, Handle>,
-    threads: usize,
+    pub(super) handles: HashMap<usize, Handle>,
+    pub(super) threads: usize,
 }
 
 impl State {
@@ -305,7 +303,7 @@ impl Relay {
         self.lock().stopping
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
@@ -348,112 +346,6 @@ impl Relay {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.idle.leave(hop);
         }
-    }
-
-    /// Called when a connection to a hop is open.
-    pub(super) fn opened(&self, hop: &Hop, thread: usize, handle: Handle) {
-        let mut state = self.lock();
-        state.handles.insert(thread, handle);
-        state.schedule.answered(hop);
-    }
-
-    /// A hop did not answer: all its mail waits.
-    pub(super) fn hop_failed(&self, hop: &Hop, failure: &ConnectionError) {
-        let wait = self.hop_waits(hop, matches!(failure, ConnectionError::Tls(_)));
-        let route = self.route(hop.route).map_or("", |route| &route.url);
-        let domain = &hop.domain;
-        log::warn!(
-            "relay hop={route:?} domain={domain:?} wait={wait} why={:?}",
-            failure.to_string()
-        );
-    }
-
-    /// Defers all mail of a hop; `tls` is true if TLS was the reason. Returns the wait in seconds.
-    pub(super) fn hop_waits(&self, hop: &Hop, tls: bool) -> u64 {
-        let (now, patience) = (clock::seconds(), &self.settings.patience);
-        let mut state = self.lock();
-        let until = state.schedule.failed(hop, now, patience, chance(), tls);
-        until.saturating_sub(now)
-    }
-
-    /// True if the next try of a hop is without TLS.
-    pub(super) fn is_clear(&self, hop: &Hop) -> bool {
-        self.lock().schedule.is_clear(hop)
-    }
-
-    /// True if a message is given up.
-    pub(super) fn is_over(&self, created: u64, now: u64) -> bool {
-        self.settings.patience.is_over(created, now) && self.lock().grace <= now
-    }
-
-    /// Schedules the next try of a message.
-    pub(super) fn put_off(&self, hop: &Hop, id: &Arc<str>, next: u64) {
-        let mut state = self.lock();
-        state.schedule.add(hop, id, next);
-        // A connection that waits takes it; else one more may be opened for it, now or when it is due.
-        if next > clock::seconds() || !state.idle.wake(hop) {
-            self.changed.notify_all();
-        }
-    }
-
-    /// The waiting messages of a hop.
-    pub(super) fn waiting(&self, hop: &Hop) -> Vec<Arc<str>> {
-        self.lock().schedule.waiting(hop)
-    }
-
-    /// The mail that waits for each next hop, at `now`.
-    pub fn lengths(&self, now: u64) -> Vec<Waiting> {
-        let state = self.lock();
-        let routes = self.settings.routes.all().iter().enumerate();
-        let waiting = routes.map(|(number, route)| {
-            let (messages, oldest) = state.schedule.length(number);
-            let second = oldest.and_then(|id| id.split('.').next());
-            let made = second.and_then(|second| second.parse().ok());
-            Waiting {
-                hop: route.url.clone(),
-                messages,
-                oldest: made.map_or(0, |made| now.saturating_sub(made)),
-            }
-        });
-        waiting.collect()
-    }
-
-    /// Removes a message of a hop; true if it was there.
-    pub(super) fn forget(&self, hop: &Hop, id: &str) -> bool {
-        self.lock().schedule.remove(hop, id)
-    }
-
-    /// Claims hops for ATRN; false if any is claimed already, and at a shutdown.
-    pub(super) fn claim(&self, hops: &[Hop]) -> bool {
-        let mut state = self.lock();
-        !state.stopping && state.schedule.claim(hops)
-    }
-
-    /// Releases claimed hops.
-    pub(super) fn release(&self, hops: &[Hop]) {
-        self.lock().schedule.release(hops);
-        self.changed.notify_all();
-    }
-
-    /// Takes messages of a hop, oldest first.
-    pub(super) fn withdraw(&self, hop: &Hop, wanted: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
-        self.lock().schedule.withdraw(hop, wanted)
-    }
-
-    /// Registers a sending thread that was started elsewhere. Returns its number.
-    pub(super) fn begin_thread(&self) -> usize {
-        let mut state = self.lock();
-        state.running += 1;
-        state.threads = state.threads.wrapping_add(1);
-        state.threads
-    }
-
-    /// Removes a sending thread.
-    pub(super) fn end_thread(&self, thread: usize) {
-        let mut state = self.lock();
-        state.handles.remove(&thread);
-        state.running = state.running.saturating_sub(1);
-        self.changed.notify_all();
     }
 }
 

@@ -1,0 +1,118 @@
+//! What the threads note about hops: which have answered, failed or are claimed by ATRN, and the mail that waits for them.
+
+use std::sync::Arc;
+
+use super::schedule::Hop;
+use super::sender::{Relay, chance};
+use crate::client::Handle;
+use crate::clock;
+use crate::metrics::Waiting;
+use crate::smtp::client::ConnectionError;
+
+impl Relay {
+    /// Called when a connection to a hop is open.
+    pub(super) fn opened(&self, hop: &Hop, thread: usize, handle: Handle) {
+        let mut state = self.lock();
+        state.handles.insert(thread, handle);
+        state.schedule.answered(hop);
+    }
+
+    /// A hop did not answer: all its mail waits.
+    pub(super) fn hop_failed(&self, hop: &Hop, failure: &ConnectionError) {
+        let wait = self.hop_waits(hop, matches!(failure, ConnectionError::Tls(_)));
+        let route = self.route(hop.route).map_or("", |route| &route.url);
+        let domain = &hop.domain;
+        log::warn!(
+            "relay hop={route:?} domain={domain:?} wait={wait} why={:?}",
+            failure.to_string()
+        );
+    }
+
+    /// Defers all mail of a hop; `tls` is true if TLS was the reason. Returns the wait in seconds.
+    pub(super) fn hop_waits(&self, hop: &Hop, tls: bool) -> u64 {
+        let (now, patience) = (clock::seconds(), &self.settings.patience);
+        let mut state = self.lock();
+        let until = state.schedule.failed(hop, now, patience, chance(), tls);
+        until.saturating_sub(now)
+    }
+
+    /// True if the next try of a hop is without TLS.
+    pub(super) fn is_clear(&self, hop: &Hop) -> bool {
+        self.lock().schedule.is_clear(hop)
+    }
+
+    /// True if a message is given up.
+    pub(super) fn is_over(&self, created: u64, now: u64) -> bool {
+        self.settings.patience.is_over(created, now) && self.lock().grace <= now
+    }
+
+    /// Schedules the next try of a message.
+    pub(super) fn put_off(&self, hop: &Hop, id: &Arc<str>, next: u64) {
+        let mut state = self.lock();
+        state.schedule.add(hop, id, next);
+        // A connection that waits takes it; else one more may be opened for it, now or when it is due.
+        if next > clock::seconds() || !state.idle.wake(hop) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// The waiting messages of a hop.
+    pub(super) fn waiting(&self, hop: &Hop) -> Vec<Arc<str>> {
+        self.lock().schedule.waiting(hop)
+    }
+
+    /// The mail that waits for each next hop, at `now`.
+    pub fn lengths(&self, now: u64) -> Vec<Waiting> {
+        let state = self.lock();
+        let routes = self.settings.routes.all().iter().enumerate();
+        let waiting = routes.map(|(number, route)| {
+            let (messages, oldest) = state.schedule.length(number);
+            let second = oldest.and_then(|id| id.split('.').next());
+            let made = second.and_then(|second| second.parse().ok());
+            Waiting {
+                hop: route.url.clone(),
+                messages,
+                oldest: made.map_or(0, |made| now.saturating_sub(made)),
+            }
+        });
+        waiting.collect()
+    }
+
+    /// Removes a message of a hop; true if it was there.
+    pub(super) fn forget(&self, hop: &Hop, id: &str) -> bool {
+        self.lock().schedule.remove(hop, id)
+    }
+
+    /// Claims hops for ATRN; false if any is claimed already, and at a shutdown.
+    pub(super) fn claim(&self, hops: &[Hop]) -> bool {
+        let mut state = self.lock();
+        !state.stopping && state.schedule.claim(hops)
+    }
+
+    /// Releases claimed hops.
+    pub(super) fn release(&self, hops: &[Hop]) {
+        self.lock().schedule.release(hops);
+        self.changed.notify_all();
+    }
+
+    /// Takes messages of a hop, oldest first.
+    pub(super) fn withdraw(&self, hop: &Hop, wanted: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        self.lock().schedule.withdraw(hop, wanted)
+    }
+
+    /// Registers a sending thread that was started elsewhere. Returns its number.
+    pub(super) fn begin_thread(&self) -> usize {
+        let mut state = self.lock();
+        state.running += 1;
+        state.threads = state.threads.wrapping_add(1);
+        state.threads
+    }
+
+    /// Removes a sending thread.
+    pub(super) fn end_thread(&self, thread: usize) {
+        let mut state = self.lock();
+        state.handles.remove(&thread);
+        state.running = state.running.saturating_sub(1);
+        self.changed.notify_all();
+    }
+}
