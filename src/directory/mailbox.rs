@@ -57,10 +57,10 @@ pub(super) fn check(dir: &Path, owner: Option<Owner>) -> Result<(), Reply> {
 }
 
 /// A call that failed, on a path.
-type Fault = (&'static str, PathBuf, io::Error);
+type FailedCall = (&'static str, PathBuf, io::Error);
 
 /// Checks the directories of a Maildir. Symbolic links inside it are not followed.
-fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), Fault> {
+fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), FailedCall> {
     is_open(dir, meta, owner, AccessFlags::X_OK)?;
     let read = AccessFlags::R_OK | AccessFlags::X_OK;
     let write = read | AccessFlags::W_OK;
@@ -82,7 +82,7 @@ fn is_open(
     meta: &Metadata,
     owner: Option<Owner>,
     flags: AccessFlags,
-) -> Result<(), Fault> {
+) -> Result<(), FailedCall> {
     let fault = |call, errno: Errno| Err((call, path.to_path_buf(), errno.into()));
     if !meta.is_dir() {
         return fault("open", Errno::ENOTDIR);

@@ -298,3 +298,26 @@ fn functions_have_at_most_50_lines() {
         }
     }
 }
+
+/// Types of one name in two files: the client's and the server's side of one thing, a trait's own type, and what a lock
+/// guards in its file.
+const SHARED_NAMES: &[&str] = &["Channel", "Err", "Recipient", "State", "Transaction"];
+
+/// A type's name has one meaning.
+#[test]
+fn names_of_types_are_unique() {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, text) in sources() {
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let kind = words.find(|word| !word.starts_with("pub"));
+            if let (Some("struct" | "enum" | "trait" | "type"), Some(rest)) = (kind, words.next()) {
+                let end = rest.find(|c: char| !c.is_alphanumeric());
+                let name = rest[..end.unwrap_or(rest.len())].to_owned();
+                found.entry(name).or_default().insert(file.clone());
+            }
+        }
+    }
+    found.retain(|name, files| files.len() > 1 && !SHARED_NAMES.contains(&name.as_str()));
+    assert!(found.is_empty(), "{found:#?}");
+}
