@@ -13,6 +13,8 @@ use nix::fcntl::OFlag;
 const MAX_STREAM: u64 = 16 << 20;
 /// How long a pipe may take to deliver them.
 const MAX_WAIT: Duration = Duration::from_secs(10);
+/// How long its writer may take to come.
+const MAX_ABSENCE: Duration = Duration::from_secs(2);
 /// How long to wait before looking again.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -22,10 +24,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// # Errors
 /// Those of the system, and for a pipe without a writer, or one that is too slow or too long.
 pub(crate) fn whole(path: &Path) -> io::Result<Vec<u8>> {
-    within(path, MAX_WAIT)
+    within(path, MAX_ABSENCE)
 }
 
-fn within(path: &Path, wait: Duration) -> io::Result<Vec<u8>> {
+fn within(path: &Path, absence: Duration) -> io::Result<Vec<u8>> {
     // A FIFO that nobody writes to would block otherwise.
     let flags = OFlag::O_NONBLOCK.bits();
     let mut file = OpenOptions::new()
@@ -38,20 +40,19 @@ fn within(path: &Path, wait: Duration) -> io::Result<Vec<u8>> {
         file.read_to_end(&mut octets)?;
         return Ok(octets);
     }
-    let deadline = Instant::now() + wait;
+    let begun = Instant::now();
     let mut file = file.take(MAX_STREAM + 1);
     loop {
-        let waits = match file.read_to_end(&mut octets) {
+        let most = match file.read_to_end(&mut octets) {
             Err(e) if e.kind() != ErrorKind::WouldBlock => return Err(e),
-            Err(_) => true,
-            // The writer may still come.
-            Ok(_) => kind.is_fifo() && octets.is_empty(),
+            Err(_) => MAX_WAIT,
+            Ok(_) if kind.is_fifo() && octets.is_empty() => absence,
+            Ok(_) => break,
         };
-        match waits {
-            false => break,
-            true if Instant::now() < deadline => sleep(PAUSE),
-            true => return Err(io::Error::other("a pipe that nobody writes to")),
+        if begun.elapsed() >= most {
+            return Err(io::Error::other("a pipe that nobody writes to"));
         }
+        sleep(PAUSE);
     }
     match octets.len() as u64 {
         ..=MAX_STREAM => Ok(octets),
