@@ -188,6 +188,21 @@ const UTC_TIME: u8 = 0x17;
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use crate::testing::Scratch;
+
+    /// Editors of another system write a byte order mark, and their line ends.
+    #[test]
+    fn pem_as_it_is_found() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+        let scratch = Scratch::new();
+        let marked = |name: &str| {
+            let text = std::fs::read_to_string(dir.join(name)).unwrap();
+            scratch.file(name, ["\u{feff}", &text.replace('\n', "\r\n")].concat())
+        };
+        let found = Certificate::load(&marked("cert.pem"), &marked("key.pem")).unwrap();
+        let plain = Certificate::load(&dir.join("cert.pem"), &dir.join("key.pem")).unwrap();
+        assert_eq!(found.chain, plain.chain);
+    }
 
     /// F40: both forms of time; later fields do not matter.
     #[test]

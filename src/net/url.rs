@@ -235,7 +235,11 @@ mod tests {
             ("lmtp://127.0.0.1", Scheme::Lmtp, Some("127.0.0.1"), 24),
             ("metrics://:9100", Scheme::Metrics, None, 9100),
         ] {
-            assert_eq!(parse(text), tcp_url(scheme, host, port), "{text}");
+            let parsed = parse(text);
+            assert_eq!(parsed, tcp_url(scheme, host, port), "{text}");
+            let shown = parsed.map(|url| url.to_string());
+            let shown = shown.unwrap_or_default();
+            assert_eq!(parse(&shown), tcp_url(scheme, host, port), "{shown}");
         }
         let at = BindTo::Unix {
             path: "/run/x".into(),
