@@ -174,6 +174,8 @@ fn root_beside_a_users_maildir_says_so() {
         return eprintln!("skipped: not root");
     }
     let server = Server::start(&["--create"]);
+    // It has looked at the owners once it serves.
+    assert!(server.client().reply().starts_with("220"));
     let maildir = server.dir.join("mail/localhost/alice");
     std::fs::create_dir_all(&maildir).unwrap();
     chown(&maildir, Some(ALICE), Some(ALICE)).unwrap();
