@@ -1,6 +1,6 @@
 //! Checks that the time of a failed login does not reveal accounts: for each stored form and mechanism, medians of
-//! known, unknown and locked accounts, in turns, without a network. It fails if they are more than 5 % and 5 µs apart in
-//! each of some tries, because other programs disturb single ones. `make timing`.
+//! known, unknown and locked accounts, in turns, without a network. It fails if they are more than 5 % and 5 µs apart
+//! in each of some tries, because other programs disturb single ones. `make timing`.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

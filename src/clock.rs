@@ -49,7 +49,8 @@ pub fn rfc5322_at(seconds: u64) -> String {
     rfc5322(seconds, ZONE.clone())
 }
 
-/// A stamp of the form `SECONDS.MusecPpidQcount`: the part of a Maildir file name before the host, and the id told to the client.
+/// A stamp of the form `SECONDS.MusecPpidQcount`: the part of a Maildir file name before the host, and the id told to
+/// the client.
 ///
 /// Within a process the count alone makes it unique. The count starts at a random number, so that two runs with the
 /// same process id (1, in every container) differ even if the clock was set back.

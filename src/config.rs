@@ -62,8 +62,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the values of all options. `names` are those of sockets that a service manager passed on: where no listener
-    /// is configured, these are the only ones.
+    /// Reads the values of all options. `names` are those of sockets that a service manager passed on: where no
+    /// listener is configured, these are the only ones.
     ///
     /// # Errors
     /// The option, what is wrong with it and what would be right.

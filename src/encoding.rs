@@ -1,5 +1,5 @@
-//! Small codings that several modules share, without I/O: base64 (RFC 4648, strict), xtext (RFC 3461 §4), hexadecimal and
-//! decimal numbers, text that is safe to show.
+//! Small codings that several modules share, without I/O: base64 (RFC 4648, strict), xtext (RFC 3461 §4), hexadecimal
+//! and decimal numbers, text that is safe to show.
 
 use std::str::FromStr;
 

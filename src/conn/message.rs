@@ -282,8 +282,8 @@ impl Message {
     }
 }
 
-/// The value of NOTIFY for the mailboxes of a recipient. Success of a list of several is an `expanded` report of its own
-/// instead (RFC 3461 §6.2.7.3).
+/// The value of NOTIFY for the mailboxes of a recipient. Success of a list of several is an `expanded` report of its
+/// own instead (RFC 3461 §6.2.7.3).
 fn notify(params: &RcptParams, mailboxes: usize) -> Option<String> {
     let notify = params.notify?;
     let success = notify.success && mailboxes <= 1;

@@ -180,8 +180,8 @@ impl Disk for Script {
 
 const BODY: &str = "Subject: x\n\nThe end of it.\n";
 
-/// One delivery on a disk by `script`, the first one of its store or, where it is `warm`, one whose directories are open
-/// already; true where the fault came.
+/// One delivery on a disk by `script`, the first one of its store or, where it is `warm`, one whose directories are
+/// open already; true where the fault came.
 fn attempt(script: &Script, users: &[&str], quota: Option<Quota>, each: bool, warm: bool) -> bool {
     let scratch = Scratch::new();
     let targets: Vec<Target> = users

@@ -1,9 +1,9 @@
 //! One pass over the header block of a message while it arrives: it drops the client's Return-Path fields (RFC 5321
 //! §4.4 allows only the server's), counts Received fields (§6.3), and on submission appends a missing Date and
 //! Message-ID (RFC 6409 §8). It holds back one field name at most. An mbox `From ` line at the very beginning is
-//! dropped too. If the first line that is left is not a field, an empty line is inserted, so that readers do not take it for a
-//! continuation of the trace. The block ends at the first empty line, or at the first line that can't be a field; the
-//! rest is not examined.
+//! dropped too. If the first line that is left is not a field, an empty line is inserted, so that readers do not take
+//! it for a continuation of the trace. The block ends at the first empty line, or at the first line that can't be a
+//! field; the rest is not examined.
 
 use super::junk::Watch;
 use super::target::Form;

@@ -5,13 +5,15 @@
 //!
 //! The system calls of a message of up to 32 KiB for one recipient, and why there are no fewer: `openat`, the file in
 //! `tmp/`; `write`, trace headers and message; `fsync`, its octets must be there before its name; `fstatat`, the directory
-//! that is kept open may have been moved since RCPT looked at it; `renameat2`, the name in `new/`; `fsync`, the name must
-//! be there before the 250; `close`. One more `fstatat` comes first where RCPT was more than a second ago. A Maildir that
-//! was not used for ten seconds is opened first, by an `openat` for itself, each directory above it up to the root, and its
-//! three parts, and an `fsync` of each that holds one of these; each further 32 KiB is one `write`; a quota adds reading
+//! that is kept open may have been moved since RCPT looked at it; `renameat2`, the name in `new/`; `fsync`, the name
+//! must be there before the 250; `close`. One more `fstatat` comes first where RCPT was more than a second ago. A
+//! Maildir that was not used for ten seconds is opened first, by an `openat` for itself, each directory above it up to
+//! the root, and its three parts, and an `fsync` of each that holds one of these; each further 32 KiB is one `write`; a
+//! quota adds reading
 //! `maildirsize` twice and one line to it. Of several recipients each one costs an `fstatat`, a `linkat` and an `fsync`,
-//! all together an `unlinkat`, and each further file system a file of its own. Sessions that deliver to one mailbox at the
-//! same time share the last `fsync` (see `group_sync`). Memory per message is a buffer of 96 KiB at the most, whatever its size.
+//! all together an `unlinkat`, and each further file system a file of its own. Sessions that deliver to one mailbox at
+//! the same time share the last `fsync` (see `group_sync`). Memory per message is a buffer of 96 KiB at the most,
+//! whatever its size.
 
 mod commit;
 mod context;

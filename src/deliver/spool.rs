@@ -179,8 +179,8 @@ impl Spool {
         self.size
     }
 
-    /// Prepares the commit of a message whose envelope the caller writes next into `new/` of the queue: the commit then fails
-    /// if a sync of that directory fails from now on, and syncing the envelope may serve for the content too.
+    /// Prepares the commit of a message whose envelope the caller writes next into `new/` of the queue: the commit then
+    /// fails if a sync of that directory fails from now on, and syncing the envelope may serve for the content too.
     pub fn expect_envelope(&mut self) {
         self.flush();
         self.each_source(|source, context| {
@@ -343,8 +343,8 @@ impl Spool {
         Ok(dirs)
     }
 
-    /// True if a mailbox's directories may stay open to the end of the message: those of the first one, and of others as
-    /// long as there are descriptors to spare.
+    /// True if a mailbox's directories may stay open to the end of the message: those of the first one, and of others
+    /// as long as there are descriptors to spare.
     fn hold(&mut self, index: usize) -> bool {
         let more = index > 0 && self.held < HELD && self.context.take_spare();
         self.held += usize::from(more);

@@ -383,7 +383,8 @@ fn a_file_that_was_taken_from_tmp_is_no_message() {
     }
 }
 
-/// F63: a delivery makes as many calls beside ten thousand messages as beside none, and none of them reads the directory.
+/// F63: a delivery makes as many calls beside ten thousand messages as beside none, and none of them reads the
+/// directory.
 #[test]
 fn a_full_directory_costs_nothing() {
     let calls = |messages: usize| {

@@ -225,8 +225,8 @@ impl Directory {
         self.lookup_beside(key, false, &|_| false)
     }
 
-    /// The same, without a look at a mailbox that is known to be there. With `--create` a catch-all takes the names that
-    /// have no mailbox yet, except a `member` of an alias: its mailbox is created.
+    /// The same, without a look at a mailbox that is known to be there. With `--create` a catch-all takes the names
+    /// that have no mailbox yet, except a `member` of an alias: its mailbox is created.
     ///
     /// # Errors
     /// 451 where it cannot be told.

@@ -75,8 +75,8 @@ fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), 
     Ok(())
 }
 
-/// Checks that something is a directory which delivery may use. In a directory of the mailbox's owner it has the owner's
-/// rights only.
+/// Checks that something is a directory which delivery may use. In a directory of the mailbox's owner it has the
+/// owner's rights only.
 fn is_open(
     path: &Path,
     meta: &Metadata,

@@ -5,12 +5,12 @@
 //! The system calls of a message here: a `recvfrom` and a `sendto` for each time the client waits for an answer. That
 //! is four of each where it waits after MAIL, RCPT, DATA and the message, and two of each where it pipelines the
 //! envelope (one, with BDAT). A read timeout that stands already is not set again, and a write timeout only where a
-//! write has to wait. With the seven calls of the delivery (see `deliver`) a message on a reused connection is 15 calls,
-//! and none of them is for the server's own sake. Its line in the log is one more, and so is a look for the mailbox
-//! where directories decide which there are (see `maillog` and `directory`).
+//! write has to wait. With the seven calls of the delivery (see `deliver`) a message on a reused connection is 15
+//! calls, and none of them is for the server's own sake. Its line in the log is one more, and so is a look for the
+//! mailbox where directories decide which there are (see `maillog` and `directory`).
 //!
-//! A fresh connection adds 11 or 12: `accept4`, mostly a second one that finds nothing and an `epoll_wait` (mio tells of
-//! new connections once), two `futex` to hand it to a thread and to wait for the next, `setsockopt` for the read
+//! A fresh connection adds 11 or 12: `accept4`, mostly a second one that finds nothing and an `epoll_wait` (mio tells
+//! of new connections once), two `futex` to hand it to a thread and to wait for the next, `setsockopt` for the read
 //! timeout, `sendto` for greeting, EHLO and QUIT, `recvfrom` for the latter two, and `close`.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};

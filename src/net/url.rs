@@ -87,8 +87,8 @@ impl ListenUrl {
         if self.proxy { "?proxy" } else { "" }
     }
 
-    /// A socket from a service manager, by its name and number. The name is a scheme, possibly with its query; any other
-    /// name is `smtp`. Mode and owner are the manager's.
+    /// A socket from a service manager, by its name and number. The name is a scheme, possibly with its query; any
+    /// other name is `smtp`. Mode and owner are the manager's.
     pub fn inherited(name: &str, number: usize) -> Self {
         let (scheme, query) = name.split_once('?').unwrap_or((name, ""));
         let (pairs, proxy) = proxied(query);

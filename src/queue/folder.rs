@@ -1,5 +1,6 @@
-//! The queue's directories and envelope files, made durable: a file is written and synced under another name, renamed, and
-//! its directory synced before anything relies on it. It uses `deliver`'s disk trait, so that the crash model covers it.
+//! The queue's directories and envelope files, made durable: a file is written and synced under another name, renamed,
+//! and its directory synced before anything relies on it. It uses `deliver`'s disk trait, so that the crash model
+//! covers it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -34,8 +35,8 @@ pub(super) struct Folder {
     disk: Box<dyn Disk>,
     syncs: Arc<Syncs>,
     messages: OwnedFd,
-    /// One sync for all who wait for one, those who commit contents among them; a failure is told to each whose file it may
-    /// have lost.
+    /// One sync for all who wait for one, those who commit contents among them; a failure is told to each whose file it
+    /// may have lost.
     group: Arc<GroupSync>,
 }
 
@@ -103,8 +104,8 @@ impl Folder {
         synced
     }
 
-    /// Writes a file atomically, replacing one of that name. After a failure either the old or the new file is there. The
-    /// contents are durable, the name only by [`Self::durably`].
+    /// Writes a file atomically, replacing one of that name. After a failure either the old or the new file is there.
+    /// The contents are durable, the name only by [`Self::durably`].
     ///
     /// # Errors
     /// An error of the disk.
@@ -126,8 +127,8 @@ impl Folder {
         replaced
     }
 
-    /// Replaces a file durably. Without a journal a disk may free the old one before it forgets that the name leads there,
-    /// so that one has another name until the new one is durable; a start discards it.
+    /// Replaces a file durably. Without a journal a disk may free the old one before it forgets that the name leads
+    /// there, so that one has another name until the new one is durable; a start discards it.
     ///
     /// # Errors
     /// An error of the disk.
@@ -146,8 +147,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Gives a file of another directory a name here, of which [`Self::durably`] has to be told. True if it keeps the old
-    /// name until then: the disk may forget that one before it knows the new one.
+    /// Gives a file of another directory a name here, of which [`Self::durably`] has to be told. True if it keeps the
+    /// old name until then: the disk may forget that one before it knows the new one.
     ///
     /// # Errors
     /// An error of the disk.

@@ -1,7 +1,7 @@
 //! The folder of the queue. `new/` has the contents, committed together with local mailboxes, so that both have a
 //! message or neither, and beside each its envelope, whose name is the id alone: one sync makes both names durable. An
-//! envelope is written before its content and removed after it: one without content was not finished, and content without
-//! an envelope was already sent. A start removes both. Nothing is rewritten in place.
+//! envelope is written before its content and removed after it: one without content was not finished, and content
+//! without an envelope was already sent. A start removes both. Nothing is rewritten in place.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -174,7 +174,8 @@ impl Queue {
         ids(&self.dir)
     }
 
-    /// Writes an envelope before its content is committed. That commit makes its name durable, if it was told to expect one.
+    /// Writes an envelope before its content is committed. That commit makes its name durable, if it was told to expect
+    /// one.
     ///
     /// # Errors
     /// Those of the disk; `FileTooLarge` if there are so many recipients that the file may become too long to be read.

@@ -132,8 +132,8 @@ impl Relay {
     }
 }
 
-/// Opens the first host that can be opened; one that refuses does not speak for the others (RFC 5321 §5.1). The error is that
-/// of the last.
+/// Opens the first host that can be opened; one that refuses does not speak for the others (RFC 5321 §5.1). The error
+/// is that of the last.
 fn first<T>(
     hosts: Vec<client::Destination>,
     mut open: impl FnMut(&client::Destination) -> Result<T, ConnectionError>,

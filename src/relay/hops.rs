@@ -1,4 +1,5 @@
-//! What the threads note about hops: which have answered, failed or are claimed by ATRN, and the mail that waits for them.
+//! What the threads note about hops: which have answered, failed or are claimed by ATRN, and the mail that waits for
+//! them.
 
 use std::sync::Arc;
 

@@ -212,8 +212,8 @@ fn a_hop_that_answers_before_it_is_asked() {
     }
 }
 
-/// An LMTP hop that answers its first message in the middle of the content, on a socket whose buffers do not hold all of it.
-/// Counts the messages of which it has seen the end.
+/// An LMTP hop that answers its first message in the middle of the content, on a socket whose buffers do not hold all
+/// of it. Counts the messages of which it has seen the end.
 fn serve_early(hop: UnixStream, early: &str, chunking: bool, whole: &AtomicUsize) {
     let mut input = BufReader::new(hop.try_clone().unwrap());
     let say = |text: &str| (&hop).write_all(text.as_bytes());
@@ -256,8 +256,8 @@ fn serve_early(hop: UnixStream, early: &str, chunking: bool, whole: &AtomicUsize
     }
 }
 
-/// A reply that came before the end of the content was sent is no promise (RFC 5321 §4.1.1.4): nothing is lost by it, and
-/// the hop gets no end that it might take the message by. A refusal counts.
+/// A reply that came before the end of the content was sent is no promise (RFC 5321 §4.1.1.4): nothing is lost by it,
+/// and the hop gets no end that it might take the message by. A refusal counts.
 #[test]
 fn a_hop_that_answers_in_the_middle_of_the_content() {
     let cases = [

@@ -1,5 +1,5 @@
-//! Rules of relaying that need a whole server and a next hop: TLS where it is offered, connections and transactions, replies
-//! at RCPT, and what may be done to the queue's files by hand.
+//! Rules of relaying that need a whole server and a next hop: TLS where it is offered, connections and transactions,
+//! replies at RCPT, and what may be done to the queue's files by hand.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -97,7 +97,8 @@ fn without_tls(refuses: bool) -> (String, mpsc::Receiver<String>) {
     (url, told)
 }
 
-/// Where TLS was only offered, the try after a 454 or a failed handshake goes in the clear; where it is required, none does.
+/// Where TLS was only offered, the try after a 454 or a failed handshake goes in the clear; where it is required, none
+/// does.
 #[test]
 fn a_hop_whose_tls_fails_is_tried_in_the_clear() {
     for refuses in [true, false] {
@@ -166,7 +167,8 @@ fn counting(counts: Arc<[AtomicUsize; 3]>, ended: mpsc::Sender<Instant>) -> Stri
     url
 }
 
-/// At most two connections to a hop unless its URL says otherwise; each is kept for five seconds after its last message.
+/// At most two connections to a hop unless its URL says otherwise; each is kept for five seconds after its last
+/// message.
 #[test]
 fn two_connections_at_most_each_kept_for_five_seconds() {
     let counts: Arc<[AtomicUsize; 3]> = Arc::default();

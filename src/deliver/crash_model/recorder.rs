@@ -23,7 +23,8 @@ pub(super) enum Mutation {
     None,
     /// Syncs of this node are left out.
     Unsynced(Node),
-    /// Syncs of this node are done after the next promise: of a file, after its name in `new/`; of a directory, after the 250.
+    /// Syncs of this node are done after the next promise: of a file, after its name in `new/`; of a directory, after
+    /// the 250.
     Late(Node),
     /// The first sync of this node fails, and is tried again with success.
     Retried(Node),

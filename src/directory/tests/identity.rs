@@ -143,7 +143,8 @@ fn catch_alls() {
     assert_eq!(resolve(&directory, &to), one(&at_b("alice")));
 }
 
-/// Aliases come first: with --create a catch-all takes the names that have no mailbox yet, and its own targets get theirs.
+/// Aliases come first: with --create a catch-all takes the names that have no mailbox yet, and its own targets get
+/// theirs.
 #[test]
 fn a_catch_all_beside_create() {
     let scratch = Scratch::new();

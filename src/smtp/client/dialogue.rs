@@ -1,6 +1,6 @@
 //! The client's dialogue: greeting, EHLO, STARTTLS, AUTH, transactions, QUIT. Replies come in by
-//! [`ClientSession::input`], commands go out by [`ClientSession::output`], and [`ClientSession::want`] says what the driver
-//! has to do next.
+//! [`ClientSession::input`], commands go out by [`ClientSession::output`], and [`ClientSession::want`] says what the
+//! driver has to do next.
 
 use std::fmt;
 
