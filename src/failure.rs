@@ -61,15 +61,11 @@ impl FileError {
     pub(crate) fn read(path: &Path) -> Result<String, Self> {
         let octets = read::whole(path)
             .map_err(|e| Self::new(path, None, format_args!("cannot read: {e}")))?;
-        let mut text = String::from_utf8(octets).map_err(|e| {
+        String::from_utf8(octets).map_err(|e| {
             let good = e.as_bytes().iter().take(e.utf8_error().valid_up_to());
             let line = good.filter(|&&octet| octet == b'\n').count() + 1;
             Self::new(path, Some(line), "not UTF-8")
-        })?;
-        if text.starts_with('\u{feff}') {
-            text.remove(0);
-        }
-        Ok(text)
+        })
     }
 }
 

@@ -17,14 +17,20 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 const MAX_ABSENCE: Duration = Duration::from_secs(2);
 /// How long to wait before looking again.
 const PAUSE: Duration = Duration::from_millis(5);
+/// That of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The octets of a file. A pipe is read too, as shells make them for `<(command)`, but nothing is waited for without
+/// The octets of a file, without the byte order mark that some editors write. A pipe is read too, as shells make them for `<(command)`, but nothing is waited for without
 /// end.
 ///
 /// # Errors
 /// Those of the system, and for a pipe without a writer, or one that is too slow or too long.
 pub(crate) fn whole(path: &Path) -> io::Result<Vec<u8>> {
-    within(path, MAX_ABSENCE)
+    let mut octets = within(path, MAX_ABSENCE)?;
+    if octets.starts_with(BYTE_ORDER_MARK) {
+        octets.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(octets)
 }
 
 fn within(path: &Path, absence: Duration) -> io::Result<Vec<u8>> {

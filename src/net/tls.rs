@@ -13,9 +13,6 @@ use zeroize::Zeroizing;
 
 use crate::read;
 
-/// UTF-8's, as some editors write it.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
 /// A certificate chain and its key.
 pub struct Certificate {
     path: PathBuf,
@@ -121,12 +118,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let read = read::whole(path);
-    let mut octets = read.map_err(|e| format!("{}: cannot read: {e}", path.display()))?;
-    if octets.starts_with(BYTE_ORDER_MARK) {
-        octets.drain(..BYTE_ORDER_MARK.len());
-    }
-    Ok(octets)
+    read::whole(path).map_err(|e| format!("{}: cannot read: {e}", path.display()))
 }
 
 /// RFC 5280 §4.1: Certificate, TBSCertificate, then `[0]` version (maybe); true if it is there, and the fields after
