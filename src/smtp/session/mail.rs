@@ -20,8 +20,11 @@ impl<R> Session<R> {
         if self.transaction().is_some() {
             return Err(reply::NESTED_MAIL);
         }
-        let reverse_path = reverse_path(&mut cursor, self.policy.bare_address);
-        let reverse_path = reverse_path.ok_or(reply::BAD_SENDER_SYNTAX)?;
+        let parse = match self.policy.bare_address {
+            true => ReversePath::parse_bare,
+            false => ReversePath::parse,
+        };
+        let reverse_path = path(&mut cursor, "FROM:", parse).ok_or(reply::BAD_SENDER_SYNTAX)?;
         let params = MailParams::parse(&mut cursor)?;
         if params.size.is_some_and(|size| size > self.policy.max_size) {
             return Err(reply::TOO_LARGE);
@@ -65,8 +68,11 @@ impl<R> Session<R> {
             Phase::Fresh | Phase::Greeted | Phase::Exchange(_) => return Err(reply::MAIL_FIRST),
         };
         transaction.tried = true;
-        let to = forward_path(&mut cursor, self.policy.bare_address);
-        let to = to.ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
+        let parse = match self.policy.bare_address {
+            true => ForwardPath::parse_bare,
+            false => ForwardPath::parse,
+        };
+        let to = path(&mut cursor, "TO:", parse).ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
         let params = RcptParams::parse(&mut cursor)?;
         let ascii = to.is_ascii() && params.orcpt.as_deref().is_none_or(str::is_ascii);
         if !transaction.params.smtputf8 && !ascii {
@@ -121,30 +127,15 @@ impl<R> Session<R> {
     }
 }
 
-/// `FROM:` and the reverse-path, with or without angle brackets.
-fn reverse_path(cursor: &mut Cursor<'_>, bare: bool) -> Option<ReversePath> {
-    if !cursor.tag("FROM:") {
+/// The keyword before a path, and the path up to the end of its word.
+fn path<P>(
+    cursor: &mut Cursor<'_>,
+    keyword: &str,
+    parse: impl FnOnce(&mut Cursor<'_>) -> Option<P>,
+) -> Option<P> {
+    if !cursor.tag(keyword) {
         return None;
     }
     cursor.spaces();
-    let parse = if bare {
-        ReversePath::parse_bare
-    } else {
-        ReversePath::parse
-    };
-    parse(cursor).filter(|_| cursor.at_word_end())
-}
-
-/// `TO:` and the forward-path, with or without angle brackets.
-fn forward_path(cursor: &mut Cursor<'_>, bare: bool) -> Option<ForwardPath> {
-    if !cursor.tag("TO:") {
-        return None;
-    }
-    cursor.spaces();
-    let parse = if bare {
-        ForwardPath::parse_bare
-    } else {
-        ForwardPath::parse
-    };
     parse(cursor).filter(|_| cursor.at_word_end())
 }
