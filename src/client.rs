@@ -323,7 +323,7 @@ impl Connection {
     }
 
     /// What the server has said by now cannot be its reply to the end of the content, of which it has not heard. A
-    /// refusal counts all the same; anything else is no promise, and the content gets no end.
+    /// refusal counts all the same. Nothing else does, and then the end of the content is not sent.
     fn hear_early_reply(&mut self) -> io::Result<()> {
         let deadline = self.deadline(Stage::Content.limit());
         while self.core.want() == Want::Content

@@ -180,7 +180,7 @@ impl Stream {
         };
         self.wire.deadline = deadline;
         loop {
-            // Session tickets and parts of a record are no input.
+            // Session tickets and parts of a record do not count.
             let state = tls.process_new_packets();
             let state = state.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
             if state.plaintext_bytes_to_read() > 0 {

@@ -14,7 +14,7 @@ const PIECE: usize = 32 * 1024;
 /// A content file and its properties.
 pub(super) struct Prepared {
     file: File,
-    /// All of it, if it is no longer than a piece.
+    /// All of it, if it fits into one piece.
     whole: Option<Vec<u8>>,
     /// Octets of this host's own delivery headers, which are not sent.
     skip: usize,

@@ -224,7 +224,7 @@ fn star_aliases() {
     }
 }
 
-/// A name that is too long for its file system is no mailbox, however the pattern makes it so.
+/// A name that is too long for its file system is refused, however the pattern makes it so.
 #[test]
 fn names_that_are_too_long() {
     let scratch = Scratch::new();
