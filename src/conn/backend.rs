@@ -9,7 +9,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use crate::auth::{Account, Accounts, Decoy};
 use crate::clock;
 use crate::deliver::{Group, Store, Target};
-use crate::directory::{Directory, Ways};
+use crate::directory::{Directory, ResolveContext};
 use crate::encoding::base64_encode;
 use crate::greylist::{Decision, Keeper, Query};
 use crate::oauth::Tokens;
@@ -38,7 +38,7 @@ pub struct ServerBackend<'a> {
 }
 
 impl ServerBackend<'_> {
-    /// The mailboxes of a recipient, and whether the only one was found open.
+    /// The mailboxes of a recipient, and true if the only one is open already.
     fn resolve(&self, to: &ForwardPath, size: u64) -> Result<(Group, bool), Reply> {
         let open = Cell::new(false);
         let is_open = |target: &Target| {
@@ -48,14 +48,14 @@ impl ServerBackend<'_> {
         let takes = |target: &Target| self.takes(target, size, false).is_ok();
         let relay = self.relay.map(|(relay, _)| relay);
         let onward = |address: &str| relay.and_then(|relay| relay.target(address));
-        let ways = Ways {
+        let context = ResolveContext {
             onward: relay.is_some().then_some(&onward),
-            open: self.relay.is_some_and(|(_, open)| open),
+            may_relay: self.relay.is_some_and(|(_, may_relay)| may_relay),
             takes: &takes,
             is_open: &is_open,
         };
-        let group = self.directory.resolve(to, ways)?;
-        // A folder of it is another matter.
+        let group = self.directory.resolve(to, context)?;
+        // The inbox was checked, not the folder.
         let open = open.get() && group.iter().all(|target| target.folder.is_none());
         Ok((group, open))
     }
@@ -71,6 +71,7 @@ impl ServerBackend<'_> {
         }
     }
 
+    /// Checks that a mailbox can take the message; `open` if it is known to be usable.
     fn takes(&self, target: &Target, size: u64, open: bool) -> Result<(), Reply> {
         if self.is_elsewhere(target) {
             return Ok(());
@@ -81,8 +82,8 @@ impl ServerBackend<'_> {
         self.store.quota_check(target, size)
     }
 
-    /// True if a recipient must wait; `look` says if it could be accepted.
-    fn is_put_off(
+    /// True if the greylist defers a recipient; `look` checks that it could be accepted.
+    fn is_deferred(
         &self,
         (from, to): (&ReversePath, &ForwardPath),
         (mailboxes, size): (&[u64], u64),
@@ -102,8 +103,8 @@ impl ServerBackend<'_> {
         Ok(greylist.check(&attempt, look)? == Decision::Wait)
     }
 
-    /// Checks that mailboxes which the transaction does not have yet can take the message. A list of which some are
-    /// full is tried again later, so that all of them have it once.
+    /// Checks that mailboxes that are new in the transaction can take the message. A list of which some are full is
+    /// deferred, so that no member gets the message twice.
     fn check(
         &self,
         new: &[&Arc<Target>],
@@ -178,7 +179,7 @@ impl Backend for ServerBackend<'_> {
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
         let look = || self.check(&targets, group.len(), size, open);
-        if self.is_put_off((from, to), (&new, size), &look)? {
+        if self.is_deferred((from, to), (&new, size), &look)? {
             return Err(reply::GREYLISTED);
         }
         if group.iter().any(|target| self.is_elsewhere(target)) {
@@ -189,12 +190,11 @@ impl Backend for ServerBackend<'_> {
     }
 
     fn is_onward(&self, targets: &Self::Recipient) -> bool {
-        let relay = self.relay.map(|(relay, _)| relay);
-        relay.is_some_and(|relay| targets.iter().all(|target| relay.is_queue(target)))
+        targets.iter().all(|target| self.is_elsewhere(target))
     }
 
     fn is_exempt(&self) -> bool {
-        self.relay.is_some_and(|(_, open)| open)
+        self.relay.is_some_and(|(_, may_relay)| may_relay)
     }
 
     fn is_guessing(&self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use crate::clock;
 use crate::deliver::{Form, Group, Target, Trace};
-use crate::directory::Ways;
+use crate::directory::ResolveContext;
 use crate::queue::{Envelope, QueuedRecipient};
 use crate::relay::{Relay, Reporter};
 use crate::smtp::address::ForwardPath;
@@ -40,14 +40,14 @@ pub(super) fn deliver(
         return dropped(to, "no address");
     };
     let onward = |address: &str| relay.and_then(|relay| relay.target(address));
-    let ways = Ways {
+    let context = ResolveContext {
         onward: relay.is_some().then_some(&onward),
-        open: true,
+        may_relay: true,
         takes: &|target| state.store.quota_check(target, 0).is_ok(),
         is_open: &|target| state.store.is_open(target),
     };
     let snapshot = state.snapshot();
-    let targets = match snapshot.directory.resolve(&path, ways) {
+    let targets = match snapshot.directory.resolve(&path, context) {
         Ok(targets) => targets,
         Err(refusal) if refusal.code() >= 500 => return dropped(to, refusal.text()),
         Err(refusal) => return Err(refusal.text().to_owned()),

@@ -27,16 +27,16 @@ enum ToVisit<'a> {
 /// The target for a remote address, if mail can be relayed to it.
 pub type Onward<'a> = &'a dyn Fn(&str) -> Option<Target>;
 
-/// Where a recipient's mail may go besides local mailboxes.
+/// What a resolution depends on besides the directory: the relay, and the state of mailboxes.
 #[derive(Clone, Copy)]
-pub struct Ways<'a> {
-    /// The target of relayed mail, if any; aliases may always use it.
+pub struct ResolveContext<'a> {
+    /// The relay, if any; aliases may always use it.
     pub onward: Option<Onward<'a>>,
     /// True if this client may relay.
-    pub open: bool,
-    /// Checks that a mailbox could take mail for a postmaster without one.
+    pub may_relay: bool,
+    /// True if a mailbox could take mail for a postmaster without one.
     pub takes: &'a dyn Fn(&Target) -> bool,
-    /// Tells of mailboxes that need no look at the disk.
+    /// True if a mailbox is open already, so that the disk need not be consulted.
     pub is_open: IsOpen<'a>,
 }
 
@@ -54,9 +54,9 @@ impl Directory {
     /// # Errors
     /// 550 if there is none, 551 for a remote alias without a relay, 452 4.5.3 for a list with more members than a
     /// transaction may have, 451 for local errors.
-    pub fn resolve(&self, to: &ForwardPath, ways: Ways<'_>) -> Result<Group, Reply> {
+    pub fn resolve(&self, to: &ForwardPath, context: ResolveContext<'_>) -> Result<Group, Reply> {
         let Some(mut key) = self.key(to) else {
-            let onward = ways.onward.filter(|_| ways.open);
+            let onward = context.onward.filter(|_| context.may_relay);
             let target = onward.and_then(|onward| onward(to.as_str()));
             let target = target.ok_or(reply::NO_RELAY)?;
             return Ok(Arc::new([Arc::new(target)]));
@@ -64,25 +64,25 @@ impl Directory {
         if let ForwardPath::Mailbox(mailbox) = to
             && mailbox.local() != key.spelled()
             && matches!(
-                self.lookup_beside(&key, false, ways.is_open)?,
+                self.lookup_beside(&key, false, context.is_open)?,
                 Lookup::Nobody(_)
             )
         {
             // The directory of a mailbox may have the client's spelling.
             key = AliasKey::new(mailbox.local(), key.domain);
         }
-        match self.lookup_beside(&key, false, ways.is_open)? {
+        match self.lookup_beside(&key, false, context.is_open)? {
             Lookup::Mailbox(found) => Ok(Arc::new([Arc::new(found.target)])),
             Lookup::Nobody(_) if key.local == "postmaster" => {
-                let target = self.postmaster(key.domain, ways.takes)?;
+                let target = self.postmaster(key.domain, context.takes)?;
                 Ok(Arc::new([target]))
             }
             Lookup::Nobody(reply) => Err(self.unknown(reply)),
             Lookup::Alias(alias) => {
-                match self.expansion(&key, &alias, ways.onward) {
+                match self.expansion(&key, &alias, context.onward) {
                     // As in a file of aliases that sends it to a root without a mailbox.
                     Err(refusal) if key.local == "postmaster" && refusal == reply::NO_SUCH_USER => {
-                        Ok(Arc::new([self.postmaster(key.domain, ways.takes)?]))
+                        Ok(Arc::new([self.postmaster(key.domain, context.takes)?]))
                     }
                     group => Ok(self.with_original(group?, &key)),
                 }

@@ -89,7 +89,7 @@ pub(super) struct Alias<'d, 'k> {
     pub(super) detail: Option<&'k str>,
 }
 
-/// Tells of a mailbox that it is open and where its path leads.
+/// True for a mailbox that is open already, and still where its path leads.
 pub(super) type IsOpen<'a> = &'a dyn Fn(&Target) -> bool;
 
 /// A mailbox and the account that it is of.

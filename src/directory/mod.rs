@@ -22,6 +22,6 @@ mod userdb;
 mod users;
 mod vrfy;
 
-pub use self::expand::{Onward, Ways};
+pub use self::expand::{Onward, ResolveContext};
 pub use self::lookup::{Directory, DirectoryConfig};
 pub use self::names::domain_key;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use mailslot::auth::jwt::KeySet;
-use mailslot::directory::{Directory, DirectoryConfig, Ways};
+use mailslot::directory::{Directory, DirectoryConfig, ResolveContext};
 use mailslot::queue::Envelope;
 use mailslot::settings::Settings;
 use mailslot::smtp::address::ForwardPath;
@@ -46,13 +46,13 @@ fn ask(settings: &DirectoryConfig, octets: &[u8]) {
     for name in names.take(8) {
         let spelled = format!("<{name}>");
         if let Some(path) = ForwardPath::parse(&mut Cursor::new(&spelled)) {
-            let ways = Ways {
+            let context = ResolveContext {
                 onward: None,
-                open: false,
+                may_relay: false,
                 takes: &|_| true,
                 is_open: &|_| false,
             };
-            let _ = directory.resolve(&path, ways);
+            let _ = directory.resolve(&path, context);
         }
         let _ = (
             directory.vrfy(name),

@@ -42,7 +42,7 @@ fn a_quoted_at_is_no_domain() {
     assert!(!directory.may_send_as(&only, &from));
 }
 
-/// With --create, names that old mail systems read as ways to elsewhere are not mailboxes.
+/// With --create, names that old mail systems read as context to elsewhere are not mailboxes.
 #[test]
 fn routes_are_not_made() {
     let scratch = Scratch::new();
@@ -67,7 +67,7 @@ fn routes_are_not_made() {
             let Some(path) = ForwardPath::parse(&mut Cursor::new(&to)) else {
                 continue;
             };
-            let reply = directory.resolve(&path, WAYS).unwrap_err();
+            let reply = directory.resolve(&path, CONTEXT).unwrap_err();
             assert_eq!(reply, crate::smtp::reply::NO_RELAY, "{to}");
         }
     }
@@ -89,7 +89,7 @@ fn accounts_and_create_together() {
     let directory = created(&scratch, Some(users), "");
     let maildir = |to: &str| {
         let path = ForwardPath::parse(&mut Cursor::new(to)).unwrap();
-        let found = directory.resolve(&path, WAYS).unwrap();
+        let found = directory.resolve(&path, CONTEXT).unwrap();
         assert!(found[0].may_create, "{to}");
         found[0].maildir.display().to_string()
     };
@@ -169,7 +169,7 @@ fn a_catch_all_beside_create() {
             assert_eq!(found, one(&format!("{expected}@example.org")), "{to}");
         }
         let path = ForwardPath::parse(&mut Cursor::new("<any@example.org>")).unwrap();
-        let found = directory.resolve(&path, WAYS).ok().unwrap();
+        let found = directory.resolve(&path, CONTEXT).ok().unwrap();
         assert!(found[0].may_create, "made on first delivery");
         let other = format!("<{}>", at_b("any"));
         assert_eq!(resolve(&directory, &other), one(&at_b("any")));
@@ -186,12 +186,12 @@ fn the_first_mailbox_that_takes_it() {
         std::fs::create_dir_all(scratch.0.join("mail/example.org").join(name)).unwrap();
     }
     let first = |to: &str, full: &[&str]| {
-        let ways = Ways {
+        let context = ResolveContext {
             takes: &|target| !full.iter().any(|name| target.maildir.ends_with(name)),
-            ..WAYS
+            ..CONTEXT
         };
         let path = ForwardPath::parse(&mut Cursor::new(to)).unwrap();
-        let found = directory.resolve(&path, ways).map_err(|r| r.code());
+        let found = directory.resolve(&path, context).map_err(|r| r.code());
         found.map(|found| found[0].address.clone())
     };
     let other = format!("<{}>", at_b("postmaster"));
@@ -223,16 +223,20 @@ fn a_stranger_costs_no_walk() {
         std::fs::create_dir_all(scratch.0.join(format!("mail/example.org/u{n}"))).unwrap();
     }
     let looks = std::cell::Cell::new(0);
-    let ways = Ways {
+    let context = ResolveContext {
         takes: &|_| {
             looks.set(looks.get() + 1);
             false
         },
-        ..WAYS
+        ..CONTEXT
     };
     let begin = std::time::Instant::now();
     for _ in 0..1_000 {
-        assert!(directory.resolve(&ForwardPath::Postmaster, ways).is_err());
+        assert!(
+            directory
+                .resolve(&ForwardPath::Postmaster, context)
+                .is_err()
+        );
     }
     // A search rests for 50 µs a mailbox: a span says how many there can have been.
     let searches = begin.elapsed().as_millis() / 137 + 1;

@@ -28,19 +28,21 @@ fn path(text: &str) -> ForwardPath {
 fn a_list_is_followed_once() {
     let scratch = Scratch::new();
     let directory = list(&scratch, 1_000, 1_000);
-    let first = directory.resolve(&path("<all@example.org>"), WAYS).unwrap();
+    let first = directory
+        .resolve(&path("<all@example.org>"), CONTEXT)
+        .unwrap();
     for n in 0..1_000 {
         for to in [
             "<all@example.org>".to_owned(),
             "<ALL@Example.org>".to_owned(),
             format!("<all+{n}@example.org>"),
         ] {
-            let again = directory.resolve(&path(&to), WAYS).unwrap();
+            let again = directory.resolve(&path(&to), CONTEXT).unwrap();
             assert!(Arc::ptr_eq(&first, &again), "{to}");
         }
     }
     let more = directory
-        .resolve(&path("<more@example.org>"), WAYS)
+        .resolve(&path("<more@example.org>"), CONTEXT)
         .unwrap();
     assert_eq!(more.len(), 1_000);
     for target in more.iter() {
@@ -54,7 +56,7 @@ fn long_lists() {
     let scratch = Scratch::new();
     let directory = list(&scratch, 10, 9);
     for to in ["all", "all+x", "more", "out"] {
-        let refusal = directory.resolve(&path(&format!("<{to}@example.org>")), WAYS);
+        let refusal = directory.resolve(&path(&format!("<{to}@example.org>")), CONTEXT);
         let refusal = refusal.unwrap_err();
         assert_eq!(refusal.code(), 452, "{to}");
         assert_eq!(refusal, crate::smtp::reply::TOO_MANY_RECIPIENTS);
@@ -95,20 +97,31 @@ fn members_elsewhere() {
     let scratch = Scratch::new();
     let directory = list(&scratch, 2, 3);
     let onward = |address: &str| {
-        let here = directory.resolve(&path("<u0@example.org>"), WAYS).ok()?;
+        let here = directory.resolve(&path("<u0@example.org>"), CONTEXT).ok()?;
         let mut target = Target::clone(here.first()?);
         target.address = address.to_owned();
         Some(target)
     };
-    let ways = Ways {
+    let context = ResolveContext {
         onward: Some(&onward),
-        ..WAYS
+        ..CONTEXT
     };
-    let found = directory.resolve(&path("<out@example.org>"), ways).unwrap();
+    let found = directory
+        .resolve(&path("<out@example.org>"), context)
+        .unwrap();
     assert_eq!(found.last().unwrap().address, "x@y.net");
-    let code = |to: &str, ways| directory.resolve(&path(to), ways).map_err(|r| r.code());
-    assert_eq!(code("<a@y.net>", ways).unwrap_err(), 550);
-    assert!(code("<a@y.net>", Ways { open: true, ..ways }).is_ok());
+    let code = |to: &str, context| directory.resolve(&path(to), context).map_err(|r| r.code());
+    assert_eq!(code("<a@y.net>", context).unwrap_err(), 550);
+    assert!(
+        code(
+            "<a@y.net>",
+            ResolveContext {
+                may_relay: true,
+                ..context
+            }
+        )
+        .is_ok()
+    );
 }
 
 /// Only a single mailbox is told by which other address it was reached.
@@ -117,7 +130,7 @@ fn the_address_that_was_asked_for() {
     let scratch = Scratch::new();
     let directory = with_files(&scratch, USERS, ALIASES);
     let original = |to: &str| {
-        let found = directory.resolve(&path(to), WAYS).unwrap();
+        let found = directory.resolve(&path(to), CONTEXT).unwrap();
         let found: Vec<_> = found.iter().map(|target| target.original.clone()).collect();
         found
     };

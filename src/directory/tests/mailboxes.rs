@@ -5,7 +5,7 @@ use crate::deliver::Owner;
 
 fn target(directory: &Directory, to: &str) -> Target {
     let path = ForwardPath::parse(&mut Cursor::new(to)).unwrap();
-    Target::clone(&directory.resolve(&path, WAYS).unwrap()[0])
+    Target::clone(&directory.resolve(&path, CONTEXT).unwrap()[0])
 }
 
 /// A mailbox that is gone is not made again; accounts and --create make theirs.

@@ -13,7 +13,7 @@ mod mailboxes;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::expand::Ways;
+use super::expand::ResolveContext;
 use super::lookup::{Directory, DirectoryConfig};
 use super::users::Users;
 use crate::auth::Account;
@@ -43,7 +43,7 @@ fn settings(scratch: &Scratch) -> DirectoryConfig {
 fn resolve(directory: &Directory, path: &str) -> Result<Vec<String>, u16> {
     let path = ForwardPath::parse(&mut Cursor::new(path)).ok_or(501_u16)?;
     let targets = directory
-        .resolve(&path, WAYS)
+        .resolve(&path, CONTEXT)
         .map_err(|refusal| refusal.code())?;
     let name = |target: &Arc<Target>| match &target.folder {
         Some(folder) => format!("{}:{folder}", target.address),
@@ -52,9 +52,9 @@ fn resolve(directory: &Directory, path: &str) -> Result<Vec<String>, u16> {
     Ok(targets.iter().map(name).collect())
 }
 
-const WAYS: Ways<'_> = Ways {
+const CONTEXT: ResolveContext<'_> = ResolveContext {
     onward: None,
-    open: false,
+    may_relay: false,
     takes: &|_| true,
     is_open: &|_| false,
 };
@@ -213,10 +213,10 @@ fn aliases_and_users() {
         one("carol@b\u{fc}cher.example")
     );
     let path = ForwardPath::parse(&mut Cursor::new("<out@example.org>")).unwrap();
-    let refusal = directory.resolve(&path, WAYS).unwrap_err();
+    let refusal = directory.resolve(&path, CONTEXT).unwrap_err();
     assert_eq!(refusal.text(), "User not local; please try <x@y.net>");
     let path = ForwardPath::parse(&mut Cursor::new("<Sales@example.org>")).unwrap();
-    let carol = directory.resolve(&path, WAYS).unwrap();
+    let carol = directory.resolve(&path, CONTEXT).unwrap();
     let carol = carol.get(1).unwrap();
     assert_eq!(carol.original, None, "one of several");
     assert_eq!(
