@@ -77,7 +77,8 @@ impl Machine for Bearer {
     }
 }
 
-/// The authorization identity of a GS2 header, if any (RFC 5801 §4). There is no channel binding.
+/// The authorization identity of a GS2 header (RFC 5801 §4), `Some(None)` without one; `None` if the header is
+/// malformed or asks for channel binding.
 fn gs2_user(header: &str) -> Option<Option<String>> {
     let mut parts = header.split(',');
     let (Some("n" | "y"), Some(identity), Some(""), None) =

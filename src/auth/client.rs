@@ -14,7 +14,7 @@ use crate::encoding::{base64_decode, base64_encode, hex_encode};
 /// PBKDF2 rounds that a server may ask for: fewer would make the password easy to guess (RFC 7677 §4), more would be a
 /// denial of service.
 const ITERATIONS: std::ops::RangeInclusive<u32> = 4_096..=1_000_000;
-const UNASKED: &str = "a challenge too many";
+const UNEXPECTED: &str = "an unexpected challenge";
 
 /// The mechanisms that a client uses, strongest first, and what each needs besides the password.
 const STRONGEST: &[(Mechanism, Needs)] = &[
@@ -31,7 +31,7 @@ enum Needs {
     Binding,
 }
 
-/// The strongest offered mechanism that is usable: PLAIN and LOGIN in TLS only, PLUS if there is a channel binding.
+/// The strongest offered mechanism that is usable: PLAIN and LOGIN only in TLS, PLUS only with a channel binding.
 pub fn choose(offered: &[Mechanism], tls: bool, binding: bool) -> Option<Mechanism> {
     let usable = |needs: &Needs| match needs {
         Needs::Nothing => true,
@@ -149,7 +149,7 @@ impl ClientExchange {
     pub fn step(&mut self, challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
         match &mut self.state {
             State::Login(answers) => {
-                let answer = answers.pop().ok_or(UNASKED)?;
+                let answer = answers.pop().ok_or(UNEXPECTED)?;
                 if answers.is_empty() {
                     self.state = State::Done;
                 }
@@ -171,14 +171,14 @@ impl ClientExchange {
                 self.state = State::Done;
                 Ok(Zeroizing::default())
             }
-            State::Plain(_) | State::Done => Err(UNASKED),
+            State::Plain(_) | State::Done => Err(UNEXPECTED),
         }
     }
 
-    /// Checks that a success may be trusted.
+    /// Called when the server reports success: checks that the exchange is over.
     ///
     /// # Errors
-    /// The exchange is not over: with SCRAM the server has not proven that it knows the password.
+    /// It is not: with SCRAM the server has not proven that it knows the password.
     pub fn proven(&self) -> Result<(), &'static str> {
         match self.state {
             State::Done => Ok(()),
@@ -193,13 +193,13 @@ impl ClientExchange {
 impl ScramClient {
     /// Computes client-final and the expected server signature from server-first (RFC 5802 §3).
     fn answer(&self, challenge: &[u8]) -> Result<(Zeroizing<Vec<u8>>, [u8; 32]), &'static str> {
-        let wrong = "not a message of SCRAM";
+        let wrong = "not a SCRAM message";
         let first = std::str::from_utf8(challenge).map_err(|_| wrong)?;
         let mut parts = first.split(',');
         let mut part = |name: &str| parts.next().and_then(|p| p.strip_prefix(name)).ok_or(wrong);
         let (nonce, salt, rounds) = (part("r=")?, part("s=")?, part("i=")?);
         if nonce.len() <= self.nonce.len() || !nonce.starts_with(&self.nonce) {
-            return Err("the server's nonce does not extend this side's");
+            return Err("the server's nonce does not begin with the client's");
         }
         let salt = base64_decode(salt.as_bytes()).ok_or(wrong)?;
         let rounds = rounds.parse::<NonZeroU32>().map_err(|_| wrong)?;
@@ -228,8 +228,8 @@ fn verify(signature: &[u8; 32], message: &[u8]) -> Result<(), &'static str> {
     let wrong = "the server's signature is wrong";
     let coded = message.strip_prefix(b"v=").ok_or(wrong)?;
     let coded = coded.split(|&octet| octet == b',').next().ok_or(wrong)?;
-    let said = base64_decode(coded).ok_or(wrong)?;
-    if said.ct_eq(signature).into() {
+    let given = base64_decode(coded).ok_or(wrong)?;
+    if given.ct_eq(signature).into() {
         Ok(())
     } else {
         Err(wrong)

@@ -7,9 +7,10 @@ use super::machine::{ExchangeContext, Machine, Progress, login};
 use super::md5::Hmac;
 use crate::encoding::hex_decode;
 
-/// The server's side: the challenge, and true once it was sent.
+/// The server's side.
 pub(super) struct Cram {
     challenge: Vec<u8>,
+    /// True once the challenge was sent.
     sent: bool,
 }
 

@@ -9,7 +9,7 @@ use ring::digest;
 use zeroize::Zeroizing;
 
 use super::crypt::{self, Family};
-use super::keys::{ITERATIONS, KEY, SALT, ScramKeys, hmac_sha256, rounds, stretch};
+use super::keys::{ITERATIONS, KEY, SALT, ScramKeys, array, hmac_sha256, rounds, stretch};
 use super::md5::Hmac;
 
 /// Rounds to derive the key from the passwords of a file, so that decoys are useless for guessing passwords.
@@ -29,6 +29,14 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Rounds of PBKDF2 and nothing else.
+    pub(super) fn of_pbkdf2(rounds: NonZeroU32) -> Self {
+        Self {
+            pbkdf2: rounds.get(),
+            ..Self::default()
+        }
+    }
+
     /// The larger value of each kind.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
@@ -50,7 +58,7 @@ impl Cost {
 }
 
 /// What SCRAM reveals about an account: iterations and salt length in octets.
-type Look = (NonZeroU32, usize);
+pub type Look = (NonZeroU32, usize);
 
 /// The substitute for accounts that do not exist, made from those that do.
 #[derive(Clone)]
@@ -77,15 +85,12 @@ impl DecoyMaker {
         Self {
             secrets: digest::Context::new(&digest::SHA256),
             looks: Vec::new(),
-            cost: Cost {
-                pbkdf2: ITERATIONS,
-                ..Cost::default()
-            },
+            cost: Cost::of_pbkdf2(rounds(ITERATIONS)),
         }
     }
 
     /// Adds an account: its password as stored, the cost of checking it, and its look in SCRAM.
-    pub fn add(&mut self, secret: &str, cost: Cost, look: Option<(NonZeroU32, usize)>) {
+    pub fn add(&mut self, secret: &str, cost: Cost, look: Option<Look>) {
         self.secrets.update(secret.as_bytes());
         self.secrets.update(b"\n");
         self.cost = self.cost.max(cost);
@@ -99,18 +104,13 @@ impl DecoyMaker {
 
     /// Builds the decoy. The same file always gives the same one.
     pub fn finish(self) -> Decoy {
-        let mut seed = [0; KEY];
-        let digest = self.secrets.finish();
-        seed.iter_mut()
-            .zip(digest.as_ref())
-            .for_each(|(to, from)| *to = *from);
         let mut looks = self.looks;
         if looks.is_empty() {
             looks.push(((rounds(ITERATIONS), SALT), 1));
         }
         looks.sort_unstable();
         Decoy(Arc::new(Inner {
-            seed,
+            seed: array(self.secrets.finish().as_ref()),
             key: OnceLock::new(),
             looks,
             cost: self.cost,
@@ -147,7 +147,8 @@ impl Decoy {
         }
     }
 
-    /// The SCRAM look of a plaintext password: the one it would have if the account did not exist.
+    /// The SCRAM keys of a plaintext password, with the iterations and salt that the name would show if the account did
+    /// not exist.
     pub(super) fn scram_of(&self, name: &str, password: &[u8]) -> ScramKeys {
         let (iterations, salt) = self.appearance(name.as_bytes());
         ScramKeys::derive(password, salt, iterations)
@@ -184,7 +185,7 @@ impl Decoy {
         usize::try_from(number).ok()?.checked_rem(count)
     }
 
-    /// States that no password matches.
+    /// An HMAC key that no password matches.
     pub(super) fn cram(&self, name: &str) -> Hmac {
         Hmac::new(&self.key().derive(b"cram", name.as_bytes()))
     }

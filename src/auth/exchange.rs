@@ -51,9 +51,7 @@ impl Exchange {
         }
         progress
     }
-}
 
-impl Exchange {
     /// True after the outcome.
     pub const fn is_over(&self) -> bool {
         self.machine.is_none()

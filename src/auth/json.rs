@@ -3,7 +3,7 @@
 
 use tinyjson::JsonValue;
 
-/// Maximum depth: claim sets of identity providers have three levels.
+/// Maximum depth; claim sets of identity providers have three levels.
 const MAX_DEPTH: usize = 16;
 
 /// Parses a complete text.
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read() {
+    fn valid_texts() {
         for text in [
             r#"{}"#,
             r#"{"a":"b:c","d":{"a":[1,{"a":2}]}}"#,
@@ -70,7 +70,7 @@ mod tests {
 
     /// RFC 8725 §2.4 and duplicates, which RFC 7519 §4 allows to refuse.
     #[test]
-    fn what_is_refused() {
+    fn refused_texts() {
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
         for text in [
             "",

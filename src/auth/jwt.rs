@@ -101,10 +101,10 @@ impl KeySet {
         let signed = token.get(..header.len() + 1 + claims.len());
         let signed = signed.ok_or("not three parts")?;
         let signature = base64url_decode(signature).ok_or("signature is not base64url")?;
-        let header = part(header)?;
+        let header = decode(header)?;
         let header = object(&header).ok_or("header is not an object")?;
         self.verify_signature(header, signed.as_bytes(), &signature)?;
-        let claims = part(claims)?;
+        let claims = decode(claims)?;
         let claims = object(&claims).ok_or("claims are not an object")?;
         check(claims, expected, now)
     }
@@ -130,11 +130,11 @@ impl KeySet {
             Some(id) => Some(string(Some(id)).ok_or("kid is not a string")?),
         };
         let named = |key: &&VerifyingKey| id.is_none_or(|id| key.id.as_deref() == Some(id));
-        let mut fitting = self.keys.iter().filter(named).peekable();
-        if fitting.peek().is_none() {
+        let mut candidates = self.keys.iter().filter(named).peekable();
+        if candidates.peek().is_none() {
             return Err("no such key");
         }
-        if fitting.any(|key| key.verify(algorithm, signed, signature)) {
+        if candidates.any(|key| key.verify(algorithm, signed, signature)) {
             Ok(())
         } else {
             Err("wrong signature or algorithm")
@@ -298,7 +298,8 @@ fn is_jwt(name: &str) -> bool {
     matches!(name, "jwt" | "at+jwt")
 }
 
-fn part(text: &str) -> Result<JsonValue, &'static str> {
+/// Decodes the header or the claims of a token.
+fn decode(text: &str) -> Result<JsonValue, &'static str> {
     let octets = base64url_decode(text).ok_or("a part is not base64url")?;
     json::parse(&octets)
 }

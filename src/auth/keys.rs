@@ -13,7 +13,7 @@ use crate::encoding::{base64_decode, base64_encode, number};
 /// asks for at least 4096.
 pub const ITERATIONS: u32 = 4096;
 
-/// Maximum rounds accepted in a file: this is seconds of work already.
+/// Maximum rounds accepted in a file: more would take seconds.
 const MAX_ITERATIONS: u32 = 10_000_000;
 
 /// Octets of SHA-256, the size of all of SCRAM's keys.
@@ -88,6 +88,7 @@ pub(super) fn rounds(iterations: u32) -> NonZeroU32 {
     NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN)
 }
 
+/// PBKDF2 with HMAC-SHA-256 (RFC 8018 §5.2).
 pub(super) fn stretch(
     password: &[u8],
     salt: &[u8],
@@ -112,7 +113,8 @@ pub(super) fn sha256(message: &[u8]) -> [u8; KEY] {
     array(digest::digest(&digest::SHA256, message).as_ref())
 }
 
-fn array(octets: &[u8]) -> [u8; KEY] {
+/// The octets of a digest.
+pub(super) fn array(octets: &[u8]) -> [u8; KEY] {
     let mut out = [0; KEY];
     for (to, from) in out.iter_mut().zip(octets) {
         *to = *from;

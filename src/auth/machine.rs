@@ -14,7 +14,7 @@ pub struct ExchangeContext<'a> {
     pub exporter: Option<&'a [u8]>,
     /// True if EHLO offered SCRAM-SHA-256-PLUS: a client that did not see it is under attack (RFC 5802 §6).
     pub plus_offered: bool,
-    /// Fresh, unpredictable, printable text without comma and space, of at least 18 random octets.
+    /// Fresh, unpredictable, printable text without comma and space, made of at least 18 random octets.
     pub nonce: String,
 }
 
@@ -42,7 +42,7 @@ pub(super) trait Machine: Send + Sync {
     fn step(&mut self, response: Option<&[u8]>, accounts: &mut dyn Accounts) -> Progress;
 }
 
-/// A user name that is fit for a look-up: UTF-8, 1 to 255 octets, no control characters.
+/// A user name that may be looked up: UTF-8, 1 to 255 octets, no control characters.
 pub(super) fn login(octets: &[u8]) -> Option<&str> {
     let name = std::str::from_utf8(octets).ok()?;
     let fits = !name.is_empty() && name.len() <= MAX_LOGIN && !name.chars().any(char::is_control);

@@ -125,7 +125,7 @@ mod tests {
 
     /// R167: only CRAM-MD5 allows no initial response.
     #[test]
-    fn who_speaks_first() {
+    fn only_cram_md5_begins_with_the_server() {
         let first: Vec<_> = MECHANISMS
             .iter()
             .filter(|mechanism| mechanism.server_first())

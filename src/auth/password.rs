@@ -5,14 +5,13 @@
 //! values are erased when dropped, except the key schedules that ring keeps on the stack during a call.
 
 use std::fmt;
-use std::num::NonZeroU32;
 
 use ring::digest;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::crypt::{Family, ShaCrypt};
-use super::decoy::{Cost, Decoy};
+use super::decoy::{Cost, Decoy, Look};
 use super::keys::ScramKeys;
 use super::md5::Hmac;
 use super::mechanism::{Mechanism, Secret};
@@ -38,7 +37,10 @@ pub enum Stored {
 }
 
 impl Stored {
-    /// Parses `{SCHEME}value`, the scheme in any case. The error says what is wrong, without the value.
+    /// Parses `{SCHEME}value`, the scheme in any case.
+    ///
+    /// # Errors
+    /// What is wrong, without the value.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, value) = text
             .strip_prefix('{')
@@ -96,10 +98,7 @@ impl Stored {
     /// The cost of one [`Stored::verify`].
     pub fn cost(&self) -> Cost {
         match self {
-            Self::ScramSha256(keys) => Cost {
-                pbkdf2: keys.iterations.get(),
-                ..Cost::default()
-            },
+            Self::ScramSha256(keys) => Cost::of_pbkdf2(keys.iterations),
             Self::Crypt(hash) => match hash.family() {
                 Family::Sha256 => Cost {
                     sha256: hash.rounds(),
@@ -115,7 +114,7 @@ impl Stored {
     }
 
     /// Its own SCRAM look, iterations and salt length, if it has one.
-    pub fn look(&self) -> Option<(NonZeroU32, usize)> {
+    pub fn look(&self) -> Option<Look> {
         match self {
             Self::ScramSha256(keys) => Some((keys.iterations, keys.salt.len())),
             _ => None,
@@ -127,10 +126,7 @@ impl Stored {
         match self {
             Self::Plain(clear) => {
                 let keys = decoy.scram_of(name, &clear.secret);
-                let cost = Cost {
-                    pbkdf2: keys.iterations.get(),
-                    ..Cost::default()
-                };
+                let cost = Cost::of_pbkdf2(keys.iterations);
                 Some((keys, cost))
             }
             Self::ScramSha256(keys) => Some((keys.clone(), Cost::default())),
@@ -138,6 +134,7 @@ impl Stored {
         }
     }
 
+    /// The keyed HMAC-MD5, if this form has it.
     pub(super) fn cram(&self) -> Option<&Hmac> {
         match self {
             Self::Plain(clear) => Some(&clear.cram),

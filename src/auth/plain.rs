@@ -56,9 +56,9 @@ impl Machine for LoginExchange {
 
 /// Checks a password sent in the clear. Every failure takes the same time, unless the input is malformed.
 fn check_password(name: &[u8], secret: &[u8], accounts: &mut dyn Accounts) -> Progress {
-    let text = std::str::from_utf8(secret)
+    let is_usable = std::str::from_utf8(secret)
         .is_ok_and(|text| !text.is_empty() && !text.chars().any(char::is_control));
-    let Some(name) = login(name).filter(|_| text) else {
+    let Some(name) = login(name).filter(|_| is_usable) else {
         return Progress::Failed;
     };
 

@@ -28,7 +28,7 @@ pub(super) struct Scram {
 enum State {
     First,
     Final(Final),
-    /// The client's proof was right; its empty response to ours is pending.
+    /// The client's proof was right; its empty response to the server's proof is pending.
     Proven {
         user: String,
     },
@@ -72,18 +72,18 @@ impl Scram {
         };
 
         // The decoy is made, and the time of a key derivation spent, in any case.
-        let cost = accounts.decoy();
+        let decoy = accounts.decoy();
         let permit = hashing::permit();
         let shown = accounts.decoy_name(name);
-        let decoy = cost.scram(&shown);
+        let unmatched = decoy.scram(&shown);
         let (user, keys, spent) = match accounts.account(name) {
-            Account::Known { user, stored } => match stored.scram(&shown, &cost) {
+            Account::Known { user, stored } => match stored.scram(&shown, &decoy) {
                 Some((keys, spent)) => (Some(user), keys, spent),
-                None => (None, decoy, Cost::default()),
+                None => (None, unmatched, Cost::default()),
             },
-            Account::Unknown => (None, decoy, Cost::default()),
+            Account::Unknown => (None, unmatched, Cost::default()),
         };
-        cost.burn(b"", spent);
+        decoy.burn(b"", spent);
         drop(permit);
 
         let nonce = format!("{}{}", first.nonce, self.nonce);

@@ -1,5 +1,5 @@
-//! RFC 8725, section by section: the tokens that it warns of. All are signed by a key of the set where that is
-//! possible, so that nothing else refuses them.
+//! RFC 8725, section by section: the tokens that it warns of. Where possible they are signed by a key of the set, so
+//! that nothing else refuses them.
 
 use super::*;
 
@@ -65,7 +65,7 @@ fn section_3_1_another_algorithm_than_the_key_is_for() {
 }
 
 #[test]
-fn section_3_3_a_signature_that_is_missing_cut_or_too_much() {
+fn section_3_3_signatures_that_are_missing_cut_or_doubled() {
     let good = signed(HEADER, &claims(""));
     assert!(verify(&good).is_ok());
     let (body, signature) = good.rsplit_once('.').unwrap();
@@ -114,7 +114,7 @@ fn section_3_9_wrong_audience() {
     refused_claims(&[r#""aud":"web""#, r#""aud":["web"]"#, r#""aud":[["mail"]]"#]);
 }
 
-/// Nothing in a token leads to a key.
+/// A token cannot bring its own key.
 #[test]
 fn section_3_10_keys_of_its_own() {
     let own_key = |seed| Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
@@ -157,7 +157,7 @@ fn nested_tokens() {
 }
 
 #[test]
-fn expired_and_not_yet_good() {
+fn expired_and_not_yet_valid() {
     refused_claims(&[r#""exp":1000000040"#, r#""nbf":1000000161"#]);
 }
 

@@ -1,3 +1,5 @@
+//! Tokens that are accepted and refused, and key sets.
+
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -17,6 +19,7 @@ mod standards;
 mod vectors;
 
 const NOW: u64 = 1_000_000_100;
+const HEADER: &str = r#"{"alg":"EdDSA","kid":"own","typ":"JWT"}"#;
 
 fn expected() -> Expected {
     Expected {
@@ -42,8 +45,6 @@ fn signed(header: &str, claims: &str) -> String {
     let signature = base64url_encode(own().sign(body.as_bytes()).as_ref());
     format!("{body}.{signature}")
 }
-
-const HEADER: &str = r#"{"alg":"EdDSA","kid":"own","typ":"JWT"}"#;
 
 fn claims(changes: &str) -> String {
     let mut all = vec![
@@ -153,12 +154,12 @@ fn claims_are_checked() {
         );
     }
     // A token with an audience is refused without a configured one.
-    let nobody = Expected {
+    let without = Expected {
         audience: None,
         ..expected()
     };
     assert!(
-        keys.verify(&signed(HEADER, &claims("")), &nobody, NOW)
+        keys.verify(&signed(HEADER, &claims("")), &without, NOW)
             .is_err()
     );
 }
