@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ring::rand::{SecureRandom as _, SystemRandom};
-
 use crate::encoding::base64_encode;
 use crate::net::client_tls::ClientTls;
 use crate::net::dial::{self, Address};
 use crate::net::proxy;
 use crate::net::socket::Socket;
 use crate::net::stream::Stream;
+use crate::random;
 use crate::read;
 use crate::smtp::client::{
     Channel, ClientConfig, ClientEnvelope, ClientSession, ConnectionError, Extensions, Outcome,
@@ -402,13 +401,10 @@ fn spelled(error: &io::Error) -> String {
     }
 }
 
-/// A nonce for [`ClientConfig`]: 18 octets of randomness in base64.
+/// A nonce for [`ClientConfig`]: 18 random octets in base64.
 ///
 /// # Errors
-/// The system gives no randomness.
+/// The system has no random numbers.
 pub fn nonce() -> io::Result<String> {
-    let mut octets = [0; 18];
-    let drawn = SystemRandom::new().fill(&mut octets);
-    drawn.map_err(|_| io::Error::other("the system gives no randomness"))?;
-    Ok(base64_encode(&octets))
+    Ok(base64_encode(&random::octets::<18>()?))
 }

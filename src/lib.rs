@@ -42,6 +42,7 @@ pub mod oauth;
 pub mod options;
 mod punycode;
 pub mod queue;
+mod random;
 pub mod rates;
 mod read;
 pub mod relay;

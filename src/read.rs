@@ -1,6 +1,6 @@
-//! Reading: content piece by piece, in constant memory, and whole files of the configuration.
+//! Reading: content piece by piece, in constant memory, whole files of the configuration, and those of the system.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -9,28 +9,39 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 
-/// Maximum octets that are taken from a pipe or a device, which may have no end.
+/// Maximum octets read from a pipe or a device, which may have no end, and from a file of the system.
 const MAX_STREAM: u64 = 16 << 20;
-/// How long a pipe may take to deliver them.
+/// Maximum time for the octets of a pipe.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// How long its writer may take to come.
+/// Maximum time until a pipe has a writer.
 const MAX_ABSENCE: Duration = Duration::from_secs(2);
-/// How long to wait before looking again.
+/// The polling interval.
 const PAUSE: Duration = Duration::from_millis(5);
-/// That of UTF-8.
+/// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The octets of a file, without the byte order mark that some editors write. A pipe is read too, as shells make them for `<(command)`, but nothing is waited for without
-/// end.
+/// The octets of a file, without the byte order mark that some editors write. A pipe, as shells make for `<(command)`,
+/// is read for a limited time.
 ///
 /// # Errors
-/// Those of the system, and for a pipe without a writer, or one that is too slow or too long.
+/// Those of the system; a pipe without a writer, or one that is too slow or too long.
 pub(crate) fn whole(path: &Path) -> io::Result<Vec<u8>> {
     let mut octets = within(path, MAX_ABSENCE)?;
     if octets.starts_with(BYTE_ORDER_MARK) {
         octets.drain(..BYTE_ORDER_MARK.len());
     }
     Ok(octets)
+}
+
+/// The text of a file of the system, such as /etc/hosts, with U+FFFD for invalid UTF-8.
+///
+/// # Errors
+/// Those of the system.
+pub(crate) fn system_file(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut octets = Vec::new();
+    let file = File::open(path)?;
+    file.take(MAX_STREAM).read_to_end(&mut octets)?;
+    Ok(String::from_utf8_lossy(&octets).into_owned())
 }
 
 fn within(path: &Path, absence: Duration) -> io::Result<Vec<u8>> {

@@ -3,19 +3,19 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
-use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::auth::password::hash_password;
 use crate::failure::Failure;
+use crate::random;
 
 /// Maximum octets of a password.
-const LONGEST: u64 = 1_024;
+const MAX_PASSWORD: u64 = 1_024;
 
 /// Reads one line, without echo on a terminal, and prints its stored form.
 ///
 /// # Errors
-/// No password, or one that a client cannot send (64); no randomness (71).
+/// No password, or one that a client cannot send (64); no random numbers (71).
 pub fn hash() -> Result<(), Failure> {
     let line = line().map_err(|e| Failure::Usage(format!("--hash-password: {e}")))?;
     let password = line.trim_end_matches(['\r', '\n']);
@@ -23,10 +23,7 @@ pub fn hash() -> Result<(), Failure> {
         let text = "--hash-password: no usable password; write one line of text to standard input";
         return Err(Failure::Usage(text.to_owned()));
     }
-    let mut salt = [0; 16];
-    SystemRandom::new()
-        .fill(&mut salt)
-        .map_err(|_| Failure::System("--hash-password: the system has no randomness".to_owned()))?;
+    let salt = random::octets().map_err(|e| Failure::System(format!("--hash-password: {e}")))?;
     println!("{}", hash_password(password.as_bytes(), salt));
     Ok(())
 }
@@ -35,7 +32,7 @@ fn line() -> io::Result<Zeroizing<String>> {
     let stdin = io::stdin();
     let mut line = Zeroizing::new(String::new());
     if !stdin.is_terminal() {
-        stdin.lock().take(LONGEST).read_line(&mut line)?;
+        stdin.lock().take(MAX_PASSWORD).read_line(&mut line)?;
         return Ok(line);
     }
     eprint!("Password: ");
@@ -43,7 +40,7 @@ fn line() -> io::Result<Zeroizing<String>> {
     let mut silent = before.clone();
     silent.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent)?;
-    let read = stdin.lock().take(LONGEST).read_line(&mut line);
+    let read = stdin.lock().take(MAX_PASSWORD).read_line(&mut line);
     let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
     eprintln!();
     read.map(|_| line)

@@ -4,8 +4,6 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ring::rand::{SecureRandom as _, SystemRandom};
-
 use crate::auth::{Account, Accounts, Decoy};
 use crate::clock;
 use crate::deliver::{Group, Store, Target};
@@ -13,6 +11,7 @@ use crate::directory::{Directory, ResolveContext};
 use crate::encoding::base64_encode;
 use crate::greylist::{Decision, Keeper, Query};
 use crate::oauth::Tokens;
+use crate::random;
 use crate::relay::{NoTurn, Relay, Wanted};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::reply::{self, Reply};
@@ -256,11 +255,7 @@ impl Backend for ServerBackend<'_> {
     }
 
     fn nonce(&mut self) -> String {
-        let mut octets = [0; 24];
-        // Without randomness the challenge is empty, which no mechanism accepts.
-        match SystemRandom::new().fill(&mut octets) {
-            Ok(()) => base64_encode(&octets),
-            Err(_) => String::new(),
-        }
+        // Without random numbers the challenge is empty, which no mechanism accepts.
+        random::octets::<24>().map_or_else(|_| String::new(), |octets| base64_encode(&octets))
     }
 }

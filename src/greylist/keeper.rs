@@ -10,18 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use ring::rand::{SecureRandom as _, SystemRandom};
-
-use super::list::{Decision, Greylist, KEY};
+use super::list::{Decision, Greylist};
 use crate::failure::{Failure, FileError};
 use crate::lock::{lock, wait};
+use crate::random;
 
-/// Interval of writing, which is the most that a kill can lose.
+/// The time from a change to writing the file: a kill loses no more.
 const SAVE_AFTER: Duration = Duration::from_secs(60);
 /// Maximum octets of a file.
-const LONGEST: u64 = 1 << 20;
-
-/// The most mailboxes that are remembered as fit to take mail.
+const MAX_FILE: u64 = 1 << 20;
+/// Maximum mailboxes that are remembered as usable.
 const MAX_SEEN: usize = 4_096;
 
 /// The value of `--greylist`.
@@ -34,10 +32,10 @@ pub struct GreylistConfig {
 }
 
 impl GreylistConfig {
-    /// Looks for the directory of the file, without touching either: a server may be running.
+    /// Checks that the directory of the file exists, without touching the file: a server may be running.
     ///
     /// # Errors
-    /// It is not there.
+    /// It does not exist.
     pub fn check(&self) -> Result<(), Failure> {
         let missing = |file: &&PathBuf| {
             let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -77,7 +75,7 @@ pub struct Query<'a> {
     pub now: u64,
 }
 
-/// Mailboxes that could take mail when they were looked at within this second, and messages of which size.
+/// Mailboxes that were checked within this second, each with the largest message that it could take.
 #[derive(Default)]
 struct SeenMailboxes {
     second: u64,
@@ -115,11 +113,8 @@ impl Keeper {
     /// # Errors
     /// The file cannot be read, or its directory cannot be written to.
     pub fn open(config: &GreylistConfig) -> Result<Self, Failure> {
-        let list = match &config.file {
-            Some(path) => read(path, config.delay)?,
-            None => None,
-        };
-        let list = match list {
+        let read = config.file.as_deref().map(|path| read(path, config.delay));
+        let list = match read.transpose()?.flatten() {
             Some(list) => list,
             None => empty(config.delay)?,
         };
@@ -134,8 +129,8 @@ impl Keeper {
         })
     }
 
-    /// Decides on one recipient; `look` tells whether it could be accepted, which is a look at the disk. Whoever is put
-    /// off costs one look a second and mailbox, however many come; for whoever passes it is made at each recipient.
+    /// Decides on one recipient; `look` checks on the disk that it could be accepted. A deferred recipient costs one look
+    /// per second and mailbox, however many there are; a recipient that passes costs one each time.
     ///
     /// # Errors
     /// Those of `look`; the list is then unchanged.
@@ -213,9 +208,7 @@ impl Keeper {
 }
 
 fn empty(delay: Duration) -> Result<Greylist, Failure> {
-    let mut secret = [0; KEY];
-    let filled = SystemRandom::new().fill(&mut secret);
-    filled.map_err(|_| Failure::System("--greylist: no random numbers".to_owned()))?;
+    let secret = random::octets().map_err(|e| Failure::System(format!("--greylist: {e}")))?;
     Ok(Greylist::new(delay, secret))
 }
 
@@ -223,7 +216,7 @@ fn empty(delay: Duration) -> Result<Greylist, Failure> {
 fn read(path: &Path, delay: Duration) -> Result<Option<Greylist>, Failure> {
     let fault = |error| FileError::new(path, None, format_args!("--greylist: {error}"));
     let mut octets = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut octets));
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut octets));
     let found = match read {
         Ok(_) => true,
         Err(e) if e.kind() == ErrorKind::NotFound => false,

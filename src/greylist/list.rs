@@ -1,5 +1,5 @@
 //! Greylisting: the first mail of a client, reverse-path and recipient is deferred. If it is tried again after the
-//! delay, the client is a server that retries, as most senders of spam do not. This file has the decision and its
+//! delay, the client is a server that retries, which most senders of spam do not do. This file has the decision and its
 //! bounded memory; callers handle replies and the file.
 //!
 //! Each triple is known by a keyed hash of 64 bits and a time: 12 octets, and 4 more in the index. When a triple is
@@ -24,8 +24,9 @@ const KNOWN: u32 = 36 * 24 * 60 * 60;
 const EPOCH: u64 = 1_735_689_600;
 /// The bit that marks a time as a client's, not a triple's.
 const PASSED: u32 = 1 << 31;
-/// Octets of the key, and of an entry in a file.
-pub(super) const KEY: usize = 32;
+/// Octets of the secret.
+const KEY: usize = 32;
+/// Octets of an entry in a file.
 const RECORD: usize = 12;
 /// The first octets of a file.
 const MAGIC: &[u8; 16] = b"mailslot-grey-1\n";
@@ -257,11 +258,11 @@ impl Greylist {
         }
     }
 
-    /// A client in the older half moves to the young end when it is seen again, so that a flood of triples does not
-    /// push out regular clients.
+    /// Updates a client's time. One in the older half of the ring moves to its newest place, so that a flood of triples
+    /// does not push out regular clients.
     fn refresh(&mut self, at: u16, hash: u64, now: u32) {
-        let behind = (self.next + CAPACITY - usize::from(at)) % CAPACITY;
-        if behind > CAPACITY / 2 {
+        let age = (self.next + CAPACITY - usize::from(at)) % CAPACITY;
+        if age > CAPACITY / 2 {
             self.remove(at);
             self.insert(hash, now | PASSED);
         } else {
@@ -385,7 +386,6 @@ mod tests {
         assert!(std::mem::size_of::<RingEntry>() * CAPACITY + 2 * SLOTS <= 1 << 20);
     }
 
-    /// Only the oldest are forgotten.
     #[test]
     fn the_oldest_are_forgotten() {
         let mut list = list();

@@ -1,10 +1,12 @@
 //! Host names from the hosts file. The C library's look-ups are not used: they load libraries at run time
 //! (nsswitch.conf(5)), which can crash a static binary.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-const HOSTS: &str = "/etc/hosts";
+use crate::read;
+
+/// The hosts file.
+pub(super) const HOSTS: &str = "/etc/hosts";
 
 /// The addresses of a host, which may itself be an address (hosts(5)). Without an entry `localhost` is the loopback
 /// address (RFC 6761 §6.3): a minimal container has no such file.
@@ -15,7 +17,7 @@ pub(super) fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
-    let found = addresses_in(&read(HOSTS).unwrap_or_default(), host);
+    let found = addresses_in(&read::system_file(HOSTS).unwrap_or_default(), host);
     if !found.is_empty() {
         return Ok(found);
     }
@@ -24,7 +26,7 @@ pub(super) fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     ))
 }
 
-/// The same from the text of a hosts file; empty if there are none.
+/// The same from the text of a hosts file; empty without an entry.
 pub(super) fn addresses_in(text: &str, host: &str) -> Vec<IpAddr> {
     let found = addresses_of(host, text);
     if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
@@ -42,11 +44,6 @@ fn addresses_of(host: &str, text: &str) -> Vec<IpAddr> {
         known.then_some(address)
     };
     text.lines().filter_map(named).collect()
-}
-
-fn read(path: &str) -> io::Result<String> {
-    let octets = std::fs::read(path)?;
-    Ok(String::from_utf8_lossy(&octets).into_owned())
 }
 
 #[cfg(test)]

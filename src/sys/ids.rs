@@ -1,10 +1,8 @@
 //! User and group ids from /etc/passwd and /etc/group. The C library's look-ups are not used: they load libraries at
 //! run time (nsswitch.conf(5)), which can crash a static binary.
 
-use std::path::Path;
-
 use crate::encoding::number;
-use crate::failure::FileError;
+use crate::read;
 
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
@@ -27,7 +25,7 @@ pub fn group_id(name: &str) -> Result<u32, String> {
 
 /// The primary group of a user, given by name or number.
 pub fn primary_group(user: &str) -> Option<u32> {
-    let text = read(USERS).ok()?;
+    let text = read::system_file(USERS).ok()?;
     primary_group_in(user, &text)
 }
 
@@ -35,7 +33,8 @@ fn id(kind: &str, name: &str, path: &str) -> Result<u32, String> {
     if let Some(number) = number(name) {
         return Ok(number);
     }
-    number_of(name, &read(path)?)
+    let text = read::system_file(path).map_err(|e| format!("{path}: cannot read: {e}"))?;
+    number_of(name, &text)
         .ok_or_else(|| format!("no {kind} named '{name}' in {path}; use a number instead"))
 }
 
@@ -57,13 +56,6 @@ fn primary_group_in(user: &str, text: &str) -> Option<u32> {
         let known = name == user || number == user;
         known.then(|| fields.next()?.parse().ok())?
     })
-}
-
-fn read(path: &str) -> Result<String, String> {
-    let octets = std::fs::read(path)
-        .map_err(|e| FileError::new(Path::new(path), None, format_args!("cannot read: {e}")))
-        .map_err(|e| e.to_string())?;
-    Ok(String::from_utf8_lossy(&octets).into_owned())
 }
 
 #[cfg(test)]

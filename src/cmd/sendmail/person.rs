@@ -2,6 +2,8 @@
 
 use nix::unistd::{gethostname, getuid};
 
+use crate::read;
+
 const USERS: &str = "/etc/passwd";
 
 /// A user of this host.
@@ -17,12 +19,12 @@ impl Person {
     /// The user of this process. Without an entry, as in an image without a passwd file, it is `uid` and the number.
     pub(super) fn current() -> Self {
         let uid = getuid().as_raw();
-        let octets = std::fs::read(USERS).unwrap_or_default();
+        let users = read::system_file(USERS).unwrap_or_default();
         let host = gethostname().ok().and_then(|name| name.into_string().ok());
         let host =
             host.filter(|name| !name.is_empty() && name.bytes().all(|o| o.is_ascii_graphic()));
         let host = host.unwrap_or_else(|| "localhost".to_owned());
-        Self::of(uid, &String::from_utf8_lossy(&octets), host)
+        Self::of(uid, &users, host)
     }
 
     fn of(uid: u32, users: &str, host: String) -> Self {
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_sends() {
+    fn senders_and_their_names() {
         let users = "root:x:0:0:Super & User,,,:/root:/bin/sh\nbroken\nbob:x:7:7::/:\n";
         let of = |uid| Person::of(uid, users, "h".to_owned());
         assert_eq!(of(0).mailbox(None), "Super root User <root@h>");

@@ -5,9 +5,8 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use ring::rand::{SecureRandom as _, SystemRandom};
-
 use super::message::{self, Answer, Bad, RecordType};
+use crate::random;
 
 /// Wrong datagrams after which the query fails: it is probably being attacked.
 const MAX_STRAY: usize = 64;
@@ -119,8 +118,5 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 
 /// Unpredictable, so that nobody can forge an answer (RFC 5452 §9.2).
 fn random_id() -> io::Result<u16> {
-    let mut id = [0; 2];
-    let drawn = SystemRandom::new().fill(&mut id);
-    drawn.map_err(|_| io::Error::other("the system gives no randomness"))?;
-    Ok(u16::from_be_bytes(id))
+    random::octets().map(u16::from_be_bytes)
 }

@@ -12,14 +12,12 @@ use super::exchange;
 use super::message::{self, Answer, Data, Mx, RecordType};
 use super::servers::Servers;
 use crate::lock::lock;
-use crate::net::names;
+use crate::net::names::{self, HOSTS};
+use crate::read;
 
-const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Maximum aliases followed from answer to answer.
 const MAX_ALIASES: usize = 8;
-/// Maximum octets read of a hosts file or resolv.conf.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// Why a name has no addresses or exchangers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +54,7 @@ impl Resolver {
     /// Uses the system's files. They are read here once, so that the name servers are known after a chroot.
     pub fn system() -> Self {
         let path = Path::new(RESOLV_CONF);
-        let servers = Servers::parse(&read(path).unwrap_or_default());
+        let servers = Servers::parse(&read::system_file(path).unwrap_or_default());
         Self {
             resolv_conf: Some(path.to_owned()),
             servers: Mutex::new((servers, changed(path))),
@@ -78,13 +76,13 @@ impl Resolver {
     /// dot is tried in the search domains first.
     ///
     /// # Errors
-    /// There are none, or the look-up failed.
+    /// The host has none, or the look-up failed.
     pub fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
         let host = host.strip_suffix('.').unwrap_or(host);
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        let known = names::addresses_in(&read(&self.hosts).unwrap_or_default(), host);
+        let known = names::addresses_in(&read::system_file(&self.hosts).unwrap_or_default(), host);
         if !known.is_empty() {
             return Ok(known);
         }
@@ -104,7 +102,7 @@ impl Resolver {
     /// The MX records of a domain, sorted by preference.
     ///
     /// # Errors
-    /// There are none, or the look-up failed.
+    /// The host has none, or the look-up failed.
     pub fn mx(&self, domain: &str) -> Result<Vec<Mx>, Error> {
         let name =
             to_alabel(domain.strip_suffix('.').unwrap_or(domain)).ok_or(Error::NoSuchName)?;
@@ -184,7 +182,7 @@ impl Resolver {
             let now = changed(path);
             if now.is_some()
                 && now != known.1
-                && let Some(text) = read(path)
+                && let Ok(text) = read::system_file(path)
             {
                 *known = (Servers::parse(&text), now);
             }
@@ -197,13 +195,4 @@ fn changed(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path)
         .and_then(|meta| meta.modified())
         .ok()
-}
-
-fn read(path: &Path) -> Option<String> {
-    use std::io::Read as _;
-
-    let mut octets = Vec::new();
-    let file = std::fs::File::open(path).ok()?;
-    file.take(MAX_FILE).read_to_end(&mut octets).ok()?;
-    Some(String::from_utf8_lossy(&octets).into_owned())
 }
