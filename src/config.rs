@@ -37,7 +37,7 @@ pub struct Config {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// The header fields that mark junk.
     pub junk: Vec<JunkField>,
-    /// True if fsync is called.
+    /// How far mail is made durable before a 250.
     pub sync: Sync,
     /// The timeout of clients.
     pub timeout: Duration,
@@ -62,8 +62,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the values of all options. `names` are those of sockets that a service manager passed on: where no
-    /// listener is configured, these are the only ones.
+    /// Reads the values of all options. `names` are those of sockets that a service manager passed on: without a
+    /// configured listener they are the only ones.
     ///
     /// # Errors
     /// The option, what is wrong with it and what would be right.
@@ -114,7 +114,7 @@ impl Config {
             policy: policy(settings, hostname)?,
         };
         config.directory.logins = config.listen.iter().any(|url| config.may_offer_auth(url));
-        config.consistent(settings)?;
+        config.check(settings)?;
         config.without_metrics(settings)
     }
 
@@ -136,7 +136,7 @@ impl Config {
     }
 
     /// Checks that options fit together.
-    fn consistent(&self, settings: &Settings) -> Result<(), Failure> {
+    fn check(&self, settings: &Settings) -> Result<(), Failure> {
         if self.policy.require_tls && self.tls.is_none() {
             return Err(settings.fault(Key::RequireTls, NO_CERTIFICATE));
         }
@@ -145,7 +145,7 @@ impl Config {
         }
         let mut values = settings.all(Key::Listen).into_iter();
         for url in &self.listen {
-            let Some(reason) = self.unusable(url) else {
+            let Some(reason) = self.listener_fault(url) else {
                 values.next();
                 continue;
             };
@@ -160,7 +160,8 @@ impl Config {
         Ok(())
     }
 
-    fn unusable(&self, url: &ListenUrl) -> Option<String> {
+    /// The reason why a listener cannot be served, if any.
+    fn listener_fault(&self, url: &ListenUrl) -> Option<String> {
         if let BindTo::Unix { user, group, .. } = &url.at {
             let user = user.as_deref().map(ids::user_id);
             let group = group.as_deref().map(ids::group_id);
@@ -168,10 +169,10 @@ impl Config {
                 return Some(unknown);
             }
         }
-        self.inconsistent(url).map(str::to_owned)
+        self.option_fault(url).map(str::to_owned)
     }
 
-    fn inconsistent(&self, url: &ListenUrl) -> Option<&'static str> {
+    fn option_fault(&self, url: &ListenUrl) -> Option<&'static str> {
         let submission = matches!(url.scheme, Scheme::Submission | Scheme::Submissions);
         if url.scheme == Scheme::Submissions && self.tls.is_none() {
             return Some(NO_CERTIFICATE);
@@ -291,7 +292,7 @@ fn pattern(settings: &Settings) -> Result<String, Failure> {
     Ok(value.text)
 }
 
-/// Characters of domains, paths and quoting cannot be separators.
+/// Separators of subaddresses: not the characters of domains, paths and quoting.
 fn delimiter(settings: &Settings) -> Result<String, Failure> {
     let Some(value) = settings.one(Key::RecipientDelimiter) else {
         return Ok(String::new());
@@ -393,18 +394,19 @@ fn optional<T>(
     parsed.map(Some).ok_or_else(|| value.invalid(expected))
 }
 
+/// `FIRST[,SECOND]`.
+fn first_and_second(text: &str) -> (&str, Option<&str>) {
+    let both = text.split_once(',');
+    both.map_or((text, None), |(first, second)| (first, Some(second)))
+}
+
 /// `DELAY[,FILE]`. The delay must be shorter than the time in which a second try counts.
 fn greylist(settings: &Settings) -> Result<Option<greylist::GreylistConfig>, Failure> {
     let parse = |text: &str| {
-        let (delay, file) = match text.split_once(',') {
-            Some((delay, file)) => (delay, Some(PathBuf::from(file))),
-            None => (text, None),
-        };
+        let (delay, file) = first_and_second(text);
         let delay = values::duration(delay)?;
-        let usable = delay.as_secs() < u64::from(RETRY_WITHIN)
-            && file
-                .as_ref()
-                .is_none_or(|file| !file.as_os_str().is_empty());
+        let usable = delay.as_secs() < u64::from(RETRY_WITHIN) && file != Some("");
+        let file = file.map(PathBuf::from);
         usable.then_some(greylist::GreylistConfig { delay, file })
     };
     let expected = "a delay below 4h, optionally with a file, such as 5m or 5m,greylist";
@@ -414,12 +416,12 @@ fn greylist(settings: &Settings) -> Result<Option<greylist::GreylistConfig>, Fai
 /// `SIZE[,MESSAGES]`.
 fn quota(settings: &Settings) -> Result<Option<Quota>, Failure> {
     let parse = |text: &str| {
-        let (bytes, messages) = match text.split_once(',') {
-            Some((bytes, messages)) => (bytes, Some(values::count(messages)?)),
-            None => (text, None),
+        let (bytes, messages) = first_and_second(text);
+        let messages = match messages {
+            Some(messages) => Some(values::count(messages)?.try_into().ok()?),
+            None => None,
         };
         let bytes = Some(values::size(bytes)?);
-        let messages = messages.and_then(|n| n.try_into().ok());
         Some(Quota { bytes, messages })
     };
     let expected = "a size, optionally with a number, such as 500M or 500M,10000";

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Encodes with padding.
+/// Encodes in base64 with padding (RFC 4648 §4).
 pub fn base64_encode(octets: &[u8]) -> String {
     let mut text = String::with_capacity(octets.len().div_ceil(3) * 4);
     for group in octets.chunks(3) {
@@ -82,7 +82,7 @@ fn hex_digit(octet: u8) -> Option<u8> {
     u8::try_from(digit).ok()
 }
 
-/// Decodes; `None` for white space, wrong padding, other alphabets or stray bits.
+/// Decodes base64; `None` for white space, wrong padding, other alphabets or stray bits.
 pub fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
     let padding = text.iter().rev().take_while(|&&c| c == b'=').count();
     if !text.len().is_multiple_of(4) || padding > 2 {
@@ -110,7 +110,7 @@ pub fn xtext_decode(text: &str) -> Option<String> {
     (!text.chars().any(char::is_control)).then_some(text)
 }
 
-/// The octets that xtext stands for, whatever they are; `None` if it is malformed.
+/// Decodes xtext to octets of any value; `None` if it is malformed.
 pub fn xtext_octets(text: &str) -> Option<Vec<u8>> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -130,7 +130,7 @@ pub fn xtext_octets(text: &str) -> Option<Vec<u8>> {
     Some(octets)
 }
 
-/// Encodes printable ASCII as xtext (RFC 3461 §4).
+/// Encodes text as xtext (RFC 3461 §4).
 pub fn xtext_encode(text: &str) -> String {
     let mut coded = String::with_capacity(text.len());
     for octet in text.bytes() {
@@ -142,7 +142,7 @@ pub fn xtext_encode(text: &str) -> String {
     coded
 }
 
-/// A page of text for a terminal: what would change how it looks is spelled out, but for the ends of its lines.
+/// Text for a terminal: escapes every character that would change how it looks, except line ends.
 pub fn visible(page: &str) -> String {
     let mut text = String::with_capacity(page.len());
     for c in page.chars() {

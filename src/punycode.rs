@@ -1,5 +1,5 @@
-//! Punycode (RFC 3492): labels beyond ASCII in the letters, digits and hyphens of the DNS. Prefix and case are the
-//! callers' matter.
+//! Punycode (RFC 3492): labels with non-ASCII characters in the letters, digits and hyphens of the DNS. The prefix `xn--`
+//! and the case are left to callers.
 
 const BASE: u32 = 36;
 const T_MIN: u32 = 1;
@@ -41,6 +41,7 @@ pub(crate) fn encode(text: &str) -> Option<String> {
     (done == total).then_some(out)
 }
 
+/// Appends a variable-length integer (RFC 3492 §3.3).
 fn digits(delta: u32, bias: u32, out: &mut String) -> Option<()> {
     let mut rest = delta;
     let mut k = BASE;
@@ -100,7 +101,7 @@ pub(crate) fn decode(text: &str) -> Option<String> {
     Some(output.into_iter().collect())
 }
 
-/// RFC 3492 §6.1.
+/// The next bias (RFC 3492 §6.1).
 const fn adapt(delta: u32, points: u32, first: bool) -> u32 {
     let mut delta = if first { delta / DAMP } else { delta / 2 };
     delta += delta / points;

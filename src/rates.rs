@@ -16,8 +16,8 @@ const PARTS: u32 = 16;
 pub struct Rates<K> {
     span: Duration,
     limit: u32,
-    /// Keys used since the last turn, and those of the turn before. Forgetting drops the older map, so no event ever
-    /// has to walk all keys.
+    /// Keys used since `turned`, and those of the time before. Forgetting drops the older map, so that no event has to
+    /// walk all keys.
     current: HashMap<K, Events>,
     previous: HashMap<K, Events>,
     turned: Instant,
@@ -42,15 +42,15 @@ impl Events {
 
     /// The number of events in the span before `now`.
     fn count(&self, span: Duration, now: Instant) -> u32 {
-        let recent = |burst: &&Burst| is_open(burst.last, span, now);
+        let recent = |burst: &&Burst| is_within(burst.last, span, now);
         let counts = self.0.iter().filter(recent).map(|burst| burst.count);
         counts.fold(0, u32::saturating_add)
     }
 
     fn add(&mut self, span: Duration, now: Instant) {
-        self.0.retain(|burst| is_open(burst.last, span, now));
+        self.0.retain(|burst| is_within(burst.last, span, now));
         match self.0.last_mut() {
-            Some(burst) if is_open(burst.began, span / PARTS, now) => {
+            Some(burst) if is_within(burst.began, span / PARTS, now) => {
                 burst.last = burst.last.max(now);
                 burst.count = burst.count.saturating_add(1);
             }
@@ -78,7 +78,7 @@ impl<K: Eq + Hash> Rates<K> {
         }
     }
 
-    /// True if a key has reached the limit in the span before now.
+    /// True if a key has reached the limit in the span before `now`.
     pub fn is_used_up(&self, key: &K, now: Instant) -> bool {
         let events = self.events(key);
         events.is_some_and(|events| events.count(self.span, now) >= self.limit)
@@ -87,14 +87,16 @@ impl<K: Eq + Hash> Rates<K> {
     /// The same, but a key past the limit stays blocked for a span from its last event.
     pub fn is_blocked(&self, key: &K, now: Instant) -> bool {
         self.events(key).is_some_and(|events| {
-            let last = events.last().filter(|&last| is_open(last, self.span, now));
+            let last = events
+                .last()
+                .filter(|&last| is_within(last, self.span, now));
             last.is_some_and(|last| events.count(self.span, last) >= self.limit)
         })
     }
 
-    /// Counts an event.
-    pub fn count(&mut self, key: K, now: Instant) {
-        if !is_open(self.turned, self.span, now) || self.current.len() >= MAX_KEYS / 2 {
+    /// Adds an event.
+    pub fn add(&mut self, key: K, now: Instant) {
+        if !is_within(self.turned, self.span, now) || self.current.len() >= MAX_KEYS / 2 {
             self.previous = std::mem::take(&mut self.current);
             self.turned = now;
         }
@@ -115,8 +117,9 @@ impl<K: Eq + Hash> Rates<K> {
     }
 }
 
-fn is_open(began: Instant, span: Duration, now: Instant) -> bool {
-    now.saturating_duration_since(began) < span
+/// True if an event is within the span before `now`.
+fn is_within(event: Instant, span: Duration, now: Instant) -> bool {
+    now.saturating_duration_since(event) < span
 }
 
 #[cfg(test)]
@@ -133,12 +136,12 @@ mod tests {
         let mut rates = Rates::new(3, SPAN, begin);
         for seconds in [100, 600, 650] {
             assert!(!rates.is_used_up(&"a", at(seconds)));
-            rates.count("a", at(seconds));
+            rates.add("a", at(seconds));
         }
         assert!(rates.is_used_up(&"a", at(650)) && rates.is_used_up(&"a", at(699)));
         assert!(!rates.is_used_up(&"b", at(650)));
         assert!(!rates.is_used_up(&"a", at(700)));
-        rates.count("a", at(700));
+        rates.add("a", at(700));
         assert!(rates.is_used_up(&"a", at(701)), "600, 650 and 700");
         assert!(!rates.is_used_up(&"a", at(1_300)));
     }
@@ -151,7 +154,7 @@ mod tests {
         for number in 0..10_000 {
             let now = begin + Duration::from_millis(number * 59);
             assert!(!rates.is_used_up(&(), now));
-            rates.count((), now);
+            rates.add((), now);
         }
         assert!(rates.is_used_up(&(), begin + Duration::from_secs(599)));
         assert!(!rates.is_used_up(&(), begin + Duration::from_secs(600) + SPAN / PARTS));
@@ -163,12 +166,12 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let mut rates = Rates::new(2, SPAN, begin);
-        rates.count(1, at(0));
+        rates.add(1, at(0));
         assert!(!rates.is_blocked(&1, at(1)));
-        rates.count(1, at(500));
+        rates.add(1, at(500));
         assert!(rates.is_blocked(&1, at(500)) && rates.is_blocked(&1, at(1_099)));
         assert!(!rates.is_blocked(&1, at(1_100)));
-        rates.count(1, at(1_100));
+        rates.add(1, at(1_100));
         assert!(!rates.is_blocked(&1, at(1_100)), "the first one of a span");
     }
 
@@ -178,7 +181,7 @@ mod tests {
         let now = Instant::now();
         let mut rates = Rates::new(1, SPAN, now);
         for key in 0..1_000_000_u32 {
-            rates.count(key, now);
+            rates.add(key, now);
             assert!(rates.current.len() + rates.previous.len() <= MAX_KEYS);
         }
         assert!((984_000..1_000_000).all(|key| rates.is_used_up(&key, now)));
@@ -189,7 +192,7 @@ mod tests {
     fn earlier_times_are_now() {
         let now = Instant::now() + SPAN;
         let mut rates = Rates::new(1, SPAN, now);
-        rates.count(1, now);
+        rates.add(1, now);
         assert!(rates.is_used_up(&1, now - SPAN));
     }
 }

@@ -1,4 +1,4 @@
-//! The text of delivery status notifications (RFC 3464, RFC 6522, RFC 6533): first for people, then for programs, then
+//! The text of delivery status notifications (RFC 3464, RFC 6522, RFC 6533): a part for people, one for programs, and
 //! the message or its header. Callers decide when a report is due and deliver it.
 
 use std::fmt::Write as _;
@@ -138,7 +138,7 @@ impl Report<'_> {
             boundary.push('x');
         }
         let mut text = self.header(&boundary);
-        let _ = write!(text, "--{boundary}\n{TEXT_PART}{}\n", self.words());
+        let _ = write!(text, "--{boundary}\n{TEXT_PART}{}\n", self.explanation());
         let (global, status) = self.status();
         let status_kind = match global {
             true => "message/global-delivery-status\nContent-Transfer-Encoding: 8bit",
@@ -166,18 +166,18 @@ impl Report<'_> {
     }
 
     /// The part for people.
-    fn words(&self) -> String {
+    fn explanation(&self) -> String {
         let mut text = format!(
             "This is the mail system at {}.\n\n{}\n",
             self.hostname,
             self.action.intro()
         );
-        for told in self.recipients {
-            let said = match &told.remote {
-                Some(host) => format!("{host} said: {}", told.text),
-                None => told.text.clone(),
+        for recipient in self.recipients {
+            let reason = match &recipient.remote {
+                Some(host) => format!("{host} said: {}", recipient.text),
+                None => recipient.text.clone(),
             };
-            let _ = write!(text, "\n<{}>\n{}", told.address, folded(&said));
+            let _ = write!(text, "\n<{}>\n{}", recipient.address, folded(&reason));
         }
         let _ = write!(
             text,
@@ -195,9 +195,9 @@ impl Report<'_> {
             let _ = writeln!(text, "Original-Envelope-Id: {envid}");
         }
         let _ = writeln!(text, "Arrival-Date: {}", self.arrived);
-        for told in self.recipients {
+        for recipient in self.recipients {
             text.push('\n');
-            self.recipient(&mut text, told);
+            self.recipient(&mut text, recipient);
         }
         if !global && !text.is_ascii() {
             text = text.replace(|c: char| !c.is_ascii(), "?");
@@ -205,23 +205,24 @@ impl Report<'_> {
         (global, text)
     }
 
-    fn recipient(&self, text: &mut String, told: &ReportRecipient) {
-        if let Some((kind, address)) = told.original() {
+    /// The fields of one recipient (RFC 3464 §2.3).
+    fn recipient(&self, text: &mut String, recipient: &ReportRecipient) {
+        if let Some((kind, address)) = recipient.original() {
             let _ = writeln!(text, "Original-Recipient: {kind}; {address}");
         }
-        let kind = if told.address.is_ascii() {
+        let kind = if recipient.address.is_ascii() {
             "rfc822"
         } else {
             "utf-8"
         };
-        let (action, status) = (self.action.name(), told.status);
+        let (action, status) = (self.action.name(), recipient.status);
         let _ = writeln!(
             text,
             "Final-Recipient: {kind}; {}\nAction: {action}\nStatus: {status}",
-            told.address
+            recipient.address
         );
-        if let Some(host) = &told.remote {
-            let words = folded(&told.text);
+        if let Some(host) = &recipient.remote {
+            let words = folded(&recipient.text);
             let words = words.trim_start().replace("\n    ", "\n\t");
             let _ = write!(
                 text,
@@ -279,7 +280,7 @@ fn folded(text: &str) -> String {
     lines
 }
 
-/// The lines of a message without their ends, be they CRLF or LF.
+/// The lines of a message without their ends, CRLF or LF.
 fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     content
         .split_inclusive(|&octet| octet == b'\n')

@@ -40,17 +40,17 @@ pub struct ServerState {
     pub metrics: Metrics,
     /// Recent logins and messages of clients.
     pub throttle: Throttle,
-    /// Set while more than four fifths of the connections are in use.
+    /// True while more than four fifths of the connections are in use.
     pub stress: AtomicBool,
     /// The relay, if any.
     pub relay: OnceLock<Arc<Relay>>,
     /// The greylist, if any.
     pub greylist: OnceLock<Arc<Keeper>>,
-    /// Set once the server stops.
+    /// True once the server stops.
     pub stopping: AtomicBool,
 }
 
-/// One reading of the files.
+/// The files as read at one time.
 pub struct Snapshot {
     /// The mailboxes.
     pub directory: Directory,
@@ -127,7 +127,7 @@ impl ServerState {
         }
     }
 
-    /// True if connections are nearly exhausted.
+    /// True while more than four fifths of the connections are in use.
     pub(crate) fn is_stressed(&self) -> bool {
         self.stress.load(Ordering::Relaxed)
     }
@@ -138,7 +138,7 @@ pub(crate) fn under_stress(wait: Duration) -> Duration {
     wait / 10
 }
 
-/// Reads users, aliases, certificate and key: all of them or none.
+/// Reads users, aliases, token keys, certificate and key: all of them or none.
 pub(crate) fn load(config: &Config) -> Result<Snapshot, String> {
     let directory = Directory::load(&config.directory).map_err(|e| e.to_string())?;
     let tokens = config.oauth.as_ref().map(Tokens::load).transpose();

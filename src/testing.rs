@@ -1,4 +1,4 @@
-//! What unit tests share.
+//! Helpers that unit tests share.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;

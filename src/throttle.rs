@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::lock::lock;
 use crate::rates::Rates;
 
-/// Failed logins of a client within [`GUESSING`]; then it is blocked until that long after the last one.
+/// Maximum failed logins of a client within [`GUESSING`]; then it is blocked until that long after the last one.
 const MAX_GUESSES: u32 = 10;
 /// The time for which failed logins count.
 const GUESSING: Duration = Duration::from_secs(600);
@@ -53,7 +53,7 @@ impl Throttle {
 
     /// Counts a failed login.
     pub fn wrong_login(&self, client: Option<IpAddr>) {
-        lock(&self.guesses).count(client, Instant::now());
+        lock(&self.guesses).add(client, Instant::now());
     }
 
     /// True while a sender is at its limit.
@@ -68,7 +68,7 @@ impl Throttle {
         if let Some(messages) = &self.messages
             && let Some(sender) = Sender::new(client, user)
         {
-            lock(messages).count(sender, Instant::now());
+            lock(messages).add(sender, Instant::now());
         }
     }
 }

@@ -21,10 +21,12 @@ pub(super) fn destination(url: &ListenUrl) -> Result<Destination, String> {
     let addresses = match &url.at {
         BindTo::Unix { path, .. } => vec![Address::Unix(path.clone())],
         BindTo::Tcp { port: 0, .. } => {
-            return Err("port 0 is any port; name the one that the log tells".to_owned());
+            return Err(
+                "port 0 lets the system choose one; name the port that the log shows".to_owned(),
+            );
         }
         BindTo::Inherited(_) => {
-            return Err("an inherited socket has no address here; name its URL".to_owned());
+            return Err("an inherited socket has no known address; name its URL".to_owned());
         }
         BindTo::Tcp { host, port } => {
             let at_port = |ip| Address::Tcp(SocketAddr::new(ip, *port));
@@ -81,7 +83,7 @@ pub(super) fn connect(
 pub(super) fn pass(destination: &Destination) -> io::Result<()> {
     let socket = connect(destination, || Instant::now() + CONNECT)?;
     let sending = socket.try_clone()?;
-    // This thread may only end with the process: standard input may stay open.
+    // Standard input may stay open, so this thread may only end with the process.
     std::thread::Builder::new().spawn(move || {
         let _ = pass_lines(&mut io::stdin().lock(), &mut &sending);
         sending.shutdown(Shutdown::Write);
@@ -89,8 +91,9 @@ pub(super) fn pass(destination: &Destination) -> io::Result<()> {
     io::copy(&mut &socket, &mut io::stdout().lock()).map(drop)
 }
 
-/// Copies lines. If the first one ends in LF, all that do get CRLF; otherwise a bare LF is content, and stays one.
+/// Copies lines. If the first one ends in a bare LF, every bare LF becomes CRLF; otherwise a bare LF is content.
 fn pass_lines(input: &mut impl BufRead, output: &mut impl Write) -> io::Result<()> {
+    // True if the first line ends in a bare LF, once that is known.
     let (mut unix, mut before) = (None, 0);
     loop {
         let octets = input.fill_buf()?;

@@ -1,5 +1,5 @@
-//! `--healthcheck`: connects to a listener, greets it and quits. Made for the supervisor of a container whose image has
-//! no other program.
+//! `--healthcheck`: connects to a listener, greets it and quits, for the supervisor of a container whose image has no
+//! other program.
 
 use std::io;
 use std::process::ExitCode;

@@ -21,7 +21,7 @@ use crate::settings::{Settings, Value};
 pub fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let dir = dir(settings);
     let page = list(&dir).map_err(|e| Failure::System(format!("{}: {e}", dir.display())))?;
-    // Whoever reads it may have seen enough.
+    // The reader may have closed the pipe.
     let _ = io::stdout().write_all(page.as_bytes());
     Ok(ExitCode::SUCCESS)
 }
@@ -35,9 +35,9 @@ pub fn retry(settings: &Settings, what: &Value) -> Result<ExitCode, Failure> {
     let asked = control::ask(&dir, &what.text);
     let count = asked.map_err(|e| Failure::Busy(format!("{}: no server: {e}", dir.display())))?;
     match count {
-        0 => println!("nothing waits"),
-        1 => println!("1 message is tried now"),
-        count => println!("{count} messages are tried now"),
+        0 => println!("no mail is waiting"),
+        1 => println!("retrying 1 message"),
+        count => println!("retrying {count} messages"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -54,7 +54,10 @@ fn dir(settings: &Settings) -> PathBuf {
 pub fn list(dir: &Path) -> io::Result<String> {
     let ids = match queue::ids(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.exists() => {
-            return Ok(format!("no queue at {}: --queue names it\n", dir.display()));
+            return Ok(format!(
+                "no queue at {}; name it with --queue\n",
+                dir.display()
+            ));
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
         other => other?,
@@ -66,7 +69,7 @@ pub fn list(dir: &Path) -> io::Result<String> {
     for id in ids {
         match queue::read(dir, &id) {
             Ok(envelope) => message(&mut page, &id, &envelope, sizes.get(&id).copied(), now),
-            // It left the queue in the meantime, or is not in it yet.
+            // It has left the queue in the meantime, or is not in it yet.
             Err(e) if e.kind() == io::ErrorKind::NotFound || !sizes.contains_key(&id) => continue,
             Err(e) => {
                 let _ = writeln!(page, "{id}: {e}");
@@ -114,7 +117,7 @@ mod tests {
     use crate::testing::Scratch;
 
     #[test]
-    fn what_waits_is_listed() {
+    fn waiting_mail_is_listed() {
         let scratch = Scratch::new();
         let dir = scratch.0.join("queue");
         assert!(list(&dir).unwrap().starts_with("no queue at /"));

@@ -1,5 +1,5 @@
-//! Sockets that a service manager has bound and passes on (sd_listen_fds(3)): LISTEN_FDS,
-//! LISTEN_PID and LISTEN_FDNAMES.
+//! Sockets that a service manager has bound and passes on (sd_listen_fds(3)): LISTEN_FDS, LISTEN_PID and
+//! LISTEN_FDNAMES.
 
 use std::env;
 use std::net::TcpListener;

@@ -79,7 +79,7 @@ impl Privileges {
     /// Gives them up.
     ///
     /// # Errors
-    /// The call that failed, or what was left: exit status 71.
+    /// The call that failed, or the rights that were left: exit status 71.
     pub fn give_up(&self) -> Result<(), Failure> {
         if let Some(dir) = &self.chroot {
             enter(dir).map_err(|(call, e)| {
@@ -122,7 +122,7 @@ mod platform {
     use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
     /// The sets of capabilities(7) in /proc/PID/status.
-    const SETS: [&str; 5] = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
+    pub(super) const SETS: [&str; 5] = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
     const TASKS: &str = "/proc/self/task";
 
     /// Real, effective and saved ids, supplementary groups, all sets of capabilities.
@@ -147,7 +147,7 @@ mod platform {
         bounding
     }
 
-    /// Verifies `become_user` with the kernel's own data, and that there is no way back.
+    /// Verifies the effect of `become_user` with the kernel's own data, and that it cannot be undone.
     pub(super) fn nothing_left(uid: u32, gid: u32) -> Result<(), String> {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let users = getresuid().map_err(|e| format!("getresuid: {}", e.desc()))?;
@@ -163,7 +163,7 @@ mod platform {
             return Err("supplementary groups are left".to_owned());
         }
         if setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
-            return Err("root's rights could be had back".to_owned());
+            return Err("root's rights can be regained".to_owned());
         }
         capabilities()
     }
@@ -236,7 +236,7 @@ mod platform {
             return Err("the ids were not changed for good".to_owned());
         }
         match setuid(Uid::from_raw(0)) {
-            Ok(()) => Err("root's rights could be had back".to_owned()),
+            Ok(()) => Err("root's rights can be regained".to_owned()),
             Err(_) => Ok(()),
         }
     }
@@ -278,12 +278,12 @@ mod tests {
                 };
                 format!("{name}\t{bits}\n")
             };
-            let lines = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(line);
+            let lines = platform::SETS.map(line);
             format!("Name:\tmailslot\nUid:\t8\t8\t8\t8\n{}", lines.concat())
         };
         assert_eq!(platform::left(&status(""), true), None);
         assert_eq!(platform::left(&status("CapBnd:"), false), None);
-        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        for set in platform::SETS {
             assert!(platform::left(&status(set), true).is_some_and(|line| line.starts_with(set)));
         }
     }

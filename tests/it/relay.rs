@@ -418,11 +418,11 @@ fn the_queue_is_listed_and_hurried() {
     .unwrap();
     assert_eq!(
         run(&["--queue-run", "other.test"]),
-        (Some(0), "nothing waits\n".into())
+        (Some(0), "no mail is waiting\n".into())
     );
     assert_eq!(
         run(&[&format!("--queue-run={id}")]),
-        (Some(0), "1 message is tried now\n".into())
+        (Some(0), "retrying 1 message\n".into())
     );
     wait_for(&b, "b.test/bob", 1);
     wait_for(&b, "d.test/c", 1);

@@ -50,7 +50,7 @@ impl Parser {
         let address = without_blanks(&address);
         // A source route (RFC 5322 §4.4).
         let address = match (address.starts_with('@'), address.split_once(':')) {
-            (true, Some((_, behind))) => behind.to_owned(),
+            (true, Some((_, mailbox))) => mailbox.to_owned(),
             _ => address,
         };
         (!address.is_empty()).then_some(address)
@@ -70,7 +70,7 @@ fn without_blanks(address: &str) -> String {
     kept.collect()
 }
 
-/// Comments nest.
+/// Skips a comment, which may contain others.
 fn skip_comment(rest: &mut std::str::Chars<'_>) {
     let mut depth = 1_usize;
     while let Some(c) = rest.next() {
@@ -86,6 +86,7 @@ fn skip_comment(rest: &mut std::str::Chars<'_>) {
     }
 }
 
+/// The text up to `end`, which a quoted string or a backslash may contain.
 fn until(rest: &mut std::str::Chars<'_>, end: char) -> String {
     let mut text = String::new();
     let mut quoted = false;

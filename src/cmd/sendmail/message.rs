@@ -84,14 +84,14 @@ impl InputMessage {
     }
 }
 
-/// `From ` and the same quoted once more, as mailboxes on the way have it.
+/// The `From ` line of an mbox file, quoted or not.
 fn is_mbox(line: &[u8]) -> bool {
     let quotes = line.iter().take_while(|&&octet| octet == b'>').count();
     line.get(quotes..)
         .is_some_and(|rest| rest.starts_with(b"From "))
 }
 
-/// A line with LF for CRLF.
+/// A line that ends in LF instead of CRLF.
 fn unix(line: &[u8]) -> Vec<u8> {
     match line.strip_suffix(b"\r\n") {
         Some(text) => [text, b"\n"].concat(),
@@ -100,10 +100,10 @@ fn unix(line: &[u8]) -> Vec<u8> {
 }
 
 /// A field's first line, or the continuation of the one before.
-fn is_header(line: &[u8], behind_field: bool) -> bool {
+fn is_header(line: &[u8], after_field: bool) -> bool {
     let blank = line.starts_with(b" ") || line.starts_with(b"\t");
     if blank {
-        return behind_field;
+        return after_field;
     }
     split(line).is_some()
 }

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood() {
+    fn unknown_and_incomplete_options() {
         for wrong in [
             "-Z", "-f", "-bd", "-bz", "-N maybe", "-R x", "-q", "-q15m", "--help", "--queue",
         ] {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_told_apart() {
+    fn letters_are_unique() {
         for (place, (letter, ..)) in LETTERS.iter().enumerate() {
             let same = LETTERS.iter().position(|(other, ..)| other == letter);
             assert_eq!(same, Some(place), "{letter}");

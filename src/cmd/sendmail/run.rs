@@ -190,7 +190,7 @@ fn envelope(
     }
 }
 
-/// Reports each failed recipient. For the exit status temporary failures take precedence.
+/// Reports each failed recipient. Temporary failures decide the exit status.
 fn verdict(names: &[String], outcomes: &[Outcome]) -> Result<(), ExitError> {
     let mut worst = None;
     for (name, outcome) in names.iter().zip(outcomes) {
