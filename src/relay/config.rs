@@ -58,7 +58,7 @@ impl RelayConfig {
                 None => given.fault(key, "needs a value"),
             })
         };
-        // Before the question if there is a relay, so that a wrong value is told in any case.
+        // Parsed also without a relay, so that a wrong value is always reported.
         let patience = Patience {
             retry: duration(Key::Retry)?,
             retry_for: duration(Key::RetryFor)?,
@@ -110,7 +110,7 @@ impl RelayConfig {
     /// A description of the routes, one sentence a line.
     pub fn describe(&self) -> String {
         let line = |route: &Route| match route.domains.as_slice() {
-            [] => format!("\nmail for elsewhere goes to {route}"),
+            [] => format!("\nother mail goes to {route}"),
             domains => format!("\nmail for {} goes to {route}", domains.join(", ")),
         };
         self.routes.all().iter().map(line).collect()

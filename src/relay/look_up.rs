@@ -49,7 +49,7 @@ fn hop(route: &Route, resolver: &Resolver) -> Vec<String> {
 fn socket(path: &Path) -> Vec<String> {
     match path.exists() {
         true => Vec::new(),
-        false => vec![format!("{} is not there", path.display())],
+        false => vec![format!("{} does not exist", path.display())],
     }
 }
 
@@ -61,7 +61,7 @@ fn exchangers(domain: &str, resolver: &Resolver) -> String {
             let hosts: Vec<String> = hosts.collect();
             format!("mail for {domain} goes to {}", hosts.join(", "))
         }
-        Err(e) => format!("mail for {domain} cannot go anywhere now: {e}"),
+        Err(e) => format!("no mail server found for {domain}: {e}"),
     }
 }
 
@@ -104,12 +104,12 @@ mod tests {
         );
         assert_eq!(
             said("lmtp:/nowhere/at/all"),
-            ["/nowhere/at/all is not there"]
+            ["/nowhere/at/all does not exist"]
         );
         let mx = said("mx:?for=far.test&for=.sub.test");
         assert!(
             mx.concat()
-                .starts_with("mail for far.test cannot go anywhere now: "),
+                .starts_with("no mail server found for far.test: "),
             "{mx:?}"
         );
         assert_eq!(mx.len(), 1);

@@ -20,26 +20,28 @@ use crate::state::ServerState;
 
 /// How long current messages may take at a shutdown.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long connections then have to send 421.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long they then have to receive the 421.
+const LAST_REPLY: Duration = Duration::from_secs(1);
 
 /// Current connections, and their maximum.
 pub(super) struct ConnLimits {
-    inside: Mutex<Inside>,
-    left: Condvar,
+    connections: Mutex<Connections>,
+    released: Condvar,
     max: usize,
     max_per_client: usize,
     state: Arc<ServerState>,
 }
 
 #[derive(Default)]
-struct Inside {
+struct Connections {
     live: HashMap<usize, Arc<Live>>,
+    /// The number of connections of each client.
     clients: HashMap<IpAddr, usize>,
+    /// The number of the last connection.
     number: usize,
 }
 
-impl Inside {
+impl Connections {
     /// Uncounts a connection of a client.
     fn forget(&mut self, client: IpAddr) {
         if let Some(count) = self.clients.get_mut(&client) {
@@ -61,31 +63,31 @@ struct Slot {
 impl ConnLimits {
     pub(super) fn new(config: &Config, state: &Arc<ServerState>) -> Self {
         Self {
-            inside: Mutex::default(),
-            left: Condvar::new(),
+            connections: Mutex::default(),
+            released: Condvar::new(),
             max: config.max_connections,
             max_per_client: config.max_per_client,
             state: Arc::clone(state),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        lock(&self.inside)
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        lock(&self.connections)
     }
 
     /// Takes a slot, unless there is none left.
-    fn enter(self: &Arc<Self>, live: &Arc<Live>) -> Result<Slot, Reply> {
-        let mut inside = self.lock();
-        inside.number = inside.number.wrapping_add(1);
-        let number = inside.number;
-        inside.live.insert(number, Arc::clone(live));
+    fn take_slot(self: &Arc<Self>, live: &Arc<Live>) -> Result<Slot, Reply> {
+        let mut all = self.lock();
+        all.number = all.number.wrapping_add(1);
+        let number = all.number;
+        all.live.insert(number, Arc::clone(live));
         let slot = Slot {
             limits: Arc::clone(self),
             number,
             client: None,
         };
-        let count = inside.live.len();
-        drop(inside);
+        let count = all.live.len();
+        drop(all);
         self.update_stress(count);
         if count > self.max {
             return Err(reply::SERVER_FULL);
@@ -98,12 +100,12 @@ impl ConnLimits {
         self.lock().live.len()
     }
 
-    /// True without connections.
+    /// True if there are no connections.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().live.is_empty()
     }
 
-    /// More than four fifths in use: timeouts get shorter.
+    /// Shortens timeouts while more than four fifths of the slots are in use.
     fn update_stress(&self, count: usize) {
         let stress = count.saturating_mul(5) > self.max.saturating_mul(4);
         self.state.stress.store(stress, Ordering::Relaxed);
@@ -114,34 +116,34 @@ impl ConnLimits {
     pub(super) fn expire(&self) -> bool {
         let stress = self.state.stress.load(Ordering::Relaxed);
         let now = Instant::now();
-        let inside = self.lock();
-        for live in inside.live.values() {
+        let all = self.lock();
+        for live in all.live.values() {
             live.expire(now, stress);
         }
-        stress || inside.live.values().any(|live| live.is_busy())
+        stress || all.live.values().any(|live| live.is_busy())
     }
 
     /// Idle connections get 421 now; one with a message may finish it (F41, F42).
     pub(super) fn drain(&self) {
-        let inside = self.lock();
-        for live in inside.live.values().filter(|live| !live.is_busy()) {
+        let all = self.lock();
+        for live in all.live.values().filter(|live| !live.is_busy()) {
             live.socket.shutdown(Shutdown::Read);
         }
-        let inside = self.wait_empty(inside, GRACE);
-        for live in inside.live.values() {
+        let all = self.wait_empty(all, GRACE);
+        for live in all.live.values() {
             live.set_busy(false);
             live.socket.shutdown(Shutdown::Read);
         }
-        drop(self.wait_empty(inside, LAST_WORDS));
+        drop(self.wait_empty(all, LAST_REPLY));
     }
 
     fn wait_empty<'a>(
         &self,
-        inside: MutexGuard<'a, Inside>,
+        all: MutexGuard<'a, Connections>,
         time: Duration,
-    ) -> MutexGuard<'a, Inside> {
-        let occupied = |inside: &mut Inside| !inside.live.is_empty();
-        let waited = self.left.wait_timeout_while(inside, time, occupied);
+    ) -> MutexGuard<'a, Connections> {
+        let occupied = |all: &mut Connections| !all.live.is_empty();
+        let waited = self.released.wait_timeout_while(all, time, occupied);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -149,17 +151,17 @@ impl ConnLimits {
 impl Slot {
     /// Counts the connection for another client. Unix sockets are not counted: their mode controls access.
     fn claim(&mut self, client: Option<IpAddr>) -> Result<(), Reply> {
-        let mut inside = self.limits.lock();
+        let mut all = self.limits.lock();
         if let Some(before) = self.client.take() {
-            inside.forget(before);
+            all.forget(before);
         }
         let Some(client) = client else { return Ok(()) };
-        let count = inside.clients.entry(client).or_default();
+        let count = all.clients.entry(client).or_default();
         if *count >= self.limits.max_per_client {
             return Err(reply::TOO_MANY_FROM_CLIENT);
         }
         *count += 1;
-        drop(inside);
+        drop(all);
         self.client = Some(client);
         Ok(())
     }
@@ -167,17 +169,17 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut inside = self.limits.lock();
-        inside.live.remove(&self.number);
+        let mut all = self.limits.lock();
+        all.live.remove(&self.number);
         if let Some(client) = self.client {
-            inside.forget(client);
+            all.forget(client);
         }
-        let count = inside.live.len();
-        drop(inside);
+        let count = all.live.len();
+        drop(all);
         self.limits.update_stress(count);
-        // Nothing waits for this earlier.
+        // Only the shutdown waits for this.
         if self.limits.state.stopping.load(Ordering::SeqCst) {
-            self.limits.left.notify_all();
+            self.limits.released.notify_all();
         }
     }
 }
@@ -206,7 +208,7 @@ impl Admission {
             let _ = live.socket.drop_input(64 * 1024);
             return;
         }
-        let slot = self.limits.enter(&live).and_then(|mut slot| {
+        let slot = self.limits.take_slot(&live).and_then(|mut slot| {
             if !proxy {
                 slot.claim(client.counted())?;
             }
@@ -216,10 +218,10 @@ impl Admission {
             Ok(slot) => slot,
             Err(refused) => return self.turn_away(&live, &client, &refused),
         };
-        let (state, own, newcomer) = (Arc::clone(&self.state), Arc::clone(&live), client.clone());
+        let (state, own, peer) = (Arc::clone(&self.state), Arc::clone(&live), client.clone());
         let job = move || {
             let mut claim = |client| slot.claim(client);
-            conn::serve(&state, &own, newcomer, listener, &mut claim);
+            conn::serve(&state, &own, peer, listener, &mut claim);
         };
         if self.pool.run(job).is_err() {
             self.turn_away(&live, &client, &reply::SERVER_FULL);

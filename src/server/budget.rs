@@ -1,55 +1,56 @@
-//! The resources of the process (descriptors, address space, memory), and the number of connections for which they
-//! suffice; further ones get 421. Without a descriptor a message would get 451, without memory the process would end.
+//! The resources of the process (descriptors, address space, memory), and how many connections they are enough for;
+//! further ones get 421. Without a descriptor a message would get 451, without memory the process would end.
 
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors of a message besides its connection's socket: its file, three directories of the Maildir that it lies in
-/// and of another that it goes to, and what it takes to open that or to count its messages.
+/// Descriptors of a message besides its connection's socket: its file, three directories of its own Maildir and of one
+/// other, and those to open the other or to count its messages.
 const MESSAGE: usize = 11;
-/// Messages that come in at the same time at most, where there are more connections.
+/// Maximum messages that are expected to arrive at the same time.
 const BUSY: usize = 256;
 /// Descriptors of an open Maildir.
 const MAILDIR: usize = 3;
-/// Descriptors of everything else: listeners, files being read, the log, the queue; and the least of that.
+/// Descriptors of everything else: listeners, files being read, the log, the queue.
 const OTHERS: usize = 64;
+/// The minimum of [`OTHERS`] under a low limit.
 const OTHERS_LEAST: usize = 13;
-/// Newcomers that were turned away and are not closed yet.
+/// Refused connections that are not closed yet.
 const LINGERING: usize = 64;
-/// Descriptors of Maildirs kept open, where the system allows that many.
+/// Descriptors of Maildirs kept open, if the system allows that many.
 const OPEN: usize = 1_024;
-/// Maildirs that a message to many recipients keeps open on average, likewise.
+/// Maildirs that a message to many recipients keeps open on average, if the system allows that many.
 const HELD: usize = 64;
-/// Octets of address space that a connection takes: its stack, that of a handshake, and the buffers of a message.
+/// Octets of address space of a connection: its stack, that of a handshake, and the buffers of a message.
 const EACH_SPACE: u64 = 512 * 1024;
 /// Octets of address space of everything else: program, allocator, the log's queue.
 const OTHERS_SPACE: u64 = 12 * 1024 * 1024;
-/// Octets of memory that a connection takes at most: the buffers of a message in TLS, touched pages of its stack, and
-/// what the kernel has for a thread and a socket.
+/// Maximum octets of memory of a connection: the buffers of a message in TLS, touched pages of its stack, and the
+/// kernel's data of a thread and a socket.
 const EACH_MEMORY: u64 = 256 * 1024;
 /// Octets of memory of everything else.
 const OTHERS_MEMORY: u64 = 8 * 1024 * 1024;
 /// Where Linux shows its control groups.
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// Shares of what there is.
+/// The resources as shared out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Budget {
-    /// Connections at a time.
+    /// Maximum connections.
     pub(super) connections: usize,
     /// Descriptors of Maildirs that are kept open for the next message.
     pub(super) open: usize,
     /// Maildirs that messages hold open together, besides the first one of each.
     pub(super) held: usize,
-    /// Connections that were turned away and are read to their end.
+    /// Refused connections that are read to their end.
     pub(super) lingering: usize,
 }
 
 impl Budget {
-    /// The budget of this process, for at most `max_connections`; the limit of descriptors is raised as far as it may
-    /// be.
+    /// The budget of this process, for at most `max_connections`. Raises the limit of descriptors if that is needed and
+    /// allowed.
     #[allow(
         clippy::useless_conversion,
         reason = "the widths differ between systems"
@@ -68,7 +69,7 @@ impl Budget {
         budget
     }
 
-    /// The shares of so many descriptors.
+    /// The budget for a limit of descriptors.
     fn of_descriptors(limit: usize, max_connections: usize) -> Self {
         let lingering = LINGERING.min(limit / 8);
         let others = (limit / 4).clamp(OTHERS_LEAST, OTHERS);
@@ -86,12 +87,12 @@ impl Budget {
     }
 }
 
-/// Descriptors of so many connections, and of the messages that they may have.
+/// The descriptors of connections and of their messages.
 fn needed(connections: usize) -> usize {
     connections.saturating_add(connections.min(BUSY) * MESSAGE)
 }
 
-/// As many connections as `all` suffices for.
+/// The number of connections that `all` is enough for.
 fn fit(max_connections: usize, all: u64, others: u64, each: u64) -> usize {
     let most = (all.saturating_sub(others) / each).max(1);
     usize::try_from(most).map_or(max_connections, |most| most.min(max_connections))
@@ -100,14 +101,12 @@ fn fit(max_connections: usize, all: u64, others: u64, each: u64) -> usize {
 fn warn(what: &str, allowed: u64, enough: usize, wanted: usize) {
     if enough < wanted {
         log::warn!(
-            "{allowed} {what} are allowed, which is enough for {enough} connections and not for {wanted}: beyond that \
-             they are answered 421"
+            "{allowed} {what} are allowed: enough for {enough} connections, not for {wanted}; further ones get 421"
         );
     }
 }
 
-/// Raises the number of descriptors as far as so many connections need and the system allows, and tells what it is
-/// then.
+/// Raises the limit of descriptors as far as the connections need and the system allows, and returns it.
 fn raise_descriptors(max_connections: usize) -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return 0;
@@ -120,7 +119,7 @@ fn raise_descriptors(max_connections: usize) -> usize {
     usize::try_from(if raised { wanted } else { soft }).unwrap_or(usize::MAX)
 }
 
-/// The least memory that the control groups of this process allow, where that can be seen.
+/// The memory that the control groups of this process allow, if it is limited.
 fn memory() -> Option<u64> {
     let groups = read_to_string("/proc/self/cgroup").ok()?;
     let files = groups.lines().flat_map(memory_files);
@@ -151,7 +150,7 @@ mod tests {
 
     /// The promises to all connections together never exceed the limit.
     #[test]
-    fn descriptors_suffice_for_who_is_admitted() {
+    fn descriptors_are_enough_for_admitted_connections() {
         for limit in (32..3_000).chain([10_000, 100_000, usize::MAX]) {
             for max in [1, 40, 512, 10_000] {
                 let budget = Budget::of_descriptors(limit, max);
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_suffices_for_who_is_admitted() {
+    fn memory_is_enough_for_admitted_connections() {
         let mib = 1024 * 1024;
         assert_eq!(fit(512, 32 * mib, OTHERS_MEMORY, EACH_MEMORY), 96);
         assert_eq!(fit(512, mib, OTHERS_MEMORY, EACH_MEMORY), 1);
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_and_those_above_them() {
+    fn limits_of_groups_and_their_parents() {
         let files = |line| {
             let files = memory_files(line).into_iter();
             let files = files.map(|file| file.strip_prefix(GROUPS).unwrap_or(&file).to_owned());

@@ -1,4 +1,4 @@
-//! What the server says of itself: the lines at a start, and the output of `--check`.
+//! The server's description of itself, for the log at the start and for `--check`.
 
 use nix::unistd::geteuid;
 
@@ -8,8 +8,8 @@ use crate::failure::Failure;
 use crate::net::dns::Resolver;
 
 impl Server {
-    /// A description of the service, one sentence a line.
-    pub fn describe(&self) -> String {
+    /// The domains with their mailboxes, users and aliases.
+    fn describe_mail(&self) -> String {
         let snapshot = self.state.snapshot();
         let directory = &snapshot.directory;
         let mut text = format!(
@@ -23,7 +23,7 @@ impl Server {
         text.push_str(match (directory.users(), directory.creates()) {
             (Some(_), true) => " and any other name",
             (Some(_), false) => "",
-            (None, true) => ", made on first delivery",
+            (None, true) => ", created on first delivery",
             (None, false) => ", where that directory exists",
         });
         if let Some(aliases) = directory.aliases() {
@@ -32,9 +32,15 @@ impl Server {
         let listed = directory.users().is_some() || directory.creates();
         if let Some(example) = directory.example("alice").filter(|_| !listed) {
             text.push_str(&format!(
-                "\na mailbox is opened by its directory: mkdir -p {example}"
+                "\nto open a mailbox, create its directory: mkdir -p {example}"
             ));
         }
+        text
+    }
+
+    /// A description of the service, one sentence a line.
+    pub fn describe(&self) -> String {
+        let mut text = self.describe_mail();
         if let Some(relay) = &self.config.relay {
             text.push_str(&relay.describe());
         }
@@ -51,7 +57,9 @@ impl Server {
         }
         if let Some(greylist) = &self.config.greylist {
             let delay = greylist.delay.as_secs();
-            text.push_str(&format!("\nfirst mail of a sender is put off for {delay}s"));
+            text.push_str(&format!(
+                "\nthe first mail of a sender is deferred for {delay}s"
+            ));
         }
         for line in self.config.privileges.describe() {
             text.push('\n');
@@ -77,7 +85,7 @@ impl Server {
         Ok(format!("{listeners}{text}{}", self.next_hops()))
     }
 
-    /// Warns root of Maildirs with owners that do not fit.
+    /// Warns root of Maildirs whose owners do not fit the accounts.
     pub(super) fn warn_of_owners(&self) {
         let snapshot = self.state.snapshot();
         let directory = &snapshot.directory;
@@ -93,13 +101,13 @@ impl Server {
         }
         if let Some((part, uid)) = directory.closed_part() {
             log::warn!(
-                "user {uid} may not write in {}, mail there is answered 451: chown -R the Maildir to its user",
+                "user {uid} may not write in {}: mail there gets 451 until you chown -R the Maildir to its user",
                 part.display()
             );
         }
     }
 
-    /// The next hops, one a line: whether names resolve and users exist.
+    /// What the names of next hops resolve to, and missing users, one a line.
     fn next_hops(&self) -> String {
         let Some(relay) = &self.config.relay else {
             return String::new();
@@ -111,7 +119,7 @@ impl Server {
         let snapshot = self.state.snapshot();
         for user in relay.fetching() {
             if matches!(snapshot.directory.account(user), Account::Unknown) {
-                text.push_str(&format!("\nno user {user}: nobody can fetch that mail"));
+                text.push_str(&format!("\nthere is no user {user} to fetch that mail"));
             }
         }
         text

@@ -29,10 +29,10 @@ pub(super) struct Linger {
 }
 
 impl Linger {
-    /// Starts the thread, for `most` sockets at once: the oldest makes room for the next one.
+    /// Starts the thread, for at most `most` sockets: the oldest makes room for the next one.
     ///
     /// # Errors
-    /// The error of the system if it gives no thread.
+    /// The thread cannot be started.
     pub(super) fn start(most: usize) -> std::io::Result<Arc<Self>> {
         let linger = Arc::new(Self {
             kept: Mutex::default(),

@@ -33,13 +33,13 @@ use crate::sys::notify::ServiceManager;
 use crate::sys::privileges::drop_groups;
 use crate::throttle::Throttle;
 
-/// Stack of a connection's thread, in octets. Only touched pages cost memory: 12 KiB of an idle
-/// session (TLS handshakes have a stack of their own). All tests, TLS handshakes included, pass with 64 KiB in an
-/// unoptimized build, which needs more than a release does; this is four times that.
+/// Stack of a connection's thread, in octets. Only touched pages cost memory: 12 KiB of an idle session (TLS handshakes
+/// have a stack of their own). All tests, TLS handshakes included, pass with 64 KiB in an unoptimized build, which needs
+/// more than a release does; this is four times that.
 const STACK: usize = 256 * 1024;
 /// How long an idle thread is kept.
 const KEEP: Duration = Duration::from_secs(30);
-/// How often waits are looked at while one may have to be ended soon.
+/// How often waits are checked while one may have to be ended soon.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a server with connections looks for unused directories.
 const TIDY: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ pub struct Server {
     relay: Option<relay::RelayRules>,
     pub(super) config: Arc<Config>,
     pub(super) state: Arc<ServerState>,
-    /// Connections that were turned away and are read to their end, at a time.
+    /// Maximum refused connections that are read to their end.
     lingering: usize,
 }
 
@@ -89,7 +89,7 @@ impl Server {
         })
     }
 
-    /// Drops supplementary groups where mail is made with the rights of others.
+    /// Drops supplementary groups if mail is delivered with the rights of users.
     fn prepare_owners(&self) {
         if geteuid().is_root() && self.state.snapshot().directory.has_owners() {
             drop_groups();
@@ -191,7 +191,7 @@ impl Server {
         Ok(Some(relay))
     }
 
-    /// The file is accessed with the user and the root directory of the running server.
+    /// Opens the greylist with the user and the root directory of the running server.
     fn start_greylist(&self) -> Result<Option<Arc<Keeper>>, Failure> {
         let Some(settings) = &self.config.greylist else {
             return Ok(None);
@@ -230,7 +230,7 @@ impl Server {
         if !snapshot.directory.creates() {
             if !root.is_dir() {
                 log::warn!(
-                    "{} is not a directory: until it is, mail is answered 451",
+                    "{} is not a directory: mail gets 451 until it is",
                     root.display()
                 );
             }

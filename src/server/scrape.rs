@@ -1,5 +1,5 @@
-//! The metrics listeners: GET /metrics and GET /healthz, answered by a few threads of their own, which go on until the
-//! last connection has ended. Slow clients delay nobody: the oldest gives its place to a new one. `metrics` counts.
+//! The metrics listeners: GET /metrics and GET /healthz, answered by a few threads until the last connection of the
+//! server has ended. Slow clients delay nobody: the oldest is closed for a new one. `metrics` counts.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,11 +18,11 @@ use crate::net::socket::Socket;
 use crate::net::stream::Stream;
 use crate::state::ServerState;
 
-/// All of a request and its answer are over by then.
+/// Maximum time of a request and its response.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Clients at once.
-const PLACES: usize = 16;
-/// Octets of a request.
+/// Maximum clients at once.
+const MAX_CLIENTS: usize = 16;
+/// Maximum octets of a request.
 const MAX_REQUEST: usize = 8 * 1024;
 /// Stack of a thread, in octets.
 const STACK: usize = 128 * 1024;
@@ -39,7 +39,7 @@ pub(super) struct Scrape {
 
 /// A client that is being answered.
 struct Scraper {
-    /// The thread's own: it is closed when that ends.
+    /// Owned by the thread, which closes it at its end.
     socket: Weak<Socket>,
     thread: JoinHandle<()>,
 }
@@ -65,7 +65,7 @@ impl Scrape {
             return;
         }
         clients.retain(|client| !client.thread.is_finished());
-        if clients.len() >= PLACES
+        if clients.len() >= MAX_CLIENTS
             && let Some(oldest) = clients.pop_front()
         {
             if let Some(socket) = oldest.socket.upgrade() {
@@ -147,7 +147,7 @@ fn spawn(run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     builder.spawn(run)
 }
 
-/// The first line of a request, once all of it is there; none where it is too long or its end does not come.
+/// Reads a request and returns its first line; `None` if the request is too long or incomplete.
 fn request(stream: &mut Stream, deadline: Instant) -> io::Result<Option<String>> {
     loop {
         let input = stream.input();

@@ -75,12 +75,12 @@ fn a_check_says_where_mail_goes() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
     for line in [
-        "mail for elsewhere goes to smtp://localhost:2526\n",
+        "other mail goes to smtp://localhost:2526\n",
         "mail for b.test goes to lmtp:/nowhere/lmtp?for=b.test\n",
         "\nlocalhost is ",
         "127.0.0.1",
-        "\n/nowhere/lmtp is not there\n",
-        "\nno user branch: nobody can fetch that mail\n",
+        "\n/nowhere/lmtp does not exist\n",
+        "\nthere is no user branch to fetch that mail\n",
     ] {
         assert!(said.contains(line), "{line} in {said}");
     }
@@ -97,11 +97,11 @@ fn a_check_says_who_gets_mail() {
     for (args, expected) in [
         (
             &[][..],
-            "opened by its directory: mkdir -p mail/a.test/alice\n",
+            "to open a mailbox, create its directory: mkdir -p mail/a.test/alice\n",
         ),
         (
             &["--create"],
-            "goes to mail/%d/%u, made on first delivery\n",
+            "goes to mail/%d/%u, created on first delivery\n",
         ),
         (&["--users", "one"], "goes to mail/%d/%u, for 1 user\n"),
         (
