@@ -49,7 +49,7 @@ impl Roots {
     /// Loads the system's roots.
     ///
     /// # Errors
-    /// There are none; the message says where they are expected and what to do.
+    /// The system has none; the message says where they are expected and what to do.
     pub fn system() -> Result<Self, String> {
         Self::first_of(BUNDLES.iter().map(PathBuf::from))
     }
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roots_are_read_and_missed() {
+    fn roots_of_files_and_of_the_system() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
         assert!(Roots::load(&dir.join("cert.pem")).is_ok());
         let wrong = Roots::load(&dir.join("key.pem")).unwrap_err();

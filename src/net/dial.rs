@@ -44,7 +44,7 @@ impl fmt::Display for Address {
 /// Connects by `deadline`.
 ///
 /// # Errors
-/// `TimedOut`, or what the system says.
+/// `TimedOut`, or an error of the system.
 pub fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -60,7 +60,7 @@ pub fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
     }
 }
 
-/// On a Unix socket `connect` waits for a busy server as long as a write would.
+/// On a Unix socket `connect` waits for a busy server as long as the send timeout allows.
 fn connect_unix(path: &Path, wait: Duration) -> io::Result<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket: OwnedFd = new_socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -109,7 +109,7 @@ pub enum Unroutable {
     NullMx,
     /// This host is the best exchanger itself: 5.4.6.
     Loop,
-    /// A temporary failure: 4.4.3.
+    /// A temporary failure of a look-up: 4.4.3.
     Later(String),
 }
 
@@ -117,7 +117,7 @@ impl fmt::Display for Unroutable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoSuchDomain => "The domain does not exist or has no mail server with an address",
-            Self::NullMx => "The domain takes no mail",
+            Self::NullMx => "The domain accepts no mail",
             Self::Loop => "The domain's mail servers lead back to this host",
             Self::Later(why) => why,
         })
@@ -125,11 +125,11 @@ impl fmt::Display for Unroutable {
 }
 
 /// The hosts that take a domain's mail, best first, in random order within a preference. `own` is true for a name and
-/// address of this host; such a host is removed together with those of equal or lower preference (RFC 5321 §5.1). A
+/// addresses of this host; such a host is removed together with those of equal or lower preference (RFC 5321 §5.1). A
 /// domain may be an address literal.
 ///
 /// # Errors
-/// There is none.
+/// Why there is no such host.
 pub fn exchangers(
     resolver: &Resolver,
     domain: &str,
@@ -172,7 +172,7 @@ fn with_addresses(
         match resolver.addresses(&host) {
             Ok(addresses) if own(&host, &addresses) => {
                 found.retain(|(known, _)| *known < preference);
-                // A better one whose look-up failed for now may be the right one.
+                // A better host whose look-up failed for now may be the right one.
                 if !matches!(trouble, Unroutable::Later(_)) {
                     trouble = Unroutable::Loop;
                 }

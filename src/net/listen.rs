@@ -39,7 +39,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// True for an address in one of the networks, and on a Unix socket where those belong to them.
+    /// True if the networks contain the address, or include Unix sockets.
     pub fn is_in(&self, networks: &Networks) -> bool {
         match self {
             Self::Tcp(address) => networks.contains(address.ip()),

@@ -1,4 +1,4 @@
-//! Sockets. Nothing here knows SMTP.
+//! Sockets, TLS and names. Nothing here knows SMTP.
 
 pub mod client_tls;
 pub mod dial;

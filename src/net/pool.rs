@@ -57,7 +57,7 @@ impl Pool {
     /// Hands a job to an idle thread or to a new one.
     ///
     /// # Errors
-    /// [`Full`] where all threads are busy, or the system gives no more.
+    /// [`Full`] if all threads are busy, or the system cannot start another one.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Full> {
         let mut state = lock(&self.shared.state);
         if let Some(idle) = state.idle.pop() {
@@ -100,7 +100,7 @@ fn work(shared: &Shared, first: Job) {
     }
 }
 
-/// Waits for a job; false where there was none for long enough that the thread is to go.
+/// Waits for a job; false if none came for so long that the thread must end.
 fn wait(shared: &Shared, idle: &Arc<IdleThread>) -> bool {
     let begun = Instant::now();
     loop {
@@ -111,14 +111,14 @@ fn wait(shared: &Shared, idle: &Arc<IdleThread>) -> bool {
         if left.is_zero() {
             let mut state = lock(&shared.state);
             let place = state.idle.iter().position(|other| Arc::ptr_eq(other, idle));
-            // If it is no longer among the idle threads, a job is on its way.
+            // If it is no longer among the idle threads, a job is being handed to it.
             if let Some(place) = place {
                 state.idle.remove(place);
                 state.threads -= 1;
                 return false;
             }
         }
-        // A wake-up without a reason, which may happen, is looked into above.
+        // Spurious wake-ups are handled by the checks above.
         std::thread::park_timeout(left.max(Duration::from_millis(1)));
     }
 }

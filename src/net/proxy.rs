@@ -63,7 +63,7 @@ fn is_start_of(input: &[u8], pattern: &[u8]) -> bool {
         .all(|(found, wanted)| found == wanted)
 }
 
-/// §2.1: one line, its parts with one space between.
+/// §2.1: one line, whose parts are separated by one space each.
 fn version_1(input: &[u8]) -> Header {
     let line = input.iter().take(MAX_V1).position(|&octet| octet == b'\n');
     let Some(end) = line else {
@@ -74,7 +74,7 @@ fn version_1(input: &[u8]) -> Header {
     };
     let line = input.get(..end).and_then(|line| line.strip_suffix(b"\r"));
     let line = line.and_then(|line| std::str::from_utf8(line).ok());
-    match line.and_then(named) {
+    match line.and_then(v1_addresses) {
         Some(addresses) => Header::Whole {
             used: end + 1,
             addresses,
@@ -83,8 +83,8 @@ fn version_1(input: &[u8]) -> Header {
     }
 }
 
-/// The addresses of a version 1 line, or none.
-fn named(line: &str) -> Option<Option<Addresses>> {
+/// The addresses of a version 1 line, `Some(None)` for UNKNOWN; `None` if it is malformed.
+fn v1_addresses(line: &str) -> Option<Option<Addresses>> {
     let parts: Vec<&str> = line.split(' ').collect();
     let [family, source, destination, from, to] = match parts.as_slice() {
         // The rest after UNKNOWN must be ignored.
@@ -112,7 +112,7 @@ fn decimal_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| canonical)
 }
 
-/// §2.2: binary; the extensions after the addresses are skipped.
+/// §2.2: binary. The extensions after the addresses are skipped.
 fn version_2(input: &[u8]) -> Header {
     let Some((start, rest)) = input.split_first_chunk::<V2_START>() else {
         return match input.get(SIGNATURE.len()) {

@@ -13,6 +13,10 @@ use zeroize::Zeroizing;
 
 use crate::read;
 
+/// DER tags (X.690 §8.1.2): an explicit `[0]`, and UTCTime.
+const VERSION: u8 = 0xa0;
+const UTC_TIME: u8 = 0x17;
+
 /// A certificate chain and its key.
 pub struct Certificate {
     path: PathBuf,
@@ -121,8 +125,8 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     read::whole(path).map_err(|e| format!("{}: cannot read: {e}", path.display()))
 }
 
-/// RFC 5280 §4.1: Certificate, TBSCertificate, then `[0]` version (maybe); true if it is there, and the fields after
-/// it.
+/// RFC 5280 §4.1: Certificate, TBSCertificate, and an optional `[0]` version. Returns true if there is a version, and the
+/// fields after it.
 fn fields(certificate: &[u8]) -> Option<(bool, &[u8])> {
     let (_, certificate, _) = element(certificate)?;
     let (_, fields, _) = element(certificate)?;
@@ -172,9 +176,6 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (content, rest) = rest.split_at_checked(length)?;
     Some((tag, content, rest))
 }
-
-const VERSION: u8 = 0xa0;
-const UTC_TIME: u8 = 0x17;
 
 #[cfg(test)]
 mod tests {

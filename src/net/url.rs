@@ -50,9 +50,9 @@ impl Scheme {
 pub enum BindTo {
     /// A TCP port.
     Tcp {
-        /// Name or address; none for all interfaces, both families.
+        /// Name or address; `None` for all interfaces, both families.
         host: Option<String>,
-        /// 0: the system picks.
+        /// The port; 0 lets the system choose one.
         port: u16,
     },
     /// A Unix socket.
@@ -91,7 +91,7 @@ impl ListenUrl {
     /// other name is `smtp`. Mode and owner are the manager's.
     pub fn inherited(name: &str, number: usize) -> Self {
         let (scheme, query) = name.split_once('?').unwrap_or((name, ""));
-        let (pairs, proxy) = proxied(query);
+        let (pairs, proxy) = take_proxy(query);
         let row = SCHEMES.iter().find(|(known, ..)| *known == scheme);
         let row = row.filter(|_| unix_socket("/", &pairs).is_ok());
         let found = row.map(|(_, scheme, ..)| (*scheme, proxy));
@@ -114,7 +114,7 @@ impl FromStr for ListenUrl {
         let row = SCHEMES.iter().find(|(known, ..)| *known == name);
         let &(_, scheme, port, unix) = row.ok_or(right)?;
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (pairs, proxy) = proxied(query);
+        let (pairs, proxy) = take_proxy(query);
         let at = match place.strip_prefix("//") {
             Some(_) if !pairs.is_empty() => return Err("?proxy after the port".to_owned()),
             Some(place) => tcp(place.trim_end_matches('/'), port)?,
@@ -143,24 +143,22 @@ impl fmt::Display for ListenUrl {
     }
 }
 
-/// `HOST:PORT`, both optional; an IPv6 address is in brackets.
+/// Splits `HOST[:PORT]`, where an IPv6 address is in brackets. Neither part is checked otherwise.
+pub fn host_and_port(text: &str) -> Option<(&str, Option<&str>)> {
+    let Some(rest) = text.strip_prefix('[') else {
+        let both = text.split_once(':');
+        return Some(both.map_or((text, None), |(host, port)| (host, Some(port))));
+    };
+    let (address, rest) = rest.split_once(']')?;
+    address.parse::<Ipv6Addr>().ok()?;
+    let port = rest.strip_prefix(':');
+    (rest.is_empty() || port.is_some()).then_some((address, port))
+}
+
+/// The address of a TCP listener: `HOST:PORT`, both optional.
 fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
     let right = "HOST:PORT, with an IPv6 address in brackets and a port up to 65535";
-    let (host, port_text) = match place.strip_prefix('[') {
-        Some(rest) => {
-            let (address, after) = rest.split_once(']').ok_or(right)?;
-            address.parse::<Ipv6Addr>().map_err(|_| right)?;
-            match after.strip_prefix(':') {
-                Some(port) => (address, Some(port)),
-                None if after.is_empty() => (address, None),
-                None => return Err(right.to_owned()),
-            }
-        }
-        None => match place.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (place, None),
-        },
-    };
+    let (host, port_text) = host_and_port(place).ok_or(right)?;
     if host.contains(['/', '@', ' ']) {
         return Err(right.to_owned());
     }
@@ -173,8 +171,8 @@ fn tcp(place: &str, port: u16) -> Result<BindTo, String> {
     Ok(BindTo::Tcp { host, port })
 }
 
-/// The parts of a query except `proxy`, and true if that is present.
-fn proxied(query: &str) -> (Vec<&str>, bool) {
+/// The parts of a query except `proxy`, and true if `proxy` is one of them.
+fn take_proxy(query: &str) -> (Vec<&str>, bool) {
     let all = query.split('&').filter(|pair| !pair.is_empty());
     let (proxy, pairs): (Vec<_>, Vec<_>) = all.partition(|pair| *pair == "proxy");
     (pairs, !proxy.is_empty())

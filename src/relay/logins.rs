@@ -1,5 +1,6 @@
 //! Passwords for next hops: `HOST[:PORT] USER PASSWORD` a line, in a file that only its owner may read.
 
+use std::net::Ipv6Addr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::encoding::number;
 use crate::failure::FileError;
+use crate::net::url::host_and_port;
 use crate::smtp::client::Credentials;
 
 /// Logins by host.
@@ -21,7 +23,7 @@ impl Logins {
     pub fn load(path: &Path) -> Result<Self, FileError> {
         let meta = std::fs::metadata(path).map_err(|e| FileError::new(path, None, e))?;
         if meta.mode() & 0o077 != 0 {
-            let why = "holds passwords, and others than its owner may use it; chmod 600";
+            let why = "holds passwords, but others than its owner may use it; chmod 600";
             return Err(FileError::new(path, None, why));
         }
         let text = Zeroizing::new(FileError::read(path)?);
@@ -56,15 +58,9 @@ fn parse(line: &str) -> Option<(String, Option<u16>, Credentials)> {
     let (place, rest) = line.split_once([' ', '\t'])?;
     let (user, password) = rest.trim_start().split_once([' ', '\t'])?;
     let password = password.trim_start();
-    let bracketed = place
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'));
-    let (host, port) = match bracketed {
-        Some((address, behind)) => (address, behind.strip_prefix(':')),
-        None => match place.split_once(':') {
-            Some((host, port)) if !port.contains(':') => (host, Some(port)),
-            _ => (place, None),
-        },
+    let (host, port) = match place.parse::<Ipv6Addr>() {
+        Ok(_) => (place, None),
+        Err(_) => host_and_port(place)?,
     };
     let port = match port {
         Some(text) => Some(number(text)?),
@@ -89,7 +85,7 @@ mod tests {
     #[test]
     fn logins_by_host_port_and_user() {
         let dir = Scratch::new();
-        let text = "# hops\nmx.example me pass word\nMX.example:465 you  p2\n\n[::1]:587 six p3\n";
+        let text = "# hops\nmx.example me pass word\nMX.example:465 you  p2\n\n[::1]:587 six p3\n::2 seven p4\n";
         let path = dir.file("logins", text);
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         assert!(
@@ -108,7 +104,14 @@ mod tests {
         assert_eq!(found("mx.example", 465, Some("you")), Some("p2"));
         assert_eq!(found("mx.example", 25, Some("you")), None);
         assert_eq!(found("::1", 587, None), Some("p3"));
-        for wrong in ["mx.example me", "mx.example", ":1 a b", "mx:x a b"] {
+        assert_eq!(found("::2", 25, None), Some("p4"));
+        for wrong in [
+            "mx.example me",
+            "mx.example",
+            ":1 a b",
+            "mx:x a b",
+            "[::1]x a b",
+        ] {
             std::fs::write(&path, format!("# x\n{wrong}\n")).unwrap();
             let said = Logins::load(&path).unwrap_err().to_string();
             assert!(said.contains(":2: expected"), "{said}");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::encoding::number;
 use crate::net::dns::to_alabel;
+use crate::net::url;
 
 /// Default number of connections to a hop.
 const CONNECTIONS: usize = 2;
@@ -68,8 +69,8 @@ struct RelayScheme {
     lmtp: bool,
     port: u16,
     tls: TlsMode,
-    /// True if `?tls=` and a user are allowed.
-    choice: bool,
+    /// True if `?tls=` is allowed.
+    tls_choice: bool,
 }
 
 const SCHEMES: &[RelayScheme] = &[
@@ -78,35 +79,35 @@ const SCHEMES: &[RelayScheme] = &[
         lmtp: false,
         port: 25,
         tls: TlsMode::Offered,
-        choice: true,
+        tls_choice: true,
     },
     RelayScheme {
         name: "submission",
         lmtp: false,
         port: 587,
         tls: TlsMode::Required,
-        choice: false,
+        tls_choice: false,
     },
     RelayScheme {
         name: "submissions",
         lmtp: false,
         port: 465,
         tls: TlsMode::Implicit,
-        choice: false,
+        tls_choice: false,
     },
     RelayScheme {
         name: "smtps",
         lmtp: false,
         port: 465,
         tls: TlsMode::Implicit,
-        choice: false,
+        tls_choice: false,
     },
     RelayScheme {
         name: "lmtp",
         lmtp: true,
         port: 24,
         tls: TlsMode::None,
-        choice: false,
+        tls_choice: false,
     },
 ];
 
@@ -116,7 +117,7 @@ impl std::str::FromStr for Route {
     fn from_str(text: &str) -> Result<Self, String> {
         let (place, query) = text.split_once('?').unwrap_or((text, ""));
         let (name, rest) = place.split_once(':').ok_or(EXPECTED)?;
-        let (kind, tls, choice) = kind(name, rest)?;
+        let (kind, tls, tls_choice) = kind(name, rest)?;
         let mut route = Self {
             url: text.to_owned(),
             kind,
@@ -125,18 +126,18 @@ impl std::str::FromStr for Route {
             domains: Vec::new(),
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            route.parameter(pair, choice)?;
+            route.parameter(pair, tls_choice)?;
         }
         Ok(route)
     }
 }
 
 impl Route {
-    fn parameter(&mut self, pair: &str, choice: bool) -> Result<(), String> {
+    fn parameter(&mut self, pair: &str, tls_choice: bool) -> Result<(), String> {
         match pair.split_once('=') {
             Some(("for", domain)) => self.domains.push(domain_of(domain)?),
-            Some(("tls", "require")) if choice => self.tls = TlsMode::Required,
-            Some(("tls", "none")) if choice => self.tls = TlsMode::None,
+            Some(("tls", "require")) if tls_choice => self.tls = TlsMode::Required,
+            Some(("tls", "none")) if tls_choice => self.tls = TlsMode::None,
             Some(("connections", count)) => {
                 let count = number(count);
                 let count = count.filter(|n| (1..=MAX_CONNECTIONS).contains(n));
@@ -196,37 +197,19 @@ fn kind(name: &str, rest: &str) -> Result<(RouteKind, TlsMode, bool), String> {
         Some(_) => return Err(EXPECTED.to_owned()),
         None => (None, place),
     };
-    let (host, port) = host_and_port(place, row.port)?;
+    let (host, port) = destination(place, row.port)?;
     let kind = RouteKind::Host {
         lmtp: row.lmtp,
         host,
         port,
         user,
     };
-    Ok((kind, row.tls, row.choice))
+    Ok((kind, row.tls, row.tls_choice))
 }
 
-/// `HOST[:PORT]`; an IPv6 address is in brackets.
-fn host_and_port(place: &str, default: u16) -> Result<(String, u16), String> {
-    let (host, port) = match place
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-    {
-        Some((address, behind)) => {
-            address
-                .parse::<std::net::Ipv6Addr>()
-                .map_err(|_| EXPECTED)?;
-            match (behind, behind.strip_prefix(':')) {
-                ("", _) => (address, None),
-                (_, Some(port)) => (address, Some(port)),
-                _ => return Err(EXPECTED.to_owned()),
-            }
-        }
-        None => match place.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (place, None),
-        },
-    };
+/// The host in ASCII, and its port.
+fn destination(place: &str, default: u16) -> Result<(String, u16), String> {
+    let (host, port) = url::host_and_port(place).ok_or(EXPECTED)?;
     let port = match port {
         Some(text) => number(text).filter(|&port| port > 0).ok_or(EXPECTED)?,
         None => default,
@@ -236,11 +219,11 @@ fn host_and_port(place: &str, default: u16) -> Result<(String, u16), String> {
     } else {
         to_alabel(host)
     };
-    let known = |host: &String| {
+    let is_valid = |host: &String| {
         let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.:".contains(&octet);
         !host.is_empty() && host.bytes().all(plain)
     };
-    Ok((ascii.filter(known).ok_or(EXPECTED)?, port))
+    Ok((ascii.filter(is_valid).ok_or(EXPECTED)?, port))
 }
 
 fn domain_of(text: &str) -> Result<String, String> {

@@ -24,12 +24,12 @@ impl Cache {
     }
 
     pub(super) fn put(&self, name: &str, kind: RecordType, answer: &Answer, now: Instant) {
-        let lives = lifetime(answer);
+        let ttl = ttl(answer);
         let small = match answer {
             Answer::Found(data, _) => data.len() <= MAX_RECORDS,
             _ => true,
         };
-        let Some(until) = now.checked_add(lives).filter(|_| small && !lives.is_zero()) else {
+        let Some(until) = now.checked_add(ttl).filter(|_| small && !ttl.is_zero()) else {
             return;
         };
         let mut known = lock(&self.0);
@@ -43,7 +43,7 @@ impl Cache {
     }
 }
 
-const fn lifetime(answer: &Answer) -> Duration {
+const fn ttl(answer: &Answer) -> Duration {
     match answer {
         Answer::Found(_, ttl)
         | Answer::Alias(_, ttl)

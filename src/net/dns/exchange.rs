@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::message::{self, Answer, Bad, RecordType};
 use crate::random;
 
-/// Wrong datagrams after which the query fails: it is probably being attacked.
+/// Wrong datagrams after which a query fails: it is probably under attack.
 const MAX_STRAY: usize = 64;
 /// Octets of the buffer for an answer by UDP (RFC 1035 §4.2.1).
 const DATAGRAM: usize = 4_096;
@@ -116,7 +116,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     Ok(left)
 }
 
-/// Unpredictable, so that nobody can forge an answer (RFC 5452 §9.2).
+/// An unpredictable id, so that nobody can forge an answer (RFC 5452 §9.2).
 fn random_id() -> io::Result<u16> {
     random::octets().map(u16::from_be_bytes)
 }

@@ -44,7 +44,7 @@ pub struct Mx {
     pub host: String,
 }
 
-/// Data of one record.
+/// The data of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Data {
     Address(IpAddr),
@@ -160,8 +160,8 @@ fn found(packet: &Packet<'_>, name: &str, kind: RecordType) -> Answer {
         }
         match (data.is_empty(), alias) {
             (false, _) => return Answer::Found(data, ttl),
-            (true, Some((target, lives))) => {
-                ttl = ttl.min(lives);
+            (true, Some((target, alias_ttl))) => {
+                ttl = ttl.min(alias_ttl);
                 current = target;
             }
             (true, None) if same(&current, name) => return Answer::NoData(negative_ttl(packet)),
@@ -186,14 +186,14 @@ fn datum(record: &ResourceRecord<'_>, kind: RecordType) -> Option<Data> {
 
 /// RFC 2308 §5: the lesser of the SOA's time to live and its minimum.
 fn negative_ttl(packet: &Packet<'_>) -> Duration {
-    let lives = packet
+    let ttl = packet
         .name_servers
         .iter()
         .find_map(|record| match &record.rdata {
             RData::SOA(soa) => Some(seconds(record.ttl.min(soa.minimum))),
             _ => None,
         });
-    lives.unwrap_or_default().min(MAX_NEGATIVE_TTL)
+    ttl.unwrap_or_default().min(MAX_NEGATIVE_TTL)
 }
 
 /// RFC 2181 §8: a value with the top bit set is zero.

@@ -40,7 +40,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Looks names up; shared by all threads.
+/// Looks up names; shared by all threads.
 #[derive(Debug)]
 pub struct Resolver {
     hosts: PathBuf,

@@ -1,6 +1,6 @@
 //! Parses resolv.conf(5).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::encoding::number;
@@ -36,8 +36,8 @@ impl Default for Servers {
 }
 
 impl Servers {
-    /// Parses the text of a resolv.conf(5), ignoring what it does not know. Without a server it is the one of this
-    /// host, as in the C library. A server may have a port: `[192.0.2.1]:5353`.
+    /// Parses the text of a resolv.conf(5) and ignores unknown lines. Without a server it is the one of this host, as in
+    /// the C library. A server may have a port: `[192.0.2.1]:5353`.
     pub fn parse(text: &str) -> Self {
         let mut servers = Self::default();
         for line in text.lines() {
@@ -75,12 +75,12 @@ impl Servers {
 }
 
 fn address(word: &str) -> Option<SocketAddr> {
-    if let Some((host, port)) = word
+    let bracketed = word
         .strip_prefix('[')
-        .and_then(|rest| rest.split_once("]:"))
-    {
-        return Some(SocketAddr::new(host.parse().ok()?, port.parse().ok()?));
-    }
-    let address: IpAddr = word.parse().ok()?;
-    Some(SocketAddr::new(address, PORT))
+        .and_then(|rest| rest.split_once("]:"));
+    let (address, port) = match bracketed {
+        Some((address, port)) => (address, port.parse().ok()?),
+        None => (word, PORT),
+    };
+    Some(SocketAddr::new(address.parse().ok()?, port))
 }

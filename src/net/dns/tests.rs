@@ -1,10 +1,10 @@
-//! The resolver against name servers of its own, honest and hostile.
+//! The resolver against scripted name servers, honest and hostile.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests"
+    reason = "a test may panic"
 )]
 mod fake;
 mod routes;
@@ -99,7 +99,7 @@ fn both_families_and_aliases() {
 }
 
 #[test]
-fn an_alias_that_an_answer_leaves_open_is_followed() {
+fn aliases_are_followed_across_answers() {
     let fake = Fake::new(|question, _| {
         let data = if asks_for(question, "a.example") {
             record("a.example", 60, RData::CNAME(CNAME(name("b.example"))))
@@ -129,7 +129,7 @@ fn an_alias_that_an_answer_leaves_open_is_followed() {
         fake.resolver().mx("a.example"),
         Err(Error::Temporary(_))
     ));
-    assert!(fake.asked() <= 2, "the memory breaks the loop");
+    assert!(fake.asked() <= 2, "the cache breaks the loop");
 }
 
 #[test]
@@ -199,10 +199,14 @@ fn no_such_name_no_such_data_and_trouble() {
     let resolver = fake.resolver();
     assert_eq!(resolver.mx("none.example"), Err(Error::NoSuchName));
     assert_eq!(resolver.mx("none.example"), Err(Error::NoSuchName));
-    assert_eq!(fake.asked(), 1, "that there is none is remembered as well");
+    assert_eq!(fake.asked(), 1, "a negative answer is cached as well");
     assert_eq!(resolver.mx("brief.example"), Err(Error::NoData));
     assert_eq!(resolver.mx("brief.example"), Err(Error::NoData));
-    assert_eq!(fake.asked(), 3, "a time to live of zero is not remembered");
+    assert_eq!(
+        fake.asked(),
+        3,
+        "an answer with a time to live of zero is not cached"
+    );
     assert_eq!(resolver.addresses("some.example"), Err(Error::NoData));
     assert!(matches!(
         resolver.mx("broken.example"),
@@ -250,7 +254,7 @@ fn a_truncated_answer_is_asked_for_by_tcp() {
 }
 
 #[test]
-fn answers_to_other_questions_do_nothing() {
+fn answers_to_other_questions_are_dropped() {
     let fake = Fake::new(|question, _| {
         let right = reply(question, vec![record("x.example", 60, a(1))]);
         let evil = || vec![record("x.example", 60, a(66))];

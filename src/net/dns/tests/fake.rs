@@ -1,4 +1,4 @@
-//! A name server on a port of its own, by UDP and TCP, that answers as its script says.
+//! A name server on its own port, by UDP and TCP, that answers as its script says.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -96,7 +96,7 @@ impl Drop for Fake {
     }
 }
 
-/// The same port for both.
+/// A UDP socket and a TCP listener on the same port.
 pub(super) fn pair() -> (UdpSocket, TcpListener) {
     loop {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
