@@ -132,7 +132,7 @@ impl Conn<'_> {
                 Ok((used, over)) => {
                     self.stream.consume(used);
                     if let Some(floor) = &mut self.floor {
-                        floor.came(used as u64);
+                        floor.arrived(used as u64);
                     }
                     if over {
                         break None;

@@ -24,7 +24,7 @@ pub(super) struct Floor {
 
 impl Floor {
     /// How long to wait for the client now, with the minimum over `window`; zero if it is too slow.
-    pub(super) fn patience(&self, window: Duration) -> Duration {
+    pub(super) fn time_left(&self, window: Duration) -> Duration {
         (self.since(window) + window).saturating_sub(self.waited)
     }
 
@@ -46,7 +46,7 @@ impl Floor {
     }
 
     /// Adds octets of content.
-    pub(super) fn came(&mut self, octets: u64) {
+    pub(super) fn arrived(&mut self, octets: u64) {
         if octets == 0 {
             return;
         }
@@ -80,12 +80,12 @@ mod tests {
         let mut floor = Floor::default();
         let mut total = 0;
         for (seconds, octets) in steps {
-            let left = floor.patience(Duration::from_secs(window)).as_secs();
+            let left = floor.time_left(Duration::from_secs(window)).as_secs();
             if left < seconds {
                 return total + left;
             }
             floor.waited(Duration::from_secs(seconds));
-            floor.came(octets);
+            floor.arrived(octets);
             total += seconds;
         }
         u64::MAX
@@ -129,7 +129,7 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut floor = Floor::default();
         for octets in std::iter::repeat_n(1, 100_000) {
-            floor.came(octets);
+            floor.arrived(octets);
             floor.waited(Duration::from_millis(5));
         }
         assert!(floor.arrivals.len() <= 241, "{}", floor.arrivals.len());

@@ -19,7 +19,7 @@ pub fn reporter(state: &Arc<ServerState>, relay: &Arc<Relay>, hostname: &str) ->
     let relay: Weak<Relay> = Arc::downgrade(relay);
     Box::new(move |to, content| match relay.upgrade() {
         Some(relay) => deliver(&state, Some(&relay), &hostname, to, content),
-        None => Err("the server ends".to_owned()),
+        None => Err("the server is stopping".to_owned()),
     })
 }
 

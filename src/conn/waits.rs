@@ -44,8 +44,8 @@ impl Conn<'_> {
             return (None, short.min(self.useful + self.state.timeout));
         };
         let least = under_stress(WINDOW.min(self.state.timeout));
-        let until = begun + floor.patience(WINDOW);
-        (Some(until), short.min(begun + floor.patience(least)))
+        let until = begun + floor.time_left(WINDOW);
+        (Some(until), short.min(begun + floor.time_left(least)))
     }
 
     /// Sends pending replies; the wait began at `since`.

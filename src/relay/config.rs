@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::logins::Logins;
 use super::route::{Route, RouteKind, Routes};
-use super::schedule::Patience;
+use super::schedule::RetryPolicy;
 use super::sender::RelayRules;
 use crate::failure::Failure;
 use crate::net::client_tls::{ClientTls, Roots};
@@ -23,7 +23,7 @@ pub struct RelayConfig {
     tls_ca: Option<PathBuf>,
     /// The queue's folder.
     pub dir: PathBuf,
-    patience: Patience,
+    retry_policy: RetryPolicy,
 }
 
 impl RelayConfig {
@@ -59,7 +59,7 @@ impl RelayConfig {
             })
         };
         // Parsed also without a relay, so that a wrong value is always reported.
-        let patience = Patience {
+        let retry_policy = RetryPolicy {
             retry: duration(Key::Retry)?,
             retry_for: duration(Key::RetryFor)?,
         };
@@ -72,7 +72,7 @@ impl RelayConfig {
             logins: file(Key::RelayAuth),
             tls_ca: file(Key::TlsCa),
             dir: file(Key::Queue).unwrap_or_else(|| PathBuf::from("queue")),
-            patience,
+            retry_policy,
         }))
     }
 
@@ -95,7 +95,7 @@ impl RelayConfig {
             routes: self.routes.clone(),
             from: self.from.clone(),
             logins,
-            patience: self.patience,
+            retry_policy: self.retry_policy,
             hostname: hostname.to_owned(),
             tls: ClientTls::new(roots).map_err(Failure::System)?,
             own: listen.iter().filter_map(own).collect(),

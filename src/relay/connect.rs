@@ -17,7 +17,7 @@ const SMTP_PORT: u16 = 25;
 pub(super) enum NoConnection {
     /// The hop cannot be used now: all its mail must wait.
     Later(ConnectionError),
-    /// The domain accepts no mail.
+    /// The domain has no host for its mail.
     Never(Outcome),
     /// The mail waits until its user fetches it.
     Unfetched(Outcome),
@@ -40,9 +40,7 @@ impl Relay {
             let settings = settings.map_err(ConnectionError::Auth)?;
             Connection::open(host, settings, &self.settings.tls, None)
         };
-        let (connection, host) = first(hosts, open)
-            .unwrap_or_else(|| Err(gone()))
-            .map_err(NoConnection::Later)?;
+        let (connection, host) = first(hosts, gone(), open).map_err(NoConnection::Later)?;
         self.opened(hop, thread, connection.handle());
         Ok(Link {
             connection,
@@ -132,20 +130,22 @@ impl Relay {
     }
 }
 
-/// Opens the first host that can be opened; one that refuses does not speak for the others (RFC 5321 §5.1). The error
-/// is that of the last.
+/// Opens the first host that can be opened; one that refuses does not speak for the others (RFC 5321 §5.1).
+///
+/// # Errors
+/// That of the last host, or `failure` without any.
 fn first<T>(
     hosts: Vec<client::Destination>,
+    mut failure: ConnectionError,
     mut open: impl FnMut(&client::Destination) -> Result<T, ConnectionError>,
-) -> Option<Result<(T, String), ConnectionError>> {
-    let mut failure = None;
+) -> Result<(T, String), ConnectionError> {
     for host in hosts {
         match open(&host) {
-            Ok(opened) => return Some(Ok((opened, host.host))),
-            Err(e) => failure = Some(Err(e)),
+            Ok(opened) => return Ok((opened, host.host)),
+            Err(e) => failure = e,
         }
     }
-    failure
+    Err(failure)
 }
 
 fn unroutable(why: Unroutable) -> NoConnection {
@@ -180,19 +180,20 @@ mod tests {
             ConnectionError::Refused(stage, reply.unwrap().unwrap())
         };
         let all = ["greets", "says", "takes", "unused"].map(host);
-        let found = first(all.to_vec(), |host| match host.host.as_str() {
+        let none = || refused(Stage::Connect);
+        let found = first(all.to_vec(), none(), |host| match host.host.as_str() {
             "greets" => Err(refused(Stage::Greeting)),
             "says" => Err(refused(Stage::Hello)),
             name => Ok(name.to_owned()),
         });
-        assert_eq!(found, Some(Ok(("takes".to_owned(), "takes".to_owned()))));
-        let none = first::<()>(all.to_vec(), |_| Err(refused(Stage::Hello)));
-        assert_eq!(none.unwrap().unwrap_err().status().to_string(), "4.0.0");
-        assert!(first(Vec::new(), |_| Ok(())).is_none());
+        assert_eq!(found, Ok(("takes".to_owned(), "takes".to_owned())));
+        let last = first::<()>(all.to_vec(), none(), |_| Err(refused(Stage::Hello)));
+        assert_eq!(last, Err(refused(Stage::Hello)));
+        assert_eq!(first(Vec::new(), none(), |_| Ok(())), Err(none()));
     }
 
     #[test]
-    fn why_a_domain_has_no_host() {
+    fn statuses_of_domains_without_a_host() {
         for (why, status) in [
             (Unroutable::NoSuchDomain, Some("5.1.2")),
             (Unroutable::NullMx, Some("5.1.10")),

@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use crate::client::{Connection, Sent};
 use crate::queue::{Envelope, QueuedRecipient};
 use crate::read;
-use crate::smtp::client::{self as core, Content, Rcpt, Scan};
+use crate::smtp::client::{ClientEnvelope, Content, Rcpt, Scan};
 
 /// Octets read at a time.
 const PIECE: usize = 32 * 1024;
@@ -60,7 +60,7 @@ impl Prepared {
             notify: to.notify.clone(),
             orcpt: to.orcpt.clone(),
         };
-        let envelope = core::ClientEnvelope {
+        let envelope = ClientEnvelope {
             reverse_path: envelope.from.clone(),
             recipients: batch.iter().map(rcpt).collect(),
             content: self.content,

@@ -1,5 +1,5 @@
-//! How `--queue-run` talks to the server: by a socket in the queue's folder, which only its owner can enter. One line
-//! is the request, one the answer.
+//! The socket by which `--queue-run` asks the server, in the queue's folder, which only its owner can enter. The request
+//! is one line, and so is the answer.
 
 use std::io::{self, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -1,5 +1,5 @@
-//! What the threads note about hops: which have answered, failed or are claimed by ATRN, and the mail that waits for
-//! them.
+//! The state of hops that all threads share: which have answered, failed or are claimed by ATRN, and the mail that waits
+//! for them.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl Relay {
         state.schedule.answered(hop);
     }
 
-    /// A hop did not answer: all its mail waits.
+    /// Called when a hop did not answer: all its mail waits.
     pub(super) fn hop_failed(&self, hop: &Hop, failure: &ConnectionError) {
         let wait = self.hop_waits(hop, matches!(failure, ConnectionError::Tls(_)));
         let route = self.route(hop.route).map_or("", |route| &route.url);
@@ -31,9 +31,9 @@ impl Relay {
 
     /// Defers all mail of a hop; `tls` is true if TLS was the reason. Returns the wait in seconds.
     pub(super) fn hop_waits(&self, hop: &Hop, tls: bool) -> u64 {
-        let (now, patience) = (clock::seconds(), &self.settings.patience);
+        let (now, policy) = (clock::seconds(), &self.settings.retry_policy);
         let mut state = self.lock();
-        let until = state.schedule.failed(hop, now, patience, chance(), tls);
+        let until = state.schedule.failed(hop, now, policy, chance(), tls);
         until.saturating_sub(now)
     }
 
@@ -44,7 +44,7 @@ impl Relay {
 
     /// True if a message is given up.
     pub(super) fn is_over(&self, created: u64, now: u64) -> bool {
-        self.settings.patience.is_over(created, now) && self.lock().grace <= now
+        self.settings.retry_policy.is_over(created, now) && self.lock().grace <= now
     }
 
     /// Schedules the next try of a message.
@@ -96,7 +96,7 @@ impl Relay {
         self.changed.notify_all();
     }
 
-    /// Takes messages of a hop, oldest first.
+    /// Takes the wanted messages of a hop, oldest first.
     pub(super) fn withdraw(&self, hop: &Hop, wanted: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         self.lock().schedule.withdraw(hop, wanted)
     }

@@ -8,26 +8,26 @@ use super::schedule::Hop;
 /// The threads of one hop that wait.
 #[derive(Debug, Default)]
 struct Waiters {
-    /// Those that nothing was promised to.
-    free: usize,
-    /// Those that were woken and have not run since.
+    /// Threads that were not woken yet.
+    waiting: usize,
+    /// Threads that were woken and have not run since.
     woken: usize,
     wake: Arc<Condvar>,
 }
 
-/// All of them, by hop. One lock guards this and the schedule.
+/// The waiting threads by hop. One lock guards this and the schedule.
 #[derive(Debug, Default)]
 pub(super) struct IdleConnections(HashMap<Hop, Waiters>);
 
 impl IdleConnections {
-    /// A thread begins to wait, on this.
+    /// Called when a thread begins to wait; it waits on the returned condition variable.
     pub(super) fn enter(&mut self, hop: &Hop) -> Arc<Condvar> {
         let waiters = self.0.entry(hop.clone()).or_default();
-        waiters.free += 1;
+        waiters.waiting += 1;
         Arc::clone(&waiters.wake)
     }
 
-    /// A thread no longer waits. Why, and for which thread a wake-up was meant, need not be known.
+    /// Called when a thread no longer waits, whatever woke it.
     pub(super) fn leave(&mut self, hop: &Hop) {
         let Some(waiters) = self.0.get_mut(hop) else {
             return;
@@ -35,19 +35,19 @@ impl IdleConnections {
         if waiters.woken > 0 {
             waiters.woken -= 1;
         } else {
-            waiters.free = waiters.free.saturating_sub(1);
+            waiters.waiting = waiters.waiting.saturating_sub(1);
         }
-        if waiters.free + waiters.woken == 0 {
+        if waiters.waiting + waiters.woken == 0 {
             self.0.remove(hop);
         }
     }
 
-    /// Wakes a thread of the hop that was not woken yet. False where there is none.
+    /// Wakes a thread of the hop; false if none is left to wake.
     pub(super) fn wake(&mut self, hop: &Hop) -> bool {
-        let Some(waiters) = self.0.get_mut(hop).filter(|waiters| waiters.free > 0) else {
+        let Some(waiters) = self.0.get_mut(hop).filter(|waiters| waiters.waiting > 0) else {
             return false;
         };
-        waiters.free -= 1;
+        waiters.waiting -= 1;
         waiters.woken += 1;
         waiters.wake.notify_one();
         true
@@ -56,7 +56,7 @@ impl IdleConnections {
     /// Wakes all; each looks for itself.
     pub(super) fn wake_all(&mut self) {
         for waiters in self.0.values_mut() {
-            waiters.woken += std::mem::take(&mut waiters.free);
+            waiters.woken += std::mem::take(&mut waiters.waiting);
             waiters.wake.notify_all();
         }
     }
@@ -99,7 +99,7 @@ mod tests {
         idle.enter(&a);
         assert!(idle.wake(&a));
         idle.leave(&a);
-        assert!(idle.wake(&a), "one waits that nothing was promised to");
+        assert!(idle.wake(&a), "one is still waiting");
         idle.leave(&a);
         assert!(idle.0.is_empty());
         idle.enter(&a);

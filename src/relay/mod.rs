@@ -2,8 +2,8 @@
 //! none of this is used.
 //!
 //! `config` reads the options, `logins` the passwords for hops; `route` has the table of hops, `schedule` the times.
-//! `sender` has the threads, which send a message by `connect`, `content` and `attempt`, and `hops` what they note about
-//! hops. `settle` handles the outcomes. `retry` serves ETRN and `--queue-run`, `control` is the latter's socket,
+//! `sender` has the threads, which send a message by `connect`, `content` and `attempt`; `hops` is their state of hops.
+//! `settle` handles the outcomes. `retry` serves ETRN and `--queue-run`, `control` is the latter's socket,
 //! `look_up` serves `--check`, and `turn` is ATRN.
 
 mod attempt;
@@ -27,6 +27,6 @@ pub use config::RelayConfig;
 pub use logins::Logins;
 pub use retry::Wanted;
 pub use route::{Route, RouteKind, Routes, TlsMode};
-pub use schedule::{Hop, Patience, Schedule};
+pub use schedule::{Hop, RetryPolicy, Schedule};
 pub use sender::{Relay, RelayRules, Reporter};
 pub use turn::{NoTurn, Turned};

@@ -23,10 +23,10 @@ impl Relay {
     /// Retries mail now. Returns the number of messages; one for several hops counts for each.
     ///
     /// # Errors
-    /// The queue cannot be read, or the server stops.
+    /// The queue cannot be read, or the server is stopping.
     pub fn try_now(&self, wanted: Wanted<'_>) -> io::Result<usize> {
         if self.is_stopping() {
-            return Err(io::Error::other("the server stops"));
+            return Err(io::Error::other("the server is stopping"));
         }
         let (domain, below) = match wanted {
             Wanted::All => return Ok(self.retry_now(|_, _| true)),
@@ -43,7 +43,7 @@ impl Relay {
         Ok(self.retry_now(|_, id| ids.contains(id)))
     }
 
-    /// True if a message has a recipient there; false if it has left the queue.
+    /// True if a message has a recipient at the domain; false if it has left the queue.
     pub(super) fn is_for(&self, id: &str, domain: &str, below: bool) -> bool {
         let Ok(envelope) = self.queue().read(id) else {
             return false;

@@ -21,14 +21,14 @@ pub struct Hop {
 
 /// How long to retry.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// The wait after the first try; it doubles with each.
     pub retry: Duration,
     /// When to give up.
     pub retry_for: Duration,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// The wait after that many tries; `chance`, from 0 to 255, adds up to a quarter of jitter.
     pub fn wait(&self, tries: u32, chance: u8) -> u64 {
         let doubled = 1_u64
@@ -72,7 +72,7 @@ struct Lane {
     claimed: bool,
 }
 
-/// All of it.
+/// The mail of all hops.
 #[derive(Debug, Default)]
 pub struct Schedule(HashMap<Hop, Lane>);
 
@@ -83,7 +83,7 @@ impl Schedule {
         lane.waiting.insert((next, Arc::clone(id)));
     }
 
-    /// The clock was set back by that many seconds: all waits are as long as they were.
+    /// Called when the clock was set back, with the seconds: keeps all waits as long as they were.
     pub fn set_back(&mut self, seconds: u64) {
         for lane in self.0.values_mut() {
             lane.until = lane.until.saturating_sub(seconds);
@@ -174,18 +174,19 @@ impl Schedule {
         ids
     }
 
-    /// Called when a hop did not answer: all its mail waits. Returns the time of the next try.
+    /// Called when a hop did not answer: all its mail waits. Returns the time of the next try, which is without TLS if
+    /// `tls` failed.
     pub fn failed(
         &mut self,
         hop: &Hop,
         now: u64,
-        patience: &Patience,
+        policy: &RetryPolicy,
         chance: u8,
         tls: bool,
     ) -> u64 {
         let lane = self.0.entry(hop.clone()).or_default();
         lane.failures = lane.failures.saturating_add(1);
-        lane.until = now.saturating_add(patience.wait(lane.failures, chance));
+        lane.until = now.saturating_add(policy.wait(lane.failures, chance));
         lane.clear = tls;
         lane.until
     }
@@ -274,8 +275,8 @@ mod tests {
         }
     }
 
-    fn patience() -> Patience {
-        Patience {
+    fn policy() -> RetryPolicy {
+        RetryPolicy {
             retry: Duration::from_secs(300),
             retry_for: Duration::from_secs(5 * 86_400),
         }
@@ -283,18 +284,18 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_two_hours() {
-        let wait = |tries, chance| patience().wait(tries, chance);
+        let wait = |tries, chance| policy().wait(tries, chance);
         assert_eq!(
             [1, 2, 3, 5, 6, 99].map(|n| wait(n, 0)),
             [300, 600, 1_200, 4_800, 7_200, 7_200]
         );
         assert_eq!(wait(u32::MAX, 0), 7_200);
         assert!((370..=375).contains(&wait(1, 255)));
-        assert!(patience().is_over(10, 432_010) && !patience().is_over(10, 432_009));
-        assert!(patience().is_late(10, 14_410) && !patience().is_late(10, 14_409));
-        let brief = Patience {
+        assert!(policy().is_over(10, 432_010) && !policy().is_over(10, 432_009));
+        assert!(policy().is_late(10, 14_410) && !policy().is_late(10, 14_409));
+        let brief = RetryPolicy {
             retry_for: Duration::from_secs(600),
-            ..patience()
+            ..policy()
         };
         assert!(brief.is_late(10, 310) && !brief.is_late(10, 309));
     }
@@ -350,7 +351,7 @@ mod tests {
         }
         assert_eq!(all.start(0, |_| 2), Some(a.clone()));
         let first = all.take(&a, 0).unwrap();
-        assert_eq!(all.failed(&a, 0, &patience(), 0, true), 300);
+        assert_eq!(all.failed(&a, 0, &policy(), 0, true), 300);
         all.add(&a, &first, 300);
         assert_eq!(all.take(&a, 299), None);
         all.end(&a);
@@ -363,7 +364,7 @@ mod tests {
         assert!(all.is_clear(&a));
         let second = all.start(300, only_a);
         assert_eq!(second, None, "one connection until it answers");
-        assert_eq!(all.failed(&a, 300, &patience(), 0, false), 900);
+        assert_eq!(all.failed(&a, 300, &policy(), 0, false), 900);
         all.answered(&a);
         assert!(all.take(&a, 301).is_some());
         assert_eq!(
@@ -381,7 +382,7 @@ mod tests {
         let a = hop("a");
         all.add(&a, &"1".into(), 500);
         all.add(&a, &"2".into(), 500);
-        all.failed(&a, 0, &patience(), 0, false);
+        all.failed(&a, 0, &policy(), 0, false);
         assert_eq!(all.retry_now(|_, id| id == "9"), 0);
         assert_eq!(all.retry_now(|_, id| id == "2"), 1);
         assert_eq!(all.take(&a, 0).as_deref(), Some("2"));
@@ -395,7 +396,7 @@ mod tests {
         for (id, next) in [("1", 1_000_300), ("2", 1_000_600), ("3", 5)] {
             all.add(&a, &id.into(), next);
         }
-        all.failed(&a, 1_000_000, &patience(), 0, false);
+        all.failed(&a, 1_000_000, &policy(), 0, false);
         all.set_back(1_000_000);
         assert_eq!(all.next(|_| 1), Some(300));
         assert_eq!(all.start(299, |_| 1), None);

@@ -11,7 +11,7 @@ use super::idle::IdleConnections;
 use super::link::Link;
 use super::logins::Logins;
 use super::route::{Route, RouteKind, Routes};
-use super::schedule::{Hop, Patience, Schedule};
+use super::schedule::{Hop, RetryPolicy, Schedule};
 use crate::client::Handle;
 use crate::clock;
 use crate::deliver::{Room, Syncs, Target};
@@ -46,7 +46,7 @@ pub struct RelayRules {
     /// The passwords for them.
     pub logins: Logins,
     /// How often and how long to retry.
-    pub patience: Patience,
+    pub retry_policy: RetryPolicy,
     /// Own name.
     pub hostname: String,
     /// TLS as a client.
@@ -85,13 +85,13 @@ pub(super) struct State {
 impl State {
     /// Follows a clock that was set: the waits stay as long as they were, and each hop is tried once more before its
     /// messages are given up.
-    fn look_at_clock(&mut self, now: u64, at: Instant, patience: &Patience) {
+    fn look_at_clock(&mut self, now: u64, at: Instant, policy: &RetryPolicy) {
         if let Some((then, since)) = self.seen.replace((now, at)) {
             let expected = then.saturating_add(at.saturating_duration_since(since).as_secs());
             if now.saturating_add(STEP) < expected {
                 self.schedule.set_back(expected - now);
             } else if expected.saturating_add(STEP) < now {
-                self.grace = now.saturating_add(patience.retry.as_secs());
+                self.grace = now.saturating_add(policy.retry.as_secs());
             }
         }
     }
@@ -193,7 +193,7 @@ impl Relay {
         // One entry a hop, the earliest: two would be two tries at the same time, of all recipients there.
         let mut hops: BTreeMap<Hop, u64> = BTreeMap::new();
         // A clock that was set back since must not make it wait for longer than ever.
-        let latest = clock::seconds().saturating_add(self.settings.patience.longest());
+        let latest = clock::seconds().saturating_add(self.settings.retry_policy.longest());
         for to in &envelope.recipients {
             match self.hop(&to.address) {
                 Some(hop) => {
@@ -222,7 +222,7 @@ impl Relay {
         let mut state = self.lock();
         while !state.stopping {
             let now = clock::seconds();
-            state.look_at_clock(now, Instant::now(), &self.settings.patience);
+            state.look_at_clock(now, Instant::now(), &self.settings.retry_policy);
             if let Some(hop) = state.schedule.start(now, |hop| self.most(hop)) {
                 state.running += 1;
                 state.threads = state.threads.wrapping_add(1);
@@ -258,9 +258,13 @@ impl Relay {
             log::warn!("no thread for a next hop: {e}");
             let mut state = self.lock();
             state.running -= 1;
-            state
-                .schedule
-                .failed(&hop, clock::seconds(), &self.settings.patience, 0, false);
+            state.schedule.failed(
+                &hop,
+                clock::seconds(),
+                &self.settings.retry_policy,
+                0,
+                false,
+            );
             state.schedule.end(&hop);
         }
     }
@@ -360,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_is_followed() {
-        let patience = Patience {
+        let policy = RetryPolicy {
             retry: Duration::from_secs(300),
             retry_for: Duration::from_secs(5 * 86_400),
         };
@@ -372,7 +376,7 @@ mod tests {
         let mut state = State::default();
         state.schedule.add(&hop, &"1".into(), 2_000_300);
         let look = |state: &mut State, now: u64, at: u64| {
-            state.look_at_clock(now, start + Duration::from_secs(at), &patience);
+            state.look_at_clock(now, start + Duration::from_secs(at), &policy);
             (state.schedule.next(|_| 1), state.grace)
         };
         assert_eq!(look(&mut state, 2_000_000, 0), (Some(2_000_300), 0));

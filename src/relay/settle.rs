@@ -3,7 +3,7 @@
 
 use super::content::Prepared;
 use super::route::RouteKind;
-use super::schedule::{Hop, Patience};
+use super::schedule::{Hop, RetryPolicy};
 use super::sender::{Relay, chance};
 use crate::clock;
 use crate::queue::{Envelope, QueuedRecipient};
@@ -38,7 +38,7 @@ impl Relay {
         content: &mut Prepared,
     ) -> Option<u64> {
         let now = clock::seconds();
-        let patience = &self.settings.patience;
+        let policy = &self.settings.retry_policy;
         let over = self.is_over(envelope.created, now);
         for one in &mut settled {
             if over && one.outcome.verdict == Verdict::Later {
@@ -46,7 +46,7 @@ impl Relay {
             }
             log(id, envelope, one);
         }
-        let late = !envelope.delayed && patience.is_late(envelope.created, now);
+        let late = !envelope.delayed && policy.is_late(envelope.created, now);
         let message = (id, envelope, late);
         let (told, delayed) = self.reports(message, self.success(hop), &settled, content);
         let changed = self.queue.change(id, |envelope| {
@@ -54,7 +54,7 @@ impl Relay {
             // A clock that was set back since must not make it wait for longer than `--retry-for`.
             envelope.created = envelope.created.min(now);
             for one in &settled {
-                update(envelope, one, told, now, patience);
+                update(envelope, one, told, now, policy);
             }
         });
         match changed {
@@ -65,7 +65,7 @@ impl Relay {
             }
             Err(e) => {
                 log::error!("queue id={id}: {e}");
-                Some(now.saturating_add(patience.wait(1, chance())))
+                Some(now.saturating_add(policy.wait(1, chance())))
             }
         }
     }
@@ -127,7 +127,7 @@ impl Relay {
         };
         let until = envelope
             .created
-            .saturating_add(self.settings.patience.retry_for.as_secs());
+            .saturating_add(self.settings.retry_policy.retry_for.as_secs());
         let until = clock::rfc5322_at(until);
         let text = Report {
             action,
@@ -163,14 +163,14 @@ impl Relay {
         let mut ids = self.waiting(hop);
         ids.retain(|id| {
             let created = created(id).unwrap_or(now);
-            self.settings.patience.is_late(created, now)
+            self.settings.retry_policy.is_late(created, now)
         });
         ids
     }
 }
 
 /// Notes the outcome of a recipient in the envelope. It is removed once it is settled and, after a failure, `told`.
-fn update(envelope: &mut Envelope, one: &Settled, told: bool, now: u64, patience: &Patience) {
+fn update(envelope: &mut Envelope, one: &Settled, told: bool, now: u64, policy: &RetryPolicy) {
     let keep = match one.outcome.verdict {
         Verdict::Later => true,
         Verdict::Failed => !told,
@@ -181,7 +181,7 @@ fn update(envelope: &mut Envelope, one: &Settled, told: bool, now: u64, patience
         envelope.recipients.retain(|to| !same(to));
     } else if let Some(to) = envelope.recipients.iter_mut().find(|to| same(to)) {
         to.tries = to.tries.saturating_add(1);
-        to.next = now.saturating_add(patience.wait(to.tries, chance()));
+        to.next = now.saturating_add(policy.wait(to.tries, chance()));
         to.last = Some(spelled(&one.outcome));
     }
 }

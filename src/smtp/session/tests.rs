@@ -244,7 +244,7 @@ fn chunks() {
 
 /// R073: the error over the limit, and the hundred and first noise command, are 421.
 #[test]
-fn patience_ends() {
+fn too_many_errors_close() {
     let mut errors = session();
     let codes: Vec<u16> = (0..21).map(|_| code(&mut errors, "WHAT")).collect();
     assert_eq!(
