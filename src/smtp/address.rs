@@ -38,7 +38,7 @@ pub struct Mailbox {
     spelled: String,
     /// Length of the local part in `spelled`, in octets.
     local: usize,
-    /// The local part without its quotes, where it needs them.
+    /// The local part without its quotes, if it needs them.
     unquoted: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl ReversePath {
         }
     }
 
-    /// True if the address needs no SMTPUTF8.
+    /// True if the address does not need SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
         self.as_str().is_ascii()
     }
@@ -103,7 +103,7 @@ impl ForwardPath {
         }
     }
 
-    /// True if the address needs no SMTPUTF8.
+    /// True if the address does not need SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
         self.as_str().is_ascii()
     }
@@ -247,7 +247,7 @@ fn dots_and_atoms(cursor: &mut Cursor<'_>) -> Option<()> {
     (!text.is_empty()).then_some(())
 }
 
-/// `DQUOTE *QcontentSMTP DQUOTE`: printable octets, a backslash before any of them.
+/// `DQUOTE *QcontentSMTP DQUOTE`: printable characters, each with or without a backslash.
 fn quoted_string(cursor: &mut Cursor<'_>) -> Option<String> {
     cursor.tag("\"");
     let mut text = String::new();
@@ -271,9 +271,9 @@ fn domain<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
     if cursor.rest().starts_with('[') {
         return literal(cursor);
     }
-    let mut behind = *cursor;
+    let mut ahead = *cursor;
     let text =
-        behind.run(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || is_utf8(c));
+        ahead.run(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || is_utf8(c));
     let text = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &str| {
         let length = label.chars().count();
@@ -314,8 +314,8 @@ fn is_atext(c: char) -> bool {
         || is_utf8(c)
 }
 
-/// Non-ASCII text. C1 controls and invisible characters are only used to deceive, but for the two joiners that some
-/// scripts are written with (RFC 5892 §A.1); U+FFFD replaces invalid UTF-8.
+/// True for non-ASCII text without C1 controls and invisible characters, which only deceive, except the two joiners that
+/// some scripts need (RFC 5892 §A.1). U+FFFD marks invalid UTF-8.
 fn is_utf8(c: char) -> bool {
     !c.is_ascii()
         && !c.is_control()

@@ -295,7 +295,7 @@ mod tests {
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::panic,
-        reason = "tests"
+        reason = "a test may panic"
     )]
     use super::*;
 
@@ -397,7 +397,7 @@ mod tests {
 
     /// RFC 3030 §2: at every split only CRLF is changed, and nothing in a binary message.
     #[test]
-    fn chunks_keep_what_is_no_line_end() {
+    fn chunks_change_only_line_ends() {
         let input = b"a\r\nb\rc\n\r\r\n.\r\n\r";
         for split in 0..=input.len() {
             for (ends, expected) in [

@@ -7,7 +7,7 @@ use super::reply::{self, Reply};
 
 /// The verbs of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the verbs speak for themselves")]
+#[expect(missing_docs, reason = "the table documents the verbs")]
 pub enum Verb {
     Ehlo,
     Helo,
@@ -63,7 +63,7 @@ pub struct CommandRow {
     pub argument: Argument,
     /// Its syntax, for HELP.
     pub syntax: &'static str,
-    /// True if it counts as a command that moves no mail.
+    /// True if it counts as noise: it moves no mail.
     pub noise: bool,
     /// The protocols that have it.
     pub protocol: Protocol,
@@ -77,8 +77,7 @@ pub struct CommandRow {
     pub keyword: Option<&'static str>,
 }
 
-/// The defaults of a row: a command of all protocols that moves mail and needs TLS where TLS is required. Rows state
-/// the differences.
+/// A row with the defaults: a command of all protocols that moves mail and needs TLS where TLS is required.
 const fn row(
     name: &'static str,
     verb: Verb,

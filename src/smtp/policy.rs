@@ -9,16 +9,16 @@ pub const HEALTHCHECK: &str = "mailslot-healthcheck";
 /// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// RFC 5321
+    /// SMTP (RFC 5321).
     Smtp,
-    /// RFC 6409
+    /// Submission (RFC 6409).
     Submission,
-    /// RFC 2033
+    /// LMTP (RFC 2033).
     Lmtp,
 }
 
 impl Service {
-    /// Its name.
+    /// The name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Smtp => "smtp",

@@ -1,6 +1,5 @@
-//! The client's dialogue: greeting, EHLO, STARTTLS, AUTH, transactions, QUIT. Replies come in by
-//! [`ClientSession::input`], commands go out by [`ClientSession::output`], and [`ClientSession::want`] says what the
-//! driver has to do next.
+//! The client's dialogue: greeting, EHLO, STARTTLS, AUTH, transactions, QUIT. [`ClientSession::input`] takes replies,
+//! [`ClientSession::output`] has the commands, and [`ClientSession::want`] says what the driver has to do next.
 
 use std::fmt;
 
@@ -10,15 +9,12 @@ use super::envelope::ClientEnvelope;
 use super::extensions::Extensions;
 use super::outcome::{ConnectionError, Outcome, Stage};
 use super::reply::{RemoteReply, Replies};
-use super::transaction::{Flow, Transaction};
+use super::transaction::{Flow, Transaction, UNEXPECTED};
 use crate::auth::client::{ClientExchange, choose};
 use crate::encoding::{base64_decode, base64_encode};
 
 /// RFC 3207 §4.2: input in the clear after the reply to STARTTLS was injected.
 const INJECTED: &str = "input after the reply to STARTTLS";
-
-/// A reply to a command that was not sent, or to an end of the content that was not.
-const EARLY: &str = "a reply to nothing";
 
 /// How STARTTLS is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +89,7 @@ pub enum Want {
 #[derive(Debug)]
 enum State {
     Greeting,
-    /// EHLO or LHLO was sent; or HELO, after EHLO was not understood.
+    /// EHLO or LHLO was sent, or HELO after EHLO was not understood.
     Hello {
         helo: bool,
     },
@@ -105,7 +101,7 @@ enum State {
     Content(Box<Transaction>),
     End(Box<Transaction>),
     /// The reply to an empty message without recipients.
-    NobodysEnd(Box<Transaction>),
+    EmptyEnd(Box<Transaction>),
     Quit,
     Closed,
 }
@@ -195,7 +191,7 @@ impl ClientSession {
             State::Ready => Stage::Idle,
             State::Commands(transaction) => transaction.stage(),
             State::Content(_) => Stage::Content,
-            State::End(_) | State::NobodysEnd(_) => Stage::End,
+            State::End(_) | State::EmptyEnd(_) => Stage::End,
             State::Quit | State::Closed => Stage::Quit,
         }
     }
@@ -238,7 +234,7 @@ impl ClientSession {
                     self.close(ConnectionError::Lost(Stage::Content, why));
                 } else if !self.replies.is_empty() {
                     self.output.clear();
-                    self.close(ConnectionError::Protocol(Stage::Content, EARLY));
+                    self.close(ConnectionError::Protocol(Stage::Content, UNEXPECTED));
                 }
             }
             other => self.state = other,
@@ -318,7 +314,7 @@ impl ClientSession {
                 Ok(flow) => self.proceed(transaction, flow),
                 Err(failure) => self.fail(transaction, failure),
             },
-            State::NobodysEnd(transaction) => self.proceed(transaction, Flow::Over(true)),
+            State::EmptyEnd(transaction) => self.proceed(transaction, Flow::Over(true)),
             // A reply before the end of the content: the rest is useless, but cannot be omitted either, so the
             // connection is closed.
             State::Content(mut transaction) if class >= 4 => {
@@ -331,7 +327,7 @@ impl ClientSession {
             State::Quit | State::Closed => {}
             state @ (State::Content(_) | State::Handshake | State::Ready) => {
                 self.state = state;
-                self.close(ConnectionError::Protocol(self.stage(), EARLY));
+                self.close(ConnectionError::Protocol(self.stage(), UNEXPECTED));
             }
         }
     }
@@ -345,7 +341,7 @@ impl ClientSession {
         self.state = match flow {
             Flow::More => State::Commands(transaction),
             Flow::Content => State::Content(transaction),
-            Flow::NobodysEnd => State::NobodysEnd(transaction),
+            Flow::EmptyEnd => State::EmptyEnd(transaction),
             Flow::Over(reached_end) => {
                 self.reset = !reached_end;
                 self.outcomes = Some(transaction.outcomes());
@@ -408,7 +404,7 @@ impl ClientSession {
         let offered = &self.offered.auth;
         let Some(mechanism) = choose(offered, tls, exporter.is_some()) else {
             let why = if tls || offered.is_empty() {
-                "no mechanism that can be used is offered"
+                "no usable mechanism is offered"
             } else {
                 "the password is not sent without TLS, and no other mechanism is offered"
             };
@@ -475,7 +471,7 @@ impl ClientSession {
             State::Commands(mut transaction)
             | State::Content(mut transaction)
             | State::End(mut transaction)
-            | State::NobodysEnd(mut transaction) => {
+            | State::EmptyEnd(mut transaction) => {
                 transaction.settle(&failure.outcome());
                 self.outcomes = Some(transaction.outcomes());
             }

@@ -120,10 +120,10 @@ impl Scan {
 impl ClientEnvelope {
     /// True if an address or the header needs SMTPUTF8.
     pub fn needs_utf8(&self) -> bool {
-        let recipients = self.recipients.iter();
+        let mut recipients = self.recipients.iter();
         self.smtputf8
             || !self.reverse_path.is_ascii()
-            || recipients.into_iter().any(|rcpt| !rcpt.path.is_ascii())
+            || recipients.any(|rcpt| !rcpt.path.is_ascii())
     }
 
     /// The reason why this message cannot be sent to a server with these extensions, if any; it is never converted.
@@ -132,19 +132,19 @@ impl ClientEnvelope {
         let content = &self.content;
         let (status, text) = if self.requiretls && !(verified && offered.requiretls) {
             let text =
-                "REQUIRETLS is asked for, and the next hop does not offer it in verified TLS";
+                "REQUIRETLS is requested, but the next hop does not offer it in verified TLS";
             (Status::new(5, 7, 30), text)
         } else if self.needs_utf8() && !offered.smtputf8 {
-            let text = "The next hop does not take internationalized addresses or headers";
+            let text = "The next hop does not accept internationalized addresses or headers";
             (Status::new(5, 6, 7), text)
         } else if content.bare && !offered.chunking {
-            let text = "The message has a bare CR or LF, and the next hop does not offer CHUNKING";
+            let text = "The message has a bare CR or LF, but the next hop does not offer CHUNKING";
             (Status::new(5, 6, 3), text)
         } else if content.eight_bit && !offered.eight_bit && !(content.bare && offered.binary) {
-            let text = "The message has 8-bit content, and the next hop does not offer 8BITMIME";
+            let text = "The message has 8-bit content, but the next hop does not offer 8BITMIME";
             (Status::new(5, 6, 3), text)
         } else if offered.max_size.is_some_and(|limit| content.wire > limit) {
-            let text = "The message is larger than the next hop takes";
+            let text = "The message is larger than the next hop accepts";
             (Status::new(5, 3, 4), text)
         } else if !is_path(&self.reverse_path) || !self.values_are_safe() {
             let text = "The envelope sender or its parameters cannot be sent";

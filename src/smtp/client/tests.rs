@@ -1,10 +1,10 @@
-//! The client against servers that are written down here, many of them hostile.
+//! The client against scripted servers, many of them hostile.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests"
+    reason = "a test may panic"
 )]
 use super::encode::Encoder;
 use super::*;
@@ -227,7 +227,7 @@ fn content_of_another_length_is_never_completed() {
 }
 
 #[test]
-fn nobody_to_send_to() {
+fn transactions_without_an_accepted_recipient() {
     // MAIL refused: what RCPT says does not count, and an unwanted 354 gets an empty message, unless there is a
     // recipient.
     let mut client = ready(ALL);
@@ -448,7 +448,7 @@ fn content_survives_storage() {
     assert!(plain > 500 && bare > 500, "{plain} and {bare}");
 }
 
-/// Content as a message that goes onward is stored, which came in two pieces.
+/// Content as it is stored for a next hop, after it arrived in two pieces.
 fn stored(octets: &[u8], cut: usize) -> (Vec<u8>, Option<u64>) {
     let (head, tail) = octets.split_at(cut.min(octets.len()));
     let (mut chunks, mut out) = (Chunks::new(LineEnds::LfUntilBare), Vec::new());

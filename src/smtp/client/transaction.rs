@@ -13,6 +13,9 @@ use super::status::Status;
 /// Maximum commands without a reply: few enough that the replies fit into socket buffers (RFC 2920 §3.1).
 const WINDOW: usize = 100;
 
+/// A reply to a command that was not sent, or before the end of the content was.
+pub(super) const UNEXPECTED: &str = "an unexpected reply";
+
 /// A command to be sent, or one whose reply is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Planned {
@@ -30,7 +33,7 @@ pub(super) enum Flow {
     /// The content.
     Content,
     /// The reply to the end of a message without recipients.
-    NobodysEnd,
+    EmptyEnd,
     /// Nothing: every recipient has its outcome. True if the end of the message was reached.
     Over(bool),
 }
@@ -46,8 +49,9 @@ pub(super) struct Transaction {
     outcomes: Vec<Option<Outcome>>,
     /// Recipients that the server accepted, in the order of their commands.
     accepted: VecDeque<usize>,
-    /// MAIL was refused, yet a recipient was accepted.
+    /// MAIL was refused.
     refused: bool,
+    /// A recipient was accepted although MAIL was refused.
     stray: bool,
     encoder: Encoder,
 }
@@ -161,7 +165,7 @@ impl Transaction {
     ) -> Result<Flow, ConnectionError> {
         let stage = self.stage();
         let Some(step) = self.awaited.pop_front() else {
-            return Err(ConnectionError::Protocol(stage, "a reply to nothing"));
+            return Err(ConnectionError::Protocol(stage, UNEXPECTED));
         };
         let class = reply.code() / 100;
         if class == 3 && step != Planned::Data {
@@ -199,12 +203,12 @@ impl Transaction {
     ) -> Result<Flow, ConnectionError> {
         match (reply.code(), self.accepted.is_empty()) {
             (354, true) if self.stray => {
-                let why = "recipients taken without a sender";
+                let why = "recipients accepted although MAIL was refused";
                 Err(ConnectionError::Protocol(Stage::Data, why))
             }
             (354, true) => {
                 out.extend_from_slice(b".\r\n");
-                Ok(Flow::NobodysEnd)
+                Ok(Flow::EmptyEnd)
             }
             (354, false) => Ok(Flow::Content),
             (200..=399, _) => Err(ConnectionError::Protocol(
@@ -298,6 +302,6 @@ fn too_many() -> Outcome {
     Outcome::local(
         Verdict::NextTransaction,
         status,
-        "More recipients than the next hop takes at once",
+        "More recipients than the next hop accepts at once",
     )
 }

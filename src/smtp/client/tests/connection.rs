@@ -37,7 +37,7 @@ fn helo_where_ehlo_is_not_known() {
 }
 
 #[test]
-fn starttls_and_what_is_injected_behind_it() {
+fn starttls_and_input_injected_after_it() {
     let offer = "250-h\r\n250-STARTTLS\r\n250-DSN\r\n250 SIZE 7\r\n";
     let mut client = clear(settings());
     let said = talk(&mut client, &["220 h\r\n", offer, "220 go\r\n"]);
@@ -130,7 +130,7 @@ fn logins_use_the_strongest_mechanism() {
         (said.as_str(), client.want()),
         ("AUTH LOGIN\r\ndXNlcg==\r\ncGVuY2ls\r\n", Want::Ready)
     );
-    // RFC 7677 §3; the server's proof is looked at.
+    // RFC 7677 §3; the server's proof is checked.
     let first = "334 cj1yT3ByTkdmd0ViZVJXZ2JORWtxTyVodllEcFdVYTJSYVRDQWZ1eEZJbGopaE5sRiRrMCxzPVcyMlphSjBTTlk3c29Fc1VFamI2Z1E9PSxpPTQwOTY=\r\n";
     let proof = "334 dj02cnJpVFJCaTIzV3BSUi93dHVwK21NaFVaVW4vZEI1bkxUSlJzamw5NUc0PQ==\r\n";
     let (said, client) = login(

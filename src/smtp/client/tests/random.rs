@@ -1,5 +1,5 @@
-//! The client against servers that answer at random: whatever they say, the dialogue ends, each recipient has one
-//! outcome, and none is accepted without a server that took both the recipient and the message.
+//! The client against servers that answer at random: the dialogue always ends, each recipient has one outcome, and none
+//! counts as accepted unless the server accepted both the recipient and the message.
 
 use super::*;
 
@@ -61,7 +61,7 @@ const ODD: &[&str] = &[
     "221 bye",
 ];
 
-/// A server that knows what it was told, and says anything.
+/// A server that follows the dialogue but answers at random.
 struct RandomServer {
     random: Random,
     /// How many replies of a hundred are odd.
