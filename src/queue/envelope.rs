@@ -104,7 +104,7 @@ impl Envelope {
             return Err(1);
         }
         for (number, line) in lines {
-            // None is written, so that no file says two things.
+            // They are never written, so a line with one is damage.
             let clean = Some(line).filter(|line| !line.contains(char::is_control));
             let (name, value) = clean
                 .and_then(|line| line.split_once(' '))
@@ -157,12 +157,12 @@ impl Envelope {
     }
 }
 
-/// The part of a last reply that is kept.
+/// A last reply, cut to [`MAX_LAST`].
 fn start(last: &str) -> String {
     last.chars().take(MAX_LAST).collect()
 }
 
-/// One line, whatever the value is.
+/// Appends one line; control characters in the value become blanks.
 fn value(text: &mut String, name: &str, value: Option<&str>) {
     let Some(value) = value else { return };
     let shown = value.replace(char::is_control, " ");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_envelopes_are_read() {
         let full = envelope();
         assert_eq!(Envelope::parse(&full.to_text()).as_ref(), Ok(&full));
         let least = Envelope {
@@ -219,7 +219,7 @@ mod tests {
             ..full.clone()
         };
         assert_eq!(Envelope::parse(&mixed.to_text()), Ok(mixed));
-        // Only replies have no limit where they come from.
+        // All other values are limited where they come from.
         let long = || Some("x".repeat(1_500));
         let mut wordy = full;
         wordy.envid = long();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_none() {
+    fn damaged_files_are_refused() {
         let text = envelope().to_text();
         for cut in 0..text.len() {
             if let Some(head) = text.get(..cut) {

@@ -1,6 +1,6 @@
 //! The queue's directories and envelope files, made durable: a file is written and synced under another name, renamed,
-//! and its directory synced before anything relies on it. It uses `deliver`'s disk trait, so that the crash model
-//! covers it.
+//! and its directory is synced before anything relies on it. The calls go through the `Disk` of `deliver`, so that the
+//! crash model covers them.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,20 +14,20 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 
 use crate::deliver::{Disk, GroupSync, Syncs, errno, fd, no_links, write_all};
 
-/// The name of an envelope that is being written ends in this.
+/// The suffix of an envelope that is being written.
 pub(super) const HALF: &str = ".half";
 
 /// The directory of the messages.
 pub(super) const MESSAGES: &str = "new";
-/// What makes the queue a Maildir.
+/// The other directories of a Maildir, as deliveries expect them.
 const OTHERS: [&str; 2] = ["tmp", "cur"];
 /// The file that the process has locked.
 pub(super) const LOCK: &str = "lock";
-/// The socket on which `--queue-run` asks.
+/// The socket of `--queue-run`.
 pub const CONTROL: &str = "control";
-/// Where earlier versions had the envelopes.
+/// The directory in which earlier versions kept envelopes.
 pub(super) const OLD_ENVELOPES: &str = "envelope";
-/// All of these: a directory with other files, as `/tmp`, keeps its mode.
+/// The queue's own names: a directory with any other file, such as `/tmp`, keeps its mode.
 const OWN: [&str; 6] = [MESSAGES, OTHERS[0], OTHERS[1], LOCK, CONTROL, OLD_ENVELOPES];
 
 /// The directory of the messages.
@@ -35,8 +35,7 @@ pub(super) struct Folder {
     disk: Box<dyn Disk>,
     syncs: Arc<Syncs>,
     messages: OwnedFd,
-    /// One sync for all who wait for one, those who commit contents among them; a failure is told to each whose file it
-    /// may have lost.
+    /// Shares syncs of the directory among all that change it, deliveries of contents included.
     group: Arc<GroupSync>,
 }
 
@@ -46,7 +45,7 @@ impl Folder {
     /// # Errors
     /// An error of the disk.
     pub(super) fn open(dir: &Path, syncs: Arc<Syncs>, disk: Box<dyn Disk>) -> io::Result<Self> {
-        let queue = made(disk.as_ref(), &syncs, dir)?;
+        let queue = open_or_make(disk.as_ref(), &syncs, dir)?;
         let mut is_new = false;
         for name in OTHERS.iter().chain([&MESSAGES]) {
             match disk.make_dir(fd(&queue), OsStr::new(name)) {
@@ -56,8 +55,8 @@ impl Folder {
         }
         syncs.parent(disk.as_ref(), fd(&queue))?;
         if is_new {
-            // Without a journal ext4 does not write at an fsync(2) that a group of inodes came into use, and e2fsck may
-            // move a directory in it to lost+found.
+            // Without a journal, fsync(2) on ext4 does not write that a group of inodes is in use, and e2fsck may move a
+            // directory in it to lost+found.
             syncs.all(disk.as_ref(), fd(&queue));
         }
         let is_own = |name: &OsStr| OWN.iter().any(|own| name == *own);
@@ -69,7 +68,7 @@ impl Folder {
         if !shared {
             make_private(&queue, dir);
         }
-        // Another process may have made it without syncing it yet.
+        // Another process may have made the queue without syncing its name yet.
         if let Ok(parent) = disk.open_in(AT_FDCWD, parent(dir).as_os_str(), true) {
             syncs.parent(disk.as_ref(), fd(&parent))?;
         }
@@ -89,10 +88,10 @@ impl Folder {
         })
     }
 
-    /// Writes a new file. Its contents are durable then, and its name by [`Self::durably`].
+    /// Writes a new file. Its contents are durable; its name only after [`Self::durably`].
     ///
     /// # Errors
-    /// An error of the disk; nothing is left of the file then.
+    /// An error of the disk; the file is removed.
     pub(super) fn create(&self, name: &str, text: &str) -> io::Result<()> {
         let (disk, dir) = (self.disk.as_ref(), fd(&self.messages));
         let file = disk.create(dir, name)?;
@@ -105,7 +104,7 @@ impl Folder {
     }
 
     /// Writes a file atomically, replacing one of that name. After a failure either the old or the new file is there.
-    /// The contents are durable, the name only by [`Self::durably`].
+    /// The contents are durable, the name only after [`Self::durably`].
     ///
     /// # Errors
     /// An error of the disk.
@@ -113,7 +112,7 @@ impl Folder {
         let half = [name, HALF].concat();
         let (disk, dir) = (self.disk.as_ref(), fd(&self.messages));
         let created = match self.create(&half, text) {
-            // One that a failure left.
+            // A failure left one.
             Err(e) if is(&e, |errno| errno == Errno::EEXIST) => {
                 self.remove(&half)?;
                 self.create(&half, text)
@@ -127,8 +126,8 @@ impl Folder {
         replaced
     }
 
-    /// Replaces a file durably. Without a journal a disk may free the old one before it forgets that the name leads
-    /// there, so that one has another name until the new one is durable; a start discards it.
+    /// Replaces a file durably. Without a journal a disk may free the old file while the name still leads to it, so the
+    /// old file keeps another name until the new one is durable. A start removes leftovers.
     ///
     /// # Errors
     /// An error of the disk.
@@ -136,9 +135,9 @@ impl Folder {
         let old = [name, ".old", HALF].concat();
         let dir = fd(&self.messages);
         let link = || self.disk.link((dir, name), (dir, &old));
-        // A file system without links says so each time, also where it says EIO; a fault of the disk may pass.
+        // A file system without links fails each time, even with EIO; an error of the disk may be temporary.
         match link().or_else(|_| link()) {
-            // There may be an old one from before.
+            // A failure left one.
             Err(e) if !is(&e, |errno| errno == Errno::EEXIST || no_links(errno)) => return Err(e),
             _ => {}
         }
@@ -147,8 +146,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Gives a file of another directory a name here, of which [`Self::durably`] has to be told. True if it keeps the
-    /// old name until then: the disk may forget that one before it knows the new one.
+    /// Gives a file of another directory a name here; to be called within [`Self::durably`]. True if the file keeps its
+    /// old name, which must stay until the new one is durable.
     ///
     /// # Errors
     /// An error of the disk.
@@ -164,7 +163,7 @@ impl Folder {
     /// Makes changed names durable.
     ///
     /// # Errors
-    /// An error of the change, or of a sync since its begin.
+    /// An error of the change, or of a sync since it began.
     pub(super) fn durably(&self, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let ticket = self.group.ticket();
         change()?;
@@ -185,26 +184,26 @@ fn is(e: &io::Error, kind: impl Fn(Errno) -> bool) -> bool {
     errno(e).is_some_and(kind)
 }
 
-/// Lets only the owner into an existing directory, as into one that is made here.
+/// Removes the rights of others from an existing directory.
 fn make_private(dir: &OwnedFd, path: &Path) {
     let others = Mode::S_IRWXG | Mode::S_IRWXO;
     let mode = fstat(dir).map(|found| Mode::from_bits_truncate(found.st_mode));
     if mode.is_ok_and(|mode| mode.intersects(others))
         && let Err(e) = fchmod(dir, Mode::S_IRWXU)
     {
-        log::warn!("--queue: others may use {}: {e}", path.display());
+        log::warn!("--queue: others may access {}: {e}", path.display());
     }
 }
 
-/// Opens a directory; makes it and missing parents, and syncs each new name.
-fn made(disk: &dyn Disk, syncs: &Syncs, path: &Path) -> io::Result<OwnedFd> {
+/// Opens a directory. Makes it and its parents if they are missing, and syncs each new name.
+fn open_or_make(disk: &dyn Disk, syncs: &Syncs, path: &Path) -> io::Result<OwnedFd> {
     let open = || disk.open_in(AT_FDCWD, path.as_os_str(), true);
     match open() {
         Err(e) if errno(&e) == Some(Errno::ENOENT) => {}
         other => return other,
     }
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let above = made(disk, syncs, parent(path))?;
+    let above = open_or_make(disk, syncs, parent(path))?;
     match disk.make_dir(fd(&above), name) {
         Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
         _ => {}

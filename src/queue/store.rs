@@ -1,7 +1,7 @@
-//! The folder of the queue. `new/` has the contents, committed together with local mailboxes, so that both have a
-//! message or neither, and beside each its envelope, whose name is the id alone: one sync makes both names durable. An
-//! envelope is written before its content and removed after it: one without content was not finished, and content
-//! without an envelope was already sent. A start removes both. Nothing is rewritten in place.
+//! The folder of the queue. `new/` has the contents, which are committed together with local mailboxes, so that both get
+//! a message or neither does. Each content has its envelope beside it, whose name is the id alone, so that one sync makes
+//! both names durable. An envelope is written before its content and removed after it: an envelope without content was
+//! not finished, and content without an envelope was already sent. A start removes both. Nothing is rewritten in place.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -21,9 +21,12 @@ use crate::lock::lock;
 
 /// Maximum messages and recipients of envelopes that could not be written.
 const MAX_UNSAVED: usize = 10_000;
-/// Messages whose envelopes are kept in memory until the first try, and the maximum of their recipients.
+/// Maximum messages whose envelopes are kept in memory until the first try.
 const FRESH: usize = 128;
+/// Maximum recipients of such an envelope.
 const FRESH_RECIPIENTS: usize = 10;
+/// Number of locks for changes.
+const SLOTS: usize = 16;
 /// Maximum octets of an envelope.
 const MAX_ENVELOPE: u64 = 4 * 1024 * 1024;
 
@@ -31,19 +34,19 @@ const MAX_ENVELOPE: u64 = 4 * 1024 * 1024;
 pub struct Queue {
     dir: PathBuf,
     folder: Folder,
-    /// One change of an envelope at a time; those of other messages go on, as a change may wait for the disk.
-    writing: [Mutex<()>; 16],
+    /// Locks for changes of envelopes, by [`slot`]: a change may wait for the disk, and those of other messages go on.
+    writing: [Mutex<()>; SLOTS],
     /// The names of the content files, by id.
     names: Mutex<HashMap<String, String>>,
-    /// The envelopes of the latest messages, as they are on disk: most are tried at once, and then not read again.
+    /// The envelopes of the latest messages, as they are on disk: most are tried at once, without reading them.
     fresh: Mutex<VecDeque<(String, Envelope)>>,
-    /// Changed envelopes that could not be written, so that nobody is sent a message twice because a disk is full.
+    /// Changed envelopes that could not be written, so that a full disk does not make a message be sent twice.
     unsaved: Mutex<Vec<(String, Envelope)>>,
     #[expect(dead_code, reason = "holds the lock")]
     lock: Flock<File>,
 }
 
-/// An envelope without its content yet; it is removed when dropped.
+/// An envelope whose content is not committed yet; it is removed when dropped.
 pub struct Draft<'a> {
     queue: &'a Queue,
     id: String,
@@ -82,7 +85,7 @@ impl Queue {
             Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
                 Errno::EWOULDBLOCK => {
                     let dir = dir.display();
-                    Failure::Busy(format!("--queue: {dir}: another process has this queue"))
+                    Failure::Busy(format!("--queue: {dir}: another process uses this queue"))
                 }
                 e => fault(&path, &e.desc()),
             })?;
@@ -174,11 +177,11 @@ impl Queue {
         ids(&self.dir)
     }
 
-    /// Writes an envelope before its content is committed. That commit makes its name durable, if it was told to expect
-    /// one.
+    /// Writes an envelope before its content is committed. The commit makes its name durable after
+    /// [`Spool::expect_envelope`](crate::deliver::Spool::expect_envelope).
     ///
     /// # Errors
-    /// Those of the disk; `FileTooLarge` if there are so many recipients that the file may become too long to be read.
+    /// An error of the disk; `FileTooLarge` if there are so many recipients that the file may become too long to read.
     pub fn draft(&self, id: &str, envelope: Envelope) -> io::Result<Draft<'_>> {
         self.folder
             .create(id, &text(&envelope, MAX_ENVELOPE / 2)?)?;
@@ -190,7 +193,7 @@ impl Queue {
         })
     }
 
-    /// Reads an envelope, with its changes that are not on disk.
+    /// Reads an envelope, with changes that could not be written.
     ///
     /// # Errors
     /// An error of the disk, or the line that cannot be parsed.
@@ -225,7 +228,7 @@ impl Queue {
     /// Changes an envelope; without recipients the message is removed. Returns the envelope, if it still exists.
     ///
     /// # Errors
-    /// An error of the disk. The change is lost at a restart then, unless a later one of the message is written.
+    /// An error of the disk. A restart loses the change, unless a later one of the message is written.
     pub fn change(
         &self,
         id: &str,
@@ -255,7 +258,7 @@ impl Queue {
         self.folder.replace(id, &text)
     }
 
-    /// The content first: a crash in between leaves an envelope without content.
+    /// Removes the content first: a crash in between leaves an envelope without content.
     fn remove(&self, id: &str) -> io::Result<()> {
         let name = lock(&self.names).get(id).cloned();
         let name = name.ok_or(io::ErrorKind::NotFound)?;
@@ -268,7 +271,7 @@ impl Queue {
 }
 
 impl Draft<'_> {
-    /// The content is committed, as a file of this name: the message is in the queue. Returns its envelope.
+    /// Called when the content is committed, as a file of this name: the message is in the queue. Returns its envelope.
     pub fn keep(mut self, name: &str) -> Envelope {
         lock(&self.queue.names).insert(self.id.clone(), name.to_owned());
         self.kept = true;
@@ -291,14 +294,14 @@ impl Drop for Draft<'_> {
     }
 }
 
-/// Removes what is of no use. What cannot be removed, as a directory, is left and holds up nothing.
+/// Removes a useless file. Anything that cannot be removed, such as a directory, stays.
 fn discard(path: &Path) {
     if let Err(e) = std::fs::remove_file(path) {
         log::error!("queue: {}: {e}", path.display());
     }
 }
 
-/// Opens a file of the queue to read; what is not a file there ends in an error, and never in a wait.
+/// Opens a file of the queue for reading. Anything else, such as a FIFO, does not block.
 fn existing(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
     let options = OpenOptions::new()
@@ -308,7 +311,7 @@ fn existing(path: &Path) -> io::Result<File> {
     options.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }
 
-/// The ids of a queue's messages, sorted, also where another process has it.
+/// The ids of a queue's messages, sorted, also if another process uses the queue.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -361,10 +364,10 @@ pub fn read(dir: &Path, id: &str) -> io::Result<Envelope> {
     })
 }
 
-/// The text of an envelope, without the last results where it would have more than `most` octets with them.
+/// The text of an envelope. If it has more than `most` octets, the last results are left out.
 ///
 /// # Errors
-/// `FileTooLarge` where it has even so.
+/// `FileTooLarge` if it is still too long.
 fn text(envelope: &Envelope, most: u64) -> io::Result<String> {
     let fits = |text: &String| u64::try_from(text.len()).is_ok_and(|octets| octets <= most);
     let text = envelope.to_text();
@@ -377,9 +380,9 @@ fn text(envelope: &Envelope, most: u64) -> io::Result<String> {
     Some(short.to_text()).filter(fits).ok_or(too_long)
 }
 
-/// Which of the locks a message's changes are under.
+/// The number of the lock for changes of a message.
 fn slot(id: &str) -> usize {
-    id.bytes().fold(0, |sum, octet| sum ^ usize::from(octet)) % 16
+    id.bytes().fold(0, |sum, octet| sum ^ usize::from(octet)) % SLOTS
 }
 
 /// The kind of a file, by its name.

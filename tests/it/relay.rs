@@ -286,7 +286,7 @@ fn mail_waits_for_a_hop_and_survives() {
         ..Setup::default()
     });
     let log = third.err();
-    assert!(log.is_none() || log.unwrap().contains("another process has this queue"));
+    assert!(log.is_none() || log.unwrap().contains("another process uses this queue"));
     drop(second);
 }
 

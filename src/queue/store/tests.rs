@@ -1,4 +1,4 @@
-//! A queue in a directory of its own: messages from draft to end, and what a start finds.
+//! A queue in a scratch directory: messages from draft to end, and starts after a crash.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -102,7 +102,7 @@ fn a_queue_has_one_process() {
 }
 
 #[test]
-fn what_a_crash_left_is_removed() {
+fn leftovers_of_a_crash_are_removed() {
     let dir = Scratch::new();
     let queue = open(&dir).unwrap();
     queue.draft("1.M1P1Q1", envelope()).unwrap().keep("gone");
@@ -168,7 +168,7 @@ fn a_draft_replaces_nothing() {
     assert_eq!(read(&dir.0, ID).unwrap(), envelope());
 }
 
-/// Earlier versions had a directory for the envelopes, without which the contents would be taken for sent.
+/// Without the envelopes of that directory the contents would count as sent.
 #[test]
 fn envelopes_of_an_earlier_version_are_taken_over() {
     let dir = Scratch::new();
