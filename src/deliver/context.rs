@@ -22,17 +22,17 @@ pub(super) struct Context {
     pub(super) disk: Box<dyn Disk>,
     /// The host part of file names, escaped.
     pub(super) host: String,
-    /// Shared with the queue, whose envelopes are in a directory of a target.
+    /// Shared with the queue, whose envelopes are in the directory of a target.
     pub(super) syncs: Arc<Syncs>,
     pub(super) dirs: DirCache,
-    /// Maildirs (three descriptors each) that messages may hold open now, besides the first one of each.
+    /// Maildirs that messages may still hold open, three descriptors each, besides the first one of each message.
     pub(super) spare: AtomicUsize,
     pub(super) ledger: Ledger,
     /// The header fields that mark junk.
     pub(super) junk: Arc<[JunkField]>,
-    /// Maildirs that were just opened, whose `tmp/` may need a sweep.
+    /// Maildirs opened since the last sweep, whose `tmp/` may need one.
     pub(super) opened: Mutex<Vec<Target>>,
-    /// True if there are any, so that most messages need no lock to know.
+    /// True if there are any; most messages need not lock them to see that.
     pub(super) any_opened: AtomicBool,
 }
 

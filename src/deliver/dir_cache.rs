@@ -57,7 +57,7 @@ impl DirCache {
         }
     }
 
-    /// The directories of a target, if they are open and in place, or were found so less than [`FRESH`] ago.
+    /// The directories of a target, if they are open and in place, or were less than [`FRESH`] ago.
     pub(super) fn get(&self, disk: &dyn Disk, target: &Target) -> Option<Arc<OpenMaildir>> {
         self.find(disk, target, false)
     }
@@ -67,8 +67,8 @@ impl DirCache {
         self.find(disk, target, true).is_some()
     }
 
-    /// Finds open directories; those that are no longer in place are dropped. With `look` that is checked in any case,
-    /// and good for the message that follows.
+    /// Finds open directories; those that are no longer in place are dropped. With `look` their place is always checked,
+    /// which then holds for the message that follows.
     fn find(&self, disk: &dyn Disk, target: &Target, look: bool) -> Option<Arc<OpenMaildir>> {
         let key = key(target);
         let now = Instant::now();

@@ -18,6 +18,14 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, linkat, unlinkat, writ
 
 use super::target::Owner;
 
+/// Flags to open a directory, and a file.
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
+const FILE: OFlag = OFlag::O_CLOEXEC.union(OFlag::O_NOFOLLOW);
+/// The mode of a new file: read and write for its owner only.
+const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+
 /// The file system operations of deliveries.
 pub(crate) trait Disk: Send + Sync {
     /// Opens a directory by its whole path; only the last component must not be a link.
@@ -30,12 +38,12 @@ pub(crate) trait Disk: Send + Sync {
     fn identity_of(&self, dir: BorrowedFd<'_>) -> io::Result<FileId>;
     /// Makes a directory of mode 0700.
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
-    /// The owner of a directory, and its mode.
-    fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, Mode)>;
+    /// The uid of a directory's owner, and its mode.
+    fn owner_and_mode(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, Mode)>;
     /// Gives a file or directory to a user and group.
     fn give(&self, file: BorrowedFd<'_>, to: Owner) -> io::Result<()>;
     /// Lets everybody traverse a directory that only its owner can list.
-    fn open_way(&self, dir: BorrowedFd<'_>) -> io::Result<()>;
+    fn make_traversable(&self, dir: BorrowedFd<'_>) -> io::Result<()>;
     /// Creates a file of mode 0600 that must not exist yet.
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File>;
     /// Opens a file to read, or with `append` to add at its end; never blocks on a FIFO.
@@ -44,9 +52,9 @@ pub(crate) trait Disk: Send + Sync {
     fn write(&self, file: &File, octets: &[u8]) -> io::Result<usize>;
     /// Makes a file's contents, or a directory's entries, durable.
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()>;
-    /// Has the system begin to write a file's contents, so that the next sync of any file may serve for both.
+    /// Asks the system to start writing a file's contents, so that syncs of several files overlap.
     fn start_sync(&self, _: BorrowedFd<'_>) {}
-    /// Has all of a file system written, where that can be asked for.
+    /// Asks the system to write a whole file system, if it can.
     fn sync_all(&self, _: BorrowedFd<'_>) {}
     /// Gives a file another name.
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()>;
@@ -80,11 +88,6 @@ impl From<FileStat> for FileId {
 /// The file system itself.
 pub(crate) struct Real;
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_CLOEXEC);
-const FILE: OFlag = OFlag::O_CLOEXEC.union(OFlag::O_NOFOLLOW);
-
 impl Disk for Real {
     fn open(&self, path: &Path) -> io::Result<OwnedFd> {
         again(|| openat(AT_FDCWD, path, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty()))
@@ -111,7 +114,7 @@ impl Disk for Real {
         again(|| mkdirat(dir, name, Mode::S_IRWXU))
     }
 
-    fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, Mode)> {
+    fn owner_and_mode(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, Mode)> {
         let found = fstat(dir)?;
         Ok((found.st_uid, Mode::from_bits_truncate(found.st_mode)))
     }
@@ -121,25 +124,25 @@ impl Disk for Real {
         again(|| fchown(file, Some(uid), Some(gid)))
     }
 
-    fn open_way(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+    fn make_traversable(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
         let mode = Mode::S_IRWXU | Mode::S_IXGRP | Mode::S_IXOTH;
         again(|| fchmod(dir, mode))
     }
 
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
         let flags = FILE | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR;
-        again(|| openat(dir, name, flags, OWNER)).map(File::from)
+        again(|| openat(dir, name, flags, PRIVATE)).map(File::from)
     }
 
     fn existing(&self, dir: BorrowedFd<'_>, name: &str, append: bool) -> io::Result<File> {
-        let way = if append {
+        let access = if append {
             OFlag::O_WRONLY | OFlag::O_APPEND
         } else {
             OFlag::O_RDONLY
         };
-        let flags = FILE | OFlag::O_NONBLOCK | way;
+        let flags = FILE | OFlag::O_NONBLOCK | access;
         let file = File::from(again(|| openat(dir, name, flags, Mode::empty()))?);
-        // The other name may belong to a different file.
+        // With a second name it may be someone else's file.
         let found = file.metadata()?;
         if found.is_file() && found.nlink() == 1 {
             Ok(file)
@@ -169,7 +172,7 @@ impl Disk for Real {
 
     #[cfg(target_os = "linux")]
     fn sync_all(&self, file: BorrowedFd<'_>) {
-        // An error may be of a stranger's file; what is promised here is synced by itself.
+        // An error may be that of another program's file; promised data is synced separately.
         let _ = nix::unistd::syncfs(file);
     }
 
@@ -190,8 +193,7 @@ impl Disk for Real {
         // link(2) never replaces a file.
         match self.link(from, to) {
             Ok(()) => {}
-            // No hard links on this file system: names are unique, and the check before the rename is for clocks that
-            // were set back.
+            // Without hard links: names are unique, and the check before the rename is for clocks that were set back.
             Err(e) if errno(&e).is_some_and(no_links) => {
                 return match fstatat(to.0, to.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
                     Ok(_) => Err(Errno::EEXIST.into()),
@@ -263,7 +265,7 @@ pub(super) fn copy(
     each_piece(from, text_from, &mut |octets| write_all(disk, to, octets))
 }
 
-/// Octets that such a copy has.
+/// The size of such a copy.
 pub(super) fn copied(from: &File, text_from: u64) -> io::Result<u64> {
     let mut size = 0;
     each_piece(from, Some(text_from), &mut |octets| {
@@ -325,9 +327,6 @@ fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Read and write for the owner only.
-const OWNER: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
-
 /// The descriptor of a file or directory, borrowed.
 pub(crate) fn fd(of: &impl AsFd) -> BorrowedFd<'_> {
     of.as_fd()
@@ -339,7 +338,7 @@ mod tests {
     use super::super::faults::Scratch;
     use super::*;
 
-    /// Whatever the doubles of other tests do: an error of the system is an error here.
+    /// The doubles of other tests do not show this: errors of the system are passed on.
     #[test]
     fn errors_of_the_system_are_passed_on() {
         let scratch = Scratch::new();
@@ -348,7 +347,7 @@ mod tests {
         let fails = |outcome: io::Result<()>, wanted| {
             assert_eq!(errno(&outcome.unwrap_err()), Some(wanted));
         };
-        // A pipe cannot be synced, and its end for reading not be written to.
+        // A pipe cannot be synced, and its reading end cannot be written to.
         fails(Real.sync(fd(&writer)), Errno::EINVAL);
         let reader = File::from(reader);
         fails(Real.write(&reader, b"x").map(drop), Errno::EBADF);

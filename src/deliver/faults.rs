@@ -72,7 +72,7 @@ pub(super) struct Script {
     /// The call that fails, counted from 1.
     pub(super) fail_at: usize,
     pub(super) errno: Option<Errno>,
-    /// Errors of kinds of calls, always.
+    /// The error of every link(2), if any.
     pub(super) no_links: Option<Errno>,
     /// A device on which a kind of call always fails.
     pub(super) bad_device: Option<(nix::libc::dev_t, &'static str, Errno)>,
@@ -90,10 +90,8 @@ impl Script {
         }
         call()
     }
-}
 
-impl Script {
-    /// True if a kind of call fails on the device of a file or directory.
+    /// Fails if this kind of call is to fail on the device of a file or directory.
     fn on(&self, file: BorrowedFd<'_>, call: &str) -> io::Result<()> {
         match self.bad_device {
             Some((device, kind, errno))
@@ -126,14 +124,14 @@ impl Disk for Script {
         }
         Ok(())
     }
-    fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, nix::sys::stat::Mode)> {
-        self.call(|| Real.holder(dir))
+    fn owner_and_mode(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, nix::sys::stat::Mode)> {
+        self.call(|| Real.owner_and_mode(dir))
     }
     fn give(&self, file: BorrowedFd<'_>, to: Owner) -> io::Result<()> {
         self.call(|| Real.give(file, to))
     }
-    fn open_way(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
-        self.call(|| Real.open_way(dir))
+    fn make_traversable(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        self.call(|| Real.make_traversable(dir))
     }
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
         self.on(dir, "create")?;
@@ -154,7 +152,7 @@ impl Disk for Script {
         {
             self.on(file, "sync of a directory")?;
         }
-        // Nothing crashes here but calls: what a sync does can't be seen, only that it was asked for.
+        // These tests cut no power, so it is enough that a sync was requested.
         self.call(|| Ok(()))
     }
     fn link(&self, from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> io::Result<()> {
@@ -180,8 +178,8 @@ impl Disk for Script {
 
 const BODY: &str = "Subject: x\n\nThe end of it.\n";
 
-/// One delivery on a disk by `script`, the first one of its store or, where it is `warm`, one whose directories are
-/// open already; true where the fault came.
+/// One delivery on a disk with the faults of `script`, with directories that are open already if `warm`. True if the
+/// fault occurred.
 fn attempt(script: &Script, users: &[&str], quota: Option<Quota>, each: bool, warm: bool) -> bool {
     let scratch = Scratch::new();
     let targets: Vec<Target> = users
@@ -297,7 +295,7 @@ fn copies() {
     }
 }
 
-/// Into another folder than the one that the message began in.
+/// Into another folder than that of the temporary file.
 #[test]
 fn junk() {
     let quota = Quota {
@@ -328,7 +326,7 @@ fn with_quotas() {
     every_call(&Script::default(), &["a", "b", "c"], Some(&quota));
 }
 
-/// A file system that cannot sync directories takes mail; one that fails to do it does not.
+/// A file system that cannot sync directories accepts mail; one on which that fails does not.
 #[test]
 fn directories_that_cannot_be_synced() {
     let scratch = Scratch::new();
@@ -359,7 +357,7 @@ fn directories_that_cannot_be_synced() {
             assert_eq!(spool.commit().is_ok(), taken, "{errno}");
         }
     }
-    // A file is another matter.
+    // A file that cannot be synced is always an error.
     let unsynced = Script {
         bad_device: Some((device, "sync", Errno::EINVAL)),
         ..Script::default()

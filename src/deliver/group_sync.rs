@@ -134,7 +134,7 @@ mod tests {
 
     /// While a sync is running, all others wait for the next one.
     #[test]
-    fn one_more_sync_serves_all_who_wait() {
+    fn one_more_sync_serves_all_waiters() {
         for fault in [None, Some(Errno::EIO)] {
             let syncs = Arc::new(GroupSync::default());
             let calls = Arc::new(AtomicUsize::new(0));
@@ -172,7 +172,7 @@ mod tests {
             assert_eq!(calls.load(Ordering::SeqCst), 2);
             assert!(
                 syncs.sync(syncs.ticket(), || Ok(())).is_ok(),
-                "a fault is told once"
+                "a failure is reported once"
             );
         }
     }

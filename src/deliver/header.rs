@@ -8,7 +8,7 @@
 use super::junk::Watch;
 use super::target::Form;
 
-/// Maximum octets of a field name: RFC 5322 §2.1.1 has no longer lines.
+/// Maximum octets of a field name: no line is longer (RFC 5322 §2.1.1).
 const NAME_MAX: usize = 998;
 
 /// The header filter.
@@ -138,7 +138,7 @@ impl Filter {
         self.end(out);
     }
 
-    /// Decides about the line whose first octets, `octet` last, are held back, as soon as it can.
+    /// Decides about the line whose first octets are held back, `octet` being the last, as soon as it can.
     fn judge(&mut self, octet: u8, dropped: bool, out: &mut Vec<u8>) {
         let first = self.held.len() == 1;
         match octet {
@@ -267,7 +267,7 @@ mod tests {
 
     /// R049
     #[test]
-    fn return_path_goes_folded_lines_too() {
+    fn return_path_is_removed_with_its_folded_lines() {
         check(
             "A: b\nRETURN-path : <x>\n\ty\n z\nB: c\n d\n\nReturn-Path: stays\n",
             "A: b\nB: c\n d\n\nReturn-Path: stays\n",
@@ -288,7 +288,7 @@ mod tests {
 
     /// R070
     #[test]
-    fn what_is_no_header_is_not_touched() {
+    fn text_without_a_header_is_not_changed() {
         for text in [
             "",
             "\n",
@@ -301,7 +301,7 @@ mod tests {
 
     /// First lines that readers would take for part of the trace.
     #[test]
-    fn a_first_line_that_is_no_field_gets_an_empty_line() {
+    fn a_first_line_that_is_not_a_field_gets_an_empty_line() {
         for text in [
             "x",
             "Subject",
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mailbox_line_goes() {
+    fn an_mbox_line_is_removed() {
         let fields = "From x  Thu Jan  1 00:00:00 1970\nReturn-Path: <x>\nFrom: a\n\nFrom body\n";
         check(fields, "From: a\n\nFrom body\n", 0, false);
         check("From x\n\nb\n", "\nb\n", 0, false);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn submission_gets_what_it_lacks() {
+    fn submission_gets_missing_fields() {
         check(
             "A: b\n\nDate: x\n",
             "A: b\nDate: D\nMessage-ID: <I>\n\nDate: x\n",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// Maximum octets of a field name and of a value: RFC 5322 §2.1.1 has no longer lines.
+/// Maximum octets of a field name and of a value: no line is longer (RFC 5322 §2.1.1).
 const LONGEST: usize = 998;
 
 /// A header field that marks junk.
@@ -28,11 +28,12 @@ impl JunkField {
     }
 }
 
-/// Looks for these fields in a header block as it arrives, keeping no more of a value than the longest prefix.
+/// Looks for these fields in a header block as it arrives. It keeps the start of one value.
 pub(super) struct Watch {
     fields: Arc<[JunkField]>,
-    /// The value so far of the current field, if it may be one of them: unfolded, without leading blanks.
+    /// The name of the current field, if it may be one of them.
     name: String,
+    /// Its value so far, unfolded and without leading blanks.
     value: Option<Vec<u8>>,
     found: bool,
 }

@@ -155,7 +155,7 @@ fn walk(
             match owner.filter(|_| made) {
                 Some(owner) if is_last => give(disk, &inner, Some(owner), &path)?,
                 Some(_) if !way.is_owners() => {
-                    let opened = disk.open_way(disk::fd(&inner));
+                    let opened = disk.make_traversable(disk::fd(&inner));
                     opened.map_err(Trouble::at("fchmod", path.join(name)))?;
                 }
                 _ => {}
@@ -218,9 +218,9 @@ fn enter(
 /// Gives a directory that was just created to its owner. If it belongs to someone else it was replaced.
 fn give(disk: &dyn Disk, dir: &OwnedFd, owner: Option<Owner>, path: &Path) -> Result<(), Trouble> {
     let Some(owner) = owner else { return Ok(()) };
-    let holder = disk.holder(disk::fd(dir));
-    let (holder, _) = holder.map_err(Trouble::at("fstat", path))?;
-    if !owner::is_own(holder) {
+    let found = disk.owner_and_mode(disk::fd(dir));
+    let (uid, _) = found.map_err(Trouble::at("fstat", path))?;
+    if !owner::is_own(uid) {
         return Ok(());
     }
     let given = disk.give(disk::fd(dir), owner);

@@ -3,17 +3,17 @@
 //! and [`Spool::commit`] returns [`Delivered`], the receipt that a 250 needs. There are no sockets here, and nothing of
 //! the protocol except the replies for disk errors.
 //!
-//! The system calls of a message of up to 32 KiB for one recipient, and why there are no fewer: `openat`, the file in
-//! `tmp/`; `write`, trace headers and message; `fsync`, its octets must be there before its name; `fstatat`, the directory
-//! that is kept open may have been moved since RCPT looked at it; `renameat2`, the name in `new/`; `fsync`, the name
-//! must be there before the 250; `close`. One more `fstatat` comes first where RCPT was more than a second ago. A
-//! Maildir that was not used for ten seconds is opened first, by an `openat` for itself, each directory above it up to
-//! the root, and its three parts, and an `fsync` of each that holds one of these; each further 32 KiB is one `write`; a
-//! quota adds reading
-//! `maildirsize` twice and one line to it. Of several recipients each one costs an `fstatat`, a `linkat` and an `fsync`,
-//! all together an `unlinkat`, and each further file system a file of its own. Sessions that deliver to one mailbox at
-//! the same time share the last `fsync` (see `group_sync`). Memory per message is a buffer of 96 KiB at the most,
-//! whatever its size.
+//! The system calls of a message of up to 32 KiB for one recipient, and why there are no fewer: `openat` of the file in
+//! `tmp/`; `write` of trace headers and message; `fsync`, because its octets must be durable before its name; `fstatat`,
+//! because the directory that is kept open may have been moved since RCPT; `renameat2` to the name in `new/`; `fsync`,
+//! because the name must be durable before the 250; `close`. If RCPT was more than a second ago, one more `fstatat` comes
+//! first. A Maildir that was not used for ten seconds is opened first: an `openat` for itself, for each directory above
+//! it up to the root and for its three parts, and an `fsync` of each directory that holds one of these.
+//!
+//! Each further 32 KiB is one `write`. A quota adds two reads of `maildirsize` and one line to it. With several
+//! recipients each one costs an `fstatat`, a `linkat` and an `fsync`, all together an `unlinkat`, and each further file
+//! system a file. Sessions that deliver to one mailbox at the same time share the last `fsync` (see `group_sync`). A
+//! message of any size needs a buffer of at most 96 KiB.
 
 mod commit;
 mod context;

@@ -78,13 +78,13 @@ impl Walk {
     /// Must be called for each directory before something in it is opened.
     ///
     /// # Errors
-    /// Those of looking at it.
+    /// Those of the look at its owner.
     pub(super) fn through(&mut self, disk: &dyn Disk, dir: &OwnedFd) -> io::Result<()> {
         let Some(owner) = self.owner else {
             return Ok(());
         };
-        let (holder, mode) = disk.holder(disk::fd(dir))?;
-        if holder == owner.uid || mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH) {
+        let (uid, mode) = disk.owner_and_mode(disk::fd(dir))?;
+        if uid == owner.uid || mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH) {
             self.owner = None;
             self.acting = Acting::begin(owner);
             self.follow = self.acting.is_some();

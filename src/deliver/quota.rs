@@ -152,7 +152,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Returns the room of a message if `gone` removes it; `pending` is true if it was not visible yet.
+    /// Returns the room of a message if `gone` removes it; `was_pending` is true if it was not visible yet.
     pub(super) fn release(
         &self,
         disk: &dyn Disk,
@@ -273,7 +273,7 @@ fn enough(
         used.add(signed(octets), 1);
         quota.holds(used)
     };
-    // It would not even fit into an empty mailbox.
+    // A message that does not even fit into an empty mailbox.
     if !fits(Used::default()) {
         return Ok(false);
     }
@@ -404,7 +404,7 @@ fn named_size(name: &OsStr) -> Option<i64> {
     digits.parse().ok()
 }
 
-/// The size that the system tells.
+/// The size by fstatat(2).
 #[allow(
     clippy::useless_conversion,
     reason = "the widths differ between systems"

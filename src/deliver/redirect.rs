@@ -1,5 +1,5 @@
-//! Redirects junk to the folder `.Junk` of each mailbox that has one. By then its file is in the `tmp/` of an inbox,
-//! and is moved or linked from there.
+//! Redirects junk to the folder `.Junk` of each mailbox that has one. The file, which is in the `tmp/` of an inbox by
+//! then, is moved or linked from there.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl Spool {
             return Ok(());
         }
         delivery.identity = None;
-        // The folder must be in the same Maildir that the message began in.
+        // The folder must be in the Maildir that the message was written to.
         if let Some(dirs) = delivery.dirs.take()
             && !dirs.in_place(context.disk.as_ref())
         {

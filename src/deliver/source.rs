@@ -76,14 +76,14 @@ impl Source {
         synced.map_err(self.dirs.in_tmp("fsync", &self.name))
     }
 
-    /// Begins to make the contents durable.
+    /// Asks the system to start making the contents durable.
     pub(super) fn start_sync(&self, context: &Context) {
         if let Ok(file) = &self.file {
             context.syncs.start(context.disk.as_ref(), disk::fd(file));
         }
     }
 
-    /// Closes the file.
+    /// Replaces the file by its error, and removes its name.
     pub(super) fn fail(&mut self, context: &Context, refusal: Reply) {
         if self.file.is_ok() {
             self.file = Err(refusal);

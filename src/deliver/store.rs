@@ -24,10 +24,10 @@ use crate::smtp::reply::{self, Reply};
 /// How often a Maildir's `tmp/` is swept.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Maildirs that messages hold open together, where nothing else was said.
+/// Default number of Maildirs that messages hold open together.
 const HELD: usize = 64;
 
-/// Maildirs that are remembered as swept; past it all are forgotten, which costs a few early sweeps.
+/// Maximum Maildirs remembered as swept; past it all are forgotten, which costs a few early sweeps.
 const SWEPT_MAX: usize = 10_000;
 
 /// Delivery for the whole server, shared by its threads. No message takes a lock that all threads share.
@@ -44,7 +44,7 @@ impl Store {
         Self::with_disk(hostname, sync, open, Box::new(disk::Real))
     }
 
-    /// The same over another disk, for fault tests.
+    /// The same with another disk, for fault tests.
     pub(super) fn with_disk(hostname: &str, sync: Sync, open: usize, disk: Box<dyn Disk>) -> Self {
         let host = maildir::escape_host(hostname);
         let context = Context {
@@ -65,7 +65,7 @@ impl Store {
         }
     }
 
-    /// Has messages together hold so many Maildirs open besides the first one of each. To be said before the first
+    /// Lets messages together hold that many Maildirs open, besides the first one of each. Call it before the first
     /// message.
     pub fn with_held(mut self, maildirs: usize) -> Self {
         if let Some(context) = Arc::get_mut(&mut self.context) {
@@ -74,7 +74,7 @@ impl Store {
         self
     }
 
-    /// Has messages with one of these header fields go to the folder `.Junk`. To be said before the first of them.
+    /// Delivers messages with one of these header fields to the folder `.Junk`. Call it before the first message.
     pub fn with_junk(mut self, fields: Vec<JunkField>) -> Self {
         if let Some(context) = Arc::get_mut(&mut self.context) {
             context.junk = fields.into();
@@ -82,7 +82,7 @@ impl Store {
         self
     }
 
-    /// The syncs of directories, for others that make files there.
+    /// The syncs of directories, for the queue.
     pub fn syncs(&self) -> Arc<Syncs> {
         Arc::clone(&self.context.syncs)
     }

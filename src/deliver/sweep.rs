@@ -28,7 +28,7 @@ const FOLDERS: usize = 1_000;
 /// Removes the files in each `tmp/` of a Maildir that were last written more than 36 hours ago. Errors end it silently:
 /// it is housekeeping, and runs again within the hour.
 pub(super) fn sweep(disk: &dyn Disk, maildir: &Path, base: &OwnedFd, now: SystemTime) {
-    let mut left = Left {
+    let mut left = Remaining {
         looked_at: LOOKED_AT,
         removed: REMOVED,
     };
@@ -49,12 +49,12 @@ pub(super) fn sweep(disk: &dyn Disk, maildir: &Path, base: &OwnedFd, now: System
 }
 
 /// The remaining work.
-struct Left {
+struct Remaining {
     looked_at: usize,
     removed: usize,
 }
 
-impl Left {
+impl Remaining {
     fn sweep_tmp(&mut self, disk: &dyn Disk, path: &Path, dir: &OwnedFd, now: SystemTime) {
         let Ok(tmp) = disk.open_in(disk::fd(dir), "tmp".as_ref(), false) else {
             return;

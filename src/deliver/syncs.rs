@@ -42,7 +42,7 @@ impl Syncs {
         }
     }
 
-    /// Has the system begin to make a file's contents durable.
+    /// Asks the system to start making a file's contents durable.
     pub(super) fn start(&self, disk: &dyn Disk, file: BorrowedFd<'_>) {
         if self.wanted == Sync::Full {
             disk.start_sync(file);
@@ -64,7 +64,7 @@ impl Syncs {
         }
     }
 
-    /// Has all of a file system written, beyond what has to be durable.
+    /// Asks the system to write a whole file system.
     pub(crate) fn all(&self, disk: &dyn Disk, file: BorrowedFd<'_>) {
         if self.wanted == Sync::Full {
             disk.sync_all(file);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_nobody_has_open_are_forgotten() {
+    fn directories_that_are_not_open_are_forgotten() {
         let scratch = Scratch::new();
         let syncs = Syncs::new(Sync::Full);
         let held = syncs.group(Real.identity(&scratch.0).unwrap());

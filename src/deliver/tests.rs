@@ -25,12 +25,12 @@ use super::store::{SWEEP_EVERY, Store};
 use super::target::{Form, Quota, Sync, Target};
 use crate::smtp::reply::{self, Reply};
 
+/// As many descriptors as the directories of these tests need.
+const OPEN: usize = 1_000;
+
 fn store() -> Store {
     Store::new("mx:1", Sync::Full, OPEN)
 }
-
-/// As many descriptors as the dirs of these tests may take.
-const OPEN: usize = 1_000;
 
 /// A spool of the usual message at a store.
 fn begin(store: &Store, targets: &[Target]) -> Spool {
@@ -370,7 +370,7 @@ fn room_and_sweep() {
 
 /// F65: cleaning `tmp/` too early may lose the message, but never after a 250.
 #[test]
-fn a_file_that_was_taken_from_tmp_is_no_message() {
+fn a_file_removed_from_tmp_is_not_accepted() {
     let scratch = Scratch::new();
     for users in [&["a"][..], &["a", "b"]] {
         let targets: Vec<Target> = users.iter().map(|user| target(&scratch, user)).collect();

@@ -1,4 +1,4 @@
-//! What happens to a message that is not committed: nothing of it is left, neither a name nor room in a quota.
+//! Undoes a message that is not committed: neither a name nor room in a quota is left.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Spool {
                 } else if published {
                     unlink();
                 }
-                // A shared sync: if it fails, others may have lost names there.
+                // Shared, because a failure may have lost the names of other messages.
                 if published {
                     let sync = || context.syncs.directory(disk, disk::fd(&dirs.new));
                     let _ = dirs.syncs.sync(dirs.syncs.ticket(), sync);
@@ -60,7 +60,7 @@ impl Drop for Spool {
             self.undo(index);
         }
         self.remove_sources();
-        // The last ones that a message has, so that nobody takes their descriptors before they are closed.
+        // These close the message's last descriptors, so others may only use them afterwards.
         self.sources.clear();
         self.deliveries.clear();
         self.context.spare.fetch_add(self.held, Ordering::Relaxed);

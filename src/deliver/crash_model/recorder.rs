@@ -303,14 +303,14 @@ impl Disk for Recorder {
             Ok(())
         })
     }
-    fn holder(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, nix::sys::stat::Mode)> {
-        Real.holder(dir)
+    fn owner_and_mode(&self, dir: BorrowedFd<'_>) -> io::Result<(u32, nix::sys::stat::Mode)> {
+        Real.owner_and_mode(dir)
     }
     fn give(&self, file: BorrowedFd<'_>, to: Owner) -> io::Result<()> {
         Real.give(file, to)
     }
-    fn open_way(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
-        Real.open_way(dir)
+    fn make_traversable(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        Real.make_traversable(dir)
     }
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
         self.change(|log| {

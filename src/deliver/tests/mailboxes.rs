@@ -1,4 +1,4 @@
-//! Tests of mailboxes that move, go or fill up while messages come in, and of lists of them.
+//! Tests of mailboxes that are moved, removed or filled up while messages arrive, and of lists of mailboxes.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,7 +17,7 @@ use crate::deliver::spool::Spool;
 use crate::deliver::store::Store;
 use crate::deliver::target::{Form, Group, Quota, Sync, Target};
 
-/// A Maildir whose directories are kept open takes no mail once its path leads elsewhere.
+/// A Maildir whose directories are kept open gets no mail once its path leads elsewhere.
 #[test]
 fn kept_directories_are_where_their_paths_lead() {
     let scratch = Scratch::new();
@@ -72,7 +72,7 @@ fn kept_directories_are_few() {
 
 /// While it arrives a message only has a name in the first mailbox's `tmp/`.
 #[test]
-fn a_message_on_its_way_in_is_a_named_file() {
+fn an_arriving_message_is_a_named_file() {
     let scratch = Scratch::new();
     let targets = [target(&scratch, "a"), target(&scratch, "b")];
     let spool = begin(&store(), &targets);
