@@ -195,11 +195,8 @@ impl Message {
             self.spool.decode(|out| chunks.finish(out));
         }
         let id = self.spool.id().to_owned();
-        let draft = match relay
-            .and_then(|relay| self.draft(session, relay))
-            .transpose()
-        {
-            Ok(draft) => draft,
+        let draft = match relay.map(|relay| self.draft(session, relay)).transpose() {
+            Ok(draft) => draft.flatten(),
             Err(e) => {
                 log::error!("queue id={id}: {e}");
                 return refuse(&refusal(&e));
@@ -231,8 +228,10 @@ impl Message {
         &mut self,
         session: &Session<Group>,
         relay: &'a Relay,
-    ) -> Option<io::Result<Draft<'a>>> {
-        let transaction = session.transaction()?;
+    ) -> io::Result<Option<Draft<'a>>> {
+        let Some(transaction) = session.transaction() else {
+            return Ok(None);
+        };
         let created = clock::seconds();
         let mut envelope = Envelope {
             from: transaction.reverse_path.as_str().to_owned(),
@@ -260,10 +259,10 @@ impl Message {
             }
         }
         if envelope.recipients.is_empty() {
-            return None;
+            return Ok(None);
         }
         self.spool.expect_envelope();
-        Some(relay.queue().draft(self.spool.id(), envelope))
+        relay.queue().draft(self.spool.id(), envelope).map(Some)
     }
 
     /// Why the message is refused for all.
@@ -274,10 +273,8 @@ impl Message {
             {
                 Some(reply::BARE_NEWLINE)
             }
-            Decoder::Dots(_) | Decoder::Chunks(_) if self.size() > self.limit => {
-                Some(reply::TOO_LARGE)
-            }
-            Decoder::Dots(_) | Decoder::Chunks(_) => None,
+            _ if self.size() > self.limit => Some(reply::TOO_LARGE),
+            _ => None,
         }
     }
 }

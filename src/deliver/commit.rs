@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::disk::{self, errno};
 use super::maildir::OpenMaildir;
+use super::quota::Reservation;
 use super::refusal::Trouble;
 use super::spool::{Delivery, Spool};
 use crate::clock;
@@ -218,11 +219,11 @@ impl Spool {
         let dirs = self.dirs(index)?;
         let context = Arc::clone(&self.context);
         let size = self.size_at(index);
-        let taken = context
+        let reservation = context
             .ledger
             .reserve(context.disk.as_ref(), &dirs, &target, size);
-        self.delivery(index)?.reserved = taken == Some(true);
-        Ok(taken.is_some())
+        self.delivery(index)?.reserved = reservation == Reservation::Made;
+        Ok(reservation != Reservation::Full)
     }
 
     /// Does everything that can be done before the message is visible: checks that directories are open and still in

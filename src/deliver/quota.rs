@@ -83,6 +83,17 @@ pub(super) struct Ledger {
     mailboxes: Mutex<HashMap<PathBuf, Arc<Mutex<Used>>>>,
 }
 
+/// The outcome of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reservation {
+    /// [`Ledger::release`] returns the room if the message fails.
+    Made,
+    /// There is no quota, or its file had an error.
+    Unrecorded,
+    /// The mailbox is full.
+    Full,
+}
+
 impl Ledger {
     /// True if a message of `octets` fits, or if the file cannot be read.
     pub(super) fn fits(
@@ -103,36 +114,35 @@ impl Ledger {
         })
     }
 
-    /// Reserves room for a message of `octets`. `Some(true)`: reserved; [`Self::release`] returns it if the message
-    /// fails. `Some(false)`: not recorded, after an error or without a quota. `None`: full.
+    /// Reserves room for a message of `octets`.
     pub(super) fn reserve(
         &self,
         disk: &dyn Disk,
         dirs: &OpenMaildir,
         target: &Target,
         octets: u64,
-    ) -> Option<bool> {
+    ) -> Reservation {
         let Some(quota) = limiting(target) else {
-            return Some(false);
+            return Reservation::Unrecorded;
         };
         let mailbox = self.mailbox(&target.maildir);
         let mut pending = lock(&mailbox);
         let taken = match enough(disk, dirs, quota, octets, *pending) {
-            Ok(false) => return None,
+            Ok(false) => return Reservation::Full,
             Ok(true) => append(disk, dirs, signed(octets), 1),
             Err(fault) => Err(fault),
         };
         if let Err(fault) = taken {
             fault.log("kept", &target.maildir);
-            return Some(false);
+            return Reservation::Unrecorded;
         }
         // Another process was quicker.
         if overrun(dirs, disk, quota) {
             give_back(disk, dirs, (target, quota), octets, *pending);
-            return None;
+            return Reservation::Full;
         }
         pending.add(signed(octets), 1);
-        Some(true)
+        Reservation::Made
     }
 
     /// Makes a message of `octets` visible by `make`, which turns its reservation into usage.
@@ -330,7 +340,7 @@ fn append(disk: &dyn Disk, dirs: &OpenMaildir, bytes: i64, messages: i64) -> Res
     disk::write_all(disk, &file, line.as_bytes()).map_err(Fault::at("write", NAME))
 }
 
-/// Counts the whole Maildir and pending messages, rewrites the file and returns the sums.
+/// Counts the messages of the whole Maildir and the pending ones, rewrites the file and returns the sums.
 fn recount(
     disk: &dyn Disk,
     dirs: &OpenMaildir,

@@ -20,7 +20,7 @@ MUTANTS = [
     ("deliver", 'return synced.map_err(dirs.in_tmp("fsync", &name));', "return synced.or(Ok(()));", "a failed sync of a copy is acknowledged"),
     ("deliver", "_ if full == members.len() => Err(reply::MAILBOX_FULL),", "_ if full > 0 => Err(reply::MAILBOX_FULL),", "one full mailbox bounces the message for all"),
     ("deliver", "500.. if count > 1 => reply::SOME_FULL,", "500.. if count > 9 => reply::SOME_FULL,", "one bad disk bounces the message for all"),
-    ("deliver", "self.delivery(index)?.reserved = taken == Some(true);", "", "quota of a failed message is not given back"),
+    ("deliver", "self.delivery(index)?.reserved = reservation == Reservation::Made;", "", "quota of a failed message is not given back"),
     ("deliver", "append(disk, dirs, -signed(octets), -1)", "append(disk, dirs, -signed(octets), 0)", "quota given back keeps the count"),
     ("deliver", "const RECEIVED_MAX: usize = 100;", "const RECEIVED_MAX: usize = 101;", "loops end one hop later"),
     ("smtp", "(State::DotCr, b'\\n') => return true,", "(State::DotCr | State::Dot, b'\\n') => return true,", "LF ends a message behind a dot"),

@@ -62,7 +62,10 @@ fn file_is_made_by_counting_without_trash() {
         messages: None,
     };
     let (ledger, target) = (Ledger::default(), limited(&dirs, &wider));
-    assert_eq!(ledger.reserve(&Real, &dirs, &target, 885), Some(true));
+    assert_eq!(
+        ledger.reserve(&Real, &dirs, &target, 885),
+        Reservation::Made
+    );
     assert_eq!(fs::read_to_string(&file).unwrap(), "1000S\n115 3\n885 1\n");
     ledger.release(&Real, &dirs, &target, 885, true, || true);
     assert!(
@@ -104,7 +107,7 @@ fn racing_messages_never_exceed() {
     let (ledger, target) = (Ledger::default(), limited(&dirs, &LIMIT));
     // Every other message is put into new/, the others are given up; both while others count anew.
     let send = |number: usize| {
-        if ledger.reserve(&Real, &dirs, &target, 300) != Some(true) {
+        if ledger.reserve(&Real, &dirs, &target, 300) != Reservation::Made {
             return;
         }
         let name = format!("{number}.h,S=300");
@@ -156,7 +159,7 @@ fn what_does_not_parse_is_counted_anew() {
         fs::write(&file, text).unwrap();
         let target = limited(&dirs, &LIMIT);
         let taken = Ledger::default().reserve(&Real, &dirs, &target, 7);
-        assert_eq!(taken, Some(true), "{text:?}");
+        assert_eq!(taken, Reservation::Made, "{text:?}");
         let text = fs::read_to_string(&file).unwrap();
         assert_eq!(text, "1000S,3C\n0 0\n7 1\n");
     }
