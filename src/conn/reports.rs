@@ -9,7 +9,6 @@ use crate::directory::ResolveContext;
 use crate::queue::{Envelope, QueuedRecipient};
 use crate::relay::{Relay, Reporter};
 use crate::smtp::address::ForwardPath;
-use crate::smtp::cursor::Cursor;
 use crate::state::ServerState;
 
 /// Delivers the reports of a relay.
@@ -34,10 +33,8 @@ pub(super) fn deliver(
     to: &str,
     content: &[u8],
 ) -> Result<(), String> {
-    let spelled = format!("<{to}>");
-    let mut cursor = Cursor::new(&spelled);
-    let Some(path) = ForwardPath::parse(&mut cursor) else {
-        return dropped(to, "no address");
+    let Some(path) = ForwardPath::from_text(to) else {
+        return dropped(to, "not an address");
     };
     let onward = |address: &str| relay.and_then(|relay| relay.target(address));
     let context = ResolveContext {

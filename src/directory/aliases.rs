@@ -11,14 +11,13 @@ use super::domains::Domains;
 use super::names::domain_key;
 use crate::failure::FileError;
 use crate::smtp::address::ForwardPath;
-use crate::smtp::cursor::Cursor;
 
 /// The target of an alias.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AliasTarget {
     /// A local name in lower case; without a domain it is at that of the alias.
     Local(String, Option<usize>),
-    /// As written with a backslash: the mailbox of a local name, whatever aliases say.
+    /// Written with a backslash: the mailbox of a local name, even if an alias has that name.
     Mailbox(String, Option<usize>),
     /// A remote address.
     Remote(String),
@@ -58,7 +57,7 @@ impl Aliases {
             aliases.add(name.trim(), rule, domains).map_err(fault)?;
         }
         aliases
-            .no_loops(domains.len())
+            .check_loops(domains.len())
             .map_err(|(line, reason)| FileError::new(path, Some(line), reason))?;
         Ok(aliases)
     }
@@ -96,7 +95,7 @@ impl Aliases {
         }
     }
 
-    /// Their number.
+    /// The number of aliases.
     pub(super) fn len(&self) -> usize {
         let at: usize = self.at.iter().map(HashMap::len).sum();
         self.everywhere.len() + at + self.catch_all.iter().flatten().count()
@@ -132,8 +131,8 @@ impl Aliases {
     }
 
     /// Looks for loops by walking every chain once, with an explicit stack so that long chains cannot overflow the
-    /// thread's. Other loops by subaddresses and catch-alls pass a name that is not an alias, where resolution stops.
-    fn no_loops(&self, domains: usize) -> Result<(), (usize, String)> {
+    /// thread's. Loops through subaddresses and catch-alls pass a name that is not an alias, where resolution stops.
+    fn check_loops(&self, domains: usize) -> Result<(), (usize, String)> {
         #[derive(PartialEq)]
         enum Mark {
             Open,
@@ -260,13 +259,8 @@ fn parse_target(target: &str, domains: &Domains) -> Result<AliasTarget, String> 
             _ => Err(format!("'{target}': no local name after the backslash")),
         };
     }
-    let path = match target.strip_prefix('<') {
-        Some(_) => target.to_owned(),
-        None => format!("<{target}>"),
-    };
-    let mut cursor = Cursor::new(&path);
-    let parsed = ForwardPath::parse(&mut cursor).filter(|_| cursor.rest().is_empty());
-    match parsed.ok_or_else(|| format!("'{target}' is not an address"))? {
+    let path = ForwardPath::from_text(target);
+    match path.ok_or_else(|| format!("'{target}' is not an address"))? {
         ForwardPath::Postmaster => Ok(AliasTarget::Local("postmaster".to_owned(), None)),
         ForwardPath::Mailbox(mailbox) => {
             let local = composed(&mailbox.local().to_ascii_lowercase()).into_owned();

@@ -11,7 +11,7 @@ use crate::deliver::{Group, Target};
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::reply::{self, Reply};
 
-/// Maximum members of a list to which a subaddress is passed on: each needs a look at its folders.
+/// Maximum members of a list to which a subaddress is passed on, because each one's folders must be read.
 const MAX_DETAILED: usize = 16;
 /// Maximum lists that are reported as too long.
 const MAX_NAMED: usize = 10;
@@ -21,7 +21,7 @@ const MAX_STEPS: usize = 1_000_000;
 /// Names and addresses to visit.
 enum ToVisit<'a> {
     Name(AliasKey),
-    Elsewhere(&'a str),
+    Remote(&'a str),
 }
 
 /// The target for a remote address, if mail can be relayed to it.
@@ -40,10 +40,10 @@ pub struct ResolveContext<'a> {
     pub is_open: IsOpen<'a>,
 }
 
-/// The expansion of an alias.
+/// What a step of [`Directory::walk`] found.
 pub(super) enum Visit<'a> {
     Mailbox(Found),
-    Elsewhere(&'a str),
+    Remote(&'a str),
     Nobody,
 }
 
@@ -80,7 +80,7 @@ impl Directory {
             Lookup::Nobody(reply) => Err(self.unknown(reply)),
             Lookup::Alias(alias) => {
                 match self.expansion(&key, &alias, context.onward) {
-                    // As in a file of aliases that sends it to a root without a mailbox.
+                    // Many files of aliases send it to a root that has no mailbox.
                     Err(refusal) if key.local == "postmaster" && refusal == reply::NO_SUCH_USER => {
                         Ok(Arc::new([self.postmaster(key.domain, context.takes)?]))
                     }
@@ -124,9 +124,10 @@ impl Directory {
         self.walk(first, &mut usize::MAX.clone(), &mut |key, visit| {
             let (number, target) = match visit {
                 Visit::Mailbox(found) => (self.mailbox_number(&found.target), found.target),
-                Visit::Elsewhere(address) => {
-                    (self.address_number(address), elsewhere(address, onward)?)
-                }
+                Visit::Remote(address) => (
+                    self.address_number(address),
+                    remote_target(address, onward)?,
+                ),
                 Visit::Nobody => {
                     log::warn!("alias target missing name={:?}", key.local);
                     return Ok(true);
@@ -163,10 +164,10 @@ impl Directory {
             *steps = steps.saturating_sub(1);
             let key = match step {
                 ToVisit::Name(key) if *steps > 0 => key,
-                ToVisit::Elsewhere(address) if visit(first, Visit::Elsewhere(address))? => continue,
-                ToVisit::Name(_) | ToVisit::Elsewhere(_) => break,
+                ToVisit::Remote(address) if visit(first, Visit::Remote(address))? => continue,
+                ToVisit::Name(_) | ToVisit::Remote(_) => break,
             };
-            let more = match self.start(&key, key != *first)? {
+            let more = match self.lookup_or_catch_all(&key, key != *first)? {
                 Lookup::Nobody(_) => visit(&key, Visit::Nobody)?,
                 Lookup::Mailbox(found) => visit(&key, Visit::Mailbox(found))?,
                 Lookup::Alias(Alias {
@@ -191,7 +192,11 @@ impl Directory {
     }
 
     /// Looks up a name; the empty one is the catch-all.
-    fn start<'d, 'k>(&'d self, key: &'k AliasKey, member: bool) -> Result<Lookup<'d, 'k>, Reply> {
+    fn lookup_or_catch_all<'d, 'k>(
+        &'d self,
+        key: &'k AliasKey,
+        member: bool,
+    ) -> Result<Lookup<'d, 'k>, Reply> {
         let catch_all = self.aliases.as_ref().filter(|_| key.local.is_empty());
         match catch_all.and_then(|aliases| aliases.catch_all(key.domain)) {
             Some(targets) => Ok(Lookup::Alias(Alias {
@@ -213,7 +218,7 @@ impl Directory {
         let (local, at, escaped) = match target {
             AliasTarget::Local(local, at) => (local, at, false),
             AliasTarget::Mailbox(local, at) => (local, at, true),
-            AliasTarget::Remote(address) => return ToVisit::Elsewhere(address),
+            AliasTarget::Remote(address) => return ToVisit::Remote(address),
         };
         let domain = at.unwrap_or(from.domain);
         let base = self.split(&from.local).map(|(base, _)| base);
@@ -273,7 +278,7 @@ impl Directory {
 }
 
 /// The target for a remote address, or the refusal if mail cannot be relayed.
-fn elsewhere(address: &str, onward: Option<Onward<'_>>) -> Result<Target, Reply> {
+fn remote_target(address: &str, onward: Option<Onward<'_>>) -> Result<Target, Reply> {
     match onward {
         Some(onward) => onward(address).ok_or(reply::NO_RELAY),
         None => {

@@ -1,4 +1,4 @@
-//! The mailboxes that take mail for a postmaster without one: the cache of `postmaster`.
+//! The cache of `postmaster`: the mailboxes that take mail for a postmaster without one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,8 +10,8 @@ use crate::deliver::Target;
 #[derive(Default)]
 pub(super) struct Fallbacks(pub(super) Mutex<HashMap<usize, Search>>);
 
-/// The result of a search, and when to repeat it.
+/// The result of a search, and the time before which it is not repeated.
 pub(super) struct Search {
     pub(super) target: Option<Arc<Target>>,
-    pub(super) rest: Instant,
+    pub(super) not_before: Instant,
 }

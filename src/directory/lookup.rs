@@ -89,10 +89,10 @@ pub(super) struct Alias<'d, 'k> {
     pub(super) detail: Option<&'k str>,
 }
 
-/// True for a mailbox that is open already, and still where its path leads.
+/// True if a mailbox is open already and its path still leads to it.
 pub(super) type IsOpen<'a> = &'a dyn Fn(&Target) -> bool;
 
-/// A mailbox and the account that it is of.
+/// A mailbox that was found.
 pub(super) struct Found {
     pub(super) target: Target,
     /// The key of the account, if there is one.
@@ -176,18 +176,18 @@ impl Directory {
         self.max_recipients
     }
 
-    /// The number of a target's mailbox or folder.
+    /// A number by which a target's mailbox or folder is told from others.
     pub fn mailbox_number(&self, target: &Target) -> u64 {
         let maildir = target.maildir.as_os_str();
         self.hasher.hash_one((maildir, &target.folder))
     }
 
-    /// The number of a remote address.
+    /// A number by which a remote address is told from others.
     pub fn address_number(&self, address: &str) -> u64 {
         self.hasher.hash_one(address)
     }
 
-    /// Checks, by a look at its directories, that a target can take mail now.
+    /// Checks on disk that a target can take mail now.
     ///
     /// # Errors
     /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 if the mail root is missing, 550 for a name that is too
@@ -225,11 +225,11 @@ impl Directory {
         self.lookup_beside(key, false, &|_| false)
     }
 
-    /// The same, without a look at a mailbox that is known to be there. With `--create` a catch-all takes the names
-    /// that have no mailbox yet, except a `member` of an alias: its mailbox is created.
+    /// Like [`Self::lookup`], but relies on `is_open` before the disk. With `--create` a catch-all takes names that have
+    /// no mailbox yet, except a `member` of an alias: its mailbox is created.
     ///
     /// # Errors
-    /// 451 where it cannot be told.
+    /// 451 for local errors.
     pub(super) fn lookup_beside<'d, 'k>(
         &'d self,
         key: &'k AliasKey,
@@ -325,7 +325,7 @@ impl Directory {
         self.delimiter.chars().next().unwrap_or('+')
     }
 
-    /// The mailbox of a name, if there is one; `creates` says whether it need not be there yet.
+    /// The mailbox of a name, if there is one; with `creates` it need not exist yet.
     fn mailbox(
         &self,
         (local, domain): (&str, usize),
@@ -341,7 +341,7 @@ impl Directory {
             return Ok(None);
         };
         target.may_create = creates;
-        // Whether it is there already makes no difference where it would be made.
+        // The disk is not asked if the mailbox would be created anyway.
         let exists = || Ok(is_open(&target) || mailbox::exists(&target.maildir)?);
         let listed_only = users.is_some() && !self.create;
         let found = creates || (!listed_only && exists()?);
@@ -360,7 +360,7 @@ impl Directory {
             Some(maildir) => Target {
                 root: Arc::from(maildir.parent().unwrap_or_else(|| Path::new("/"))),
                 maildir,
-                ..self.at(&local, domain_name, PathBuf::new())
+                ..self.new_target(&local, domain_name, PathBuf::new())
             },
             None => self.target(&local, domain, home)?,
         };
@@ -389,14 +389,14 @@ impl Directory {
         if !names::fits(&maildir) {
             return None;
         }
-        let mut target = self.at(local, domain, maildir);
+        let mut target = self.new_target(local, domain, maildir);
         if let Some(home) = home.filter(|_| self.pattern.needs_home()) {
             target.root = Arc::from(Path::new(home));
         }
         Some(target)
     }
 
-    fn at(&self, local: &str, domain: &str, maildir: PathBuf) -> Target {
+    fn new_target(&self, local: &str, domain: &str, maildir: PathBuf) -> Target {
         Target {
             root: Arc::clone(&self.root),
             maildir,

@@ -1,4 +1,4 @@
-//! Looks at mailboxes on disk: their existence, whether they can take mail now, and the folder of a subaddress.
+//! Mailboxes on disk: their existence, whether they can take mail now, and the folder of a subaddress.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -61,23 +61,23 @@ type FailedCall = (&'static str, PathBuf, io::Error);
 
 /// Checks the directories of a Maildir. Symbolic links inside it are not followed.
 fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), FailedCall> {
-    is_open(dir, meta, owner, AccessFlags::X_OK)?;
+    check_access(dir, meta, owner, AccessFlags::X_OK)?;
     let read = AccessFlags::R_OK | AccessFlags::X_OK;
     let write = read | AccessFlags::W_OK;
     for (name, flags) in [("tmp", write), ("new", write), ("cur", read)] {
         let part = dir.join(name);
         match fs::symlink_metadata(&part) {
-            Ok(meta) => is_open(&part, &meta, owner, flags)?,
-            Err(e) if is_missing(&e) => is_open(dir, meta, owner, write)?,
+            Ok(meta) => check_access(&part, &meta, owner, flags)?,
+            Err(e) if is_missing(&e) => check_access(dir, meta, owner, write)?,
             Err(e) => return Err(("stat", part, e)),
         }
     }
     Ok(())
 }
 
-/// Checks that something is a directory which delivery may use. In a directory of the mailbox's owner it has the
-/// owner's rights only.
-fn is_open(
+/// Checks that a path is a directory that delivery may use. In a directory of the mailbox's owner, delivery has only the
+/// owner's rights.
+fn check_access(
     path: &Path,
     meta: &Metadata,
     owner: Option<Owner>,
@@ -125,7 +125,7 @@ mod tests {
 
     /// A Maildir is usable at every moment while another session creates it.
     #[test]
-    fn a_maildir_that_is_just_being_made_is_usable() {
+    fn a_maildir_is_usable_while_it_is_created() {
         let root = Scratch::new();
         let maildirs: Vec<_> = (0..2_000).map(|n| root.0.join(n.to_string())).collect();
         std::thread::scope(|scope| {

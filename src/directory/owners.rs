@@ -8,7 +8,7 @@ use super::lookup::Directory;
 use crate::deliver::{Owner, Target};
 
 /// Maximum mailboxes that are examined.
-const LOOKED_AT: usize = 1_000;
+const MAX_EXAMINED: usize = 1_000;
 
 impl Directory {
     /// True if the users file has owners.
@@ -17,56 +17,50 @@ impl Directory {
         entries.any(|entry| matches!(entry.owner(), Ok(Some(_))))
     }
 
-    /// A mailbox, with its owner, that belongs to another user than `uid` without an entry that says so: its mail would
-    /// belong to `uid`. Only the first mailboxes are examined.
-    pub fn foreign_mailbox(&self, uid: u32) -> Option<(PathBuf, u32)> {
-        let domains = 0..self.domains.len();
-        let mut all = domains.flat_map(|domain| self.mailboxes(domain));
-        all.find_map(|target| {
+    /// A mailbox, among the first ones, that belongs to another user than `uid` although its entry names no owner; and
+    /// that user. Its mail would belong to `uid`.
+    pub fn mailbox_of_other(&self, uid: u32) -> Option<(PathBuf, u32)> {
+        self.first_mailboxes().find_map(|target| {
             let found = fs::symlink_metadata(&target.maildir).ok()?;
-            let foreign = target.owner.is_none() && found.is_dir() && found.uid() != uid;
-            foreign.then(|| (target.maildir, found.uid()))
+            let other = target.owner.is_none() && found.is_dir() && found.uid() != uid;
+            other.then(|| (target.maildir, found.uid()))
         })
     }
 
-    /// Among the first mailboxes a part that its own user may not write in, as older versions made it by root. With the
-    /// user: files are made with that one's rights, so mail there is refused.
-    pub fn closed_part(&self) -> Option<(PathBuf, u32)> {
-        let domains = 0..self.domains.len();
-        let mut all = domains.flat_map(|domain| self.mailboxes(domain));
-        all.find_map(|target| {
+    /// A directory, among those of the first mailboxes, in which the mailbox's owner may not write, as older versions
+    /// made them; and the owner. Files are created with the owner's rights, so mail for it is refused.
+    pub fn unwritable_part(&self) -> Option<(PathBuf, u32)> {
+        self.first_mailboxes().find_map(|target| {
             let owner = target.owner?;
             let mut parts = ["tmp", "new"]
                 .into_iter()
                 .map(|part| target.maildir.join(part));
-            let closed = parts.find(|part| {
+            let unwritable = parts.find(|part| {
                 let found = fs::symlink_metadata(part);
                 found.is_ok_and(|found| found.is_dir() && !may_write(&found, owner))
             });
-            closed.map(|part| (part, owner.uid))
+            unwritable.map(|part| (part, owner.uid))
         })
     }
 
-    /// Some mailboxes of a domain.
-    fn mailboxes(&self, domain: usize) -> Vec<Target> {
+    /// The first mailboxes of each domain.
+    fn first_mailboxes(&self) -> impl Iterator<Item = Target> {
+        (0..self.domains.len()).flat_map(move |domain| self.first_mailboxes_of(domain))
+    }
+
+    fn first_mailboxes_of(&self, domain: usize) -> Vec<Target> {
         if let Some(users) = &self.users {
             let key = self.domains.key(domain);
             let entries = users.iter().filter(|entry| entry.is_at(key));
             let found = entries.filter_map(|entry| self.listed(&entry, domain));
-            return found.take(LOOKED_AT).map(|found| found.target).collect();
+            return found.take(MAX_EXAMINED).map(|found| found.target).collect();
         }
-        let siblings = self.pattern.siblings(self.domains.name(domain));
-        let Some((siblings, entries)) = siblings
-            .and_then(|siblings| fs::read_dir(&siblings.dir).ok().map(|dir| (siblings, dir)))
-        else {
+        let Some(siblings) = self.pattern.siblings(self.domains.name(domain)) else {
             return Vec::new();
         };
-        let named = entries.take(LOOKED_AT).filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            let local = name.strip_prefix(&siblings.before)?;
-            self.target(local.strip_suffix(&siblings.after)?, domain, None)
-        });
-        named.collect()
+        let entries = fs::read_dir(&siblings.dir).into_iter().flatten();
+        let target = |entry| self.target(&siblings.local(entry)?, domain, None);
+        entries.take(MAX_EXAMINED).filter_map(target).collect()
     }
 }
 

@@ -1,6 +1,8 @@
 //! The pattern of `--maildir`: its parts, the root of all mailboxes, and the directory with the mailboxes of one
 //! domain.
 
+use std::fs::DirEntry;
+use std::io;
 use std::path::PathBuf;
 
 /// A part of the mailbox pattern.
@@ -31,8 +33,17 @@ pub(super) struct Values<'a> {
 /// The directory of a domain's mailboxes: their names in `dir` are between `before` and `after`.
 pub(super) struct Siblings {
     pub(super) dir: PathBuf,
-    pub(super) before: String,
-    pub(super) after: String,
+    before: String,
+    after: String,
+}
+
+impl Siblings {
+    /// The local part of the mailbox that an entry of the directory belongs to.
+    pub(super) fn local(&self, entry: io::Result<DirEntry>) -> Option<String> {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let local = name.strip_prefix(&self.before)?.strip_suffix(&self.after)?;
+        Some(local.to_owned())
+    }
 }
 
 impl Pattern {
@@ -129,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mailboxes_lie_beside_each_other() {
+    fn the_directory_of_mailboxes() {
         for (pattern, dir, before, after) in [
             ("mail/%d/%u", "mail/a.org", "", ""),
             ("/home/%u/Maildir", "/home", "", ""),

@@ -11,10 +11,10 @@ use crate::deliver::Target;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Reply};
 
-/// The generous cost of examining one candidate; until that time is over no other search begins.
-const REST: Duration = Duration::from_micros(50);
-/// Candidates that are free of charge.
-const CHEAP: u32 = 256;
+/// How long, for each candidate examined, no other search begins; about what examining it takes, rounded up.
+const PAUSE: Duration = Duration::from_micros(50);
+/// Candidates that are examined without a pause afterwards.
+const WITHOUT_PAUSE: u32 = 256;
 
 impl Directory {
     /// The first mailbox of the domain that can take mail, or else of any other domain.
@@ -37,11 +37,14 @@ impl Directory {
             return Ok(Arc::clone(target));
         }
         let now = Instant::now();
-        if known.is_none_or(|search| search.rest <= now) {
-            let mut looks = 0;
-            let target = self.first_mailbox(domain, &mut looks, &fits).map(Arc::new);
-            let rest = now + REST * looks.saturating_sub(CHEAP);
-            searches.insert(domain, Search { target, rest });
+        if known.is_none_or(|search| search.not_before <= now) {
+            let mut examined = 0;
+            let target = self.first_mailbox(domain, &mut examined, &fits);
+            let search = Search {
+                target: target.map(Arc::new),
+                not_before: now + PAUSE * examined.saturating_sub(WITHOUT_PAUSE),
+            };
+            searches.insert(domain, search);
         }
         let found = searches
             .get(&domain)
@@ -52,14 +55,14 @@ impl Directory {
     fn first_mailbox(
         &self,
         domain: usize,
-        looks: &mut u32,
+        examined: &mut u32,
         fits: &dyn Fn(&Target) -> bool,
     ) -> Option<Target> {
         let others = (0..self.domains.len()).filter(|&other| other != domain);
         let mut domains = std::iter::once(domain).chain(others);
         domains.find_map(|domain| match &self.users {
-            Some(_) => self.first_account(domain, looks, fits),
-            None => self.first_directory(domain, looks, fits),
+            Some(_) => self.first_account(domain, examined, fits),
+            None => self.first_directory(domain, examined, fits),
         })
     }
 
@@ -67,12 +70,14 @@ impl Directory {
     fn first_account(
         &self,
         domain: usize,
-        looks: &mut u32,
+        examined: &mut u32,
         fits: &dyn Fn(&Target) -> bool,
     ) -> Option<Target> {
         let key = self.domains.key(domain);
         let users = self.users.as_ref()?;
-        let mut entries = users.iter().inspect(|_| *looks = looks.saturating_add(1));
+        let mut entries = users
+            .iter()
+            .inspect(|_| *examined = examined.saturating_add(1));
         entries.find_map(|entry| {
             let found = self.listed(&entry, domain).filter(|_| entry.is_at(key))?;
             fits(&found.target).then_some(found.target)
@@ -83,18 +88,14 @@ impl Directory {
     fn first_directory(
         &self,
         domain: usize,
-        looks: &mut u32,
+        examined: &mut u32,
         fits: &dyn Fn(&Target) -> bool,
     ) -> Option<Target> {
         let siblings = self.pattern.siblings(self.domains.name(domain))?;
         let entries = fs::read_dir(&siblings.dir).ok()?;
         let mut names: Vec<String> = entries
-            .inspect(|_| *looks = looks.saturating_add(1))
-            .filter_map(|entry| {
-                let name = entry.ok()?.file_name().into_string().ok()?;
-                let name = name.strip_prefix(&siblings.before)?;
-                Some(name.strip_suffix(&siblings.after)?.to_owned())
-            })
+            .inspect(|_| *examined = examined.saturating_add(1))
+            .filter_map(|entry| siblings.local(entry))
             .collect();
         names.sort_unstable();
         names.into_iter().find_map(|name| {

@@ -1,21 +1,19 @@
-//! What VRFY and EXPN tell (RFC 5321 §3.5).
+//! The answers to VRFY and EXPN (RFC 5321 §3.5).
 
 use super::aliases::AliasTarget;
 use super::key::AliasKey;
 use super::lookup::{Alias, Directory, Lookup};
 use super::users::Entry;
 use crate::smtp::address::{ForwardPath, Mailbox};
-use crate::smtp::cursor::Cursor;
 use crate::smtp::reply::{self, Reply};
 
 impl Directory {
-    /// Who `name` is (RFC 5321 §3.5.1): an address, a user's or alias's name, or a full name or
-    /// a word of one.
+    /// The user or alias with an address, a name, a full name or a word of one (RFC 5321 §3.5.1).
     ///
     /// # Errors
     /// 550 5.1.1 for no match, 553 5.1.4 for several.
     pub fn vrfy(&self, name: &str) -> Result<Vec<String>, Reply> {
-        if let Some(key) = self.named(name) {
+        if let Some(key) = self.key_of(name) {
             match self.lookup(&key)? {
                 // RCPT takes mail for it in any case.
                 Lookup::Nobody(_) if key.local == "postmaster" => {
@@ -44,7 +42,7 @@ impl Directory {
     /// # Errors
     /// As [`Self::vrfy`].
     pub fn expn(&self, name: &str) -> Result<Vec<String>, Reply> {
-        let Some(key) = self.named(name) else {
+        let Some(key) = self.key_of(name) else {
             return self.vrfy(name);
         };
         let Lookup::Alias(Alias { targets, .. }) = self.lookup(&key)? else {
@@ -73,15 +71,8 @@ impl Directory {
         }
     }
 
-    fn named(&self, name: &str) -> Option<AliasKey> {
-        let name = name.trim();
-        let path = match name.starts_with('<') {
-            true => name.to_owned(),
-            false => format!("<{name}>"),
-        };
-        let mut cursor = Cursor::new(&path);
-        let parsed = ForwardPath::parse(&mut cursor).filter(|_| cursor.rest().is_empty());
-        self.key(&parsed?)
+    fn key_of(&self, name: &str) -> Option<AliasKey> {
+        self.key(&ForwardPath::from_text(name.trim())?)
     }
 }
 

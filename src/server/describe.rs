@@ -92,14 +92,14 @@ impl Server {
         if !geteuid().is_root() {
             return;
         }
-        if let Some((maildir, uid)) = directory.foreign_mailbox(0) {
+        if let Some((maildir, uid)) = directory.mailbox_of_other(0) {
             log::warn!(
                 "{} belongs to user {uid}, but mail there will belong to root: give the account a uid and gid in --users, \
                  or run as that user (--run-as)",
                 maildir.display()
             );
         }
-        if let Some((part, uid)) = directory.closed_part() {
+        if let Some((part, uid)) = directory.unwritable_part() {
             log::warn!(
                 "user {uid} may not write in {}: mail there gets 451 until you chown -R the Maildir to its user",
                 part.display()

@@ -87,6 +87,12 @@ impl ForwardPath {
         mailbox(cursor).map(Self::new)
     }
 
+    /// Parses a whole text, with or without angle brackets.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut cursor = Cursor::new(text);
+        Self::parse_bare(&mut cursor).filter(|_| cursor.rest().is_empty())
+    }
+
     fn new(mailbox: Mailbox) -> Self {
         if mailbox.as_str().eq_ignore_ascii_case("postmaster") {
             Self::Postmaster

@@ -8,7 +8,6 @@ use mailslot::directory::{Directory, DirectoryConfig, ResolveContext};
 use mailslot::queue::Envelope;
 use mailslot::settings::Settings;
 use mailslot::smtp::address::ForwardPath;
-use mailslot::smtp::cursor::Cursor;
 
 /// A file with this content; one a process and thread, so that nothing piles up.
 fn file(name: &str, octets: &[u8]) -> PathBuf {
@@ -34,7 +33,7 @@ fn settings() -> DirectoryConfig {
     }
 }
 
-/// Loads, and asks for names that stand in the file.
+/// Loads the file, and asks for names in it.
 fn ask(settings: &DirectoryConfig, octets: &[u8]) {
     let Ok(directory) = Directory::load(settings) else {
         return;
@@ -44,8 +43,7 @@ fn ask(settings: &DirectoryConfig, octets: &[u8]) {
         .split(|c: char| ":, \n".contains(c))
         .filter(|name| !name.is_empty());
     for name in names.take(8) {
-        let spelled = format!("<{name}>");
-        if let Some(path) = ForwardPath::parse(&mut Cursor::new(&spelled)) {
+        if let Some(path) = ForwardPath::from_text(name) {
             let context = ResolveContext {
                 onward: None,
                 may_relay: false,

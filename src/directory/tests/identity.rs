@@ -64,7 +64,7 @@ fn routes_are_not_made() {
             format!("<{to}>"),
             format!("<{}>", at_b(to)),
         ] {
-            let Some(path) = ForwardPath::parse(&mut Cursor::new(&to)) else {
+            let Some(path) = ForwardPath::from_text(&to) else {
                 continue;
             };
             let reply = directory.resolve(&path, CONTEXT).unwrap_err();
@@ -81,14 +81,14 @@ fn routes_are_not_made() {
     );
 }
 
-/// Listed accounts by their entries, every other name as --create has it.
+/// Accounts follow their entries, all other names follow --create.
 #[test]
 fn accounts_and_create_together() {
     let scratch = Scratch::new();
     let users = "alice:::::/home/alice::userdb_mail=maildir:~/Maildir\na%b\n";
     let directory = created(&scratch, Some(users), "");
     let maildir = |to: &str| {
-        let path = ForwardPath::parse(&mut Cursor::new(to)).unwrap();
+        let path = ForwardPath::from_text(to).unwrap();
         let found = directory.resolve(&path, CONTEXT).unwrap();
         assert!(found[0].may_create, "{to}");
         found[0].maildir.display().to_string()
@@ -122,7 +122,7 @@ fn nobody_sends_as_somebody_of_the_same_name() {
     );
 }
 
-/// What no mailbox can be called reaches no catch-all, and postmaster does.
+/// A name that no mailbox can have does not reach a catch-all; postmaster does.
 #[test]
 fn catch_alls() {
     let scratch = Scratch::new();
@@ -146,7 +146,7 @@ fn catch_alls() {
 /// Aliases come first: with --create a catch-all takes the names that have no mailbox yet, and its own targets get
 /// theirs.
 #[test]
-fn a_catch_all_beside_create() {
+fn a_catch_all_with_create() {
     let scratch = Scratch::new();
     std::fs::create_dir_all(scratch.0.join("mail/example.org/old")).unwrap();
     for users in [None, Some("carol\n")] {
@@ -168,7 +168,7 @@ fn a_catch_all_beside_create() {
             let found = resolve(&directory, &to);
             assert_eq!(found, one(&format!("{expected}@example.org")), "{to}");
         }
-        let path = ForwardPath::parse(&mut Cursor::new("<any@example.org>")).unwrap();
+        let path = ForwardPath::from_text("<any@example.org>").unwrap();
         let found = directory.resolve(&path, CONTEXT).ok().unwrap();
         assert!(found[0].may_create, "made on first delivery");
         let other = format!("<{}>", at_b("any"));
@@ -177,7 +177,7 @@ fn a_catch_all_beside_create() {
     }
 }
 
-/// Postmaster's mail goes to the first mailbox that can take it, at his domain or at another one.
+/// Mail for a postmaster goes to the first mailbox that can take it, at its domain or at another one.
 #[test]
 fn the_first_mailbox_that_takes_it() {
     let scratch = Scratch::new();
@@ -190,7 +190,7 @@ fn the_first_mailbox_that_takes_it() {
             takes: &|target| !full.iter().any(|name| target.maildir.ends_with(name)),
             ..CONTEXT
         };
-        let path = ForwardPath::parse(&mut Cursor::new(to)).unwrap();
+        let path = ForwardPath::from_text(to).unwrap();
         let found = directory.resolve(&path, context).map_err(|r| r.code());
         found.map(|found| found[0].address.clone())
     };
@@ -214,9 +214,9 @@ fn the_first_mailbox_that_takes_it() {
     assert_eq!(resolve(&directory, "<Postmaster>"), one(&at_b("joe")));
 }
 
-/// However many ask, the directories of thousands are read seldom.
+/// The directories of thousands of mailboxes are not read for each stranger.
 #[test]
-fn a_stranger_costs_no_walk() {
+fn strangers_cannot_cause_many_searches() {
     let scratch = Scratch::new();
     let directory = Directory::load(&settings(&scratch)).unwrap();
     for n in 0..3_000 {
@@ -238,7 +238,7 @@ fn a_stranger_costs_no_walk() {
                 .is_err()
         );
     }
-    // A search rests for 50 µs a mailbox: a span says how many there can have been.
+    // The pause after a search is 50 µs for each mailbox, so the time limits the number of searches.
     let searches = begin.elapsed().as_millis() / 137 + 1;
     assert!(
         looks.get() / 3_000 <= searches.try_into().unwrap(),
@@ -246,7 +246,7 @@ fn a_stranger_costs_no_walk() {
     );
 }
 
-/// Which logins of a name show a client the same salt: an account's own for logins that reach it, a decoy's for others.
+/// Tells for each pair of logins of a name whether both show the same salt: an account's own or a decoy's.
 fn shown_alike(directory: &Directory, local: &str) -> Vec<bool> {
     let forms = [
         "*",
@@ -308,7 +308,7 @@ fn decoys_agree_where_accounts_do() {
                 "{users}: {ours} % and {theirs} %"
             );
         }
-        // The same again: nothing of it changes from one login to the next.
+        // It is the same at every login.
         assert_eq!(shown_alike(&directory, "stranger7"), strangers[7]);
     }
 }

@@ -20,7 +20,7 @@ fn list(scratch: &Scratch, members: usize, max_recipients: usize) -> Directory {
 }
 
 fn path(text: &str) -> ForwardPath {
-    ForwardPath::parse(&mut Cursor::new(text)).unwrap()
+    ForwardPath::from_text(text).unwrap()
 }
 
 /// However often and in whatever spelling a list is asked for, it is followed once, and its members are shared.

@@ -4,13 +4,13 @@ use super::*;
 use crate::deliver::Owner;
 
 fn target(directory: &Directory, to: &str) -> Target {
-    let path = ForwardPath::parse(&mut Cursor::new(to)).unwrap();
+    let path = ForwardPath::from_text(to).unwrap();
     Target::clone(&directory.resolve(&path, CONTEXT).unwrap()[0])
 }
 
-/// A mailbox that is gone is not made again; accounts and --create make theirs.
+/// A removed mailbox is not created again, except for an account or with --create.
 #[test]
-fn who_may_be_made() {
+fn which_mailboxes_may_be_created() {
     let scratch = Scratch::new();
     let base = settings(&scratch);
     std::fs::create_dir_all(scratch.0.join("mail/example.org/alice")).unwrap();

@@ -41,7 +41,7 @@ fn settings(scratch: &Scratch) -> DirectoryConfig {
 
 /// Mailboxes as in `Delivered-To`, with the folder after a colon, or the reply code.
 fn resolve(directory: &Directory, path: &str) -> Result<Vec<String>, u16> {
-    let path = ForwardPath::parse(&mut Cursor::new(path)).ok_or(501_u16)?;
+    let path = ForwardPath::from_text(path).ok_or(501_u16)?;
     let targets = directory
         .resolve(&path, CONTEXT)
         .map_err(|refusal| refusal.code())?;
@@ -212,10 +212,10 @@ fn aliases_and_users() {
         found("<bob@b\u{fc}cher.example>"),
         one("carol@b\u{fc}cher.example")
     );
-    let path = ForwardPath::parse(&mut Cursor::new("<out@example.org>")).unwrap();
+    let path = ForwardPath::from_text("<out@example.org>").unwrap();
     let refusal = directory.resolve(&path, CONTEXT).unwrap_err();
     assert_eq!(refusal.text(), "User not local; please try <x@y.net>");
-    let path = ForwardPath::parse(&mut Cursor::new("<Sales@example.org>")).unwrap();
+    let path = ForwardPath::from_text("<Sales@example.org>").unwrap();
     let carol = directory.resolve(&path, CONTEXT).unwrap();
     let carol = carol.get(1).unwrap();
     assert_eq!(carol.original, None, "one of several");
