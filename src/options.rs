@@ -146,7 +146,7 @@ impl Opt {
 #[rustfmt::skip]
 pub const DOCUMENTED: &[Opt] = &[
     opt(Key::Listen, "listen", "URL", "smtp:// submission:// lmtp:/PATH ...").letter("l").takes(Takes::Many).default("smtp://127.0.0.1:2525")
-        .manual("smtp://HOST:PORT, submission://, submissions:// (smtps://), lmtp://, smtp:/PATH and lmtp:/PATH. A port left out is 25, 587, 465 or 24; a host left out is all interfaces. Port 0 lets the system pick; the log says which. After the path of a Unix socket ?mode=0660, ?user= and ?group= may follow. With ?proxy a PROXY header must come before everything else, within 30 seconds, from a client of --trust; a connection without one is closed without a word. metrics://HOST:PORT answers GET /metrics (OpenMetrics) and GET /healthz, on the loopback where HOST is left out."),
+        .manual("smtp://HOST:PORT, submission://, submissions:// (smtps://), lmtp://, smtp:/PATH and lmtp:/PATH. The default ports are 25, 587, 465 and 24; without HOST it is all interfaces. Port 0 lets the system choose; the log says which. After the path of a Unix socket ?mode=0660, ?user= and ?group= may follow. With ?proxy a PROXY header must come before everything else, within 30 seconds, from a client of --trust; a connection without one is closed without a reply. metrics://HOST:PORT answers GET /metrics (OpenMetrics) and GET /healthz, on loopback unless HOST is given."),
     opt(Key::Hostname, "hostname", "NAME", "host name (default: the system's)")
         .manual("The name in the greeting, the reply to EHLO and Received fields. The default is the host name of the system."),
     opt(Key::Domain, "domain", "NAME", "a local domain (hostname, localhost)").letter("d").takes(Takes::Many)
