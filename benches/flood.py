@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What a flood of new triples costs a server with --greylist, beside recipients that it refuses: microseconds of CPU for
-MAIL, RCPT and RSET, in turns. `flood.py MAILSLOT`."""
+"""What a flood of new triples costs a server with --greylist, compared with recipients that it refuses: microseconds of
+CPU for MAIL, RCPT and RSET, in turns. `flood.py MAILSLOT`."""
 
 import os
 import pathlib

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Small programs of the README's comparison beside mailslot on this machine: msmtp and dma as `sendmail`, one call a
-message, to a sink on loopback; and aiosmtpd with its Maildir handler as a receiver, with Postfix's smtp-source as the load.
-`others.py MAILSLOT [DIR]`: the directory is where mail goes, and decides between disk and memory. What is not installed is
-skipped; dma is unpacked, because it conflicts with other mail systems as a package."""
+"""Small programs of the README's comparison and mailslot on this machine: msmtp and dma as `sendmail`, one call per
+message, to a sink on loopback; and aiosmtpd with its Maildir handler as a receiver, with Postfix's smtp-source as the
+load. `others.py MAILSLOT [DIR]`: the directory receives the mail, and so decides between disk and memory. What is not
+installed is skipped; dma is unpacked, because its package conflicts with other mail systems."""
 
 import os
 import pathlib

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """System calls that fail under the running server, and limits that it runs into.
 
-`faults.py MAILSLOT [--quick]`. With strace, each call that a message costs, also one that goes to the queue, fails once, at its first, second … n-th time
-in a thread, with each errno. Then the limits: a full tmpfs, RLIMIT_NOFILE, NPROC, FSIZE, AS, a control group of 32 MiB. After each of them: every recipient
-of a message that had a 250 has it, once and whole; every other message is absent or whole; the next client
-is served. What this machine does not allow is printed and skipped; the exit status is 1 if something was wrong."""
+`faults.py MAILSLOT [--quick]`. With strace, each call that a message needs, also one that goes to the queue, fails
+once: the first, second … n-th call in a thread, with each errno. Then come the limits: a full tmpfs, RLIMIT_NOFILE,
+NPROC, FSIZE, AS, a control group of 32 MiB. After each of them, every recipient of a message that had a 250 must have
+it, once and whole; every other message must be absent or whole; and the next client must be served. What this machine
+does not allow is printed and skipped; the exit status is 1 if something was wrong."""
 
 import collections
 import contextlib

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The programs of a Debian host that call sendmail, each as it really calls it: in a mount namespace /usr/sbin/sendmail,
-/usr/lib/sendmail, mailq and newaliases are mailslot, and its server listens where they look for it, on /run/mailslot/smtp.
-`callers.py MAILSLOT`, as root. Small packages that are not installed are unpacked there and run from there; what cannot run
-here is printed and skipped."""
+"""The programs of a Debian host that call sendmail, each as it really calls it: in a mount namespace
+/usr/sbin/sendmail, /usr/lib/sendmail, mailq and newaliases are mailslot, and its server listens where they look for it,
+on /run/mailslot/smtp. `callers.py MAILSLOT`, as root. Small packages that are not installed are unpacked in the
+namespace and run from there; what cannot run on this machine is printed and skipped."""
 
 import os
 import pathlib

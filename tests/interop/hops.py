@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Next hops: Exim with STARTTLS, a login and BDAT; OpenSMTPD; a Dovecot by LMTP; a Postfix that wants SCRAM behind TLS from
-the first octet; hops that misbehave in ways no package does; and fetchmail, which has mail sent by ETRN and fetches it by
-ATRN. All on loopback. `hops.py MAILSLOT`; root for most of it. What cannot run here is printed and skipped."""
+"""Next hops: Exim with STARTTLS, a login and BDAT; OpenSMTPD; a Dovecot by LMTP; a Postfix that requires SCRAM in TLS
+from the first octet; hops that misbehave in ways no package does; and fetchmail, which has mail sent by ETRN and
+fetches it by ATRN. All on loopback. `hops.py MAILSLOT`; most of it needs root. What cannot run here is printed and
+skipped."""
 
 import contextlib
 import getpass

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Interoperation with real programs: Postfix sends by LMTP, Dovecot reads the Maildirs and the users
-file, and clients send with each mechanism they have. All of it on loopback, in a temporary directory,
-with configuration directories of its own; it ends what it started by pid. What is not installed is printed
-and skipped; with INTEROP_REQUIRED=1 it is a failure. `interop.py MAILSLOT` takes the binary to try."""
+"""Interoperation with real programs: Postfix sends by LMTP, Dovecot reads the Maildirs and the users file, and clients
+send with each mechanism they have. All of it on loopback, in a temporary directory, with its own configuration
+directories; what it started is ended by pid. What is not installed is printed and skipped; with INTEROP_REQUIRED=1 it
+is a failure. `interop.py MAILSLOT` takes the binary to test."""
 
 import collections
 import contextlib

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Logins and greylisting with real programs: curl, swaks, msmtp and Python log in with tokens that openssl signed, Python with
-passwords that `doveadm pw` stored, and a Postfix tries again until its mail is taken. `logins.py MAILSLOT`; what is not
-installed is printed and skipped."""
+"""Logins and greylisting with real programs: curl, swaks, msmtp and Python log in with tokens that openssl signed,
+Python with passwords that `doveadm pw` stored, and a Postfix tries again until its mail is accepted. `logins.py
+MAILSLOT`; what is not installed is printed and skipped."""
 
 import base64
 import getpass

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""More than one machine: three instances on one tree behind HAProxy, and one of them is killed while mail flows. Then the
-same on GlusterFS: each instance has a mount of its own of a volume with three replicas and a quorum, and the server of one
+"""More than one machine: three instances on one tree behind HAProxy, of which one is killed while mail flows. Then the
+same on GlusterFS: each instance has its own mount of a volume with three replicas and a quorum, and the server of one
 replica is killed, too. `machines.py MAILSLOT`. What is not installed, or not allowed here, is printed and skipped."""
 
 import collections

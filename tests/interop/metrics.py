@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The metrics listener read by others: `promtool check metrics`, a Prometheus that scrapes it and is asked with each
+"""The metrics listener with its readers: `promtool check metrics`, a Prometheus that scrapes it and evaluates each
 expression of the dashboard, and the strict parser of Prometheus's Python client. `metrics.py MAILSLOT`. What is not
 installed is printed and skipped."""
 

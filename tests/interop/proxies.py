@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Proxies that name the real client: HAProxy and nginx send PROXY headers, nginx and swaks XCLIENT, and Postfix says
-what XCLIENT should be answered. `proxies.py MAILSLOT`. The real client is always another address of the loopback than the
-proxy's own. What is not installed is printed and skipped. Postfix itself takes XCLIENT and never sends it."""
+"""Proxies that name the real client: HAProxy and nginx send PROXY headers, nginx and swaks XCLIENT, and Postfix shows
+how XCLIENT should be answered, because it takes XCLIENT and never sends it. The real client always has another loopback
+address than the proxy. `proxies.py MAILSLOT`. What is not installed is printed and skipped."""
 
 import contextlib
 import http.server

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Recipes of the README run as written: mailslot behind a Postfix with Debian's own configuration, and the image of
-contrib/Dockerfile built and run by podman, behind a Postfix as contrib/compose.yaml configures it. `recipes.py MAILSLOT`, as
-root. The build's first stage is a stand-in with the binary to try, because no registry is asked. What cannot run here is
-printed and skipped."""
+contrib/Dockerfile built and run by podman, behind a Postfix as contrib/compose.yaml configures it. `recipes.py
+MAILSLOT`, as root. The first stage of the build is a stand-in that holds the binary to test, because no registry is
+used. What cannot run here is printed and skipped."""
 
 import contextlib
 import json

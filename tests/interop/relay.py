@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Relaying with real programs: a Postfix as its next hop, with STARTTLS, SMTPUTF8 and refusals. All on loopback, in a
-temporary directory; what is not installed is said and skipped. `relay.py MAILSLOT` takes the binary to try."""
+"""Relaying with real programs: a Postfix as the next hop, with STARTTLS, SMTPUTF8 and refusals. All on loopback, in a
+temporary directory; what is not installed is printed and skipped. `relay.py MAILSLOT` takes the binary to test."""
 
 import email
 import email.policy

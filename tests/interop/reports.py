@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Delivery status notifications as Python's email package reads them: each kind of report, in ASCII and with addresses
-beyond it, of small and large messages. One mailslot in front and one as its next hop, and then a Postfix and its smtp-sink,
-on loopback, in a temporary directory. `reports.py MAILSLOT` takes the binary to try."""
+"""Delivery status notifications as Python's email package reads them: each kind of report, with ASCII and other
+addresses, of small and large messages. First with one mailslot in front and one as its next hop, then with a Postfix
+and its smtp-sink, on loopback, in a temporary directory. `reports.py MAILSLOT` takes the binary to test."""
 
 import contextlib
 import email

@@ -67,7 +67,7 @@ fn noted(server: &Server, count: usize) {
 }
 
 #[test]
-fn who_may_and_when() {
+fn users_fetch_only_their_own_mail() {
     let a = keeper(&["--insecure-auth"]);
     let mut client = a.client();
     client.reply();
@@ -99,9 +99,9 @@ fn who_may_and_when() {
     assert!(!ask(&mut client, "EHLO c").contains("ATRN"));
 }
 
-/// The mail that is asked for goes out although it would wait for an hour, and only that.
+/// Only the requested mail goes out, and at once, although it would wait for an hour.
 #[test]
-fn the_roles_turn() {
+fn the_roles_are_reversed() {
     let a = keeper(&["--insecure-auth"]);
     let to = ["x@one.test", "y@three.test"];
     send(&a, "me@a.test", &to, "Subject: both\r\n\r\nx");
@@ -170,7 +170,7 @@ fn a_turned_connection_that_breaks() {
     assert_eq!(queued(&a), 0);
 }
 
-/// Inside TLS the client's own greeting and replies go through it, too.
+/// Inside TLS the client's greeting and replies are encrypted, too.
 #[test]
 fn turned_inside_tls() {
     let a = keeper(&["--tls-cert", CERT, "--tls-key", KEY]);

@@ -137,7 +137,7 @@ fn messages_in_the_clear_and_in_tls() {
 }
 
 #[test]
-fn a_certificate_has_to_be_its_hosts() {
+fn a_certificate_must_be_for_the_host() {
     let server = launch(
         &["smtp://127.0.0.1:0", "submissions://127.0.0.1:0"],
         &["--users", "users"],
@@ -266,7 +266,7 @@ fn a_server_that_stalls_is_left() {
 }
 
 #[test]
-fn words_before_a_close_are_heard() {
+fn a_close_in_the_middle_of_the_content_fails_the_message() {
     let words = &[
         "220 h\r\n",
         "250 h\r\n",
@@ -307,7 +307,7 @@ fn a_connection_that_was_cut_is_not_open() {
 }
 
 #[test]
-fn nobody_there() {
+fn an_address_without_a_listener() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);

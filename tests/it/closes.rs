@@ -10,13 +10,13 @@ use crate::tls;
 
 const ENVELOPE: &str = "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@localhost>\r\n";
 
-/// Sends all of that and then junk that nobody will read; everything that came back, to a proper end. The server reads
-/// on for a second: a try in which this host could not even send that fast says nothing.
-fn told(address: &str, octets: &[u8], junk: &[u8]) -> String {
+/// Sends octets and then junk that the server will not read; returns everything that came back, to an orderly end. The
+/// server reads on for a second, so an attempt in which this host needed longer to send is repeated.
+fn replies_to(address: &str, octets: &[u8], junk: &[u8]) -> String {
     for _ in 0..20 {
-        let (told, sending) = tell(address, octets, junk);
-        if told.is_ok() || sending < Duration::from_millis(900) {
-            return told.unwrap();
+        let (replies, sending) = exchange(address, octets, junk);
+        if replies.is_ok() || sending < Duration::from_millis(900) {
+            return replies.unwrap();
         }
     }
     panic!(
@@ -25,8 +25,8 @@ fn told(address: &str, octets: &[u8], junk: &[u8]) -> String {
     );
 }
 
-/// What came back, and how long sending took.
-fn tell(address: &str, octets: &[u8], junk: &[u8]) -> (Result<String, String>, Duration) {
+/// Returns what came back, and how long sending took.
+fn exchange(address: &str, octets: &[u8], junk: &[u8]) -> (Result<String, String>, Duration) {
     let mut socket = TcpStream::connect(address).unwrap();
     socket
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -45,11 +45,11 @@ fn tell(address: &str, octets: &[u8], junk: &[u8]) -> (Result<String, String>, D
         let mut text = Vec::new();
         let read = socket.read_to_end(&mut text);
         let text = String::from_utf8_lossy(&text).into_owned();
-        let told = match read {
+        let replies = match read {
             Ok(_) => Ok(text),
             Err(error) => Err(format!("{error} after {text:?}")),
         };
-        (told, sending.join().unwrap())
+        (replies, sending.join().unwrap())
     })
 }
 
@@ -58,8 +58,8 @@ fn server(url: &str, args: &[&str]) -> Server {
     tls::server(url, "a:{PLAIN}x\n", &[&common[..], args].concat())
 }
 
-/// Each way to close, by what leads to it and the last reply.
-fn ways() -> Vec<(String, &'static str)> {
+/// Each way to close: what leads to it, and the last reply.
+fn ways_to_close() -> Vec<(String, &'static str)> {
     let wrong = "AUTH PLAIN AGEAYg==\r\n";
     vec![
         ("QUIT\r\n".to_owned(), "221 2.0.0"),
@@ -83,16 +83,16 @@ fn ways() -> Vec<(String, &'static str)> {
     ]
 }
 
-/// What the client still sends costs it no reply, and it sees an end and no reset.
+/// Whatever the client still sends, it gets every reply, and an end without a reset.
 #[test]
 fn no_reply_is_lost_to_a_client_that_still_sends() {
     let server = server("smtp://127.0.0.1:0", &[]);
     for junk in ["", "x", &"y".repeat(300_000), &"NOOP\r\n".repeat(50_000)] {
         std::thread::scope(|scope| {
-            for (octets, last) in ways() {
+            for (octets, last) in ways_to_close() {
                 let address = server.address();
                 scope.spawn(move || {
-                    let text = told(address, octets.as_bytes(), junk.as_bytes());
+                    let text = replies_to(address, octets.as_bytes(), junk.as_bytes());
                     let line = text.lines().next_back().unwrap_or_default();
                     assert!(
                         line.starts_with(last),
@@ -104,9 +104,9 @@ fn no_reply_is_lost_to_a_client_that_still_sends() {
     }
 }
 
-/// The same where nobody has a place, or the client has too many, or sends no header that is one.
+/// The same if the server is full or the client has too many connections, also with a PROXY header.
 #[test]
-fn nor_where_it_is_turned_away() {
+fn no_reply_is_lost_to_a_client_that_is_turned_away() {
     let junk = "EHLO c\r\n".repeat(10_000);
     let full = server("smtp://127.0.0.1:0", &["--max-connections", "1"]);
     let mut first = full.client();
@@ -116,7 +116,7 @@ fn nor_where_it_is_turned_away() {
     assert!(other.reply().starts_with("220"));
     for (server, last) in [(&full, "421 4.3.2"), (&many, "421 4.7.0")] {
         for _ in 0..5 {
-            let text = told(server.address(), junk.as_bytes(), junk.as_bytes());
+            let text = replies_to(server.address(), junk.as_bytes(), junk.as_bytes());
             assert!(text.starts_with(last), "{text}");
         }
     }
@@ -125,7 +125,7 @@ fn nor_where_it_is_turned_away() {
     let mut one = proxied.client();
     one.send(header.as_bytes());
     assert!(one.reply().starts_with("220"));
-    let text = told(proxied.address(), header.as_bytes(), junk.as_bytes());
+    let text = replies_to(proxied.address(), header.as_bytes(), junk.as_bytes());
     assert!(text.starts_with("421 4.7.0"), "{text}");
 }
 
@@ -134,11 +134,10 @@ fn server_behind_a_proxy() -> Server {
     server("smtp://127.0.0.1:0?proxy", &args)
 }
 
-/// And at the end of a wait and of the server.
 #[test]
-fn nor_at_the_end_of_a_wait_or_of_the_server() {
+fn no_reply_is_lost_at_a_timeout_or_a_shutdown() {
     let slow = server("smtp://127.0.0.1:0", &["--timeout", "1s"]);
-    let text = told(slow.address(), b"EHLO c\r\nNOO", b"");
+    let text = replies_to(slow.address(), b"EHLO c\r\nNOO", b"");
     assert!(
         text.lines()
             .next_back()
@@ -152,7 +151,7 @@ fn nor_at_the_end_of_a_wait_or_of_the_server() {
     std::thread::scope(|scope| {
         let stopped = scope.spawn(|| ending.stop());
         assert!(client.reply().starts_with("421 4.3.2"));
-        // Still sent, and still no reset.
+        // The client still sends, and gets no reset.
         let _ = client.socket.write_all(&b"NOOP\r\n".repeat(10_000));
         assert_eq!(client.socket.read(&mut [0; 64]).ok(), Some(0));
         assert_eq!(stopped.join().unwrap(), Some(0));
@@ -161,7 +160,7 @@ fn nor_at_the_end_of_a_wait_or_of_the_server() {
 
 /// In TLS the end is a close_notify, also for a client that still sends.
 #[test]
-fn nor_in_tls() {
+fn tls_ends_with_close_notify() {
     let server = server("submissions://127.0.0.1:0", &[]);
     for last in ["QUIT\r\n".to_owned(), "XXXX\r\n".repeat(21)] {
         let socket = TcpStream::connect(server.address()).unwrap();
@@ -169,7 +168,7 @@ fn nor_in_tls() {
         tls.write_all(last.as_bytes()).unwrap();
         let _ = tls.write_all(&b"NOOP\r\n".repeat(10_000));
         let mut text = String::new();
-        // rustls tells an end without close_notify as an error.
+        // rustls reports an end without close_notify as an error.
         tls.read_to_string(&mut text).unwrap();
         let line = text.lines().next_back().unwrap_or_default();
         assert!(

@@ -218,7 +218,7 @@ fn nothing_acknowledged_is_lost_to_a_kill() {
 
 /// F41, R016: an idle client gets 421, one within a message may finish it, and the exit status is 0.
 #[test]
-fn a_shutdown_is_peaceful() {
+fn a_shutdown_is_graceful() {
     let mut server = Server::start(&["--create"]);
     let (mut idle, mut busy) = (server.client(), server.client());
     assert!(idle.reply().starts_with("220"));

@@ -14,7 +14,7 @@ fn server(args: &[&str]) -> Server {
     launch(&[&all, args].concat(), &[ALIASES])
 }
 
-/// Says all lines, a reply each, and sends a message.
+/// Sends each line and reads its reply, then sends a message.
 fn say(client: &mut Client, commands: &[&str]) -> Vec<String> {
     client.reply();
     let reply = |command: &&str| {
@@ -114,7 +114,7 @@ fn reports_that_go_nowhere() {
 }
 
 #[test]
-fn lmtp_tells_of_each_that_was_accepted() {
+fn lmtp_reports_on_each_accepted_recipient() {
     let a = Server::launch(&Setup {
         listen: vec!["lmtp://127.0.0.1:0".into()],
         args: ["-d", "a.test", "--create", "--quota", "5000"]

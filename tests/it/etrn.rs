@@ -67,7 +67,7 @@ fn envelopes(server: &Server) -> String {
 
 /// Not for strangers, and not there at all without a relay.
 #[test]
-fn strangers_may_not() {
+fn strangers_may_not_use_etrn() {
     let relay = ["--relay", "smtp://127.0.0.1:9", "-d", "a.test"];
     let a = launch(&relay, &[]);
     let replies = ask(&a, &["EHLO me", "ETRN b.test"]);

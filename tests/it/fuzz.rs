@@ -44,7 +44,7 @@ fn input(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
 
 /// A11: no input breaks a session.
 #[test]
-fn sense_and_nonsense() {
+fn random_input_breaks_no_session() {
     let mut corpus: Vec<Vec<u8>> = Vec::new();
     for path in dialogues::files() {
         for (_, line) in Script::read(&path).lines {
@@ -96,7 +96,7 @@ fn sense_and_nonsense() {
     }
 }
 
-/// A11: what the fuzz targets once took an interest in, each as it is and cut at every eighth.
+/// A11: the corpora of the fuzz targets, each input whole and cut at every eighth.
 #[test]
 fn corpora() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");

@@ -23,7 +23,7 @@ fn launch(scheme: &str, args: &str) -> Server {
     .unwrap()
 }
 
-/// Recipients that a connection asks for: commands that move no mail are limited.
+/// Recipients per connection, because commands without mail are limited.
 const COMMANDS: usize = 90;
 
 /// The answer to a recipient.
@@ -89,9 +89,9 @@ fn a_spam_pattern_does_not_pass() {
     assert!(number > 1);
 }
 
-/// Users, trusted and relaying clients, submission and LMTP know no delay.
+/// Users, trusted and relaying clients, submission and LMTP are not delayed.
 #[test]
-fn who_is_not_put_off() {
+fn clients_that_are_not_deferred() {
     let server = launch("smtp", "--greylist 1h");
     let mut user = from(&server, "192.0.2.1");
     assert_eq!(login(&mut user, "alice", "right"), "235 2.7.0");
@@ -122,7 +122,7 @@ fn who_is_not_put_off() {
 
 /// The file is written at the end and read at the start.
 #[test]
-fn a_restart_forgets_nobody() {
+fn the_list_survives_a_restart() {
     let mut first = launch("smtp", "--greylist 1s,grey");
     retry(&first, "192.0.2.1");
     assert_eq!(first.stop(), Some(0));
@@ -139,8 +139,8 @@ fn a_restart_forgets_nobody() {
     assert_eq!(rcpt(&mut client, "", "alice@a.test"), "451 4.7.1");
 }
 
-/// How often the server looks at paths, from its start to its end, where a client asks for a recipient so many times.
-fn looks(args: &str, recipient: &str, reply: &str, times: usize) -> Option<usize> {
+/// The number of system calls with a path that the server makes while a client names a recipient so many times.
+fn path_calls(args: &str, recipient: &str, reply: &str, times: usize) -> Option<usize> {
     let dir = std::env::temp_dir().join(format!(
         "mailslot-looks-{}-{}-{times}",
         std::process::id(),
@@ -192,7 +192,7 @@ fn looks(args: &str, recipient: &str, reply: &str, times: usize) -> Option<usize
 fn a_flood_looks_at_the_disk_no_more_than_refusals_do() {
     for users in ["", "--users users"] {
         let greylist = format!("--greylist 1h {users}");
-        let count = |recipient, reply| looks(&greylist, recipient, reply, COMMANDS);
+        let count = |recipient, reply| path_calls(&greylist, recipient, reply, COMMANDS);
         let Some(refused) = count("no@a.test", "550 5.1.1") else {
             eprintln!("skipped: strace does not run here");
             return;
@@ -215,7 +215,7 @@ impl Drop for Jail {
     }
 }
 
-/// The file belongs to the user that the server runs as, inside its root; where it cannot be, the start fails.
+/// The file belongs to the user that the server runs as, inside its root; if it cannot be written, the start fails.
 #[test]
 fn the_file_is_where_the_server_ends_up() {
     let mut failed = launch("smtp", "--greylist 1s,missing/grey");

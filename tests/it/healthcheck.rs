@@ -82,7 +82,7 @@ fn as_a_container_calls_it() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn failures_are_explained() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("smtp://{}", closed.local_addr().unwrap());
     drop(closed);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::relay::{end, front, queued, send, wait_for, wait_for_empty};
 use crate::scripted::Hop;
 
-/// A hop that takes one recipient a transaction, puts one off, and hangs up in the middle.
+/// A hop that accepts one recipient per transaction, defers one, and closes in the middle.
 #[test]
 fn an_unruly_hop() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -82,7 +82,7 @@ fn an_unruly_hop() {
     );
 }
 
-/// SIGTERM ends at once although a hop is silent, and the mail is still there.
+/// SIGTERM ends the server at once although a hop is silent, and the mail is still queued.
 #[test]
 fn a_silent_hop_holds_up_nothing() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -105,7 +105,7 @@ fn a_silent_hop_holds_up_nothing() {
     assert_eq!(queued(&a), 1);
 }
 
-/// A connection that is full ends with QUIT (RFC 5321 §4.1.1.10), and the rest goes over another one.
+/// A connection that carried a hundred messages ends with QUIT (RFC 5321 §4.1.1.10), and the rest goes over another one.
 #[test]
 fn a_connection_takes_a_hundred_messages() {
     let hop = Hop::start(&[]);
@@ -163,7 +163,7 @@ fn refuses(line: &str, reset: &'static str) -> Option<&'static str> {
     }
 }
 
-/// Parameters that mean nothing are taken for none.
+/// Meaningless parameters are ignored.
 #[test]
 fn a_hop_that_offers_junk() {
     let offers = [
@@ -184,7 +184,7 @@ fn a_hop_that_offers_junk() {
     assert_eq!(heard.matches("RCPT TO").count(), 2, "{heard}");
 }
 
-/// Replies to commands that were not sent yet are replies to nothing, and nothing counts as sent.
+/// A reply that comes before its command is not a reply to it, and nothing counts as sent.
 #[test]
 fn a_hop_that_answers_before_it_is_asked() {
     let answers: [fn(&str) -> Option<&'static str>; 3] = [

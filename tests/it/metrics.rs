@@ -40,7 +40,7 @@ fn connect(server: &Server) -> TcpStream {
     socket
 }
 
-/// All that is answered to these octets, until the server closes.
+/// The whole response to these octets, until the server closes.
 fn ask(server: &Server, request: &[u8]) -> String {
     let mut socket = connect(server);
     socket.write_all(request).unwrap();
@@ -74,7 +74,7 @@ fn samples(server: &Server) -> BTreeMap<String, f64> {
     found
 }
 
-/// What may take a moment.
+/// Waits until something holds.
 fn until(mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
@@ -164,9 +164,9 @@ fn what_happens_is_counted() {
     assert!(!found.keys().any(|name| name.contains("queue")));
 }
 
-/// Mail that waits is told by next hop, also where a hop has none.
+/// Waiting mail is counted by next hop, also for a hop without any.
 #[test]
-fn the_queue_is_told_by_hop() {
+fn the_queue_is_counted_by_hop() {
     let args = [
         "--relay",
         "smtp://127.0.0.1:1?for=b.test",
@@ -230,7 +230,7 @@ fn nothing_else_is_served() {
     drop((silent, trickle));
 }
 
-/// However many clients send no whole request, or do not read their pages, the next one is answered at once.
+/// Clients that send no whole request, or do not read the response, do not delay the next one.
 #[test]
 fn slow_scrapers_hold_up_nobody() {
     let server = launch(&["--create"], &[]);
@@ -259,7 +259,7 @@ fn slow_scrapers_hold_up_nobody() {
 }
 
 #[test]
-fn health_is_told() {
+fn health_is_reported() {
     let mut server = launch(&["--create"], &[]);
     let url = server.urls[2].parse().unwrap();
     assert!(get(&server, "/healthz").ends_with("\r\n\r\nok\n"));
@@ -286,7 +286,7 @@ fn health_is_told() {
     assert_eq!(server.ended(), Some(0));
 }
 
-/// Without a host it is the loopback's, and without a port it is unusable.
+/// Without a host it listens on loopback; without a port it is an error.
 #[test]
 fn counters_are_for_this_host() {
     let server = Server::launch(&Setup {

@@ -1,5 +1,5 @@
-//! Rules of relaying that need a whole server and a next hop: TLS where it is offered, connections and transactions,
-//! replies at RCPT, and what may be done to the queue's files by hand.
+//! Rules of relaying that need a whole server and a next hop: TLS if it is offered, connections and transactions,
+//! replies to RCPT, and handling the queue's files by hand.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use crate::scripted::Hop;
 use crate::server::{Server, Setup};
 use crate::tls::{CERT, KEY};
 
-/// An address where nobody listens.
+/// An address without a listener.
 fn nobody() -> String {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("smtp://{}", gone.local_addr().unwrap())
@@ -30,7 +30,7 @@ fn at(url: &str) -> Server {
     .unwrap()
 }
 
-/// `smtp://` uses STARTTLS where it is offered, and checks no certificate unless that is wanted.
+/// `smtp://` uses STARTTLS if it is offered, and checks certificates only if `?tls=require` is given.
 #[test]
 fn starttls_where_it_is_offered() {
     let b = end(&["--tls-cert", CERT, "--tls-key", KEY]);
@@ -97,8 +97,7 @@ fn without_tls(refuses: bool) -> (String, mpsc::Receiver<String>) {
     (url, told)
 }
 
-/// Where TLS was only offered, the try after a 454 or a failed handshake goes in the clear; where it is required, none
-/// does.
+/// If TLS was only offered, the attempt after a 454 or a failed handshake is in the clear; never if it is required.
 #[test]
 fn a_hop_whose_tls_fails_is_tried_in_the_clear() {
     for refuses in [true, false] {
@@ -194,7 +193,7 @@ fn two_connections_at_most_each_kept_for_five_seconds() {
     assert!(last - idle >= Duration::from_secs(5), "{:?}", last - idle);
 }
 
-/// A transaction has a hundred recipients, or as many as the hop says that it takes (RFC 9422).
+/// A transaction has at most a hundred recipients, or as many as the hop announces (RFC 9422).
 #[test]
 fn recipients_are_split_into_transactions() {
     for (offer, recipients, split) in [
@@ -217,7 +216,7 @@ fn recipients_are_split_into_transactions() {
     }
 }
 
-/// 251 says that all targets of a recipient are elsewhere; one that is here too is 250.
+/// RCPT gets 251 if all targets of the recipient are remote, and 250 if one is local.
 #[test]
 fn the_reply_to_rcpt_says_where_mail_goes() {
     let a = front(&[&nobody()], &["--retry", "1h"]);
@@ -281,7 +280,7 @@ fn a_queued_message_is_two_files_to_read_and_to_remove() {
     assert_eq!(b.stored().len(), 1, "{:?}", b.stored());
 }
 
-/// 458 where the queue cannot be read.
+/// 458 if the queue cannot be read.
 #[test]
 fn etrn_is_refused_while_it_cannot_be_served() {
     let a = front(&[&nobody()], &["--retry", "1h"]);
@@ -326,7 +325,7 @@ fn a_full_queue_takes_no_size() {
     std::fs::remove_dir(&dir).unwrap();
 }
 
-/// At a shutdown a message that the hop has all of waits for its reply, so that it is not sent again.
+/// At a shutdown, the reply to a message that was sent completely is awaited, so that it is not sent again.
 #[test]
 fn a_message_that_was_sent_is_settled_at_a_shutdown() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -389,7 +388,7 @@ fn recipients_that_fail_together_share_a_report() {
     assert!(!reports[0].contains("bob@"));
 }
 
-/// A recipient that is given up hears what the hop said last.
+/// The report about a recipient that is given up has the hop's last reply.
 #[test]
 fn giving_up_names_the_last_reply() {
     let later = |line: &str| {

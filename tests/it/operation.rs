@@ -17,8 +17,7 @@ fn rcpt(server: &Server, name: &str) -> String {
     client.reply().chars().take(3).collect()
 }
 
-/// F44, F46: new files are taken, broken ones leave the old in force, a transaction under way
-/// ends with what it began with.
+/// F44, F46: new files are used, broken ones change nothing, and a transaction ends with the files it began with.
 #[test]
 fn files_are_read_again() {
     let setup = Setup {
@@ -76,7 +75,7 @@ fn lmtp_at(path: &std::path::Path, query: &str) -> Result<Server, String> {
     })
 }
 
-/// A5: mode, a live socket and another file are left alone, a dead one is replaced.
+/// A5: the mode of a socket; a live socket and other files are left alone, a dead socket is replaced.
 #[test]
 fn unix_sockets() {
     let path = socket_path("lmtp");
@@ -135,7 +134,7 @@ fn with_tls() -> Setup {
     }
 }
 
-/// F37, F38: no handshake, no word; a stream cut without close_notify delivers nothing.
+/// F37, F38: a failed handshake gets no reply; a message that ends without a close_notify is not delivered.
 #[test]
 fn tls_that_fails() {
     let server = Server::launch(&with_tls()).unwrap();
@@ -164,7 +163,7 @@ fn tls_that_fails() {
     assert!(server.stored().is_empty());
 }
 
-/// A16: a client that speaks of protocols must speak of one of these.
+/// A16: a client that offers ALPN must offer one of our protocols.
 #[test]
 fn alpn() {
     let server = Server::launch(&with_tls()).unwrap();
@@ -226,7 +225,7 @@ fn out_of_descriptors() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// A10: with more than four fifths of the connections in use the wait is a tenth, also one that had begun.
+/// A10: while more than four fifths of the connections are in use, a wait is a tenth as long, even if it had begun.
 #[test]
 fn pressed_for_room() {
     let server = Server::start(&["--max-connections", "5", "--timeout", "30s"]);

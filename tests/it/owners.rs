@@ -69,7 +69,7 @@ fn new(home: &Path) -> Vec<PathBuf> {
 
 const USERS: &str = "alice:x:3999990:3999990::ALICE\nbob:x:3999991:3999991::BOB\ngone:x:3999991:3999991::BOB/gone\n";
 
-/// Who closes his own Maildir to himself defers his mail at RCPT, and fails nobody else's message.
+/// Mail for a user who removed their own rights on the Maildir is deferred at RCPT; nobody else's message fails.
 #[test]
 fn a_directory_closed_by_its_owner_is_refused_at_rcpt() {
     for (part, mode, to_alice) in [
@@ -149,8 +149,8 @@ impl Drop for Fuse {
     }
 }
 
-/// A Maildir on a file system that its user serves, and never answers for: the system lets nobody but that user in, so
-/// that it is refused at once.
+/// A Maildir on a file system that its user serves and lets stall: only that user may enter it, so it is refused at
+/// once.
 #[test]
 fn a_maildir_on_a_users_own_file_system_holds_up_nobody() {
     let Some(server) = serve(USERS) else { return };
@@ -167,7 +167,7 @@ fn a_maildir_on_a_users_own_file_system_holds_up_nobody() {
     assert_eq!(new(&server.dir.join("alice")).len(), 1);
 }
 
-/// Mail would belong to root beside directories that belong to a user: the start says so.
+/// A warning at the start: mail would belong to root, but the mailbox's directories belong to a user.
 #[test]
 fn root_beside_a_users_maildir_says_so() {
     if !nix::unistd::geteuid().is_root() {
@@ -191,7 +191,7 @@ fn root_beside_a_users_maildir_says_so() {
     assert!(!server.log().contains("belongs to user"));
 }
 
-/// Older versions left parts of Maildirs to root: mail there is refused, and the start says which.
+/// Older versions left directories of Maildirs to root: mail for them is refused, with a warning at the start.
 #[test]
 fn a_part_that_belongs_to_root_is_named() {
     let Some(server) = serve(USERS) else { return };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::server::{Client, Server};
 use crate::tls;
 
-const PLACES: usize = 5;
+const SLOTS: usize = 5;
 const MAIL: &[u8] = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<n@localhost>\r\n";
 
 /// A way to be slow.
@@ -31,7 +31,7 @@ fn slow(name: &'static str, start: &[&[u8]], each: &'static [u8]) -> Slow {
     }
 }
 
-fn ways() -> Vec<Slow> {
+fn ways_to_be_slow() -> Vec<Slow> {
     let at = |url, slow| Slow { url, ..slow };
     let (tls, proxy) = ("submissions://127.0.0.1:0", "smtp://127.0.0.1:0?proxy");
     vec![
@@ -60,7 +60,7 @@ fn ways() -> Vec<Slow> {
 }
 
 fn launch(url: &str, args: &[&str]) -> Server {
-    let places = PLACES.to_string();
+    let slots = SLOTS.to_string();
     let common = [
         "--create",
         "--insecure-auth",
@@ -69,14 +69,14 @@ fn launch(url: &str, args: &[&str]) -> Server {
         "--trust",
         "127.0.0.1",
         "--max-connections",
-        &places,
+        &slots,
         "--max-size",
         "1K",
     ];
     tls::server(url, "n:{PLAIN}x\n", &[&common[..], args].concat())
 }
 
-/// How long it takes a newcomer, who tries again, to have a place: one that reads, or goes on after the PROXY header.
+/// How long a new client, which tries again and again, takes to be served.
 fn newcomer(server: &Server) -> Duration {
     let begun = Instant::now();
     loop {
@@ -101,14 +101,14 @@ fn newcomer(server: &Server) -> Duration {
     }
 }
 
-fn beside(way: &Slow) -> Duration {
+fn newcomer_with(way: &Slow) -> Duration {
     let server = launch(way.url, &[]);
     let connect = |_| {
         let mut socket = TcpStream::connect(server.address()).unwrap();
         socket.write_all(&way.start).unwrap();
         socket
     };
-    let mut sockets: Vec<_> = (0..PLACES).map(connect).collect();
+    let mut sockets: Vec<_> = (0..SLOTS).map(connect).collect();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -125,14 +125,14 @@ fn beside(way: &Slow) -> Duration {
     })
 }
 
-/// F48, A10: the waits are a second here, and nobody slow keeps a place for the minute that content has otherwise.
+/// F48, A10: a wait is a second here, and no slow client keeps its slot for the minute that content has otherwise.
 #[test]
 fn newcomers_beside_slow_clients() {
-    let ways = ways();
+    let ways = ways_to_be_slow();
     std::thread::scope(|scope| {
         let each = ways
             .iter()
-            .map(|way| (way.name, scope.spawn(|| beside(way))));
+            .map(|way| (way.name, scope.spawn(|| newcomer_with(way))));
         for (name, took) in each.collect::<Vec<_>>() {
             let took = took
                 .join()
@@ -142,11 +142,11 @@ fn newcomers_beside_slow_clients() {
     });
 }
 
-/// F36: the same beside clients that read no reply, after commands and after the 354 of a message.
+/// F36: the same with clients that do not read replies, after commands and after the 354 of a message.
 #[test]
 fn newcomers_beside_clients_that_never_read() {
     let server = launch("smtp://127.0.0.1:0", &["--max-errors", "1000000"]);
-    let deaf: Vec<_> = (0..PLACES)
+    let deaf: Vec<_> = (0..SLOTS)
         .map(|_| {
             let mut socket = TcpStream::connect(server.address()).unwrap();
             socket
@@ -164,7 +164,7 @@ fn newcomers_beside_clients_that_never_read() {
 #[test]
 fn a_quick_message_under_stress() {
     let server = launch("smtp://127.0.0.1:0", &[]);
-    let _others: Vec<Client> = (1..PLACES).map(|_| server.client()).collect();
+    let _others: Vec<Client> = (1..SLOTS).map(|_| server.client()).collect();
     let mut client = server.client();
     client.send(&[MAIL, b"DATA\r\n"].concat());
     for code in ["220", "250", "250", "250", "354"] {
@@ -193,7 +193,7 @@ fn limited(limit: &str, args: &[&str]) -> Server {
     Server::attach(child, dir, 1).unwrap()
 }
 
-/// Sends each of these at once, and asks each for a good reply.
+/// Sends octets on all connections, and then expects good replies on each.
 fn all_say(clients: &mut [Client], octets: impl Fn(usize) -> String, replies: usize) {
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(octets(number).as_bytes());
@@ -206,8 +206,8 @@ fn all_say(clients: &mut [Client], octets: impl Fn(usize) -> String, replies: us
     }
 }
 
-/// Sessions that are all in the middle of a message to several new mailboxes at the same time. Who is admitted is
-/// served, the others hear 421; the number of those who were.
+/// Opens sessions that are all in the middle of a message to several new mailboxes at the same time. Those that are
+/// admitted are served, the others get 421; returns how many were admitted.
 fn served_under(server: &Server, sessions: usize, recipients: usize) -> usize {
     let mut clients: Vec<Client> = (0..sessions).map(|_| server.client()).collect();
     clients.retain_mut(|client| {
@@ -233,7 +233,7 @@ fn served_under(server: &Server, sessions: usize, recipients: usize) -> usize {
     clients.len()
 }
 
-/// F11: with few descriptors fewer are admitted, and those have all that a message to many mailboxes takes.
+/// F11: with few descriptors fewer clients are admitted, but those can send a message to many mailboxes.
 #[test]
 fn as_many_as_there_are_descriptors_for() {
     for (files, least) in [("32", 1), ("64", 3), ("128", 6), ("256", 13)] {
@@ -244,7 +244,7 @@ fn as_many_as_there_are_descriptors_for() {
         let served = served_under(&server, 40, 20);
         assert!((least..40).contains(&served), "{files}: {served}");
         assert_eq!(server.stored().len(), served * 20, "{files}");
-        // All places are free again.
+        // All slots are free again.
         assert!(newcomer(&server) < Duration::from_secs(20));
     }
 }

@@ -91,7 +91,7 @@ fn privileges_are_gone_and_reloads_read_inside() {
 
 /// A server that cannot change its user does not start.
 #[test]
-fn a_user_that_cannot_be_had_is_71() {
+fn an_unusable_user_is_71() {
     if !root() {
         return;
     }
@@ -112,8 +112,8 @@ fn a_user_that_cannot_be_had_is_71() {
     assert!(said.contains("mailslot: --run-as: "), "{said}");
 }
 
-/// F67, F58. Container: the binary alone, all else read-only, no environment, nothing that names could be resolved
-/// with, pid 1 of its own namespace.
+/// F67, F58: a container with only the binary, read-only, without an environment or files for name resolution, as pid
+/// 1 of its own namespace.
 #[test]
 fn alone_as_pid_1() {
     if !root() {

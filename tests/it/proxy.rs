@@ -10,7 +10,7 @@ use mailslot::cmd::healthcheck::check;
 use crate::server::{Client, Server, Setup};
 use crate::tls::{self, CERT, KEY};
 
-/// Headers, and whom they name where that is not the proxy itself.
+/// Headers, and the client that each names, if it is not the proxy itself.
 const V1: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 25\r\n";
 const V1_IPV6: &[u8] = b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 25\r\n";
 const V1_UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
@@ -50,7 +50,7 @@ fn codes(client: &mut Client, count: usize) -> Vec<String> {
     (0..count).map(|_| code(client.reply())).collect()
 }
 
-/// Log, Received and the limit of connections speak of the client that the header names.
+/// Log, Received and the limit of connections use the client that the header names.
 #[test]
 fn the_real_client_counts() {
     let server = proxied("--trust 127.0.0.1 --max-per-client 1");
@@ -156,7 +156,7 @@ fn a_header_has_its_time() {
     assert_eq!(codes(&mut after(&server, V1), 1), ["220"]);
 }
 
-/// The header is in the clear also where TLS begins with the first octet, and TLS may come in the same packet.
+/// The header is in the clear even if TLS begins with the first octet, and TLS may come in the same packet.
 #[test]
 fn before_tls() {
     let args = format!("--users users --trust 127.0.0.1 --tls-cert {CERT} --tls-key {KEY}");

@@ -52,7 +52,7 @@ fn empty(server: &Server, left: usize) {
     }
 }
 
-/// Recipients that were put off for times of their own are one message for their hop, and not several at once.
+/// Recipients that are due at different times are still sent as one message, not as several at once.
 #[test]
 fn a_message_is_sent_once_after_a_start_whenever_its_recipients_are_due() {
     let hop = Hop::start(&["PIPELINING"]);
@@ -76,7 +76,7 @@ fn a_message_is_sent_once_after_a_start_whenever_its_recipients_are_due() {
     }
 }
 
-/// What cannot be read is left, is named, and holds up nothing: neither the start, nor new mail, nor the list.
+/// An unreadable envelope is kept and logged, and blocks neither the start, nor new mail, nor the list.
 #[test]
 fn damaged_envelopes_hold_up_nothing() {
     let hop = Hop::start(&[]);
@@ -124,7 +124,7 @@ fn damaged_envelopes_hold_up_nothing() {
     }
 }
 
-/// A server that has delivered a message and refused one for elsewhere, so that everything made at first use is there.
+/// A server that has delivered a message and refused a remote one, so that everything created at first use exists.
 #[cfg(target_os = "linux")]
 fn used(relay: &[&str]) -> Server {
     let args = [&["-d", "a.test", "--create"], relay].concat();
@@ -149,7 +149,7 @@ fn footprint(server: &Server) -> [usize; 3] {
     [list("task").count(), sockets.len(), others.len()]
 }
 
-/// Without a next hop there is no thread, no socket, no open file and no name on the disk for one.
+/// Without a next hop there are no threads, sockets, open files or names on the disk for relaying.
 #[cfg(target_os = "linux")]
 #[test]
 fn without_a_next_hop_nothing_of_it_is_there() {

@@ -178,7 +178,7 @@ fn metrics_are_served_and_scraped_as_written() {
 }
 
 #[test]
-fn spam_is_told_as_written() {
+fn spam_is_filed_as_written() {
     let server = Server::start(&["--create"]);
     std::fs::write(server.dir.join("users"), "alice:{PLAIN}secret\n").unwrap();
     let script = block(HERE[8]).replace("mailslot ", "mailslot --check ");

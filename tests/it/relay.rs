@@ -51,7 +51,7 @@ pub fn launch(args: &[&str], files: &[(&str, &str)]) -> Server {
     .unwrap()
 }
 
-/// The server at the end of the way.
+/// The final server.
 pub fn end(args: &[&str]) -> Server {
     launch(&[&["-d", "b.test", "--create"], args].concat(), &[])
 }
@@ -120,7 +120,7 @@ pub fn queued(server: &Server) -> usize {
     envelopes(server).len()
 }
 
-/// A report is on its way before what it is about leaves the queue.
+/// Waits until the queue is empty. A report is queued before its message leaves the queue.
 pub fn wait_for_empty(server: &Server) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while queued(server) > 0 {
@@ -175,9 +175,9 @@ fn mail_for_elsewhere_goes_to_the_next_hop() {
     );
 }
 
-/// No open relay: no other client, no domain without a hop, none of the old tricks.
+/// It is not an open relay: not for other clients, nor for domains without a hop, nor by address tricks.
 #[test]
-fn others_hear_what_they_always_heard() {
+fn other_clients_get_the_usual_refusals() {
     let b = end(&[]);
     let forms = [
         "bob@b.test",
@@ -214,7 +214,7 @@ fn others_hear_what_they_always_heard() {
 }
 
 #[test]
-fn the_sender_hears_why() {
+fn the_sender_gets_the_reason() {
     let b = launch(&["-d", "b.test", "--users", "users"], &[("users", "bob\n")]);
     let a = front(&[&b.urls[0]], &[]);
     let to = ["nobody@b.test", "bob@b.test"];
@@ -367,7 +367,7 @@ fn a_smarthost_that_wants_tls_and_a_login() {
 }
 
 #[test]
-fn the_queue_is_listed_and_hurried() {
+fn the_queue_is_listed_and_run() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("smtp://{}", gone.local_addr().unwrap());
     drop(gone);

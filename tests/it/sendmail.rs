@@ -88,7 +88,7 @@ fn as_programs_call_it() {
 }
 
 #[test]
-fn what_is_missing_is_added_and_bcc_goes() {
+fn missing_fields_are_added_and_bcc_is_removed() {
     let server = server(&[]);
     let url = &server.urls[0];
     let text = "To: a@x.test, \"B, C\" <b@x.test>\r\nBcc: c@x.test\r\nSubject: s\r\n\r\n\u{e9}\r\n";

@@ -153,7 +153,7 @@ fn send(client: &mut Client) -> String {
     ask(client, "x: y\r\n\r\n.")
 }
 
-/// Accepted messages count, over connections; what was given up or refused does not.
+/// Accepted messages count, over all connections; aborted or refused ones do not.
 #[test]
 fn a_client_sends_so_many_messages() {
     let server = launch("--max-rate 2/1h --max-size 1K");
@@ -177,7 +177,7 @@ fn a_client_sends_so_many_messages() {
     assert_eq!(ask(&mut client, "MAIL FROM:<s> SIZE=9999"), "552 5.3.4");
 }
 
-/// After a login only the user counts, from wherever; the client's own messages are another matter.
+/// After a login only the user counts, whatever the client; the client's own messages are counted separately.
 #[test]
 fn a_user_sends_so_many_messages() {
     let server = launch("--max-rate 2/1h");

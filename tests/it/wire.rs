@@ -12,10 +12,10 @@ use crate::tls::{self, Tls};
 
 /// How long a reply may take.
 const WAIT: Duration = Duration::from_secs(5);
-/// How long silence must last where it is the answer.
+/// How long silence must last if it is what the case expects.
 const SILENCE: Duration = Duration::from_millis(50);
 
-/// What came.
+/// What the server did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A whole reply of a good form, its lines with CRLF.

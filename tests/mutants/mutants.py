@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Breaks the code in one line, again and again, and sees whether the tests notice. `mutants.py [WORD]…`: only the breakages
-whose words are named. It works on a copy of the tree in a temporary directory. `mutants.py --list` shows what is broken, and how to apply
-each by hand; `mutants.py --check` only sees that each still applies. 1 where one survives that is not explained."""
+"""Breaks one line of the code at a time, and checks that a test fails. `mutants.py [WORD]…` only tries the mutants
+whose description has such a word. It works on a copy of the tree in a temporary directory. `mutants.py --list` shows
+the mutants and how to apply each by hand; `mutants.py --check` only checks that each still applies. The exit status is
+1 if a mutant survives that is not explained."""
 
 import pathlib
 import shutil

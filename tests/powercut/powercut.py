@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """F19, F20: cuts the power while mail flows, and checks that every message with a 250 is there afterwards.
 
-`powercut.py MAILSLOT [--quick] [--fs NAME] [--load NAME] [--cuts N] [--must-lose]`; root, /dev/fuse and loop devices. A file system is
-made on a loop device that sits on a disk whose writes are recorded (recorder.py). Clients note after each 250 how far
-that record was. Then the disk is made again as it was at many moments: all writes up to there, in their order; and,
-for file systems that flush the disk's cache, all writes up to the last flush and a random half of those after it. It is repaired and mounted,
-and each message whose 250 came before that moment must lie whole in new/ of every recipient, and new/ must not hold
-part of a message. A server with `--sync none` must lose messages on the same disk, or the test could not see any loss. 0: nothing lost;
-1: something; 77: not possible on this machine, with the reason."""
+`powercut.py MAILSLOT [--quick] [--fs NAME] [--load NAME] [--cuts N] [--must-lose]`; needs root, /dev/fuse and loop
+devices. The file system is on a loop device, whose disk records its writes (recorder.py). Clients note after each 250
+how far that record was. Then the disk is rebuilt as it was at many moments: all writes up to that moment, in their
+order, and, for file systems that flush the disk's cache, all writes up to the last flush and a random half of those
+after it. It is repaired and mounted, and each message whose 250 came before that moment must be whole in new/ of every
+recipient; new/ must not hold a part of a message. A server with `--sync none` must lose messages on the same disk,
+because otherwise the test could not see any loss. Exit status: 0 if nothing was lost, 1 if something was, 77 if this
+machine does not allow it, with the reason."""
 
 import argparse
 import contextlib

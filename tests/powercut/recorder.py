@@ -1,6 +1,6 @@
-"""A disk whose writes are remembered: one file served over /dev/fuse, for a loop device to sit on. Every write and
-every flush gets a number in the order in which the disk completed them, so that the disk's content at any moment can
-be made again. Linux's own protocol (include/uapi/linux/fuse.h), because a library for it is rarely installed."""
+"""A disk that records its writes: one file served over /dev/fuse, for a loop device. Every write and every flush gets a
+number in the order in which the disk completed them, so that the disk's content at any moment can be rebuilt. It speaks
+Linux's own protocol (include/uapi/linux/fuse.h), because a library for it is rarely installed."""
 
 import ctypes
 import errno

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Relaying while the server is killed every few seconds and the next hop goes up and down at random. Each message that
-got its 250 must arrive at the hop, and may arrive twice only where a kill or a broken connection fell between its dot and
-the next command on that connection: what came before that was settled. `kill.py MAILSLOT [--quick] [--seed N]`."""
+got its 250 must arrive at the hop. It may arrive twice only if a kill or a broken connection came between its dot and
+the next command on that connection, because by then it was settled. `kill.py MAILSLOT [--quick] [--seed N]`."""
 
 import argparse
 import collections

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Memory with a long queue: so many messages wait for a hop that is down, for many domains, and the server starts, tries,
-lists and goes on taking mail. `waiting.py MAILSLOT [--quick]`: fails where a hundred thousand take more than 64 MiB."""
+"""Memory with a long queue: many messages, for many domains, wait for a hop that is down, while the server starts,
+tries, lists and accepts mail. `waiting.py MAILSLOT [--quick]` fails if a hundred thousand messages take more than 64
+MiB."""
 
 import argparse
 import pathlib

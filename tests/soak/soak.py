@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Overload for a bounded time: `soak.py MAILSLOT [SECONDS]` (60).
 
-Idle clients beside mail, slow clients in every phase on every place, floods of connections and of commands, lines and
-messages without end, and large aliases, one after another on one server each. Figures of memory, threads, descriptors and CPU are
-printed; what must hold (mail goes on, newcomers are served, memory and descriptors are at the end what they were at the start) is checked. 1 where it does not."""
+Idle clients during mail, slow clients in every phase in every slot, floods of connections and of commands, endless
+lines and messages, and large aliases, one after another, each with its own server. It prints figures of memory,
+threads, descriptors and CPU, and checks what must hold: mail goes on, new clients are served, and memory and
+descriptors are in the end what they were at the start. The exit status is 1 if something does not hold."""
 
 import contextlib
 import os
