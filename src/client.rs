@@ -321,8 +321,8 @@ impl Connection {
         self.core.content_end();
     }
 
-    /// What the server has said by now cannot be its reply to the end of the content, of which it has not heard. A
-    /// refusal counts all the same. Nothing else does, and then the end of the content is not sent.
+    /// Reads a reply that came before the end of the content was sent, and so cannot be the reply to it. A refusal
+    /// counts. Any other reply does not, and then the end of the content is not sent.
     fn hear_early_reply(&mut self) -> io::Result<()> {
         let deadline = self.deadline(Stage::Content.limit());
         while self.core.want() == Want::Content

@@ -310,7 +310,7 @@ fn full_mailboxes() {
     assert!(store().quota_check(&trash, 0).is_ok());
 }
 
-/// R043: whatever the system says, the reply is one that RFC 5321 §4.2.5 has after the content.
+/// R043: for every error of the system, the reply is one that RFC 5321 §4.2.5 allows after the content.
 #[test]
 fn errors_become_replies() {
     let of = |errno: Errno| refusal(&errno.into());

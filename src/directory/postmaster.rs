@@ -11,7 +11,7 @@ use crate::deliver::Target;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Reply};
 
-/// How long, for each candidate examined, no other search begins; about what examining it takes, rounded up.
+/// The pause between searches for each candidate examined; somewhat more than the examination takes.
 const PAUSE: Duration = Duration::from_micros(50);
 /// Candidates that are examined without a pause afterwards.
 const WITHOUT_PAUSE: u32 = 256;

@@ -99,7 +99,7 @@ impl Socket {
         while left > 0 {
             let wait = deadline.saturating_duration_since(Instant::now());
             if wait.is_zero() {
-                // What came while this thread had to wait for a processor counts, too.
+                // Input that came while this thread waited for a processor counts, too.
                 let _ = self.drop_input(left);
                 return;
             }

@@ -2,15 +2,14 @@
 //! batch of replies is sent in one write and none is forgotten. Upgrading to TLS consumes the stream and with it a
 //! buffer that could hold injected plaintext.
 //!
-//! The system calls of a message here: a `recvfrom` and a `sendto` for each time the client waits for an answer. That
-//! is four of each where it waits after MAIL, RCPT, DATA and the message, and two of each where it pipelines the
-//! envelope (one, with BDAT). A read timeout that stands already is not set again, and a write timeout only where a
-//! write has to wait. With the seven calls of the delivery (see `deliver`) a message on a reused connection is 15
-//! calls, and none of them is for the server's own sake. Its line in the log is one more, and so is a look for the
-//! mailbox where directories decide which there are (see `maillog` and `directory`).
+//! The system calls of a message here are a `recvfrom` and a `sendto` each time the client waits for a reply: four of
+//! each if it waits after MAIL, RCPT, DATA and the message, two of each if it pipelines the envelope (one, with BDAT).
+//! A read timeout is only set if it changes, and a write timeout only if a write has to wait. With the seven calls of
+//! the delivery (see `deliver`) a message on a reused connection takes 15 calls. Its line in the log is one more, and
+//! so is the check for the mailbox if mailboxes are directories (see `maillog` and `directory`).
 //!
-//! A fresh connection adds 11 or 12: `accept4`, mostly a second one that finds nothing and an `epoll_wait` (mio tells
-//! of new connections once), two `futex` to hand it to a thread and to wait for the next, `setsockopt` for the read
+//! A new connection adds 11 or 12: `accept4`, mostly a second one that finds nothing and an `epoll_wait` (mio reports
+//! new connections once), two `futex` to hand it to a thread and to wait for the next, `setsockopt` for the read
 //! timeout, `sendto` for greeting, EHLO and QUIT, `recvfrom` for the latter two, and `close`.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};

@@ -7,13 +7,13 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Node(pub(super) usize);
 
-/// The root of everything.
+/// The root directory.
 pub(super) const ROOT: Node = Node(0);
 
 /// A change of the disk, or what is known of changes.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// A name in a directory, or its end.
+    /// A name that is added to a directory or removed.
     Entry {
         dir: Node,
         name: String,
@@ -51,8 +51,8 @@ impl History {
         }
     }
 
-    /// For each event the number of the one that made it durable. The first sync that covers a change decides: where it
-    /// fails, the change may be lost whatever later ones say.
+    /// For each event the number of the one that made it durable. The first sync that covers a change decides: if it
+    /// fails, the change may be lost even if later ones succeed.
     pub(super) fn durable_at(&self) -> Vec<Option<usize>> {
         let mut syncs: HashMap<Node, Vec<(usize, usize, bool)>> = HashMap::new();
         for (ended, event) in self.events.iter().enumerate() {
@@ -124,7 +124,7 @@ impl History {
         quick < late && self.events[quick..late].iter().any(spans)
     }
 
-    /// The nodes that were synced, in order of their making.
+    /// The nodes that were synced, in the order of their creation.
     pub(super) fn synced(&self) -> Vec<Node> {
         let synced = |event: &Event| match event {
             Event::Synced { node, .. } => Some(*node),

@@ -48,7 +48,7 @@ struct Log {
     /// Calls so far that change the disk, and how many of them are syncs.
     calls: usize,
     syncs: usize,
-    /// How often all of the file system was to be written.
+    /// Calls that sync the whole file system.
     of_all: usize,
 }
 
@@ -172,7 +172,7 @@ impl Recorder {
         (log.calls, log.syncs)
     }
 
-    /// How often all of the file system was to be written.
+    /// Calls that sync the whole file system.
     pub(super) fn syncs_of_all(&self) -> usize {
         self.log.lock().unwrap().of_all
     }
@@ -332,7 +332,7 @@ impl Disk for Recorder {
     fn write(&self, to: &File, octets: &[u8]) -> io::Result<usize> {
         self.change(|log| {
             let written = Real.write(to, octets)?;
-            // Of a long write its end is enough to know it by.
+            // The end of a long write is enough to identify it.
             let begin = if written > 4096 { written - 64 } else { 0 };
             let octets = octets[begin..written].into();
             let file = log.node(real(to.as_fd())?);

@@ -12,12 +12,12 @@ use super::turns::{self, Order, random, seeded, switching};
 /// Random orders that are tried; the environment's CRASH_SEEDS can ask for more.
 const SEEDS: u64 = 200;
 
-/// The syncs that sessions share.
+/// The sessions that learn of a failed sync.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FailureScope {
-    /// A failure is told to all whom it may have cost something.
+    /// All sessions that may have lost something by it.
     Shared,
-    /// A failure is told to the one session that asked for the sync.
+    /// Only the session that asked for the sync.
     Own,
 }
 
@@ -180,8 +180,8 @@ fn random_orders_of_three_sessions_keep_the_promise() {
     assert!(all_keep(random_orders(FailureScope::Shared)) > 50);
 }
 
-/// The second session gets a name while the first one's sync is under way, which fails: its own sync, a moment later,
-/// says that all is well.
+/// The second session gets a name while the first one's sync is under way, which fails. The second one's own sync, a
+/// moment later, succeeds.
 #[test]
 fn a_failure_that_others_are_not_told_of_is_found() {
     let one = session(&[&["a"]]);

@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::lock::turns;
 
-/// Steps after which a schedule is thought to go in circles.
+/// Maximum steps of a schedule; more mean that it does not end.
 const LONGEST: usize = 10_000;
 
 /// Chooses the next thread, from the threads, the number of steps, and the last thread.
@@ -47,7 +47,7 @@ pub(super) fn seeded(seed: u64) -> Order {
     })
 }
 
-/// A schedule that leaves a thread only where it must, and after each of the given steps.
+/// A schedule that switches threads only when it must, and after each of the given steps.
 pub(super) fn switching(at: Vec<usize>) -> Order {
     Box::new(move |threads, steps, last| {
         let others = || threads.iter().copied().find(|&thread| thread != last);
@@ -65,7 +65,7 @@ pub(super) fn random(state: &mut u64) -> u64 {
     state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
 }
 
-/// Runs the jobs, each in a thread, and gives the number of steps that they took.
+/// Runs the jobs, each in a thread, and returns the number of steps that they took.
 pub(super) fn run<'s>(schedule: Order, jobs: Vec<Box<dyn FnOnce() + Send + 's>>) -> usize {
     let mut state = State {
         current: 0,
@@ -104,8 +104,8 @@ pub(super) fn pause() {
 }
 
 impl Seat {
-    /// Has the schedule choose, and goes on when it chooses this one. A thread that waits is not chosen before another
-    /// one did something.
+    /// Lets the schedule choose, and returns once it chooses this thread. A thread that waits is not chosen before
+    /// another one has taken a step.
     fn pause(&self, waits: bool) {
         let mut state = self.turns.state.lock().unwrap();
         if waits {

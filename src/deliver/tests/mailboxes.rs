@@ -303,7 +303,7 @@ fn open_mailboxes_are_known() {
     assert!(!store.is_open(&target));
 }
 
-/// What `--junk` names goes to the folder of each mailbox that has one, and counts in its quota.
+/// Mail that `--junk` matches goes to the folder of each mailbox that has one, and counts in its quota.
 #[test]
 fn spam_goes_to_its_folder() {
     let scratch = Scratch::new();

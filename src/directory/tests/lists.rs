@@ -1,4 +1,4 @@
-//! Lists: what they cost, whom they reach, how many members they may have.
+//! Lists: their cost, their members, and the maximum number of members.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn path(text: &str) -> ForwardPath {
     ForwardPath::from_text(text).unwrap()
 }
 
-/// However often and in whatever spelling a list is asked for, it is followed once, and its members are shared.
+/// A list is expanded once for all spellings, and its members are shared.
 #[test]
 fn a_list_is_followed_once() {
     let scratch = Scratch::new();
@@ -68,7 +68,7 @@ fn long_lists() {
     assert_eq!(all("<out@example.org>"), Err(551));
 }
 
-/// Where mailboxes are directories, a list does not keep what it was.
+/// If mailboxes are directories, a list follows them.
 #[test]
 fn members_come_and_go() {
     let scratch = Scratch::new();
@@ -91,7 +91,7 @@ fn members_come_and_go() {
     }
 }
 
-/// What a list leads to elsewhere is handed on where it can be, and counts.
+/// Remote members of a list are relayed if possible, and counted.
 #[test]
 fn members_elsewhere() {
     let scratch = Scratch::new();

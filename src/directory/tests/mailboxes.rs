@@ -57,7 +57,7 @@ fn folders_keep_their_case() {
     assert_eq!(folder("junk").as_deref(), Some(".junk"));
 }
 
-/// What cannot take mail now is refused at RCPT.
+/// A mailbox that cannot take mail now is refused at RCPT.
 #[test]
 fn unusable_mailboxes() {
     let scratch = Scratch::new();

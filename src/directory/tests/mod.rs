@@ -146,7 +146,7 @@ fn mailboxes_that_are_directories() {
     assert_eq!(resolve(&directory, "<bob@example.org>"), Err(451));
 }
 
-/// What editors and other mail systems leave in files, and the standard aliases of a system without a root mailbox.
+/// Files as editors and other mail systems write them, and the standard aliases of a system without a root mailbox.
 #[test]
 fn files_as_they_are_found() {
     let scratch = Scratch::new();
@@ -249,7 +249,7 @@ fn vrfy_and_expn() {
     assert_eq!(code(directory.expn("nobody")), Err(550));
 }
 
-/// F57, R160: who logs in by which name, with what, and sends as whom.
+/// F57, R160: names and mechanisms of logins, and the addresses that users may send from.
 #[test]
 fn logins() {
     let scratch = Scratch::new();

@@ -64,7 +64,7 @@ const ODD: &[&str] = &[
 /// A server that follows the dialogue but answers at random.
 struct RandomServer {
     random: Random,
-    /// How many replies of a hundred are odd.
+    /// Percentage of odd replies.
     oddness: usize,
     input: Vec<u8>,
     /// Remaining octets of a chunk; and true while DATA content arrives.
@@ -272,7 +272,7 @@ fn converse(seed: u64, oddness: usize) -> usize {
                 assert!(arrived, "seed {seed}: {} was accepted by nobody", rcpt.path);
                 assert!(outcome.remote && outcome.status.class == 2);
             }
-            // What has arrived and is not known to have is only ever tried again.
+            // A message that arrived without the client knowing may be tried again, but not fail.
             if arrived {
                 assert_ne!(outcome.verdict, Verdict::Failed, "seed {seed}: {outcome:?}");
             }
