@@ -141,7 +141,7 @@ pub fn refused(who: &str, command: &LoggedCommand<'_>, reply: &Reply) {
 }
 
 /// Logs a line of the dialogue from the client.
-pub fn heard(client: &str, command: &LoggedCommand<'_>) {
+pub fn command(client: &str, command: &LoggedCommand<'_>) {
     log::debug!(
         "dialogue client=\"{client}\" C: {}",
         Quoted(&command.shown())
@@ -149,7 +149,7 @@ pub fn heard(client: &str, command: &LoggedCommand<'_>) {
 }
 
 /// Logs a reply of the dialogue.
-pub fn said(client: &str, reply: &Reply) {
+pub fn reply(client: &str, reply: &Reply) {
     log::debug!(
         "dialogue client=\"{client}\" S: {}",
         Quoted(&one_line(reply))

@@ -344,7 +344,7 @@ impl<'a> Conn<'a> {
     pub(super) fn say(&mut self, reply: Option<&Reply>) {
         if let Some(reply) = reply {
             if log::log_enabled!(log::Level::Debug) {
-                maillog::said(self.client.log_name(), reply);
+                maillog::reply(self.client.log_name(), reply);
             }
             if reply.is_error() {
                 self.state.metrics.refusal(reply.code());
@@ -378,7 +378,7 @@ impl<'a> Conn<'a> {
                     let challenged = std::mem::take(&mut self.challenged);
                     let command = maillog::LoggedCommand::new(line, challenged);
                     if log::log_enabled!(log::Level::Debug) {
-                        maillog::heard(self.client.log_name(), &command);
+                        maillog::command(self.client.log_name(), &command);
                     }
                     let step = self.session.line(line, more_input, &mut backend);
                     self.challenged = step.reply.as_ref().is_some_and(|r| r.code() == CHALLENGE);

@@ -21,7 +21,7 @@ pub struct Notice {
     from: String,
     envid: Option<String>,
     start: Vec<u8>,
-    told: Vec<(Action, ReportRecipient)>,
+    reported: Vec<(Action, ReportRecipient)>,
 }
 
 /// The start of a message for a possible report.
@@ -57,7 +57,7 @@ impl Notice {
         replies: &[Reply],
     ) -> Option<Self> {
         let (start, transaction) = (start.0?, session.transaction()?);
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let recipients = transaction.recipients.iter();
         for (place, ((path, group), params)) in
             recipients.zip(&transaction.recipient_params).enumerate()
@@ -77,7 +77,7 @@ impl Notice {
                 false => format!("{address}@{}", session.policy().hostname),
             };
             let orcpt = params.orcpt.clone();
-            told.push((
+            reported.push((
                 action,
                 ReportRecipient {
                     address,
@@ -88,13 +88,13 @@ impl Notice {
                 },
             ));
         }
-        (!told.is_empty()).then(|| Self {
+        (!reported.is_empty()).then(|| Self {
             message: message.to_owned(),
             hostname: session.policy().hostname.clone(),
             from: transaction.reverse_path.as_str().to_owned(),
             envid: transaction.params.envid.clone(),
             start,
-            told,
+            reported,
         })
     }
 
@@ -103,8 +103,8 @@ impl Notice {
         let relay = state.relay.get().map(AsRef::as_ref);
         let date = clock::rfc5322_now();
         for action in [Action::Delivered, Action::Expanded] {
-            let told = self.told.iter().filter(|(own, _)| *own == action);
-            let recipients: Vec<ReportRecipient> = told.map(|(_, told)| told.clone()).collect();
+            let found = self.reported.iter().filter(|(own, _)| *own == action);
+            let recipients: Vec<ReportRecipient> = found.map(|(_, one)| one.clone()).collect();
             if recipients.is_empty() {
                 continue;
             }

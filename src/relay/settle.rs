@@ -48,13 +48,13 @@ impl Relay {
         }
         let late = !envelope.delayed && policy.is_late(envelope.created, now);
         let message = (id, envelope, late);
-        let (told, delayed) = self.reports(message, self.success(hop), &settled, content);
+        let (reported, delayed) = self.reports(message, self.success(hop), &settled, content);
         let changed = self.queue.change(id, |envelope| {
             envelope.delayed |= delayed;
             // A clock that was set back since must not make it wait for longer than `--retry-for`.
             envelope.created = envelope.created.min(now);
             for one in &settled {
-                update(envelope, one, told, now, policy);
+                update(envelope, one, reported, now, policy);
             }
         });
         match changed {
@@ -79,20 +79,20 @@ impl Relay {
         settled: &[Settled],
         content: &mut Prepared,
     ) -> (bool, bool) {
-        let mut tell = |action, wanted: &dyn Fn(&Settled) -> bool| {
+        let mut report = |action, wanted: &dyn Fn(&Settled) -> bool| {
             let about = settled.iter().filter(|one| wanted(one));
-            self.tell(id, envelope, action, about, content)
+            self.send_report(id, envelope, action, about, content)
         };
         let verdict = |one: &Settled| one.outcome.verdict;
-        let told = tell(Action::Failed, &|one| verdict(one) == Verdict::Failed);
-        if told {
-            tell(success, &|one| {
+        let reported = report(Action::Failed, &|one| verdict(one) == Verdict::Failed);
+        if reported {
+            report(success, &|one| {
                 verdict(one) == Verdict::Accepted && !one.dsn && asks(&one.to, "SUCCESS")
             });
         }
         let waits = |one: &Settled| verdict(one) == Verdict::Later;
-        let delayed = late && tell(Action::Delayed, &waits);
-        (told, delayed)
+        let delayed = late && report(Action::Delayed, &waits);
+        (reported, delayed)
     }
 
     /// The action for recipients that a hop accepts: delivered for LMTP, relayed otherwise.
@@ -104,7 +104,7 @@ impl Relay {
     }
 
     /// Sends a report about the recipients for which one is wanted. False if it must be tried again.
-    fn tell<'a>(
+    fn send_report<'a>(
         &self,
         id: &str,
         envelope: &Envelope,
@@ -117,7 +117,7 @@ impl Relay {
             Action::Delayed => one.to.notify.is_none() || asks(&one.to, "DELAY"),
             Action::Relayed | Action::Delivered | Action::Expanded => true,
         };
-        let recipients: Vec<ReportRecipient> = about.filter(wanted).map(told).collect();
+        let recipients: Vec<ReportRecipient> = about.filter(wanted).map(report_recipient).collect();
         let Some(report) = self
             .report
             .get()
@@ -169,11 +169,11 @@ impl Relay {
     }
 }
 
-/// Notes the outcome of a recipient in the envelope. It is removed once it is settled and, after a failure, `told`.
-fn update(envelope: &mut Envelope, one: &Settled, told: bool, now: u64, policy: &RetryPolicy) {
+/// Notes the outcome of a recipient in the envelope. It is removed once it is settled and, after a failure, `reported`.
+fn update(envelope: &mut Envelope, one: &Settled, reported: bool, now: u64, policy: &RetryPolicy) {
     let keep = match one.outcome.verdict {
         Verdict::Later => true,
-        Verdict::Failed => !told,
+        Verdict::Failed => !reported,
         _ => false,
     };
     let same = |to: &QueuedRecipient| to.address == one.to.address;
@@ -186,7 +186,7 @@ fn update(envelope: &mut Envelope, one: &Settled, told: bool, now: u64, policy: 
     }
 }
 
-fn told(one: &Settled) -> ReportRecipient {
+fn report_recipient(one: &Settled) -> ReportRecipient {
     let remote = one.outcome.remote && !one.host.is_empty();
     ReportRecipient {
         address: one.to.address.clone(),

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn told(address: &str) -> ReportRecipient {
+fn recipient(address: &str) -> ReportRecipient {
     ReportRecipient {
         address: address.to_owned(),
         orcpt: Some("rfc822;Al+2B@x.org".to_owned()),
@@ -39,7 +39,7 @@ fn report(action: Action, recipients: &[ReportRecipient]) -> String {
 
 #[test]
 fn a_failure_says_what_and_why() {
-    let text = report(Action::Failed, &[told("al@x.org")]);
+    let text = report(Action::Failed, &[recipient("al@x.org")]);
     for part in [
         "To: <me@h.test>\n",
         "Auto-Submitted: auto-replied\n",
@@ -58,17 +58,20 @@ fn a_failure_says_what_and_why() {
 
 #[test]
 fn other_kinds_of_report() {
-    let text = report(Action::Delayed, &[told("al@x.org"), told("j\u{e9}@x.org")]);
+    let text = report(
+        Action::Delayed,
+        &[recipient("al@x.org"), recipient("j\u{e9}@x.org")],
+    );
     assert!(text.contains("Action: delayed") && text.contains("need not send it again"));
     assert!(text.contains("message/global-delivery-status"));
     assert!(text.contains("Final-Recipient: utf-8; j\u{e9}@x.org"));
-    assert!(report(Action::Relayed, &[told("x@y")]).contains("do not report"));
-    assert!(report(Action::Delivered, &[told("x@y")]).contains("Action: delivered\n"));
-    assert!(report(Action::Expanded, &[told("x@y")]).contains("Action: expanded\n"));
-    let told = [told("x@y")];
+    assert!(report(Action::Relayed, &[recipient("x@y")]).contains("do not report"));
+    assert!(report(Action::Delivered, &[recipient("x@y")]).contains("Action: delivered\n"));
+    assert!(report(Action::Expanded, &[recipient("x@y")]).contains("Action: expanded\n"));
+    let recipients = [recipient("x@y")];
     let waits = Report {
         until: Some("Fri, 02 Jan 1970 00:00:00 +0000"),
-        ..example(&told)
+        ..example(&recipients)
     };
     let text = String::from_utf8_lossy(&waits.content()).into_owned();
     assert!(
@@ -79,7 +82,7 @@ fn other_kinds_of_report() {
 
 #[test]
 fn a_servers_words_are_folded() {
-    let mut long = told("al@x.org");
+    let mut long = recipient("al@x.org");
     long.text = format!("550 {} {}", "word ".repeat(100), "x".repeat(5_000));
     let text = report(Action::Failed, &[long]);
     assert!(text.lines().all(|line| line.len() <= 500), "{text}");
@@ -170,7 +173,7 @@ fn original_recipients() {
         let one = ReportRecipient {
             orcpt: Some(orcpt.to_owned()),
             text: "550 5.1.1 Benutzer unbekannt: \u{fc}".to_owned(),
-            ..told(address)
+            ..recipient(address)
         };
         let text = report(Action::Failed, &[one]);
         let (_, status) = text.split_once("delivery-status\n").unwrap_or_default();

@@ -34,9 +34,9 @@ impl<R> Session<R> {
             Line::Ok(line) => match Command::parse(line) {
                 // An MTA in front asks for recipients often: it has no other way to verify them.
                 Ok(command) if command.row.verb == Verb::Rcpt && self.is_lmtp() => {
-                    return self.gate(&command, more_input, backend);
+                    return self.execute(&command, more_input, backend);
                 }
-                Ok(command) => self.gate(&command, more_input, backend),
+                Ok(command) => self.execute(&command, more_input, backend),
                 Err(refused) => say(refused),
             },
         };
@@ -82,8 +82,8 @@ impl<R> Session<R> {
         (self.noise > MAX_NOISE).then(|| close(reply::TOO_MUCH_NOISE))
     }
 
-    /// The checks that all commands share.
-    fn gate(
+    /// Runs a command after the checks that all commands share.
+    fn execute(
         &mut self,
         command: &Command<'_>,
         more_input: bool,
