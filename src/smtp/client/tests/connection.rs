@@ -94,28 +94,32 @@ fn required_tls_is_required() {
     }
 }
 
-#[test]
-fn logins_use_the_strongest_mechanism() {
-    let login = |channel: Channel, offer: &str, server: &[&str]| {
-        let password = Zeroizing::new("pencil".to_owned());
-        let settings = ClientConfig {
-            tls: TlsUse::Never,
-            login: Some(Credentials {
-                user: "user".into(),
-                password,
-            }),
-            ..settings()
-        };
-        let mut client = ClientSession::new(settings, channel);
-        talk(&mut client, &["220 h\r\n"]);
-        let offer = format!("250-h\r\n250 {offer}\r\n");
-        let said = talk(&mut client, &[&[offer.as_str()], server].concat());
-        (said, client)
-    };
-    let tls = || Channel::Tls {
+fn tls() -> Channel {
+    Channel::Tls {
         exporter: None,
         verified: true,
+    }
+}
+
+/// Logs in to a server that offers these keywords and then sends these replies; returns what the client sent.
+fn login(channel: Channel, offer: &str, server: &[&str]) -> (String, ClientSession) {
+    let settings = ClientConfig {
+        tls: TlsUse::Never,
+        login: Some(Credentials {
+            user: "user".into(),
+            password: Zeroizing::new("pencil".to_owned()),
+        }),
+        ..settings()
     };
+    let mut client = ClientSession::new(settings, channel);
+    talk(&mut client, &["220 h\r\n"]);
+    let offer = format!("250-h\r\n250 {offer}\r\n");
+    let sent = talk(&mut client, &[&[offer.as_str()], server].concat());
+    (sent, client)
+}
+
+#[test]
+fn logins_use_the_strongest_mechanism() {
     let (said, client) = login(tls(), "AUTH LOGIN PLAIN", &["235 ok\r\n"]);
     assert_eq!(
         (said.as_str(), client.want()),
@@ -130,7 +134,11 @@ fn logins_use_the_strongest_mechanism() {
         (said.as_str(), client.want()),
         ("AUTH LOGIN\r\ndXNlcg==\r\ncGVuY2ls\r\n", Want::Ready)
     );
-    // RFC 7677 §3; the server's proof is checked.
+}
+
+/// The example of RFC 7677 §3.
+#[test]
+fn the_server_must_prove_that_it_knows_the_password() {
     let first = "334 cj1yT3ByTkdmd0ViZVJXZ2JORWtxTyVodllEcFdVYTJSYVRDQWZ1eEZJbGopaE5sRiRrMCxzPVcyMlphSjBTTlk3c29Fc1VFamI2Z1E9PSxpPTQwOTY=\r\n";
     let proof = "334 dj02cnJpVFJCaTIzV3BSUi93dHVwK21NaFVaVW4vZEI1bkxUSlJzamw5NUc0PQ==\r\n";
     let (said, client) = login(
@@ -151,6 +159,10 @@ fn logins_use_the_strongest_mechanism() {
         );
         assert!(said.ends_with("QUIT\r\n"));
     }
+}
+
+#[test]
+fn a_failed_login_ends_the_connection() {
     for (channel, offer, server) in [
         (Channel::Clear, "AUTH PLAIN LOGIN", &[][..]),
         (tls(), "SIZE", &[]),
