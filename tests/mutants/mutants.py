@@ -30,7 +30,7 @@ MUTANTS = [
     ("smtp", "matches!(o, b'\\r' | b'\\n' | 0)", "matches!(o, b'\\r' | 0)", "a bare LF in a command line"),
     ("smtp", "Some((text, _)) if skipped + used <= limit => check(text),", "Some((text, _)) => check(text),", "a line that was too long is executed by its tail"),
     ("smtp", "if self.skipped > FLOOD {", "if false {", "an endless line"),
-    ("smtp", "        self.login = Login::Nobody;\n        self.forget();", "        self.forget();", "a login before STARTTLS counts after it"),
+    ("smtp", "        self.user = None;\n        self.forget();", "        self.forget();", "a login before STARTTLS counts after it"),
     ("smtp", "        self.phase = Phase::Fresh;\n        self.helo = None;", "        self.helo = None;", "a transaction survives STARTTLS"),
     ("smtp", "        if more_input {", "        if false {", "plaintext after STARTTLS is executed"),
     ("smtp", "if total > self.policy.max_size.saturating_mul(2) {", "if total > self.policy.max_size.saturating_mul(3) {", "BDAT goes on past twice the limit"),

@@ -2,7 +2,7 @@
 //! `auth`.
 
 use super::backend::Backend;
-use super::state::{Channel, Login, Phase, Session};
+use super::state::{Channel, Phase, Session};
 use super::step::{Step, close, say};
 use crate::auth::{Account, Accounts, Decoy, Exchange, ExchangeContext, Mechanism, Progress};
 use crate::encoding::{base64_decode, base64_encode};
@@ -131,7 +131,7 @@ impl<R> Session<R> {
                 say(reply::CHALLENGE.with_text(base64_encode(&challenge)))
             }
             Progress::Done { user } => {
-                self.login = Login::User(user);
+                self.user = Some(user);
                 self.ended_login = Some(true);
                 say(reply::LOGGED_IN)
             }

@@ -1,6 +1,6 @@
 //! STARTTLS (RFC 3207): when it is possible, and what is forgotten after it.
 
-use super::state::{Channel, Login, Session};
+use super::state::{Channel, Session};
 use super::step::{Next, Step, close};
 use crate::smtp::reply::{self, Reply};
 
@@ -9,7 +9,7 @@ impl<R> Session<R> {
     /// logins.
     pub fn tls_started(&mut self, exporter: Option<Vec<u8>>) {
         self.channel = Channel::Tls { exporter };
-        self.login = Login::Nobody;
+        self.user = None;
         self.forget();
     }
 

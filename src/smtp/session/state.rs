@@ -25,13 +25,6 @@ pub enum Channel {
     },
 }
 
-/// The user, after a successful login.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Login {
-    Nobody,
-    User(String),
-}
-
 /// The progress of the dialogue. The phase owns its transaction, so leaving the phase drops the transaction and nothing
 /// can be half reset.
 #[derive(Debug)]
@@ -55,7 +48,8 @@ pub(super) enum Phase<R> {
 pub struct Session<R> {
     pub(super) policy: Arc<Policy>,
     pub(super) channel: Channel,
-    pub(super) login: Login,
+    /// The user, after a successful login.
+    pub(super) user: Option<String>,
     pub(super) phase: Phase<R>,
     pub(super) helo: Option<String>,
     pub(super) extended: bool,
@@ -77,7 +71,7 @@ impl<R> Session<R> {
         Self {
             policy,
             channel,
-            login: Login::Nobody,
+            user: None,
             phase: Phase::Fresh,
             helo: None,
             extended: false,
@@ -140,10 +134,7 @@ impl<R> Session<R> {
 
     /// The user, after a login.
     pub fn user(&self) -> Option<&str> {
-        match &self.login {
-            Login::Nobody => None,
-            Login::User(user) => Some(user),
-        }
+        self.user.as_deref()
     }
 
     /// Takes the result of a login that ended since the last call: its mechanism, and true if it succeeded.

@@ -1,10 +1,9 @@
-//! VRFY and EXPN where they are answered truthfully: the person of a name, and the members of a list.
+//! VRFY and EXPN, if they are answered truthfully: the user with a name, and the members of a list.
 
 use super::step::{Step, say};
 use crate::smtp::reply::{self, Reply};
 
-/// VRFY and EXPN (RFC 5321 §3.5), with SMTPUTF8 for names and answers beyond ASCII
-/// (RFC 6531 §3.7.4.2).
+/// VRFY and EXPN (RFC 5321 §3.5), with SMTPUTF8 for names and answers that are not ASCII (RFC 6531 §3.7.4.2).
 pub(super) fn look_up(
     argument: &str,
     find: impl FnOnce(&str) -> Result<Vec<String>, Reply>,

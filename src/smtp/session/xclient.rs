@@ -1,6 +1,6 @@
 //! XCLIENT on the session's side: when it may be used, and what is forgotten after it.
 
-use super::state::{Login, Phase, Session};
+use super::state::{Phase, Session};
 use super::step::{Next, Step};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::xclient::Attributes;
@@ -21,10 +21,7 @@ impl<R> Session<R> {
     /// with a new greeting.
     pub fn xclient_done(&mut self, attributes: &Attributes) -> Reply {
         self.forget();
-        self.login = match &attributes.login {
-            Some(user) => Login::User(user.clone()),
-            None => Login::Nobody,
-        };
+        self.user.clone_from(&attributes.login);
         if let Some(helo) = &attributes.helo {
             self.helo = Some(helo.clone());
             self.extended = attributes.extended;
