@@ -17,8 +17,8 @@ use crate::random;
 use crate::read;
 use crate::smtp::client::{
     Channel, ClientConfig, ClientEnvelope, ClientSession, ConnectionError, Extensions, Outcome,
+    Stage, Want,
 };
-use crate::smtp::client::{Stage, Want};
 
 /// Timeout of a connection to one address.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -310,12 +310,12 @@ impl Connection {
             }
             self.core.content(octets);
         }
-        if let Err(e) = self.hear_early_reply() {
+        if let Err(e) = self.read_early_reply() {
             self.core
                 .lost(ConnectionError::Lost(Stage::Content, spelled(&e)));
         }
         if self.core.want() != Want::Content {
-            // The rest might be all that is missing of a chunk.
+            // The rest could complete a chunk.
             self.core.output().clear();
         }
         self.core.content_end();
@@ -323,7 +323,7 @@ impl Connection {
 
     /// Reads a reply that came before the end of the content was sent, and so cannot be the reply to it. A refusal
     /// counts. Any other reply does not, and then the end of the content is not sent.
-    fn hear_early_reply(&mut self) -> io::Result<()> {
+    fn read_early_reply(&mut self) -> io::Result<()> {
         let deadline = self.deadline(Stage::Content.limit());
         while self.core.want() == Want::Content
             && let Some(stream) = &mut self.stream

@@ -21,7 +21,7 @@ const MONTHS: &str = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
 const ZONES: &str = "/usr/share/zoneinfo";
 /// The zone without TZ.
 const LOCAL: &str = "/etc/localtime";
-/// When daylight saving time begins and ends where a POSIX rule names it without saying so, as in the C library.
+/// The begin and end of daylight saving time if a POSIX rule has none, as in the C library.
 const USUAL_RULE: &str = ",M3.2.0,M11.1.0";
 
 /// The present moment as an RFC 5322 §3.3 `date-time` in local time, such as `Tue, 24 Nov 2026 10:40:33 +0000`.
@@ -108,8 +108,8 @@ fn local_zone() -> TimeZone {
     found.unwrap_or(TimeZone::UTC)
 }
 
-/// The forms of tzset(3): a zone's name or the path of its file, after a colon or without, or a POSIX rule. Only where
-/// zones are elsewhere the library looks for the name, which takes milliseconds.
+/// The forms of tzset(3): a zone's name or the path of its file, after a colon or without, or a POSIX rule. Only if
+/// the zones are elsewhere, the library searches for the name, which takes milliseconds.
 fn zone_named(name: &str, zones: &Path) -> Option<TimeZone> {
     let name = name.strip_prefix(':').unwrap_or(name);
     let path = Path::new(name);

@@ -41,13 +41,13 @@ pub struct LoggedCommand<'a> {
     line: &'a [u8],
     response: bool,
     /// The other protocol, if the client does not speak SMTP.
-    foreign: Option<&'static str>,
+    protocol: Option<&'static str>,
 }
 
 impl<'a> LoggedCommand<'a> {
     /// Wraps a line; `response` is true after an AUTH challenge.
     pub fn new(line: Line<'a>, response: bool) -> Self {
-        let (line, foreign): (&[u8], _) = match line {
+        let (line, protocol): (&[u8], _) = match line {
             Line::Ok(line) => (line, None),
             Line::Http => (b"", Some("HTTP")),
             Line::Tls => (b"", Some("TLS")),
@@ -56,7 +56,7 @@ impl<'a> LoggedCommand<'a> {
         Self {
             line,
             response,
-            foreign,
+            protocol,
         }
     }
 
@@ -74,7 +74,7 @@ impl<'a> LoggedCommand<'a> {
         match self.row() {
             _ if self.response => "AUTH",
             Some(row) => row.name,
-            None => self.foreign.unwrap_or("?"),
+            None => self.protocol.unwrap_or("?"),
         }
     }
 

@@ -104,16 +104,16 @@ impl Cidr {
         let most = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.unwrap_or(most);
         let network = Self { address, bits };
-        (bits <= most && network.masked(address) == network.wide()).then_some(network)
+        (bits <= most && network.masked(address) == network.prefix()).then_some(network)
     }
 
     /// True if an address is in it, also for IPv4 mapped into IPv6.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        address.is_ipv4() == self.address.is_ipv4() && self.masked(address) == self.wide()
+        address.is_ipv4() == self.address.is_ipv4() && self.masked(address) == self.prefix()
     }
 
-    fn wide(&self) -> u128 {
+    fn prefix(&self) -> u128 {
         octets(self.address)
     }
 

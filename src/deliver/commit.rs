@@ -139,7 +139,7 @@ impl Spool {
     /// Makes the message visible in all of these mailboxes. After an error the caller must undo what was begun.
     fn appear_all(&mut self, members: &[usize]) -> Result<(), Reply> {
         let count = members.len();
-        self.unrefused(members)?;
+        self.check_refusals(members)?;
         self.reserve_all(members)?;
         for &index in members {
             self.prepare(index)
@@ -176,21 +176,17 @@ impl Spool {
         Ok(Delivered { id, name })
     }
 
-    /// Earlier errors of these mailboxes, or of their disks.
-    fn unrefused(&self, members: &[usize]) -> Result<(), Reply> {
+    /// Checks that these mailboxes and their disks have had no error.
+    fn check_refusals(&self, members: &[usize]) -> Result<(), Reply> {
         let refused = |&index: &usize| self.deliveries.get(index)?.refusal.clone();
         let refusals: Vec<Reply> = members.iter().filter_map(refused).collect();
-        let all = refusals.len() == members.len();
-        let same = |r: &&Reply| r.code() >= 500;
-        match refusals.first() {
-            None => Ok(()),
-            Some(first) if all && refusals.iter().filter(same).count() == members.len() => {
-                Err(first.clone())
-            }
-            Some(first) => {
-                let later = refusals.iter().find(|r| r.code() < 500);
-                Err(softened(later.unwrap_or(first).clone(), usize::MAX))
-            }
+        let Some(first) = refusals.first() else {
+            return Ok(());
+        };
+        match refusals.iter().find(|refusal| refusal.code() < 500) {
+            Some(temporary) => Err(temporary.clone()),
+            None if refusals.len() == members.len() => Err(first.clone()),
+            None => Err(softened(first.clone(), usize::MAX)),
         }
     }
 

@@ -30,7 +30,7 @@ const HEADERS: usize = 1024;
 /// More Received fields than this are a loop: RFC 5321 §6.3.
 const RECEIVED_MAX: usize = 100;
 
-/// On so many file systems a message is written as it comes; for others it is copied at the end.
+/// Maximum file systems on which a message is written as it arrives; for others it is copied at the end.
 const SOURCES: usize = 4;
 
 /// Maximum Maildirs that a message holds open besides the first.
@@ -56,7 +56,7 @@ pub struct Spool {
     pub(super) error: Option<Reply>,
     /// Octets on disk and in the buffer.
     pub(super) size: u64,
-    /// From which octet on line ends are stored as they came, for the queue; mailboxes get a copy in text form.
+    /// The octet from which line ends are stored unchanged, for the queue; mailboxes get a copy in text form.
     pub(super) exact_from: Option<u64>,
     /// Octets of that copy.
     pub(super) text_size: u64,
@@ -201,7 +201,7 @@ impl Spool {
         }
     }
 
-    /// A mailbox's open directories, after which a failed sync of its `new/` counts for this message.
+    /// Opens a mailbox's directories; from now on a failed sync of its `new/` fails this message.
     pub(super) fn take_ticket(&mut self, index: usize) -> Result<Arc<OpenMaildir>, Trouble> {
         let dirs = self.dirs(index)?;
         let begun = || (Arc::clone(&dirs.syncs), dirs.syncs.ticket());
@@ -229,7 +229,7 @@ impl Spool {
         self.measure_text()
     }
 
-    /// Finds out how large the copy in text form will be, where one is needed.
+    /// Computes the size of the copy in text form, if one is needed.
     fn measure_text(&mut self) -> Result<(), Reply> {
         let Some(from) = self.exact_from else {
             return Ok(());

@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(5);
 const STACK: usize = 256 * 1024;
 /// How long a transaction after DATA may take at a shutdown.
 const FAREWELL: Duration = Duration::from_secs(30);
-/// A clock that goes wrong by more seconds was set.
+/// Seconds by which a clock may be wrong before it counts as set.
 const STEP: u64 = 60;
 /// Maximum sleep of the watching thread.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -43,11 +43,11 @@ pub struct RelayRules {
     pub routes: Routes,
     /// Clients that may relay without a login.
     pub from: Networks,
-    /// The passwords for them.
+    /// User names and passwords at next hops.
     pub logins: Logins,
     /// How often and how long to retry.
     pub retry_policy: RetryPolicy,
-    /// Own name.
+    /// The name of this host in EHLO and reports.
     pub hostname: String,
     /// TLS as a client.
     pub tls: ClientTls,
@@ -71,7 +71,7 @@ pub(super) struct State {
     pub(super) schedule: Schedule,
     pub(super) idle: IdleConnections,
     pub(super) stopping: bool,
-    /// The time when the clock was last looked at, by it and by one that nobody sets.
+    /// The last look at the clock: its time, and that of the monotonic one.
     seen: Option<(u64, Instant)>,
     /// No message is given up before this time, because the clock was set forward.
     pub(super) grace: u64,
@@ -83,6 +83,12 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Closes all connections except those in the middle of a message.
+    fn cut_idle(&self) {
+        let idle = self.handles.values().filter(|handle| !handle.is_sending());
+        idle.for_each(Handle::cut);
+    }
+
     /// Follows a clock that was set: the waits stay as long as they were, and each hop is tried once more before its
     /// messages are given up.
     fn look_at_clock(&mut self, now: u64, at: Instant, policy: &RetryPolicy) {
@@ -117,7 +123,7 @@ impl Relay {
         for id in ids {
             match relay.queue.read(&id) {
                 Ok(envelope) => relay.add(&id, &envelope),
-                // It is left as it is, and holds up nothing.
+                // The file stays, and the other messages are sent.
                 Err(e) => log::error!("queue id={id}: {e}"),
             }
         }
@@ -187,7 +193,7 @@ impl Relay {
         self.settings.routes.all().get(number)
     }
 
-    /// A message is in the queue: its hops are told.
+    /// Schedules a message that is in the queue.
     pub fn add(&self, id: &str, envelope: &Envelope) {
         let id: Arc<str> = id.into();
         // One entry a hop, the earliest: two would be two tries at the same time, of all recipients there.
@@ -276,11 +282,7 @@ impl Relay {
         state.stopping = true;
         state.idle.wake_all();
         self.changed.notify_all();
-        state
-            .handles
-            .values()
-            .filter(|handle| !handle.is_sending())
-            .for_each(Handle::cut);
+        state.cut_idle();
         while state.running > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -292,11 +294,7 @@ impl Relay {
                 .wait_timeout(state, left.min(Duration::from_secs(1)));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             // A thread that was connecting may have its handle only now.
-            state
-                .handles
-                .values()
-                .filter(|handle| !handle.is_sending())
-                .for_each(Handle::cut);
+            state.cut_idle();
             if state.handles.is_empty() {
                 return;
             }
