@@ -11,8 +11,8 @@ run: build
 	$(BINARY) --create
 test:
 	cargo test --locked
-# Each target of fuzz/ for FUZZ_SECONDS, with cargo-fuzz (RUSTC_BOOTSTRAP, so that a stable compiler will do); without
-# cargo-fuzz, random sessions from a seed that is printed. FUZZ_TARGETS: only these.
+# Each target of fuzz/ for FUZZ_SECONDS, with cargo-fuzz (RUSTC_BOOTSTRAP lets a stable compiler do it); without
+# cargo-fuzz, random sessions from a seed that is printed. FUZZ_TARGETS: only these targets.
 FUZZ_TARGETS ?= $(notdir $(wildcard fuzz/corpus/*))
 fuzz:
 	@if cargo fuzz --version >/dev/null 2>&1; then \
@@ -21,12 +21,12 @@ fuzz:
 			RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$${FUZZ_SECONDS:-60} -timeout=10 -print_final_stats=1 || exit 1; \
 		done; \
 	else \
-		FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --release --locked --test it fuzz::sense -- --nocapture; \
+		FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --release --locked --test it fuzz::random -- --nocapture; \
 	fi
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-# Every link in it resolves.
+# The documentation of the code; a broken link is an error.
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 # Postfix, Dovecot and clients against the binary; what is not installed is printed and skipped.
@@ -51,14 +51,15 @@ faults: build
 # Overload. SECONDS=60: two minutes; SECONDS=600 by hand.
 soak: build
 	python3 tests/soak/soak.py $(BINARY) $(or $(SECONDS),60)
-# Mail onward while the server is killed and the next hop goes up and down; and memory with a long queue. ARGS=--quick: a minute.
+# Relaying while the server is killed and the next hop goes up and down; and memory with a long queue. ARGS=--quick: a
+# minute.
 queue: build
 	python3 tests/queue/kill.py $(BINARY) $(ARGS)
 	python3 tests/queue/waiting.py $(BINARY) $(ARGS)
-# One line broken at a time: do the tests notice? ARGS: words of a breakage, or --list.
+# Breaks one line at a time: a test must fail. ARGS: words of a description, or --list.
 mutants:
 	python3 tests/mutants/mutants.py $(ARGS)
-# The power goes at many moments on real file systems (root, loop devices, /dev/fuse). ARGS=--quick: a minute and a half.
+# Power cuts at many moments on real file systems (root, loop devices, /dev/fuse). ARGS=--quick: a minute and a half.
 powercut: build
 	python3 tests/powercut/powercut.py $(BINARY) $(ARGS) || [ $$? = 77 ]
 # QUICK=1: under two minutes; FULL=1: the large idle and flatness figures too; BENCH_DIR=...: another disk;
@@ -66,10 +67,10 @@ powercut: build
 # WAYS=1: ways to make messages durable on that disk, without a server.
 bench:
 	QUICK="$(QUICK)" FULL="$(FULL)" BENCH_DIR="$(BENCH_DIR)" ONLY="$(ONLY)" LOAD="$(LOAD)" WAYS="$(WAYS)" cargo bench --locked --bench mailslot
-# Known, unknown and locked accounts by the time that a wrong login takes. PROFILE=dev: without a release build.
+# The time of a failed login of known, unknown and locked accounts. PROFILE=dev: without a release build.
 timing:
 	cargo bench --locked --bench timing $(if $(PROFILE),--profile $(PROFILE))
-# Where, and as which files: PREFIX, and DESTDIR before it for a package. UNITDIR for systemd's units.
+# Below PREFIX, which DESTDIR precedes for a package; UNITDIR is for systemd units.
 install: build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/mailslot
 	install -D -m 0644 contrib/mailslot.8 $(DESTDIR)$(MANDIR)/man8/mailslot.8
@@ -93,7 +94,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/mailslot
 	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mailslot
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mailslot.fish
-# A Debian package of that, below target/ (or CARGO_TARGET_DIR): with dpkg-deb, and nothing else of Debian's tools.
+# A Debian package of the same files, below target/ (or CARGO_TARGET_DIR). Of Debian's tools it only needs dpkg-deb.
 deb: build
 	rm -rf $(dir $(BINARY))deb
 	$(MAKE) -o build install DESTDIR=$(dir $(BINARY))deb PREFIX=/usr UNITDIR=/lib/systemd/system
