@@ -104,7 +104,30 @@ fn what_is_installed_can_be_removed() {
     std::fs::remove_dir_all(&root).unwrap();
 }
 
-/// The Debian package: what is in it, whose it is, and a configuration that its own binary takes.
+/// Every target that uses the binary takes it from CARGO_TARGET_DIR, or from target/ without it.
+#[test]
+fn make_finds_the_binary_where_cargo_puts_it() {
+    for (dir, binary) in [
+        ("/elsewhere", "/elsewhere/release/mailslot"),
+        ("", "target/release/mailslot"),
+    ] {
+        for goal in ["run", "install", "interop", "faults", "soak", "powercut"] {
+            let mut make = Command::new("make");
+            make.args(["--dry-run", "-o", "build", goal]);
+            make.env("CARGO_TARGET_DIR", dir).env_remove("MAKEFLAGS");
+            let Some(output) = run(make.current_dir(env!("CARGO_MANIFEST_DIR"))) else {
+                return;
+            };
+            let recipe = String::from_utf8_lossy(&output.stdout).into_owned();
+            let words = recipe.split_whitespace();
+            let mut binaries = words.filter(|word| word.ends_with("release/mailslot"));
+            assert_eq!(binaries.next(), Some(binary), "{goal}: {recipe}");
+            assert!(binaries.all(|word| word == binary), "{goal}: {recipe}");
+        }
+    }
+}
+
+/// The Debian package: its files, their owner, and a configuration that its own binary accepts.
 #[test]
 fn the_package_is_whole() {
     let target = std::env::temp_dir().join(format!("mailslot-deb-{}", std::process::id()));
