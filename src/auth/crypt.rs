@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash() {
+    fn texts_that_are_not_hashes() {
         let hash = "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5";
         for wrong in [
             "$1$saltstring$5B8vYYiY".to_owned(),

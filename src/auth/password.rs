@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn which_form_serves_which_mechanism() {
+    fn mechanisms_of_each_form() {
         use Mechanism::{CramMd5, Login, Plain, ScramSha256, ScramSha256Plus};
         for (form, want) in FORMS.into_iter().zip([
             &[ScramSha256Plus, ScramSha256, CramMd5, Plain, Login][..],

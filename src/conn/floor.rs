@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_holds_over_any_minute() {
+    fn the_minimum_rate_holds_over_any_minute() {
         let forever = |seconds, octets| std::iter::repeat_n((seconds, octets), 1_000);
         // Fast enough, with pieces of any size.
         for (seconds, octets) in [(1, 101), (10, 1_010), (59, 6_000), (0, 1), (1, 65_536)] {

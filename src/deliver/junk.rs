@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_tells_spam() {
+    fn a_field_marks_spam() {
         let fields = fields(&[
             "X-Spam-Flag: YES",
             "x-spam:Yes",

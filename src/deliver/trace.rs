@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_is_named_where_that_is_wanted() {
+    fn the_user_is_named_if_enabled() {
         let known = Trace {
             user: Some("jo)e"),
             ..trace()

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn passed_on_sockets_are_named_by_schemes() {
+    fn inherited_sockets_are_named_by_schemes() {
         for (name, scheme, proxy) in [
             ("lmtp", Scheme::Lmtp, false),
             ("lmtp?proxy", Scheme::Lmtp, true),

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_hop() {
+    fn urls_that_are_not_hops() {
         for wrong in [
             "",
             "mx",

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn hurried_mail_is_due_at_once() {
+    fn mail_to_retry_now_is_due_at_once() {
         let mut all = Schedule::default();
         let a = hop("a");
         all.add(&a, &"1".into(), 500);

@@ -245,7 +245,7 @@ fn trickle(mut socket: &TcpStream, word: &str, pause: Duration) -> std::io::Resu
 
 /// However a server stalls, the end holds: it says nothing, or an octet now and then.
 #[test]
-fn a_server_that_stalls_is_left() {
+fn a_stalled_server_is_given_up() {
     let endless: &str =
         "220-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
     for word in ["", endless] {

@@ -394,7 +394,7 @@ fn every_case() {
 
 /// A relay changes nothing for those who may not use it, and none of their mail waits for a next hop.
 #[test]
-fn every_case_beside_a_relay() {
+fn every_case_with_a_relay() {
     every_case_with(&["--relay", "smtp://127.0.0.1:9"]);
 }
 

@@ -217,7 +217,7 @@ impl Drop for Jail {
 
 /// The file belongs to the user that the server runs as, inside its root; if it cannot be written, the start fails.
 #[test]
-fn the_file_is_where_the_server_ends_up() {
+fn the_file_follows_run_as_and_chroot() {
     let mut failed = launch("smtp", "--greylist 1s,missing/grey");
     failed.logged("missing/grey: --greylist: cannot write missing/grey.half");
     assert_eq!(failed.ended(), Some(78));

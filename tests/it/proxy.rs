@@ -103,7 +103,7 @@ fn headers_in_pieces() {
 
 /// A client without a header, or without trust, gets no reply.
 #[test]
-fn closed_without_a_word() {
+fn closed_without_a_reply() {
     let server = proxied("--trust 127.0.0.1");
     let endless = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 4096]].concat();
     for garbage in [

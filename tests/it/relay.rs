@@ -291,7 +291,7 @@ fn mail_waits_for_a_hop_and_survives() {
 }
 
 #[test]
-fn what_waited_too_long_is_returned() {
+fn mail_that_waited_too_long_is_returned() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("smtp://{}", gone.local_addr().unwrap());
     drop(gone);

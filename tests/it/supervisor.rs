@@ -25,7 +25,7 @@ fn next(manager: &UnixDatagram) -> String {
 }
 
 #[test]
-fn a_manager_hears_of_start_reload_and_end() {
+fn a_manager_is_notified_of_start_reload_and_end() {
     let path = std::env::temp_dir().join(format!("mailslot-notify-{}", std::process::id()));
     let manager = UnixDatagram::bind(&path).unwrap();
     manager

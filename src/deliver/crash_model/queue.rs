@@ -152,7 +152,7 @@ fn a_queued_message_survives_until_it_is_settled() {
 
 /// A disk that is full when a recipient is settled: nobody is sent the message again while the process runs.
 #[test]
-fn who_was_settled_is_not_tried_again_after_a_failure() {
+fn settled_recipients_are_not_tried_again_after_a_failure() {
     let mut failed = 0;
     for call in 1.. {
         let scratch = Scratch::new();
@@ -265,7 +265,7 @@ fn a_sync_of_the_queue_that_is_missing_late_or_retried_is_found() {
 
 /// Two sessions whose envelopes share a sync, which fails.
 #[test]
-fn a_failed_sync_of_the_envelopes_is_told_to_all() {
+fn a_failed_sync_of_the_envelopes_fails_all() {
     let run = |at: usize, sync: usize| {
         let scratch = Scratch::new();
         let disk = Recorder::new(&scratch.0, Mutation::None, None, None);

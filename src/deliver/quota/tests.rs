@@ -143,7 +143,7 @@ fn racing_messages_never_exceed() {
 }
 
 #[test]
-fn what_does_not_parse_is_counted_anew() {
+fn unreadable_files_are_recalculated() {
     let scratch = Scratch::new();
     for text in [
         "1000S,3C\n10 1",

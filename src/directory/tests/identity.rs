@@ -18,7 +18,7 @@ fn at_b(name: &str) -> String {
 
 /// A quoted `@` is not another domain's account, for any client.
 #[test]
-fn a_quoted_at_is_no_domain() {
+fn a_quoted_at_sign_is_part_of_the_local_part() {
     let scratch = Scratch::new();
     let users = format!("{}:{{PLAIN}}x\nalice:{{PLAIN}}y\n", at_b("only"));
     let directory = with_files(&scratch, &users, "sales: alice\n");
@@ -179,7 +179,7 @@ fn a_catch_all_with_create() {
 
 /// Mail for a postmaster goes to the first mailbox that can take it, at its domain or at another one.
 #[test]
-fn the_first_mailbox_that_takes_it() {
+fn postmaster_mail_goes_to_the_first_usable_mailbox() {
     let scratch = Scratch::new();
     let directory = Directory::load(&settings(&scratch)).unwrap();
     for name in ["b", "a", "c"] {

@@ -93,7 +93,7 @@ fn members_come_and_go() {
 
 /// Remote members of a list are relayed if possible, and counted.
 #[test]
-fn members_elsewhere() {
+fn remote_members() {
     let scratch = Scratch::new();
     let directory = list(&scratch, 2, 3);
     let onward = |address: &str| {

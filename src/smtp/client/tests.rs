@@ -269,7 +269,7 @@ fn transactions_without_an_accepted_recipient() {
 }
 
 #[test]
-fn too_many_recipients_is_said_in_several_ways() {
+fn replies_that_mean_too_many_recipients() {
     for reply in ["452 4.5.3 many", "452 many", "552 many", "550 5.5.3 many"] {
         let mut client = ready("250-PIPELINING\r\n");
         client.begin(envelope(&["x@y", "z@y"], "hi\n"));
@@ -348,7 +348,7 @@ fn a_refusal_in_the_middle_of_the_content() {
 
 /// Part of a reply has come before the end of the content was sent.
 #[test]
-fn a_reply_that_began_too_early_is_no_promise() {
+fn a_reply_that_began_too_early_does_not_count() {
     let mut client = ready(ALL);
     client.begin(envelope(&["x@y"], "hi\n"));
     talk(&mut client, &["250 ok\r\n250 ok\r\n354 go\r\n"]);

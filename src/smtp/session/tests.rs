@@ -261,7 +261,7 @@ fn too_many_errors_close() {
 
 /// R033, R187: VRFY and EXPN that tell.
 #[test]
-fn names_are_told_where_that_is_wanted() {
+fn names_are_shown_if_enabled() {
     let telling = Policy {
         vrfy: true,
         expn: true,
