@@ -3,6 +3,7 @@
 //! dates, but never an error or a duplicate stamp.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Component, Path};
 use std::sync::LazyLock;
@@ -12,7 +13,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::encoding::decimal;
 use crate::read;
 
 const DAYS: &str = "Mon Tue Wed Thu Fri Sat Sun";
@@ -64,16 +64,9 @@ pub fn unique() -> String {
     static PID: LazyLock<u32> = LazyLock::new(std::process::id);
     let now = since_epoch();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let (seconds, micros, pid) = (now.as_secs(), now.subsec_micros(), *PID);
     let mut stamp = String::with_capacity(48);
-    for (mark, number) in [
-        ("", now.as_secs()),
-        (".M", u64::from(now.subsec_micros())),
-        ("P", u64::from(*PID)),
-        ("Q", u64::try_from(count).unwrap_or(0)),
-    ] {
-        stamp.push_str(mark);
-        decimal(number, &mut |digit| stamp.push(char::from(digit)));
-    }
+    let _ = write!(stamp, "{seconds}.M{micros}P{pid}Q{count}");
     stamp
 }
 

@@ -1,5 +1,6 @@
 //! The state that all deliveries share: the disk, the host part of file names, the open directories.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +12,6 @@ use super::quota::Ledger;
 use super::refusal::Trouble;
 use super::syncs::Syncs;
 use super::target::Target;
-use crate::encoding::decimal;
 use crate::lock::lock;
 
 /// Maximum Maildirs that wait for a sweep; others are swept when they are opened again.
@@ -76,10 +76,7 @@ impl Context {
     /// A Maildir file name (cr.yp.to/proto/maildir.html) with the size that Maildir++ reads from it.
     pub(super) fn name(&self, id: &str, size: u64) -> String {
         let mut name = String::with_capacity(id.len() + self.host.len() + 24);
-        for part in [id, ".", &self.host, ",S="] {
-            name.push_str(part);
-        }
-        decimal(size, &mut |digit| name.push(char::from(digit)));
+        let _ = write!(name, "{id}.{},S={size}", self.host);
         name
     }
 }

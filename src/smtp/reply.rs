@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use crate::encoding::decimal;
-
 /// Maximum octets of a reply line, CRLF included (RFC 5321 §4.5.3.1.5).
 const MAX_LINE: usize = 512;
 /// Maximum octets of the line of a challenge (RFC 4954 §4).
@@ -84,30 +82,22 @@ impl Reply {
     /// Appends the reply as it goes over the wire: the codes on each line (RFC 5321 §4.2.1,
     /// RFC 2034 §4), unprintable octets replaced, long lines cut to 512 octets.
     pub fn render(&self, out: &mut Vec<u8>) {
+        // The texts of the table need no check: each is one short printable line.
+        let fixed = matches!(self.text, Cow::Borrowed(_));
         let mut rest = Some(self.text.as_ref());
         while let Some(text) = rest {
-            let (line, more) = match text.split_once('\n') {
-                Some((line, more)) => (line, Some(more)),
-                None => (text, None),
-            };
+            let split = if fixed { None } else { text.split_once('\n') };
+            let (line, more) = split.map_or((text, None), |(line, more)| (line, Some(more)));
             rest = more;
             let most = match self.code {
                 334 => MAX_CHALLENGE,
                 _ => MAX_LINE,
             };
             let end = out.len() + most - 2;
-            push_number(out, self.code);
-            out.push(if more.is_some() { b'-' } else { b' ' });
-            if let Some(Enhanced(subject, detail)) = self.enhanced {
-                push_number(out, self.code / 100);
-                out.push(b'.');
-                push_number(out, subject);
-                out.push(b'.');
-                push_number(out, detail);
-                out.push(b' ');
-            }
+            self.push_codes(out, if more.is_some() { b'-' } else { b' ' });
             // The fast path for nearly every line.
-            if out.len() + line.len() <= end && line.bytes().all(|o| (b' '..=b'~').contains(&o)) {
+            let plain = || line.bytes().all(|o| (b' '..=b'~').contains(&o));
+            if fixed || out.len() + line.len() <= end && plain() {
                 out.extend_from_slice(line.as_bytes());
                 out.extend_from_slice(b"\r\n");
                 continue;
@@ -126,10 +116,24 @@ impl Reply {
             out.extend_from_slice(b"\r\n");
         }
     }
+
+    /// Appends the code and the status. Subjects have one digit, and details at most two (RFC 3463 §3).
+    fn push_codes(&self, out: &mut Vec<u8>, separator: u8) {
+        let [class, tens, ones] = [self.code / 100, self.code / 10, self.code].map(digit);
+        out.extend_from_slice(&[class, tens, ones, separator]);
+        if let Some(Enhanced(subject, detail)) = self.enhanced {
+            out.extend_from_slice(&[class, b'.', digit(subject), b'.']);
+            if detail >= 10 {
+                out.push(digit(detail / 10));
+            }
+            out.extend_from_slice(&[digit(detail), b' ']);
+        }
+    }
 }
 
-fn push_number(out: &mut Vec<u8>, number: u16) {
-    decimal(number.into(), &mut |digit| out.push(digit));
+/// The last digit of a number.
+const fn digit(number: u16) -> u8 {
+    b'0' + (number % 10) as u8
 }
 
 macro_rules! table {
@@ -340,7 +344,8 @@ mod tests {
             let mut out = Vec::new();
             row.render(&mut out);
             let text = String::from_utf8_lossy(&out).into_owned();
-            assert!(out.len() <= MAX_LINE && text.ends_with("\r\n"), "{text}");
+            let printable = row.text().bytes().all(|o| (b' '..=b'~').contains(&o));
+            assert!(out.len() <= MAX_LINE && printable, "{text}");
             let class = format!(" {}.", row.code() / 100);
             assert_eq!(text.contains(&class), row.code() / 100 != 3, "{text}");
         }

@@ -9,11 +9,11 @@ use std::path::Path;
 const EDGES: &[(&str, &str)] = &[
     ("auth", "encoding lock"),
     ("client", "encoding net random read smtp"),
-    ("clock", "encoding read"),
+    ("clock", "read"),
     ("cmd", "auth client clock encoding failure net options queue random read relay settings smtp"),
     ("config", "deliver directory failure greylist net oauth options relay settings smtp sys values"),
     ("conn", "auth clock deliver directory encoding greylist maillog net oauth queue random relay report smtp state throttle values"),
-    ("deliver", "clock encoding lock smtp"),
+    ("deliver", "clock lock smtp"),
     ("directory", "auth deliver encoding failure lock punycode smtp"),
     ("failure", "read"),
     ("greylist", "failure lock random"),
