@@ -151,9 +151,8 @@ impl Mailbox {
 
     /// The local part, unquoted, in the sender's spelling.
     pub fn local(&self) -> &str {
-        match (&self.unquoted, self.spelled.split_once('@')) {
+        match (&self.unquoted, self.spelled.split_at_checked(self.local)) {
             (Some(local), _) => local,
-            // An unquoted local part has no `@`.
             (None, Some((local, _))) => local,
             (None, None) => &self.spelled,
         }
@@ -281,14 +280,16 @@ fn domain<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
     let text =
         ahead.run(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || is_utf8(c));
     let text = text.strip_suffix('.').unwrap_or(text);
-    let label = |label: &str| {
-        let length = label.chars().count();
-        (1..=MAX_LABEL).contains(&length) && !label.starts_with('-') && !label.ends_with('-')
+    let label = |label: &[u8]| {
+        let begins_character = |octet: &&u8| **octet & 0xc0 != 0x80;
+        let length = label.iter().filter(begins_character).count();
+        (1..=MAX_LABEL).contains(&length) && !label.starts_with(b"-") && !label.ends_with(b"-")
     };
-    if text.len() > MAX_DOMAIN || !text.split('.').all(label) {
+    let mut labels = text.as_bytes().split(|&octet| octet == b'.');
+    if text.len() > MAX_DOMAIN || !labels.all(label) {
         return None;
     }
-    cursor.tag(text).then_some(text)
+    cursor.octets(text.len())
 }
 
 /// An address literal (RFC 5321 §4.1.3), brackets included; IPv4, IPv6, or a tag with printable content.

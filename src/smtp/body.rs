@@ -256,7 +256,7 @@ impl Chunks {
 
 /// Counts the octets before the first CR or LF. Blocks without any are skipped by a loop that compiles to vector
 /// instructions; the position within a block is found in 64-bit words.
-fn plain_run(octets: &[u8]) -> usize {
+pub(super) fn plain_run(octets: &[u8]) -> usize {
     let newline = |found: u8, &o: &u8| found | u8::from(o == b'\r') | u8::from(o == b'\n');
     let mut rest = octets;
     while let Some((block, after)) = rest.split_first_chunk::<BLOCK>()

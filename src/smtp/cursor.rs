@@ -35,6 +35,13 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Takes a number of octets; `None` if there are fewer, or if the last one is within a character.
+    pub fn octets(&mut self, count: usize) -> Option<&'a str> {
+        let (head, tail) = self.rest.split_at_checked(count)?;
+        self.rest = tail;
+        Some(head)
+    }
+
     /// Takes one character.
     pub fn character(&mut self) -> Option<char> {
         let mut chars = self.rest.chars();
@@ -46,11 +53,7 @@ impl<'a> Cursor<'a> {
     /// Takes characters while `keep` is true; possibly none.
     pub fn run(&mut self, keep: impl Fn(char) -> bool) -> &'a str {
         let end = self.rest.find(|c| !keep(c)).unwrap_or(self.rest.len());
-        let Some((head, tail)) = self.rest.split_at_checked(end) else {
-            return "";
-        };
-        self.rest = tail;
-        head
+        self.octets(end).unwrap_or_default()
     }
 
     /// Takes spaces and tabs; true if there were any.

@@ -2,6 +2,8 @@
 //! its place: an overlong line is read to its end in constant memory and reported as a value, as is a line with a bare
 //! CR, LF or NUL.
 
+use super::body::plain_run;
+
 /// Octets of one overlong line after which the connection is closed.
 const FLOOD: usize = 1024 * 1024;
 
@@ -10,6 +12,9 @@ const FLOOD: usize = 1024 * 1024;
 const HTTP_METHODS: [&[u8]; 8] = [
     b"GET", b"POST", b"CONNECT", b"PUT", b"HEAD", b"PATCH", b"DELETE", b"OPTIONS",
 ];
+
+/// Octets of the longest of them.
+const LONGEST_METHOD: usize = 7;
 
 /// One line, as passed to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,13 +78,14 @@ impl Lines {
             self.limit = limit(buffer);
         }
         let limit = self.limit;
-        match buffer.windows(2).position(|pair| pair == b"\r\n") {
-            Some(at) => {
-                let used = at + 2;
+        match up_to_crlf(buffer) {
+            Some((text, bare)) => {
+                let used = text.len() + 2;
                 let skipped = std::mem::take(&mut self.skipped);
-                let line = match buffer.split_at_checked(at) {
-                    Some((text, _)) if skipped + used <= limit => check(text),
-                    _ => Line::TooLong(limit),
+                let line = match skipped + used <= limit {
+                    true if bare || text.contains(&0) => Line::Malformed,
+                    true => Line::Ok(text),
+                    false => Line::TooLong(limit),
                 };
                 Split::Line { line, used }
             }
@@ -100,11 +106,11 @@ impl Lines {
 /// The beginning of a line that is not SMTP: an HTTP method and a space or the end of the line, a record of a TLS
 /// handshake (RFC 8446 §5.1), or the hello of SSLv2 that offers TLS (RFC 5246 §E.2).
 fn wrong_protocol(start: &[u8]) -> Option<Line<'static>> {
-    let http = HTTP_METHODS.iter().any(|method| {
-        let Some((word, rest)) = start.split_at_checked(method.len()) else {
-            return false;
-        };
-        word.eq_ignore_ascii_case(method) && matches!(rest, [b' ' | b'\t' | b'\r', ..])
+    let mut word = start.iter().take(LONGEST_METHOD + 1);
+    let end = word.position(|o| matches!(o, b' ' | b'\t' | b'\r'));
+    let http = end.and_then(|end| start.get(..end)).is_some_and(|word| {
+        let mut methods = HTTP_METHODS.iter();
+        methods.any(|method| word.eq_ignore_ascii_case(method))
     });
     match start {
         [0x16, 0x03, ..] | [0x80..=0xff, _, 0x01, 0x03, ..] => Some(Line::Tls),
@@ -113,11 +119,15 @@ fn wrong_protocol(start: &[u8]) -> Option<Line<'static>> {
     }
 }
 
-fn check(text: &[u8]) -> Line<'_> {
-    if text.iter().any(|o| matches!(o, b'\r' | b'\n' | 0)) {
-        Line::Malformed
-    } else {
-        Line::Ok(text)
+/// The octets before the first CRLF, if there is one, and true if a bare CR or LF is among them.
+fn up_to_crlf(buffer: &[u8]) -> Option<(&[u8], bool)> {
+    let (mut rest, mut bare) = (buffer, false);
+    loop {
+        rest = rest.get(plain_run(rest)..)?;
+        if rest.starts_with(b"\r\n") {
+            return Some((buffer.get(..buffer.len() - rest.len())?, bare));
+        }
+        (rest, bare) = (rest.get(1..)?, true);
     }
 }
 
