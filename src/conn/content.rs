@@ -144,7 +144,7 @@ impl Conn<'_> {
                 self.stream.body_mode(true);
                 large = true;
             }
-            self.wait(Instant::now())?;
+            self.wait(None)?;
         };
         if large {
             self.stream.body_mode(false);

@@ -355,7 +355,7 @@ impl<'a> Conn<'a> {
 
     /// Reads the next line and returns the session's step. The timeout is for the whole line, not for each octet.
     fn command(&mut self, lines: &mut Lines) -> Result<Step, Stop> {
-        let since = Instant::now();
+        let mut since = None;
         loop {
             if self.generation != self.state.generation.load(Ordering::Relaxed) {
                 self.renew();
@@ -398,7 +398,7 @@ impl<'a> Conn<'a> {
                 Split::More { used } => self.stream.consume(used),
                 Split::Flood => return Ok(Step::last(reply::ENDLESS_LINE)),
             }
-            self.wait(since)?;
+            since = Some(self.wait(since)?);
         }
     }
 

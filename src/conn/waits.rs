@@ -10,12 +10,13 @@ use super::floor::WINDOW;
 use crate::state::under_stress;
 
 impl Conn<'_> {
-    /// Waits for more input; the wait began at `since`.
-    pub(super) fn wait(&mut self, since: Instant) -> Result<(), Stop> {
+    /// Waits for more input. The wait began at `since`, or begins now; returns when that was.
+    pub(super) fn wait(&mut self, since: Option<Instant>) -> Result<Instant, Stop> {
         if self.state.stopping.load(Ordering::SeqCst) && !self.live.is_busy() {
             return Err(Stop::Shutdown);
         }
         let begun = Instant::now();
+        let since = since.unwrap_or(begun);
         let (until, short) = self.ends(since, begun);
         if until.is_some_and(|until| until <= begun) || self.state.is_stressed() && short <= begun {
             return Err(Stop::TimedOut);
@@ -27,7 +28,7 @@ impl Conn<'_> {
             floor.waited(begun.elapsed());
         }
         match filled {
-            Ok(octets) if octets > 0 => Ok(()),
+            Ok(octets) if octets > 0 => Ok(since),
             _ if self.live.expired() => Err(Stop::TimedOut),
             _ if self.state.stopping.load(Ordering::SeqCst) => Err(Stop::Shutdown),
             Ok(_) => Err(Stop::Gone),

@@ -21,7 +21,8 @@ use rustls::{Connection, ProtocolVersion};
 use super::socket::Socket;
 
 /// Sizes of the input buffer: for single commands, for pipelined ones, for the start of a message, and for a message
-/// that filled that. Most do not, and clearing a large buffer costs as much as reading a small message.
+/// that filled that. Most do not, and clearing a large buffer costs as much as reading a small message; so the third one
+/// is kept for the next message.
 const TINY: usize = 512;
 const SMALL: usize = 4 * 1024;
 const MEDIUM: usize = 8 * 1024;
@@ -87,11 +88,8 @@ impl Stream {
     pub fn body_mode(&mut self, on: bool) {
         self.body = on;
         self.compact();
-        self.input
-            .resize(self.end.max(if on { MEDIUM } else { TINY }), 0);
-        if !on {
-            self.input.shrink_to_fit();
-        }
+        self.input.resize(self.end.max(MEDIUM), 0);
+        self.input.shrink_to_fit();
         self.wire
             .ahead(if on && self.tls.is_some() { MEDIUM } else { 0 });
     }
@@ -395,11 +393,11 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let wait = self.left()?;
         match self.socket.write_now(octets) {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             other => return other,
         }
+        let wait = self.left()?;
         if wait != self.write_wait {
             self.socket.set_write_timeout(wait)?;
             self.write_wait = wait;
