@@ -7,7 +7,7 @@
 //! system call, so that no lock is shared by all connections.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,7 +35,7 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Open directories by the path of the inbox or folder.
 pub(super) struct DirCache {
-    shards: [Mutex<HashMap<OsString, Kept>>; SHARDS],
+    shards: [Mutex<BTreeMap<OsString, Kept>>; SHARDS],
     /// Maximum entries of a shard.
     most: usize,
 }
@@ -134,13 +134,14 @@ impl DirCache {
     }
 
     /// The shard of a path.
-    fn shard(&self, key: &OsStr) -> MutexGuard<'_, HashMap<OsString, Kept>> {
-        // Paths of mailboxes differ near their end.
-        let sum = |sum: usize, &octet: &u8| sum.wrapping_mul(31).wrapping_add(octet.into());
-        let number = key.as_bytes().iter().rev().take(16).fold(0, sum) % SHARDS;
+    fn shard(&self, key: &OsStr) -> MutexGuard<'_, BTreeMap<OsString, Kept>> {
+        let sum = key
+            .as_bytes()
+            .iter()
+            .fold(0, |sum: u8, &octet| sum.wrapping_add(octet));
         // The remainder is always a valid index.
         let [first, ..] = &self.shards;
-        lock(self.shards.get(number).unwrap_or(first))
+        lock(self.shards.get(usize::from(sum) % SHARDS).unwrap_or(first))
     }
 }
 

@@ -41,8 +41,8 @@ fn slash_or_control(c: char) -> bool {
 
 /// True if a path is short enough for the system, in whole and in each part.
 pub(super) fn fits(path: &Path) -> bool {
-    let whole = path.as_os_str().len() <= MAX_PATH;
-    whole && path.iter().all(|part| part.len() <= MAX_NAME)
+    let whole = path.as_os_str().len();
+    whole <= MAX_NAME || whole <= MAX_PATH && path.iter().all(|part| part.len() <= MAX_NAME)
 }
 
 /// True if old mail systems would read a route in a local part (RFC 1123 §5.2.16).
