@@ -21,6 +21,12 @@ pub struct Quoted<'a>(pub &'a str);
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
+        let plain = |octet| matches!(octet, b' '..=b'~') && !matches!(octet, b'"' | b'\\');
+        // Nearly every value.
+        if self.0.len() <= SHOWN && self.0.bytes().all(plain) {
+            f.write_str(self.0)?;
+            return f.write_char('"');
+        }
         for c in self.0.chars().take(SHOWN) {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
@@ -31,6 +37,15 @@ impl fmt::Display for Quoted<'_> {
             }
         }
         f.write_char('"')
+    }
+}
+
+/// A time in seconds, with milliseconds.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0.as_secs(), self.0.subsec_millis())
     }
 }
 
@@ -186,9 +201,9 @@ pub fn connection(
     };
     log::log!(
         level,
-        "connection {who} messages={messages}{more} end={} seconds={:.3}",
+        "connection {who} messages={messages}{more} end={} seconds={}",
         Quoted(end),
-        took.as_secs_f64()
+        Seconds(took)
     );
 }
 
@@ -220,22 +235,23 @@ pub fn message<R>(
     let Some(transaction) = session.transaction() else {
         return;
     };
-    let mut to = String::new();
-    for (at, (path, _)) in transaction.recipients.iter().enumerate() {
-        let _ = write!(to, " to={}", Quoted(path.as_str()));
+    // Put together here: the logger's own buffer costs more for each part of a line.
+    let mut line = format!(
+        "message id={id} {who} from={} size={size} seconds={}",
+        Quoted(transaction.reverse_path.as_str()),
+        Seconds(took)
+    );
+    for (at, to) in transaction.recipients.iter().enumerate() {
+        let _ = write!(line, " to={}", Quoted(to.path.as_str()));
         let Some(reply) = replies.get(at).or_else(|| replies.last()) else {
             continue;
         };
-        let _ = write!(to, " status={}", reply.code());
+        let _ = write!(line, " status={}", reply.code());
         if reply.is_error() {
-            let _ = write!(to, " reply={}", Quoted(&one_line(reply)));
+            let _ = write!(line, " reply={}", Quoted(&one_line(reply)));
         }
     }
-    log::info!(
-        "message id={id} {who} from={} size={size} seconds={:.3}{to}",
-        Quoted(transaction.reverse_path.as_str()),
-        took.as_secs_f64()
-    );
+    log::info!("{line}");
 }
 
 /// Logs a failed login with the account as the client spelled it. `contrib/fail2ban` matches this line.
@@ -266,6 +282,17 @@ mod tests {
             assert_eq!(Quoted(raw).to_string(), shown);
         }
         assert_eq!(Quoted(&"x".repeat(70_000)).to_string().len(), SHOWN + 2);
+    }
+
+    #[test]
+    fn times_have_milliseconds() {
+        for (micros, shown) in [
+            (999, "0.000"),
+            (12_345_999, "12.345"),
+            (60_050_000, "60.050"),
+        ] {
+            assert_eq!(Seconds(Duration::from_micros(micros)).to_string(), shown);
+        }
     }
 
     #[test]

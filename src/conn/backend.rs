@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::auth::{Account, Accounts, Decoy};
 use crate::clock;
@@ -36,6 +35,9 @@ pub struct ServerBackend<'a> {
     pub greylist: Option<&'a Keeper>,
 }
 
+/// A mailbox and its number.
+type Numbered<'t> = (u64, &'t Target);
+
 impl ServerBackend<'_> {
     /// The mailboxes of a recipient, and true if the only one is open already.
     fn resolve(&self, to: &ForwardPath, size: u64) -> Result<(Group, bool), Reply> {
@@ -63,11 +65,12 @@ impl ServerBackend<'_> {
         self.relay.is_some_and(|(relay, _)| relay.is_queue(target))
     }
 
-    fn number(&self, target: &Target) -> u64 {
-        match self.is_elsewhere(target) {
+    fn numbered<'t>(&self, target: &'t Target) -> Numbered<'t> {
+        let number = match self.is_elsewhere(target) {
             true => self.directory.address_number(&target.address),
             false => self.directory.mailbox_number(target),
-        }
+        };
+        (number, target)
     }
 
     /// Checks that a mailbox can take the message; `open` if it is known to be usable.
@@ -85,17 +88,18 @@ impl ServerBackend<'_> {
     fn is_deferred(
         &self,
         (from, to): (&ReversePath, &ForwardPath),
-        (mailboxes, size): (&[u64], u64),
+        (new, size): (&[Numbered<'_>], u64),
         look: &dyn Fn() -> Result<(), Reply>,
     ) -> Result<bool, Reply> {
         let (Some(greylist), Some(client)) = (self.greylist, self.client) else {
             return look().map(|()| false);
         };
+        let mailboxes: Vec<u64> = new.iter().map(|(number, _)| *number).collect();
         let attempt = Query {
             client,
             from: from.as_str(),
             to: to.as_str(),
-            mailboxes,
+            mailboxes: &mailboxes,
             size,
             now: clock::seconds(),
         };
@@ -106,13 +110,13 @@ impl ServerBackend<'_> {
     /// deferred, so that no member gets the message twice.
     fn check(
         &self,
-        new: &[&Arc<Target>],
+        new: &[Numbered<'_>],
         members: usize,
         size: u64,
         open: bool,
     ) -> Result<(), Reply> {
         let mut full = 0;
-        for target in new {
+        for (_, target) in new {
             match self.takes(target, size, open) {
                 Err(refusal) if refusal == reply::MAILBOX_FULL => full += 1,
                 taken => taken?,
@@ -166,25 +170,39 @@ impl Backend for ServerBackend<'_> {
     ) -> Result<Group, Reply> {
         let size = size.unwrap_or(0);
         let (group, open) = self.resolve(to, size)?;
-        // Only lists are shared by recipients.
-        let list = (group.len() > 1).then(|| Arc::as_ptr(&group).addr());
+        let list = group.list();
         if list.is_some_and(|list| mailboxes.has_list(list)) {
+            mailboxes.set_shared();
             return Ok(group);
         }
-        let numbered = group.iter().map(|target| (self.number(target), target));
-        let new = numbered.filter(|(n, _)| !mailboxes.has(*n));
-        let (new, targets): (Vec<_>, Vec<_>) = new.unzip();
+        let is_new = |(number, _): &Numbered<'_>| !mailboxes.has(*number);
+        // Nearly every recipient has one mailbox and needs no list.
+        let (one, many);
+        let new: &[Numbered<'_>] = match &group {
+            Group::One(target) => {
+                one = Some(self.numbered(target)).filter(is_new);
+                one.as_slice()
+            }
+            Group::List(targets) => {
+                let numbered = targets.iter().map(|target| self.numbered(target));
+                many = numbered.filter(is_new).collect::<Vec<_>>();
+                &many
+            }
+        };
         if mailboxes.count().saturating_add(new.len()) > self.directory.max_recipients() {
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
-        let look = || self.check(&targets, group.len(), size, open);
-        if self.is_deferred((from, to), (&new, size), &look)? {
+        let look = || self.check(new, group.len(), size, open);
+        if self.is_deferred((from, to), (new, size), &look)? {
             return Err(reply::GREYLISTED);
         }
         if group.iter().any(|target| self.is_elsewhere(target)) {
             mailboxes.set_onward();
         }
-        mailboxes.add(list, new);
+        if new.len() < group.len() {
+            mailboxes.set_shared();
+        }
+        mailboxes.add(list, new.iter().map(|(number, _)| *number));
         Ok(group)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::notice::{Notice, Start};
 use crate::clock;
-use crate::deliver::{Delivered, Form, Group, Spool, Store, Target, Trace, refusal};
+use crate::deliver::{Delivered, Form, Group, Groups, Spool, Store, Target, Trace, refusal};
 use crate::queue::{Draft, Envelope, QueuedRecipient};
 use crate::relay::Relay;
 use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
@@ -91,25 +91,25 @@ impl Message {
     ) -> Self {
         let transaction = session.transaction();
         let policy = session.policy();
+        let recipients = transaction.map_or(&[][..], |t| &t.recipients);
         let trace = Trace {
             reverse_path: transaction.map_or("", |t| t.reverse_path.as_str()),
             helo: session.helo().unwrap_or("unknown"),
             peer: origin.peer,
             hostname: &policy.hostname,
             protocol: session.protocol(),
-            recipient: match transaction.map(|t| t.recipients.as_slice()) {
-                Some([(only, _)]) => Some(only.as_str()),
+            recipient: match recipients {
+                [only] => Some(only.path.as_str()),
                 _ => None,
             },
             user: session.user().filter(|_| origin.auth_header),
             submission: policy.service == Service::Submission,
         };
-        let groups = transaction.map_or_else(Vec::new, |t| {
-            t.recipients
-                .iter()
-                .map(|(_, group)| Arc::clone(group))
-                .collect()
-        });
+        let groups: Vec<Group> = recipients.iter().map(|to| to.mailboxes.clone()).collect();
+        let groups = match transaction {
+            Some(transaction) if transaction.has_distinct_mailboxes() => Groups::distinct(groups),
+            _ => groups.into(),
+        };
         let size = transaction.and_then(|t| t.params.size);
         Self {
             spool: store.begin(&trace, groups, form, size),
@@ -243,16 +243,16 @@ impl Message {
             envid: transaction.params.envid.clone(),
             ..Envelope::default()
         };
-        for (targets, params) in recipients(session).zip(&transaction.recipient_params) {
-            let notify = notify(params, targets.len());
-            for target in targets.iter().filter(|target| relay.is_queue(target)) {
+        for to in &transaction.recipients {
+            let notify = notify(&to.params, to.mailboxes.len());
+            for target in to.mailboxes.iter().filter(|target| relay.is_queue(target)) {
                 let known = |to: &QueuedRecipient| to.address == target.address;
                 if !envelope.recipients.iter().any(known) {
                     envelope.recipients.push(QueuedRecipient {
                         address: target.address.clone(),
                         next: created,
                         notify: notify.clone(),
-                        orcpt: params.orcpt.clone(),
+                        orcpt: to.params.orcpt.clone(),
                         ..QueuedRecipient::default()
                     });
                 }
@@ -305,7 +305,7 @@ fn commit_each(
 /// The mailboxes of each recipient.
 fn recipients(session: &Session<Group>) -> impl Iterator<Item = &[Arc<Target>]> {
     let transaction = session.transaction().into_iter();
-    transaction.flat_map(|t| t.recipients.iter().map(|(_, targets)| &**targets))
+    transaction.flat_map(|t| t.recipients.iter().map(|to| &*to.mailboxes))
 }
 
 fn answer(outcome: Result<Delivered, Reply>) -> Reply {

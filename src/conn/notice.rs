@@ -32,8 +32,8 @@ impl Start {
     /// Keeps nothing if no report is wanted.
     pub(super) fn new(session: &Session<Group>) -> Self {
         let asks = |t: &Transaction<Group>| {
-            let mut all = t.recipient_params.iter();
-            !t.reverse_path.as_str().is_empty() && all.any(|p| p.notify.is_some_and(|n| n.success))
+            let mut all = t.recipients.iter().filter_map(|to| to.params.notify);
+            !t.reverse_path.as_str().is_empty() && all.any(|notify| notify.success)
         };
         Self(session.transaction().is_some_and(asks).then(Vec::new))
     }
@@ -58,25 +58,22 @@ impl Notice {
     ) -> Option<Self> {
         let (start, transaction) = (start.0?, session.transaction()?);
         let mut reported = Vec::new();
-        let recipients = transaction.recipients.iter();
-        for (place, ((path, group), params)) in
-            recipients.zip(&transaction.recipient_params).enumerate()
-        {
+        for (place, to) in transaction.recipients.iter().enumerate() {
             // Except on LMTP, one reply is for all recipients.
             let reply = replies.get(place).or_else(|| replies.first());
-            let success = params.notify.is_some_and(|notify| notify.success);
+            let success = to.params.notify.is_some_and(|notify| notify.success);
             if !success || reply.is_none_or(Reply::is_error) {
                 continue;
             }
-            let Some((action, text)) = fate(group, relay) else {
+            let Some((action, text)) = fate(&to.mailboxes, relay) else {
                 continue;
             };
-            let address = path.as_str();
+            let address = to.path.as_str();
             let address = match address.contains('@') {
                 true => address.to_owned(),
                 false => format!("{address}@{}", session.policy().hostname),
             };
-            let orcpt = params.orcpt.clone();
+            let orcpt = to.params.orcpt.clone();
             reported.push((
                 action,
                 ReportRecipient {

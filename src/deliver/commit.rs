@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::disk::{self, errno};
+use super::groups::Members;
 use super::maildir::OpenMaildir;
 use super::quota::Reservation;
 use super::refusal::Trouble;
@@ -73,10 +74,12 @@ impl Spool {
     /// Delivers to each recipient separately (LMTP, RFC 2033 §4.2), in order: to all mailboxes of its group or to none.
     /// Directories are synced after all names are created: with a journal the first sync then serves all.
     pub fn commit_each(mut self) -> Vec<Result<Delivered, Reply>> {
+        // Sealing may redirect deliveries to other folders.
+        let mailboxes = self.deliveries.iter().map(|d| d.target.as_ref());
+        let Members { groups, recipients } = self.groups.members(mailboxes);
         if let Err(refusal) = self.seal() {
-            return vec![Err(refusal); self.recipients.len()];
+            return vec![Err(refusal); recipients.len()];
         }
-        let groups = std::mem::take(&mut self.members);
         let mut outcomes: Vec<Result<(), Reply>> = Vec::with_capacity(groups.len());
         for members in &groups {
             let new: Vec<usize> = members
@@ -102,7 +105,10 @@ impl Spool {
         let delivered: Vec<_> = delivered
             .map(|(members, outcome)| outcome.and_then(|()| self.durable(members)))
             .collect();
-        self.settle(&groups, &delivered)
+        let receipts = self.settle(&groups, &delivered);
+        let lost = || Err(reply::LOCAL_ERROR);
+        let of = |&group: &usize| receipts.get(group).cloned().unwrap_or_else(lost);
+        recipients.iter().map(of).collect()
     }
 
     /// Checks that every mailbox of a group has the message durably.
@@ -131,9 +137,7 @@ impl Spool {
         for (members, outcome) in groups.iter().zip(outcomes) {
             receipts.push(outcome.clone().and_then(|()| self.receipt(members)));
         }
-        let lost = || Err(reply::LOCAL_ERROR);
-        let of = |&group: &usize| receipts.get(group).cloned().unwrap_or_else(lost);
-        self.recipients.iter().map(of).collect()
+        receipts
     }
 
     /// Makes the message visible in all of these mailboxes. After an error the caller must undo what was begun.
@@ -208,10 +212,11 @@ impl Spool {
 
     /// Reserves room in one mailbox's quota; false if it is full.
     fn reserve(&mut self, index: usize) -> Result<bool, Trouble> {
-        let target = Arc::clone(&self.delivery(index)?.target);
+        let target = &self.delivery(index)?.target;
         if target.counted_quota().is_none() {
             return Ok(true);
         }
+        let target = Arc::clone(target);
         let dirs = self.dirs(index)?;
         let context = Arc::clone(&self.context);
         let size = self.size_at(index);

@@ -48,7 +48,7 @@ pub(super) fn trace() -> Trace<'static> {
 
 /// Every target as a recipient of its own.
 pub(super) fn each_alone(targets: &[Arc<Target>]) -> Vec<Group> {
-    let group = |target: &Arc<Target>| Group::from([Arc::clone(target)]);
+    let group = |target: &Arc<Target>| Group::One(Arc::clone(target));
     targets.iter().map(group).collect()
 }
 
@@ -348,11 +348,10 @@ fn directories_that_cannot_be_synced() {
                 .iter()
                 .map(|u| format!("{u}{number}{errno}"))
                 .collect();
-            let groups = names
-                .iter()
-                .map(|name| [Arc::new(target(&scratch, name))].into());
+            let group = |name: &String| Group::One(Arc::new(target(&scratch, name)));
+            let groups: Vec<Group> = names.iter().map(group).collect();
             let store = Store::with_disk("mx", Sync::Full, 100, Box::new(unsynced.clone()));
-            let mut spool = store.begin(&trace(), groups.collect(), Form::Text, None);
+            let mut spool = store.begin(&trace(), groups, Form::Text, None);
             spool.write(BODY.as_bytes());
             assert_eq!(spool.commit().is_ok(), taken, "{errno}");
         }
@@ -363,7 +362,7 @@ fn directories_that_cannot_be_synced() {
         ..Script::default()
     };
     let store = Store::with_disk("mx", Sync::Full, 100, Box::new(unsynced));
-    let group = [Arc::new(target(&scratch, "a"))].into();
+    let group = Group::One(Arc::new(target(&scratch, "a")));
     let mut spool = store.begin(&trace(), vec![group], Form::Text, None);
     spool.write(BODY.as_bytes());
     assert!(spool.commit().is_err());

@@ -1,61 +1,94 @@
-//! The targets of a message without duplicates: each mailbox once, and each group of mailboxes once, even if several
-//! recipients lead to them. A thousand recipients that are the same list of a thousand members cost two thousand steps.
+//! The recipients of a message: its mailboxes, each once, and which of them each recipient needs. A thousand recipients
+//! that are the same list of a thousand members cost two thousand steps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::target::{Group, Target};
 
-/// The distinct mailboxes and groups of a message.
-#[derive(Default)]
-pub(super) struct Groups {
-    /// The first target of each mailbox.
-    pub(super) targets: Vec<Arc<Target>>,
-    /// The mailboxes of each group, as sorted indexes into `targets`.
-    pub(super) members: Vec<Vec<usize>>,
-    /// For each recipient the index of its group in `members`.
+/// The mailboxes of each recipient of a message.
+pub struct Groups {
+    each: Vec<Group>,
+    distinct: bool,
+}
+
+/// Groups of mailboxes, as indexes into the list of all.
+pub(super) struct Members {
+    /// The mailboxes of each distinct group, sorted.
+    pub(super) groups: Vec<Vec<usize>>,
+    /// The group of each recipient.
     pub(super) recipients: Vec<usize>,
 }
 
 impl Groups {
-    pub(super) fn new(groups: &[Group]) -> Self {
-        let mut all = Self::default();
-        // Most messages go to one mailbox.
-        if let [group] = groups
-            && let [target] = &**group
-        {
-            all.targets.push(Arc::clone(target));
-            all.members.push(vec![0]);
-            all.recipients.push(0);
-            return all;
+    /// Recipients of which no two have a mailbox in common: equal ones need not be looked for.
+    pub const fn distinct(each: Vec<Group>) -> Self {
+        Self {
+            each,
+            distinct: true,
         }
-        let mut mailboxes = HashMap::with_capacity(groups.len());
-        let mut known = HashMap::with_capacity(groups.len());
-        for group in groups {
-            let own = *known.entry(Arc::as_ptr(group)).or_insert_with(|| {
-                let mut members: Vec<usize> = Vec::with_capacity(group.len());
-                for target in group.iter() {
-                    let mailbox = (target.maildir.as_os_str(), target.folder.as_deref());
-                    members.push(*mailboxes.entry(mailbox).or_insert_with(|| {
-                        all.targets.push(Arc::clone(target));
-                        all.targets.len() - 1
-                    }));
-                }
-                members.sort_unstable();
-                members.dedup();
-                all.members.push(members);
-                all.members.len() - 1
-            });
-            all.recipients.push(own);
-        }
-        all
     }
 
     /// The only mailbox, if the message was sent to one address with one mailbox.
     pub(super) fn only(&self) -> Option<&Target> {
-        match (self.recipients.as_slice(), self.targets.as_slice()) {
-            ([_], [target]) => Some(target),
+        match self.each.as_slice() {
+            [Group::One(target)] => Some(target),
             _ => None,
+        }
+    }
+
+    /// The mailboxes, each once, in the order of the recipients.
+    pub(super) fn mailboxes(&self) -> Vec<Arc<Target>> {
+        if self.distinct {
+            return self
+                .each
+                .iter()
+                .flat_map(|group| group.iter().cloned())
+                .collect();
+        }
+        let (mut lists, mut known) = (HashSet::new(), HashSet::new());
+        let first = |group: &&Group| group.list().is_none_or(|list| lists.insert(list));
+        let targets = self
+            .each
+            .iter()
+            .filter(first)
+            .flat_map(|group| group.iter());
+        targets
+            .filter(|target| known.insert(target.mailbox()))
+            .cloned()
+            .collect()
+    }
+
+    /// The members of each group among `mailboxes`.
+    pub(super) fn members<'a>(&self, mailboxes: impl Iterator<Item = &'a Target>) -> Members {
+        let places: HashMap<_, usize> = mailboxes.map(Target::mailbox).zip(0..).collect();
+        let mut lists = HashMap::new();
+        let mut groups = Vec::new();
+        let mut add = |group: &Group| {
+            let found = group
+                .iter()
+                .map(|target| places.get(&target.mailbox()).copied());
+            // Were one ever missing, a group without members would have no receipt.
+            let mut members: Vec<usize> = found.collect::<Option<_>>().unwrap_or_default();
+            members.sort_unstable();
+            members.dedup();
+            groups.push(members);
+            groups.len() - 1
+        };
+        let each = self.each.iter().map(|group| match group.list() {
+            Some(list) => *lists.entry(list).or_insert_with(|| add(group)),
+            None => add(group),
+        });
+        let recipients = each.collect();
+        Members { groups, recipients }
+    }
+}
+
+impl From<Vec<Group>> for Groups {
+    fn from(each: Vec<Group>) -> Self {
+        Self {
+            each,
+            distinct: false,
         }
     }
 }
@@ -72,22 +105,25 @@ mod tests {
         let member = |n: usize| Arc::new(target(&scratch, &format!("u{n}")));
         let list: Group = (0..1_000).map(member).collect();
         let other: Group = [member(7), member(7), member(2_000)].into_iter().collect();
-        let mut groups = vec![Arc::clone(&list); 1_000];
+        let mut groups = vec![list; 1_000];
         groups.push(other);
-        let found = Groups::new(&groups);
-        assert_eq!(found.targets.len(), 1_001);
-        assert_eq!(found.members.len(), 2);
-        assert_eq!(found.members[1], [7, 1_000]);
+        let groups = Groups::from(groups);
+        let mailboxes = groups.mailboxes();
+        assert_eq!(mailboxes.len(), 1_001);
+        let found = groups.members(mailboxes.iter().map(Arc::as_ref));
+        assert_eq!(found.groups.len(), 2);
+        assert_eq!(found.groups[1], [7, 1_000]);
         assert_eq!(found.recipients.len(), 1_001);
-        assert!(found.only().is_none());
+        assert!(groups.only().is_none());
     }
 
     /// Two addresses of a catch-all are one mailbox, whose copy names neither.
     #[test]
     fn one_address_alone_is_named() {
         let scratch = Scratch::new();
-        let group = || -> Group { [Arc::new(target(&scratch, "a"))].into_iter().collect() };
-        assert!(Groups::new(&[group()]).only().is_some());
-        assert!(Groups::new(&[group(), group()]).only().is_none());
+        let group = || Group::One(Arc::new(target(&scratch, "a")));
+        assert!(Groups::from(vec![group()]).only().is_some());
+        let both = Groups::from(vec![group(), group()]);
+        assert!(both.only().is_none() && both.mailboxes().len() == 1);
     }
 }

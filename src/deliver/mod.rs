@@ -47,6 +47,7 @@ mod undo;
 pub use self::commit::Delivered;
 pub(crate) use self::disk::{Disk, Real as RealDisk, errno, fd, no_links, write_all};
 pub use self::group_sync::GroupSync;
+pub use self::groups::Groups;
 pub use self::junk::JunkField;
 pub use self::refusal::refusal;
 pub use self::room::Room;

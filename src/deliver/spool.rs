@@ -13,7 +13,7 @@ use super::junk::Watch;
 use super::maildir::OpenMaildir;
 use super::refusal::Trouble;
 use super::source::{Source, is_stale};
-use super::target::{Form, Group, Target};
+use super::target::{Form, Target};
 use super::trace::Trace;
 use crate::clock;
 use crate::smtp::reply::{self, Reply};
@@ -46,10 +46,8 @@ pub struct Spool {
     /// The file name, once the size is known.
     pub(super) name: String,
     pub(super) deliveries: Vec<Delivery>,
-    /// The deliveries of each distinct group.
-    pub(super) members: Vec<Vec<usize>>,
-    /// The group of each recipient.
-    pub(super) recipients: Vec<usize>,
+    /// The mailboxes of each recipient.
+    pub(super) groups: Groups,
     /// The message's files.
     pub(super) sources: Vec<Source>,
     /// The refusal of the message itself, if any.
@@ -89,13 +87,12 @@ impl Spool {
     pub(super) fn begin(
         context: Arc<Context>,
         trace: &Trace<'_>,
-        groups: &[Group],
+        groups: Groups,
         form: Form,
         size: Option<u64>,
     ) -> Self {
         let id = clock::unique();
         let date = clock::rfc5322_now();
-        let groups = Groups::new(groups);
         let expected = size.and_then(|size| usize::try_from(size).ok());
         let room = expected.map_or(SMALL, |size| size.saturating_add(HEADERS).min(BUFFER));
         let buffer = trace.header(groups.only(), &id, &date, form, room);
@@ -107,9 +104,8 @@ impl Spool {
             context,
             id,
             name: String::new(),
-            deliveries: groups.targets.into_iter().map(Delivery::new).collect(),
-            members: groups.members,
-            recipients: groups.recipients,
+            deliveries: groups.mailboxes().into_iter().map(Delivery::new).collect(),
+            groups,
             sources: Vec::new(),
             error: None,
             size: buffer.len() as u64,
@@ -284,10 +280,9 @@ impl Spool {
 
     /// The device of a mailbox, or that of its future place. Directories in the cache are held from here on.
     fn device(&mut self, index: usize) -> Option<nix::libc::dev_t> {
-        let context = Arc::clone(&self.context);
-        let disk = context.disk.as_ref();
+        let disk = self.context.disk.as_ref();
         let delivery = self.deliveries.get_mut(index)?;
-        if let Some(kept) = context.dirs.get(disk, &delivery.target) {
+        if let Some(kept) = self.context.dirs.get(disk, &delivery.target) {
             let identity = kept.identity;
             delivery.identity = Some(identity);
             if self.hold(index) {
@@ -326,11 +321,11 @@ impl Spool {
     /// # Errors
     /// They cannot be opened, or 451 4.2.1 if they are no longer the same.
     pub(super) fn dirs(&mut self, index: usize) -> Result<Arc<OpenMaildir>, Trouble> {
-        let context = Arc::clone(&self.context);
-        let delivery = self.delivery(index)?;
-        if let Some(dirs) = &delivery.dirs {
+        if let Some(dirs) = &self.delivery(index)?.dirs {
             return Ok(Arc::clone(dirs));
         }
+        let context = Arc::clone(&self.context);
+        let delivery = self.delivery(index)?;
         let dirs = context.dirs(&delivery.target)?;
         if *delivery.identity.get_or_insert(dirs.identity) != dirs.identity {
             return Err(Trouble::away(&delivery.target.maildir));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::context::Context;
 use super::dir_cache::{self, DirCache};
 use super::disk::{self, Disk};
+use super::groups::Groups;
 use super::junk::JunkField;
 use super::maildir;
 use super::quota::Ledger;
@@ -16,7 +17,7 @@ use super::room::Room;
 use super::spool::Spool;
 use super::sweep;
 use super::syncs::Syncs;
-use super::target::{Form, Group, Sync, Target};
+use super::target::{Form, Sync, Target};
 use super::trace::Trace;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Reply};
@@ -92,11 +93,12 @@ impl Store {
     pub fn begin(
         &self,
         trace: &Trace<'_>,
-        groups: Vec<Group>,
+        groups: impl Into<Groups>,
         form: Form,
         size: Option<u64>,
     ) -> Spool {
-        Spool::begin(Arc::clone(&self.context), trace, &groups, form, size)
+        let context = Arc::clone(&self.context);
+        Spool::begin(context, trace, groups.into(), form, size)
     }
 
     /// True if a mailbox is in the cache and still in place: one system call instead of a closer look.

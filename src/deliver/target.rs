@@ -1,5 +1,7 @@
 //! The parameters of a delivery: mailbox, form of the message, durability. Plain data.
 
+use std::ffi::OsStr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,7 +40,44 @@ pub struct Quota {
 }
 
 /// The mailboxes of one accepted recipient.
-pub type Group = Arc<[Arc<Target>]>;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Its only mailbox.
+    One(Arc<Target>),
+    /// The members of a list, which other recipients may share.
+    List(Arc<[Arc<Target>]>),
+}
+
+impl Group {
+    /// The identity of a list, as long as it exists.
+    pub fn list(&self) -> Option<usize> {
+        match self {
+            Self::One(_) => None,
+            Self::List(list) => Some(Arc::as_ptr(list).addr()),
+        }
+    }
+}
+
+impl Deref for Group {
+    type Target = [Arc<Target>];
+
+    fn deref(&self) -> &[Arc<Target>] {
+        match self {
+            Self::One(target) => std::slice::from_ref(target),
+            Self::List(list) => list,
+        }
+    }
+}
+
+impl FromIterator<Arc<Target>> for Group {
+    fn from_iter<T: IntoIterator<Item = Arc<Target>>>(targets: T) -> Self {
+        let targets: Arc<[Arc<Target>]> = targets.into_iter().collect();
+        match &*targets {
+            [only] => Self::One(Arc::clone(only)),
+            _ => Self::List(targets),
+        }
+    }
+}
 
 /// A user and group of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,7 +119,12 @@ pub enum Sync {
 impl Target {
     /// False for the queue, which is its own root.
     pub(super) fn is_mailbox(&self) -> bool {
-        self.maildir != *self.root
+        self.maildir.as_os_str() != self.root.as_os_str()
+    }
+
+    /// The identity of its mailbox or folder.
+    pub fn mailbox(&self) -> (&OsStr, Option<&str>) {
+        (self.maildir.as_os_str(), self.folder.as_deref())
     }
 
     /// The quota that a message to this target counts against: none for Trash.

@@ -96,7 +96,8 @@ impl Directory {
         let Some(account) = self.entry(user).map(|entry| entry.key()) else {
             return false;
         };
-        let Some(key) = self.key(&ForwardPath::Mailbox(mailbox.clone())) else {
+        let path = ForwardPath::Mailbox(mailbox.clone());
+        let Some(key) = self.key(&path) else {
             return false;
         };
         let mut own = false;

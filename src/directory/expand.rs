@@ -1,5 +1,6 @@
 //! Expands a recipient to mailboxes, following aliases.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ const MAX_STEPS: usize = 1_000_000;
 
 /// Names and addresses to visit.
 enum ToVisit<'a> {
-    Name(AliasKey),
+    Name(AliasKey<'a>),
     Remote(&'a str),
 }
 
@@ -59,7 +60,7 @@ impl Directory {
             let onward = context.onward.filter(|_| context.may_relay);
             let target = onward.and_then(|onward| onward(to.as_str()));
             let target = target.ok_or(reply::NO_RELAY)?;
-            return Ok(Arc::new([Arc::new(target)]));
+            return Ok(Group::One(Arc::new(target)));
         };
         if let ForwardPath::Mailbox(mailbox) = to
             && mailbox.local() != key.spelled()
@@ -72,17 +73,17 @@ impl Directory {
             key = AliasKey::new(mailbox.local(), key.domain);
         }
         match self.lookup_beside(&key, false, context.is_open)? {
-            Lookup::Mailbox(found) => Ok(Arc::new([Arc::new(found.target)])),
+            Lookup::Mailbox(found) => Ok(Group::One(Arc::new(found.target))),
             Lookup::Nobody(_) if key.local == "postmaster" => {
                 let target = self.postmaster(key.domain, context.takes)?;
-                Ok(Arc::new([target]))
+                Ok(Group::One(target))
             }
             Lookup::Nobody(reply) => Err(self.unknown(reply)),
             Lookup::Alias(alias) => {
                 match self.expansion(&key, &alias, context.onward) {
                     // Many files of aliases send it to a root that has no mailbox.
                     Err(refusal) if key.local == "postmaster" && refusal == reply::NO_SUCH_USER => {
-                        Ok(Arc::new([self.postmaster(key.domain, context.takes)?]))
+                        Ok(Group::One(self.postmaster(key.domain, context.takes)?))
                     }
                     group => Ok(self.with_original(group?, &key)),
                 }
@@ -93,7 +94,7 @@ impl Directory {
     /// The mailboxes of an alias, from the cache if a subaddress makes no difference.
     fn expansion(
         &self,
-        key: &AliasKey,
+        key: &AliasKey<'_>,
         alias: &Alias<'_, '_>,
         onward: Option<Onward<'_>>,
     ) -> Expansion {
@@ -117,7 +118,7 @@ impl Directory {
     /// The mailboxes of an alias, each once, with their numbers.
     fn expand(
         &self,
-        first: &AliasKey,
+        first: &AliasKey<'_>,
         onward: Option<Onward<'_>>,
     ) -> Result<Vec<(u64, Target)>, Reply> {
         let (mut found, mut known) = (Vec::new(), HashSet::new());
@@ -154,9 +155,9 @@ impl Directory {
     /// Those of `visit`, and 451 for local errors.
     pub(super) fn walk(
         &self,
-        first: &AliasKey,
+        first: &AliasKey<'_>,
         steps: &mut usize,
-        visit: &mut dyn FnMut(&AliasKey, Visit<'_>) -> Result<bool, Reply>,
+        visit: &mut dyn FnMut(&AliasKey<'_>, Visit<'_>) -> Result<bool, Reply>,
     ) -> Result<(), Reply> {
         let mut seen = HashSet::from([first.clone()]);
         let mut todo = vec![ToVisit::Name(first.clone())];
@@ -194,7 +195,7 @@ impl Directory {
     /// Looks up a name; the empty one is the catch-all.
     fn lookup_or_catch_all<'d, 'k>(
         &'d self,
-        key: &'k AliasKey,
+        key: &'k AliasKey<'_>,
         member: bool,
     ) -> Result<Lookup<'d, 'k>, Reply> {
         let catch_all = self.aliases.as_ref().filter(|_| key.local.is_empty());
@@ -211,7 +212,7 @@ impl Directory {
     /// The next step for an alias target.
     fn follow<'a>(
         &self,
-        from: &AliasKey,
+        from: &AliasKey<'_>,
         target: &'a AliasTarget,
         detail: Option<&str>,
     ) -> ToVisit<'a> {
@@ -223,21 +224,21 @@ impl Directory {
         let domain = at.unwrap_or(from.domain);
         let base = self.split(&from.local).map(|(base, _)| base);
         let own = *local == from.local || Some(local.as_str()) == base;
-        let spelled = match detail {
+        let spelled: Cow<'a, str> = match detail {
             Some(detail) if self.split(local).is_none() => {
-                format!("{local}{}{detail}", self.separator())
+                format!("{local}{}{detail}", self.separator()).into()
             }
-            _ => local.clone(),
+            _ => local.into(),
         };
         ToVisit::Name(AliasKey {
             own: escaped || (own && domain == from.domain),
-            ..AliasKey::new(&spelled, domain)
+            ..AliasKey::new(spelled, domain)
         })
     }
 
     /// Notes the address through which a single mailbox was reached, if it differs.
-    fn with_original(&self, group: Group, key: &AliasKey) -> Group {
-        let [only] = &*group else {
+    fn with_original(&self, group: Group, key: &AliasKey<'_>) -> Group {
+        let Group::One(only) = &group else {
             return group;
         };
         let asked = Mailbox::new(key.spelled(), self.domains.name(key.domain)).to_string();
@@ -248,7 +249,7 @@ impl Directory {
             original: Some(asked),
             ..Target::clone(only)
         };
-        Arc::new([Arc::new(target)])
+        Group::One(Arc::new(target))
     }
 
     /// Warns at load about lists that are too long to be used.
@@ -260,7 +261,7 @@ impl Directory {
         let names = aliases.lists(self.domains.len());
         let long = names.filter(|(name, domain)| {
             let (mut count, limit) = (0, self.max_recipients);
-            let first = AliasKey::new(name, *domain);
+            let first = AliasKey::new(*name, *domain);
             let known = self.walk(&first, &mut steps, &mut |_, visit| {
                 count += usize::from(!matches!(visit, Visit::Nobody));
                 Ok(count <= limit)

@@ -23,7 +23,7 @@ pub(super) struct Lists(Mutex<CachedLists>);
 
 #[derive(Default)]
 struct CachedLists {
-    expansions: HashMap<AliasKey, (Instant, Expansion)>,
+    expansions: HashMap<AliasKey<'static>, (Instant, Expansion)>,
     targets: HashMap<u64, Arc<Target>>,
     /// Members of all expansions, and one for each expansion.
     size: usize,
@@ -31,7 +31,7 @@ struct CachedLists {
 
 impl Lists {
     /// A cached expansion; `fixed` if only the files decide which mailboxes exist.
-    pub(super) fn get(&self, key: &AliasKey, fixed: bool) -> Option<Expansion> {
+    pub(super) fn get(&self, key: &AliasKey<'_>, fixed: bool) -> Option<Expansion> {
         let kept = self.lock();
         let (since, found) = kept.expansions.get(key)?;
         (fixed || since.elapsed() < FRESH).then(|| found.clone())
@@ -40,7 +40,7 @@ impl Lists {
     /// Keeps an expansion. Equal mailboxes, which have equal numbers, are shared.
     pub(super) fn keep(
         &self,
-        key: AliasKey,
+        key: AliasKey<'_>,
         found: Result<Vec<(u64, Target)>, Reply>,
     ) -> Expansion {
         let mut kept = self.lock();
@@ -62,7 +62,7 @@ impl Lists {
         });
         if kept
             .expansions
-            .insert(key, (Instant::now(), found.clone()))
+            .insert(key.into_owned(), (Instant::now(), found.clone()))
             .is_none()
         {
             kept.size += length;

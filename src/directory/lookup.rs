@@ -178,8 +178,7 @@ impl Directory {
 
     /// A number by which a target's mailbox or folder is told from others.
     pub fn mailbox_number(&self, target: &Target) -> u64 {
-        let maildir = target.maildir.as_os_str();
-        self.hasher.hash_one((maildir, &target.folder))
+        self.hasher.hash_one(target.mailbox())
     }
 
     /// A number by which a remote address is told from others.
@@ -205,7 +204,7 @@ impl Directory {
     }
 
     /// The key of a forward-path; `None` if its domain is not delivered here.
-    pub(super) fn key(&self, to: &ForwardPath) -> Option<AliasKey> {
+    pub(super) fn key<'k>(&self, to: &'k ForwardPath) -> Option<AliasKey<'k>> {
         let ForwardPath::Mailbox(mailbox) = to else {
             return Some(AliasKey::new("postmaster", 0));
         };
@@ -213,7 +212,7 @@ impl Directory {
             None => 0,
             Some(name) => self.domains.find_name(name)?,
         };
-        Some(AliasKey::new(&composed(mailbox.local()), domain))
+        Some(AliasKey::new(composed(mailbox.local()), domain))
     }
 
     /// Looks up a name: first an alias or mailbox of the whole name, then one of the name without its subaddress, then
@@ -221,7 +220,7 @@ impl Directory {
     ///
     /// # Errors
     /// 451 for local errors.
-    pub(super) fn lookup<'d, 'k>(&'d self, key: &'k AliasKey) -> Result<Lookup<'d, 'k>, Reply> {
+    pub(super) fn lookup<'d, 'k>(&'d self, key: &'k AliasKey<'_>) -> Result<Lookup<'d, 'k>, Reply> {
         self.lookup_beside(key, false, &|_| false)
     }
 
@@ -232,7 +231,7 @@ impl Directory {
     /// 451 for local errors.
     pub(super) fn lookup_beside<'d, 'k>(
         &'d self,
-        key: &'k AliasKey,
+        key: &'k AliasKey<'_>,
         member: bool,
         is_open: IsOpen<'_>,
     ) -> Result<Lookup<'d, 'k>, Reply> {
@@ -265,12 +264,12 @@ impl Directory {
                 return Ok(Lookup::Mailbox(found));
             }
         }
-        let base = sub.as_ref().map_or(key.local.as_str(), |sub| sub.base);
+        let base = sub.as_ref().map_or(&*key.local, |sub| sub.base);
         Ok(self.nobody(key, base))
     }
 
     /// Handles a name without alias and mailbox.
-    fn nobody<'d>(&'d self, key: &AliasKey, base: &str) -> Lookup<'d, 'static> {
+    fn nobody<'d>(&'d self, key: &AliasKey<'_>, base: &str) -> Lookup<'d, 'static> {
         if !names::safe(&key.local) && !names::safe(base) {
             return Lookup::Nobody(reply::NO_SUCH_USER);
         }
@@ -287,19 +286,19 @@ impl Directory {
         }
     }
 
-    fn catch_all(&self, key: &AliasKey) -> Option<&[AliasTarget]> {
+    fn catch_all(&self, key: &AliasKey<'_>) -> Option<&[AliasTarget]> {
         let aliases = self.aliases.as_ref().filter(|_| !key.own)?;
         aliases.catch_all(key.domain)
     }
 
-    fn enter_folder(&self, target: &mut Target, key: &AliasKey, sub: &Subaddress<'_>) {
+    fn enter_folder(&self, target: &mut Target, key: &AliasKey<'_>, sub: &Subaddress<'_>) {
         let domain = self.domains.name(key.domain);
         target.address = [sub.base, sub.tail, "@", domain].concat();
         target.folder = mailbox::folder(&target.maildir, sub.detail);
     }
 
     /// User and detail (RFC 5233), at the first separator after at least one character.
-    pub(super) fn subaddress<'a>(&self, key: &'a AliasKey) -> Option<Subaddress<'a>> {
+    pub(super) fn subaddress<'a>(&self, key: &'a AliasKey<'_>) -> Option<Subaddress<'a>> {
         let (base, _) = self.split(&key.local)?;
         let (spelled, detail) = self.split(key.spelled())?;
         Some(Subaddress {

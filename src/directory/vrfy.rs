@@ -58,7 +58,7 @@ impl Directory {
     }
 
     /// `Full Name <address>`, or the address alone where no name is known.
-    fn line(&self, key: &AliasKey) -> String {
+    fn line(&self, key: &AliasKey<'_>) -> String {
         let users = self.users.as_ref();
         let entry = users.and_then(|users| users.find(&key.local, self.domains.key(key.domain)));
         let address = Mailbox::new(&key.local, self.domains.name(key.domain));
@@ -71,8 +71,9 @@ impl Directory {
         }
     }
 
-    fn key_of(&self, name: &str) -> Option<AliasKey> {
-        self.key(&ForwardPath::from_text(name.trim())?)
+    fn key_of(&self, name: &str) -> Option<AliasKey<'static>> {
+        let path = ForwardPath::from_text(name.trim())?;
+        self.key(&path).map(AliasKey::into_owned)
     }
 }
 

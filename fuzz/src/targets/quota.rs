@@ -69,7 +69,7 @@ fn target(maildir: &Path) -> Group {
         }),
         owner: None,
     };
-    [Arc::new(target)].into()
+    Group::One(Arc::new(target))
 }
 
 /// Delivers a message with a body of this size; returns the reply code, and the size on disk if it was accepted.

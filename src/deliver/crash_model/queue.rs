@@ -62,9 +62,9 @@ fn receive(
         quota: None,
         owner: None,
     };
-    let group = |target: Target| Group::from([Arc::new(target)]);
+    let group = |target: Target| Group::One(Arc::new(target));
     let groups = local.cloned().into_iter().chain([onward]);
-    let groups = groups.map(group).collect();
+    let groups: Vec<Group> = groups.map(group).collect();
     let mut spool = store.begin(&trace(), groups, Form::Text, None);
     if bare {
         // A line end that stood alone: the mailbox gets a copy of its own.

@@ -192,12 +192,12 @@ fn groups_are_all_or_nothing() {
     fs::create_dir_all(bad.maildir.parent().unwrap()).unwrap();
     fs::write(&bad.maildir, "").unwrap();
     let bad = Arc::new(bad);
-    let list = Group::from([Arc::clone(&a), Arc::clone(&b), Arc::clone(&bad)]);
+    let list: Group = [&a, &b, &bad].into_iter().cloned().collect();
     let groups = vec![
-        Arc::clone(&list),
-        Group::from([Arc::clone(&b)]),
+        list.clone(),
+        Group::One(Arc::clone(&b)),
         list,
-        Group::from([bad]),
+        Group::One(bad),
     ];
     let outcomes = store()
         .begin(&trace(), groups, Form::Text, None)

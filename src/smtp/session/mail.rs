@@ -3,7 +3,7 @@
 use super::backend::Backend;
 use super::state::{Channel, Phase, Session};
 use super::step::{Next, Step, say};
-use super::transaction::{Mailboxes, Transaction};
+use super::transaction::{AcceptedRecipient, Mailboxes, Transaction};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::cursor::Cursor;
 use crate::smtp::params::{BodyType, MailParams, RcptParams};
@@ -49,7 +49,6 @@ impl<R> Session<R> {
             reverse_path,
             params,
             recipients: Vec::new(),
-            recipient_params: Vec::new(),
             mailboxes: Mailboxes::default(),
             tried: false,
         });
@@ -72,9 +71,9 @@ impl<R> Session<R> {
             true => ForwardPath::parse_bare,
             false => ForwardPath::parse,
         };
-        let to = path(&mut cursor, "TO:", parse).ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
+        let path = path(&mut cursor, "TO:", parse).ok_or(reply::BAD_RECIPIENT_SYNTAX)?;
         let params = RcptParams::parse(&mut cursor)?;
-        let ascii = to.is_ascii() && params.orcpt.as_deref().is_none_or(str::is_ascii);
+        let ascii = path.is_ascii() && params.orcpt.as_deref().is_none_or(str::is_ascii);
         if !transaction.params.smtputf8 && !ascii {
             return Err(reply::NEEDS_SMTPUTF8);
         }
@@ -82,20 +81,23 @@ impl<R> Session<R> {
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
         let size = transaction.params.size;
-        let recipient = backend.recipient(
+        let mailboxes = backend.recipient(
             &transaction.reverse_path,
-            &to,
+            &path,
             size,
             &mut transaction.mailboxes,
         )?;
 
-        let accepted = if backend.is_onward(&recipient) {
+        let accepted = if backend.is_onward(&mailboxes) {
             reply::FORWARDED
         } else {
             reply::RECIPIENT_OK
         };
-        transaction.recipients.push((to, recipient));
-        transaction.recipient_params.push(params);
+        transaction.recipients.push(AcceptedRecipient {
+            path,
+            params,
+            mailboxes,
+        });
         Ok(say(accepted))
     }
 

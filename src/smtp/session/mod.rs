@@ -31,4 +31,4 @@ pub use backend::Backend;
 pub use queue_node::QueueNode;
 pub use state::{Channel, Session};
 pub use step::{Next, Step};
-pub use transaction::{Mailboxes, Transaction};
+pub use transaction::{AcceptedRecipient, Mailboxes, Transaction};

@@ -13,13 +13,22 @@ pub struct Transaction<R> {
     /// The parameters of MAIL.
     pub params: MailParams,
     /// Accepted recipients in the order of RCPT.
-    pub recipients: Vec<(ForwardPath, R)>,
-    /// The RCPT parameters of each accepted recipient, in the same order.
-    pub recipient_params: Vec<RcptParams>,
+    pub recipients: Vec<AcceptedRecipient<R>>,
     /// The mailboxes of all of them.
     pub(super) mailboxes: Mailboxes,
     /// True after any RCPT, accepted or not.
     pub(super) tried: bool,
+}
+
+/// An accepted recipient.
+#[derive(Debug)]
+pub struct AcceptedRecipient<R> {
+    /// Its forward-path.
+    pub path: ForwardPath,
+    /// The parameters of RCPT.
+    pub params: RcptParams,
+    /// The backend's answer: its mailboxes.
+    pub mailboxes: R,
 }
 
 /// The mailboxes of a transaction, each counted once even if several recipients lead to it. The backend numbers them.
@@ -28,12 +37,19 @@ pub struct Mailboxes {
     each: BTreeSet<u64>,
     lists: BTreeSet<usize>,
     onward: bool,
+    /// True if two recipients have one in common.
+    shared: bool,
 }
 
 impl<R> Transaction<R> {
     /// True if some of the mail is relayed.
     pub const fn is_onward(&self) -> bool {
         self.mailboxes.onward
+    }
+
+    /// True if no two recipients lead to the same mailbox. All relayed mail leads to the queue.
+    pub const fn has_distinct_mailboxes(&self) -> bool {
+        !self.mailboxes.shared && !self.mailboxes.onward
     }
 }
 
@@ -58,8 +74,13 @@ impl Mailboxes {
         self.onward = true;
     }
 
+    /// Notes that a recipient leads to a mailbox which is in the set.
+    pub const fn set_shared(&mut self) {
+        self.shared = true;
+    }
+
     /// Adds mailboxes, and the list that they are the members of.
-    pub fn add(&mut self, list: Option<usize>, mailboxes: Vec<u64>) {
+    pub fn add(&mut self, list: Option<usize>, mailboxes: impl Iterator<Item = u64>) {
         self.lists.extend(list);
         self.each.extend(mailboxes);
     }
