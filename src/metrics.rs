@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use crate::lock::lock;
 
-/// Upper ends of the buckets of commit times, in milliseconds.
-const BUCKETS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000];
+/// Upper ends of the buckets of commit times: in milliseconds, and in seconds in the canonical form of OpenMetrics.
+#[rustfmt::skip]
+const BUCKETS: [(u64, &str); 12] = [
+    (1, "0.001"), (2, "0.002"), (5, "0.005"), (10, "0.01"), (25, "0.025"), (50, "0.05"), (100, "0.1"), (250, "0.25"),
+    (500, "0.5"), (1_000, "1.0"), (2_500, "2.5"), (10_000, "10.0"),
+];
 
 /// The counters; `None` without a metrics listener.
 #[derive(Debug, Default)]
@@ -118,7 +122,7 @@ impl Metrics {
             }
             let millis = took.as_micros().div_ceil(1_000);
             let mut buckets = BUCKETS.iter().zip(&mut counts.commits);
-            if let Some((_, bucket)) = buckets.find(|(end, _)| millis <= u128::from(**end)) {
+            if let Some((_, bucket)) = buckets.find(|((end, _), _)| millis <= u128::from(*end)) {
                 *bucket += 1;
             }
             counts.commit_count += 1;
@@ -246,11 +250,9 @@ impl Page {
         self.0
             .push_str("# TYPE mailslot_commit_seconds histogram\n");
         let mut sum = 0;
-        for (end, count) in BUCKETS.iter().zip(&counts.commits) {
+        for ((_, end), count) in BUCKETS.iter().zip(&counts.commits) {
             sum += count;
-            // Debug writes the canonical form of OpenMetrics: no zeros at the end, but one digit.
-            let end = format!("{:?}", *end as f64 / 1_000.0);
-            self.sample("commit_seconds_bucket", &[("le", &end)], &sum);
+            self.sample("commit_seconds_bucket", &[("le", end)], &sum);
         }
         self.sample(
             "commit_seconds_bucket",
@@ -258,7 +260,8 @@ impl Page {
             &counts.commit_count,
         );
         self.sample("commit_seconds_count", &[], &counts.commit_count);
-        let time = format!("{:.6}", counts.commit_time.as_secs_f64());
+        let time = counts.commit_time;
+        let time = format!("{}.{:06}", time.as_secs(), time.subsec_micros());
         self.sample("commit_seconds_sum", &[], &time);
     }
 
