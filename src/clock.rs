@@ -62,11 +62,15 @@ pub fn unique() -> String {
     });
     // Nothing here forks, so one call is enough.
     static PID: LazyLock<u32> = LazyLock::new(std::process::id);
-    let now = since_epoch();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let (seconds, micros, pid) = (now.as_secs(), now.subsec_micros(), *PID);
+    stamp(since_epoch(), *PID, count)
+}
+
+/// Microseconds have six digits, so that the stamps of a second sort by time.
+fn stamp(now: Duration, pid: u32, count: usize) -> String {
+    let (seconds, micros) = (now.as_secs(), now.subsec_micros());
     let mut stamp = String::with_capacity(48);
-    let _ = write!(stamp, "{seconds}.M{micros}P{pid}Q{count}");
+    let _ = write!(stamp, "{seconds}.M{micros:06}P{pid}Q{count}");
     stamp
 }
 
@@ -197,6 +201,15 @@ mod tests {
         ] {
             assert!(zone_named(wrong, zones).is_none(), "{wrong}");
         }
+    }
+
+    /// The order in which the queue sends what arrived within a second.
+    #[test]
+    fn stamps_sort_by_time() {
+        let at = |micros| stamp(Duration::from_secs(7) + Duration::from_micros(micros), 1, 2);
+        assert_eq!(at(9), "7.M000009P1Q2");
+        let stamps = [0, 9, 10, 99_999, 100_000, 999_999].map(at);
+        assert!(stamps.is_sorted(), "{stamps:?}");
     }
 
     /// R211, F28
