@@ -1,7 +1,8 @@
 //! The client's side over real sockets: against this server, and against scripted servers.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use mailslot::smtp::client::{
 };
 
 use crate::server::{Server, Setup};
-use crate::tls::{CERT, KEY};
+use crate::tls::{self, CERT, KEY};
 
 const USERS: &str = "user@x.test:{PLAIN}pencil\n";
 
@@ -289,6 +290,65 @@ fn a_close_in_the_middle_of_the_content_fails_the_message() {
     );
     assert!(sent.failure.is_some());
     served.join().unwrap();
+}
+
+/// Says `early` in the middle of the content. Returns true if the end of the content came all the same.
+fn answer_early(socket: impl Read + Write, early: &str) -> bool {
+    let mut peer = BufReader::new(socket);
+    peer.get_mut().write_all(b"220 hop\r\n").unwrap();
+    let mut line = String::new();
+    let mut in_content = false;
+    while peer.read_line(&mut line).unwrap_or(0) > 0 {
+        let reply = match line.trim_end() {
+            "." => return true,
+            "DATA" => "354 go\r\n",
+            "Subject: x" => early,
+            _ if in_content => "",
+            _ => "250 ok\r\n",
+        };
+        in_content |= line.starts_with("DATA");
+        if peer.get_mut().write_all(reply.as_bytes()).is_err() {
+            return false;
+        }
+        line.clear();
+    }
+    false
+}
+
+/// In TLS as in the clear it is no promise, and the server gets no end that it might take the message by. A refusal
+/// counts. The socket does not hold the whole content, so that the reply is there before its end.
+#[test]
+fn a_reply_in_the_middle_of_the_content_in_tls() {
+    let content = format!("Subject: x\n\n{}", "0123456789abcd\n".repeat(65_536));
+    for (early, verdict, status) in [
+        ("250 2.0.0 taken\r\n", Verdict::Later, "4.5.0"),
+        ("250-2.0.0 half of it\r\n", Verdict::Later, "4.5.0"),
+        ("450 4.2.0 later\r\n", Verdict::Later, "4.2.0"),
+        ("550 5.7.1 no\r\n", Verdict::Failed, "5.7.1"),
+    ] {
+        let name = format!("mailslot-early-tls-{}-{status}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let served = std::thread::spawn(move || {
+            answer_early(tls::accept(listener.accept().unwrap().0), early)
+        });
+        let destination = Destination {
+            addresses: vec![Address::Unix(path.clone())],
+            implicit_tls: true,
+            ..destination("127.0.0.1:0", "localhost")
+        };
+        let settings = settings(TlsUse::Required);
+        let connection = Connection::open(&destination, settings, &trusting(), None);
+        std::fs::remove_file(path).unwrap();
+        let mut connection = connection.unwrap();
+        let sent = connection.deliver(envelope(&["a@x.test"], &content), &mut content.as_bytes());
+        drop(connection);
+        let outcome = &sent.outcomes[0];
+        let told = (outcome.verdict, outcome.status.to_string());
+        assert_eq!(told, (verdict, status.to_owned()), "{early}");
+        assert!(sent.failure.is_some(), "{early}");
+        assert!(!served.join().unwrap(), "{early}: it got an end");
+    }
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! A server with a certificate, and a TLS client on a socket that is connected already. The client accepts any
 //! certificate.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
 use mailslot::net::client_tls::Anybody;
 use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, DEFAULT_VERSIONS};
-use rustls::{StreamOwned, SupportedProtocolVersion};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
 use crate::server::{Server, Setup};
 
@@ -74,30 +75,33 @@ pub fn connect_after(
     Ok(StreamOwned::new(connection, socket))
 }
 
+/// The server's side of TLS on a socket, by rustls's own server with the committed pair. The first read or write does
+/// the handshake.
+pub fn accept<S: Read + Write>(socket: S) -> StreamOwned<ServerConnection, S> {
+    let chain = vec![CertificateDer::from_pem_file(CERT).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(KEY).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"smtp".to_vec()];
+    let connection = ServerConnection::new(Arc::new(config)).unwrap();
+    StreamOwned::new(connection, socket)
+}
+
 /// The committed pair and this client work with rustls's own server, in both versions and with
 /// and without ALPN: a failure elsewhere is then the server's.
 #[test]
 fn the_pair_and_the_client_work() {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-    use std::io::Read as _;
-
-    let chain = || vec![CertificateDer::from_pem_file(CERT).unwrap()];
-    let key = || PrivateKeyDer::from_pem_file(KEY).unwrap();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         for alpn in [&[][..], &["smtp"]] {
-            let provider = Arc::new(ring::default_provider());
-            let mut config = rustls::ServerConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(chain(), key())
-                .unwrap();
-            config.alpn_protocols = vec![b"smtp".to_vec()];
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let served = std::thread::spawn(move || {
-                let connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
-                let mut stream = StreamOwned::new(connection, listener.accept().unwrap().0);
+                let mut stream = accept(listener.accept().unwrap().0);
                 stream.write_all(b"220 hello").unwrap();
                 stream.conn.send_close_notify();
                 stream.flush().unwrap();
