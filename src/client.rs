@@ -1,7 +1,7 @@
 //! Drives an outgoing connection: moves octets between the stream and the protocol core, under deadlines. The core in
 //! `smtp::client` has the rules of the protocol, `net` resolves names and opens sockets.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,6 @@ use crate::net::proxy;
 use crate::net::socket::Socket;
 use crate::net::stream::Stream;
 use crate::random;
-use crate::read;
 use crate::smtp::client::{
     Channel, ClientConfig, ClientEnvelope, ClientSession, ConnectionError, Extensions, Outcome,
     Stage, Want,
@@ -24,7 +23,7 @@ use crate::smtp::client::{
 const CONNECT: Duration = Duration::from_secs(30);
 /// Timeout of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// Octets of content read at once, and encoded octets sent at once.
+/// Octets of content encoded at once, and of encoded ones sent at once.
 const PIECE: usize = 32 * 1024;
 /// Time to read a reply from a server that closed the connection in the middle of the content.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -172,7 +171,7 @@ impl Connection {
     }
 
     /// Sends a message: the whole transaction, in which `content` is read once, from its start to its end.
-    pub fn deliver(&mut self, envelope: ClientEnvelope, content: &mut dyn Read) -> Sent {
+    pub fn deliver(&mut self, envelope: ClientEnvelope, content: &mut dyn BufRead) -> Sent {
         let recipients = envelope.recipients.len();
         self.core.begin(envelope);
         if self.drive() == Want::Content {
@@ -288,12 +287,12 @@ impl Connection {
     }
 
     /// Sends the content in pieces. A server that closes the connection may have sent a reason before.
-    fn send_content(&mut self, content: &mut dyn Read) {
-        let mut piece = vec![0; PIECE];
+    fn send_content(&mut self, content: &mut dyn BufRead) {
         loop {
-            let octets = match read::piece(content, &mut piece) {
+            let octets = match content.fill_buf() {
                 Ok([]) => break,
-                Ok(octets) => octets,
+                Ok(octets) => octets.get(..PIECE).unwrap_or(octets),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => {
                     let why = format!("the message cannot be read: {e}");
                     return self.core.lost(ConnectionError::Lost(Stage::Content, why));
@@ -308,7 +307,9 @@ impl Connection {
                     .core
                     .lost(ConnectionError::Lost(Stage::Content, spelled(&e)));
             }
+            let used = octets.len();
             self.core.content(octets);
+            content.consume(used);
         }
         if let Err(e) = self.read_early_reply() {
             self.core

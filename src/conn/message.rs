@@ -261,8 +261,9 @@ impl Message {
         if envelope.recipients.is_empty() {
             return Ok(None);
         }
-        self.spool.expect_envelope();
-        relay.queue().draft(self.spool.id(), envelope).map(Some)
+        let content = self.spool.expect_envelope();
+        let draft = relay.queue().draft(self.spool.id(), envelope, content);
+        draft.map(Some)
     }
 
     /// Why the message is refused for all.

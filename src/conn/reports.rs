@@ -90,8 +90,8 @@ fn commit(
                 recipients,
                 ..Envelope::default()
             };
-            spool.expect_envelope();
-            let draft = relay.queue().draft(spool.id(), envelope);
+            let content = spool.expect_envelope();
+            let draft = relay.queue().draft(spool.id(), envelope, content);
             Some(draft.map_err(|e| e.to_string())?)
         }
     };

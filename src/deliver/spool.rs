@@ -176,8 +176,12 @@ impl Spool {
     }
 
     /// Prepares the commit of a message whose envelope the caller writes next into `new/` of the queue: the commit then
-    /// fails if a sync of that directory fails from now on, and syncing the envelope may serve for the content too.
-    pub fn expect_envelope(&mut self) {
+    /// fails if a sync of that directory fails from now on, and syncing the envelope may serve for the content too. No
+    /// more content may be added. Returns all of it, where it was small enough to be written at once.
+    pub fn expect_envelope(&mut self) -> Option<Vec<u8>> {
+        self.end_content();
+        let is_whole = self.size == self.buffer.len() as u64;
+        let whole = is_whole.then(|| self.buffer.clone());
         self.flush();
         self.each_source(|source, context| {
             source.start_sync(context);
@@ -195,6 +199,7 @@ impl Spool {
                 }
             }
         }
+        whole
     }
 
     /// Opens a mailbox's directories; from now on a failed sync of its `new/` fails this message.
@@ -210,9 +215,7 @@ impl Spool {
     /// # Errors
     /// The refusal of the message itself, if any.
     pub(super) fn seal(&mut self) -> Result<(), Reply> {
-        let before = self.buffer.len();
-        self.filter.finish(&mut self.buffer);
-        self.size += (self.buffer.len() - before) as u64;
+        self.end_content();
         self.flush();
         if let Some(error) = self.error.clone() {
             return Err(error);
@@ -223,6 +226,13 @@ impl Spool {
         }
         self.each_source(Source::sync);
         self.measure_text()
+    }
+
+    /// Adds what the filter still holds back.
+    fn end_content(&mut self) {
+        let before = self.buffer.len();
+        self.filter.finish(&mut self.buffer);
+        self.size += (self.buffer.len() - before) as u64;
     }
 
     /// Computes the size of the copy in text form, if one is needed.

@@ -8,4 +8,4 @@ mod store;
 
 pub use envelope::{Envelope, QueuedRecipient};
 pub use folder::CONTROL;
-pub use store::{Draft, Queue, ids, read, sizes};
+pub use store::{Draft, Queue, QueuedContent, ids, read, sizes};

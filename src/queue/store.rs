@@ -21,10 +21,12 @@ use crate::lock::lock;
 
 /// Maximum messages and recipients of envelopes that could not be written.
 const MAX_UNSAVED: usize = 10_000;
-/// Maximum messages whose envelopes are kept in memory until the first try.
+/// Maximum messages that are kept in memory until the first try.
 const FRESH: usize = 128;
-/// Maximum recipients of such an envelope.
+/// Maximum recipients of such a message.
 const FRESH_RECIPIENTS: usize = 10;
+/// Maximum octets of a content that is kept with it.
+const FRESH_OCTETS: usize = 16 * 1024;
 /// Number of locks for changes.
 const SLOTS: usize = 16;
 /// Maximum octets of an envelope.
@@ -38,12 +40,28 @@ pub struct Queue {
     writing: [Mutex<()>; SLOTS],
     /// The names of the content files, by id.
     names: Mutex<HashMap<String, String>>,
-    /// The envelopes of the latest messages, as they are on disk: most are tried at once, without reading them.
-    fresh: Mutex<VecDeque<(String, Envelope)>>,
+    /// The latest messages, as they are on disk: most are tried at once, without reading them.
+    fresh: Mutex<VecDeque<Fresh>>,
     /// Changed envelopes that could not be written, so that a full disk does not make a message be sent twice.
     unsaved: Mutex<Vec<(String, Envelope)>>,
     #[expect(dead_code, reason = "holds the lock")]
     lock: Flock<File>,
+}
+
+/// A message that was not tried yet.
+struct Fresh {
+    id: String,
+    envelope: Envelope,
+    /// `None` where it is large.
+    content: Option<Arc<[u8]>>,
+}
+
+/// The content of a message, as stored.
+pub enum QueuedContent {
+    /// All of it.
+    Memory(Arc<[u8]>),
+    /// The file, at its start.
+    File(File),
 }
 
 /// An envelope whose content is not committed yet; it is removed when dropped.
@@ -51,6 +69,7 @@ pub struct Draft<'a> {
     queue: &'a Queue,
     id: String,
     envelope: Envelope,
+    content: Option<Arc<[u8]>>,
     kept: bool,
 }
 
@@ -178,17 +197,25 @@ impl Queue {
     }
 
     /// Writes an envelope before its content is committed. The commit makes its name durable after
-    /// [`Spool::expect_envelope`](crate::deliver::Spool::expect_envelope).
+    /// [`Spool::expect_envelope`](crate::deliver::Spool::expect_envelope), which may return the `content`.
     ///
     /// # Errors
     /// An error of the disk; `FileTooLarge` if there are so many recipients that the file may become too long to read.
-    pub fn draft(&self, id: &str, envelope: Envelope) -> io::Result<Draft<'_>> {
+    pub fn draft(
+        &self,
+        id: &str,
+        envelope: Envelope,
+        content: Option<Vec<u8>>,
+    ) -> io::Result<Draft<'_>> {
         self.folder
             .create(id, &text(&envelope, MAX_ENVELOPE / 2)?)?;
         Ok(Draft {
             queue: self,
             id: id.to_owned(),
             envelope,
+            content: content
+                .filter(|content| content.len() <= FRESH_OCTETS)
+                .map(Into::into),
             kept: false,
         })
     }
@@ -203,20 +230,27 @@ impl Queue {
             return Ok(envelope.clone());
         }
         drop(unsaved);
-        let fresh = lock(&self.fresh);
-        if let Some((_, envelope)) = fresh.iter().find(|(known, _)| known == id) {
-            return Ok(envelope.clone());
-        }
-        drop(fresh);
-        read(&self.dir, id)
+        let fresh = self.fresh(id, |fresh| Some(fresh.envelope.clone()));
+        fresh.map_or_else(|| read(&self.dir, id), Ok)
     }
 
-    /// Opens the content.
+    /// The content: in memory, or its file opened.
     ///
     /// # Errors
     /// An error of the disk.
-    pub fn content(&self, id: &str) -> io::Result<File> {
-        existing(&self.content_path(id)?)
+    pub fn content(&self, id: &str) -> io::Result<QueuedContent> {
+        let path = self.content_path(id)?;
+        match self.fresh(id, |fresh| fresh.content.clone()) {
+            // Mail that was removed by hand is not sent.
+            Some(octets) if path.symlink_metadata()?.is_file() => Ok(QueuedContent::Memory(octets)),
+            _ => existing(&path).map(QueuedContent::File),
+        }
+    }
+
+    /// Looks for a message among the latest.
+    fn fresh<T>(&self, id: &str, found: impl Fn(&Fresh) -> Option<T>) -> Option<T> {
+        let fresh = lock(&self.fresh);
+        fresh.iter().find(|fresh| fresh.id == id).and_then(found)
     }
 
     fn content_path(&self, id: &str) -> io::Result<PathBuf> {
@@ -236,7 +270,7 @@ impl Queue {
     ) -> io::Result<Option<Envelope>> {
         let _one = self.writing.get(slot(id)).map(lock);
         let mut envelope = self.read(id)?;
-        lock(&self.fresh).retain(|(known, _)| known != id);
+        lock(&self.fresh).retain(|fresh| fresh.id != id);
         change(&mut envelope);
         let saved = self.save(id, &envelope);
         let mut unsaved = lock(&self.unsaved);
@@ -280,7 +314,11 @@ impl Draft<'_> {
             if fresh.len() >= FRESH {
                 fresh.pop_front();
             }
-            fresh.push_back((self.id.clone(), self.envelope.clone()));
+            fresh.push_back(Fresh {
+                id: self.id.clone(),
+                envelope: self.envelope.clone(),
+                content: self.content.take(),
+            });
         }
         std::mem::take(&mut self.envelope)
     }

@@ -1,49 +1,60 @@
 //! The content of a message for a hop: its properties, and which octets are sent.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
+use std::sync::Arc;
 
 use crate::client::{Connection, Sent};
-use crate::queue::{Envelope, QueuedRecipient};
+use crate::queue::{Envelope, QueuedContent, QueuedRecipient};
 use crate::read;
 use crate::smtp::client::{ClientEnvelope, Content, Rcpt, Scan};
 
 /// Octets read at a time.
 const PIECE: usize = 32 * 1024;
 
-/// A content file and its properties.
+/// A content and its properties.
 pub(super) struct Prepared {
-    file: File,
-    /// All of it, if it fits into one piece.
-    whole: Option<Vec<u8>>,
+    octets: QueuedContent,
     /// Octets of this host's own delivery headers, which are not sent.
     skip: usize,
     content: Content,
 }
 
 impl Prepared {
-    pub(super) fn open(mut file: File, exact_from: Option<u64>) -> io::Result<Self> {
-        let mut start = Vec::with_capacity(PIECE + 1);
-        file.by_ref()
-            .take(PIECE as u64 + 1)
-            .read_to_end(&mut start)?;
-        // This host's own headers are in the first piece.
-        let skip = own_headers(&start);
-        let mut scan = Scan::new(exact_from.map(|from| from.saturating_sub(skip as u64)));
-        scan.feed(start.get(skip..).ok_or(io::ErrorKind::InvalidData)?);
-        let is_whole = start.len() <= PIECE;
-        if !is_whole {
-            start.resize(PIECE, 0);
-            loop {
-                match read::piece(&mut file, &mut start)? {
-                    [] => break,
-                    octets => scan.feed(octets),
-                }
+    /// Looks through the content. A file that fits into one piece is not read again.
+    pub(super) fn open(octets: QueuedContent, exact_from: Option<u64>) -> io::Result<Self> {
+        let file = match octets {
+            QueuedContent::Memory(octets) => return Self::small(octets, exact_from),
+            QueuedContent::File(file) => file,
+        };
+        let mut start = Vec::new();
+        (&file).take(PIECE as u64 + 1).read_to_end(&mut start)?;
+        if start.len() <= PIECE {
+            return Self::small(start.into(), exact_from);
+        }
+        Self::large(file, start, exact_from)
+    }
+
+    fn small(octets: Arc<[u8]>, exact_from: Option<u64>) -> io::Result<Self> {
+        let (skip, scan) = begin(&octets, exact_from)?;
+        Ok(Self {
+            octets: QueuedContent::Memory(octets),
+            skip,
+            content: scan.finish(),
+        })
+    }
+
+    /// `piece` has the first octets, which were read from the file.
+    fn large(mut file: File, mut piece: Vec<u8>, exact_from: Option<u64>) -> io::Result<Self> {
+        let (skip, mut scan) = begin(&piece, exact_from)?;
+        loop {
+            match read::piece(&mut file, &mut piece)? {
+                [] => break,
+                octets => scan.feed(octets),
             }
         }
         Ok(Self {
-            file,
-            whole: is_whole.then_some(start),
+            octets: QueuedContent::File(file),
             skip,
             content: scan.finish(),
         })
@@ -69,22 +80,34 @@ impl Prepared {
             ret: envelope.ret.clone(),
             envid: envelope.envid.clone(),
         };
-        let whole = self.whole.as_ref();
-        if let Some(mut octets) = whole.and_then(|whole| whole.get(self.skip..)) {
-            return connection.deliver(envelope, &mut octets);
-        }
-        // If this fails the content is shorter than announced, and the transaction is not completed.
-        let _ = self.file.seek(SeekFrom::Start(self.skip as u64));
-        connection.deliver(envelope, &mut self.file)
+        connection.deliver(envelope, &mut self.message())
     }
 
     /// The first octets of the message.
     pub(super) fn start(&mut self, most: usize) -> Vec<u8> {
         let mut octets = Vec::new();
-        let read = self.file.seek(SeekFrom::Start(self.skip as u64));
-        let _ = read.and_then(|_| (&self.file).take(most as u64).read_to_end(&mut octets));
+        let _ = self.message().take(most as u64).read_to_end(&mut octets);
         octets
     }
+
+    /// The message from its start. After an error it is shorter than announced, so that no transaction is completed.
+    fn message(&mut self) -> Box<dyn BufRead + '_> {
+        match &mut self.octets {
+            QueuedContent::Memory(octets) => Box::new(octets.get(self.skip..).unwrap_or_default()),
+            QueuedContent::File(file) => match file.seek(SeekFrom::Start(self.skip as u64)) {
+                Ok(_) => Box::new(BufReader::with_capacity(PIECE, file)),
+                Err(_) => Box::new(io::empty()),
+            },
+        }
+    }
+}
+
+/// Finds the start of the message after this host's own headers, which are in the first piece, and looks through that.
+fn begin(piece: &[u8], exact_from: Option<u64>) -> io::Result<(usize, Scan)> {
+    let skip = own_headers(piece);
+    let mut scan = Scan::new(exact_from.map(|from| from.saturating_sub(skip as u64)));
+    scan.feed(piece.get(skip..).ok_or(io::ErrorKind::InvalidData)?);
+    Ok((skip, scan))
 }
 
 /// Octets of the headers that final delivery adds on top: they are only for this host (RFC 5321 §4.4).

@@ -8,7 +8,7 @@ use std::path::Path;
 #[rustfmt::skip]
 const EDGES: &[(&str, &str)] = &[
     ("auth", "encoding lock"),
-    ("client", "encoding net random read smtp"),
+    ("client", "encoding net random smtp"),
     ("clock", "read"),
     ("cmd", "auth client clock encoding failure net options queue random read relay settings smtp"),
     ("config", "deliver directory failure greylist net oauth options relay settings smtp sys values"),

@@ -72,10 +72,12 @@ fn receive(
     }
     spool.write(END.as_bytes());
     let id = spool.id().to_owned();
-    spool.expect_envelope();
-    let draft = queue.draft(&id, envelope()).ok()?;
+    let octets = spool.expect_envelope();
+    let draft = queue.draft(&id, envelope(), octets.clone()).ok()?;
     let delivered = spool.commit().ok()?;
     let name = delivered.name();
+    let stored = std::fs::read(queue.dir().join("new").join(name));
+    assert_eq!(octets.unwrap(), stored.unwrap());
     let content = path(&["queue", "new", name]);
     let envelope = path(&["queue", "new", &id]);
     let mut promised = vec![(content.clone(), END)];

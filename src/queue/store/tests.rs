@@ -1,6 +1,7 @@
 //! A queue in a scratch directory: messages from draft to end, and starts after a crash.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test may panic"
 )]
@@ -38,10 +39,10 @@ fn envelope() -> Envelope {
 fn a_message_from_draft_to_end() {
     let dir = Scratch::new();
     let queue = open(&dir).unwrap();
-    drop(queue.draft(ID, envelope()).unwrap());
+    drop(queue.draft(ID, envelope(), None).unwrap());
     assert!(queue.ids().unwrap().is_empty());
     queue
-        .draft(ID, envelope())
+        .draft(ID, envelope(), None)
         .unwrap()
         .keep(&content(&dir, ID));
     assert_eq!(queue.ids().unwrap(), [ID]);
@@ -79,7 +80,7 @@ fn only_the_owner_may_enter() {
             std::fs::write(dir.0.join(name), "of somebody else").unwrap();
         }
         let queue = open(&dir).unwrap();
-        let draft = queue.draft(ID, envelope()).unwrap();
+        let draft = queue.draft(ID, envelope(), None).unwrap();
         let top = if others.is_some() { 0o775 } else { 0o700 };
         assert_eq!(mode(&dir.0), top);
         for name in ["new", "tmp", "cur"] {
@@ -105,9 +106,12 @@ fn a_queue_has_one_process() {
 fn leftovers_of_a_crash_are_removed() {
     let dir = Scratch::new();
     let queue = open(&dir).unwrap();
-    queue.draft("1.M1P1Q1", envelope()).unwrap().keep("gone");
     queue
-        .draft(ID, envelope())
+        .draft("1.M1P1Q1", envelope(), None)
+        .unwrap()
+        .keep("gone");
+    queue
+        .draft(ID, envelope(), None)
         .unwrap()
         .keep(&content(&dir, ID));
     std::fs::write(dir.0.join("new/8.M1P1Q1.half"), "mailsl").unwrap();
@@ -134,7 +138,7 @@ fn the_latest_envelopes_are_in_memory_until_they_are_changed() {
     let ids: Vec<String> = (0..FRESH + 5).map(|n| format!("7.M1P1Q{n}")).collect();
     for id in &ids {
         queue
-            .draft(id, envelope())
+            .draft(id, envelope(), None)
             .unwrap()
             .keep(&content(&dir, id));
         std::fs::remove_file(dir.0.join(MESSAGES).join(id)).unwrap();
@@ -149,9 +153,40 @@ fn the_latest_envelopes_are_in_memory_until_they_are_changed() {
     assert!(queue.read(last).is_err());
     let mut many = envelope();
     many.recipients = vec![many.recipients[0].clone(); FRESH_RECIPIENTS + 1];
-    queue.draft(ID, many).unwrap().keep(&content(&dir, ID));
+    queue
+        .draft(ID, many, None)
+        .unwrap()
+        .keep(&content(&dir, ID));
     std::fs::remove_file(dir.0.join(MESSAGES).join(ID)).unwrap();
     assert!(queue.read(ID).is_err());
+}
+
+#[test]
+fn small_contents_are_in_memory_as_long_as_their_file_is_there() {
+    let dir = Scratch::new();
+    let queue = open(&dir).unwrap();
+    let octets = |id: &str| match queue.content(id) {
+        Ok(QueuedContent::Memory(octets)) => Some(octets.len()),
+        Ok(QueuedContent::File(_)) => None,
+        Err(e) => panic!("{e}"),
+    };
+    for (id, size, kept) in [
+        ("1.M1P1Q1", Some(0), Some(0)),
+        ("2.M1P1Q1", Some(FRESH_OCTETS), Some(FRESH_OCTETS)),
+        ("3.M1P1Q1", Some(FRESH_OCTETS + 1), None),
+        ("4.M1P1Q1", None, None),
+    ] {
+        let draft = queue.draft(id, envelope(), size.map(|size| vec![b'x'; size]));
+        draft.unwrap().keep(&content(&dir, id));
+        assert_eq!(octets(id), kept, "{id}");
+    }
+    let change = |id| queue.change(id, |envelope| envelope.recipients.truncate(1));
+    change("1.M1P1Q1").unwrap();
+    assert_eq!(octets("1.M1P1Q1"), None, "after the first try");
+    // Removed by hand.
+    std::fs::remove_file(dir.0.join("new/2.M1P1Q1.host,S=1")).unwrap();
+    let gone = queue.content("2.M1P1Q1").err().unwrap();
+    assert_eq!(gone.kind(), io::ErrorKind::NotFound);
 }
 
 /// An id is unique, but if it were not, nobody's envelope would be replaced.
@@ -160,10 +195,10 @@ fn a_draft_replaces_nothing() {
     let dir = Scratch::new();
     let queue = open(&dir).unwrap();
     queue
-        .draft(ID, envelope())
+        .draft(ID, envelope(), None)
         .unwrap()
         .keep(&content(&dir, ID));
-    let second = queue.draft(ID, envelope()).err().unwrap();
+    let second = queue.draft(ID, envelope(), None).err().unwrap();
     assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(read(&dir.0, ID).unwrap(), envelope());
 }
@@ -210,10 +245,13 @@ fn an_envelope_never_becomes_too_long_to_be_read() {
         recipients: vec![envelope().recipients[0].clone(); count],
         ..envelope()
     };
-    let refused = queue.draft("8.M1P2Q3", of(300_000)).err().unwrap();
+    let refused = queue.draft("8.M1P2Q3", of(300_000), None).err().unwrap();
     assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
     assert!(queue.ids().unwrap().is_empty());
-    queue.draft(ID, of(6_000)).unwrap().keep(&content(&dir, ID));
+    queue
+        .draft(ID, of(6_000), None)
+        .unwrap()
+        .keep(&content(&dir, ID));
     let answer = "x".repeat(1_000);
     let fail = |envelope: &mut Envelope| {
         for to in &mut envelope.recipients {
