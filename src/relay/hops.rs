@@ -51,9 +51,13 @@ impl Relay {
     pub(super) fn put_off(&self, hop: &Hop, id: &Arc<str>, next: u64) {
         let mut state = self.lock();
         state.schedule.add(hop, id, next);
-        // A connection that waits takes it; else one more may be opened for it, now or when it is due.
-        if next > clock::seconds() || !state.idle.wake(hop) {
-            self.changed.notify_all();
+        let is_due = next <= clock::seconds();
+        let idle = is_due.then(|| state.idle.take(hop)).flatten();
+        drop(state);
+        match idle {
+            Some(idle) => idle.unpark(),
+            // One more connection may be opened for it, now or when it is due.
+            None => self.changed.notify_all(),
         }
     }
 

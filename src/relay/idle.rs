@@ -1,69 +1,48 @@
-//! The connections that wait for mail, by hop. New mail wakes one connection to its own hop and no other thread.
+//! The connections that wait for mail, by hop. New mail wakes one connection to its own hop and no other thread: the
+//! latest to wait, whose memory is still cached, so that connections that are not needed can end.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar};
+use std::thread::{self, Thread};
 
 use super::schedule::Hop;
 
-/// The threads of one hop that wait.
+/// The waiting threads by hop, the latest last. One lock guards this and the schedule; a thread that was taken is woken
+/// after it is released.
 #[derive(Debug, Default)]
-struct Waiters {
-    /// Threads that were not woken yet.
-    waiting: usize,
-    /// Threads that were woken and have not run since.
-    woken: usize,
-    wake: Arc<Condvar>,
-}
-
-/// The waiting threads by hop. One lock guards this and the schedule.
-#[derive(Debug, Default)]
-pub(super) struct IdleConnections(HashMap<Hop, Waiters>);
+pub(super) struct IdleConnections(HashMap<Hop, Vec<Thread>>);
 
 impl IdleConnections {
-    /// Called when a thread begins to wait; it waits on the returned condition variable.
-    pub(super) fn enter(&mut self, hop: &Hop) -> Arc<Condvar> {
-        let waiters = self.0.entry(hop.clone()).or_default();
-        waiters.waiting += 1;
-        Arc::clone(&waiters.wake)
+    /// Called when this thread begins to wait.
+    pub(super) fn enter(&mut self, hop: &Hop) {
+        let waiting = self.0.entry(hop.clone()).or_default();
+        waiting.push(thread::current());
     }
 
-    /// Called when a thread no longer waits, whatever woke it.
+    /// Called when this thread no longer waits, whatever woke it.
     pub(super) fn leave(&mut self, hop: &Hop) {
-        let Some(waiters) = self.0.get_mut(hop) else {
-            return;
-        };
-        if waiters.woken > 0 {
-            waiters.woken -= 1;
-        } else {
-            waiters.waiting = waiters.waiting.saturating_sub(1);
-        }
-        if waiters.waiting + waiters.woken == 0 {
-            self.0.remove(hop);
+        if let Some(waiting) = self.0.get_mut(hop) {
+            waiting.retain(|other| other.id() != thread::current().id());
+            if waiting.is_empty() {
+                self.0.remove(hop);
+            }
         }
     }
 
-    /// Wakes a thread of the hop; false if none is left to wake.
-    pub(super) fn wake(&mut self, hop: &Hop) -> bool {
-        let Some(waiters) = self.0.get_mut(hop).filter(|waiters| waiters.waiting > 0) else {
-            return false;
-        };
-        waiters.waiting -= 1;
-        waiters.woken += 1;
-        waiters.wake.notify_one();
-        true
+    /// Takes a thread of the hop to wake; each is taken once.
+    pub(super) fn take(&mut self, hop: &Hop) -> Option<Thread> {
+        self.0.get_mut(hop).and_then(Vec::pop)
     }
 
     /// Wakes all; each looks for itself.
     pub(super) fn wake_all(&mut self) {
-        for waiters in self.0.values_mut() {
-            waiters.woken += std::mem::take(&mut waiters.waiting);
-            waiters.wake.notify_all();
-        }
+        let all = std::mem::take(&mut self.0);
+        all.into_values().flatten().for_each(|idle| idle.unpark());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
     fn hop(domain: &str) -> Hop {
@@ -77,35 +56,37 @@ mod tests {
     fn each_message_wakes_another_thread_of_its_hop() {
         let (a, b) = (hop("a"), hop("b"));
         let mut idle = IdleConnections::default();
-        assert!(!idle.wake(&a), "nobody waits");
+        let enter = |idle: &mut IdleConnections, hop: &Hop| {
+            let enter = || {
+                idle.enter(hop);
+                thread::current().id()
+            };
+            thread::scope(|scope| scope.spawn(enter).join().unwrap())
+        };
+        let take = |idle: &mut IdleConnections, hop: &Hop| idle.take(hop).map(|idle| idle.id());
+        assert_eq!(take(&mut idle, &a), None, "nobody waits");
+        let first = enter(&mut idle, &a);
         idle.enter(&a);
-        idle.enter(&a);
-        idle.enter(&b);
-        assert!(idle.wake(&a) && idle.wake(&a));
-        assert!(!idle.wake(&a), "both have something to do already");
-        assert!(idle.wake(&b));
-        for one in [&a, &a, &b] {
-            idle.leave(one);
-        }
+        let last = enter(&mut idle, &a);
+        let other = enter(&mut idle, &b);
+        assert_eq!(take(&mut idle, &a), Some(last), "the latest first");
+        idle.leave(&a);
+        assert_eq!(take(&mut idle, &a), Some(first), "this one has left");
+        assert_eq!(take(&mut idle, &a), None);
+        assert_eq!(take(&mut idle, &b), Some(other));
+        idle.leave(&a);
+        idle.leave(&b);
         assert!(idle.0.is_empty());
     }
 
-    /// A thread whose time is over takes the wake-up of another one, which finds out by itself.
     #[test]
-    fn a_wake_up_that_another_thread_took_is_not_counted_twice() {
-        let a = hop("a");
+    fn all_are_woken_at_once() {
         let mut idle = IdleConnections::default();
-        idle.enter(&a);
-        idle.enter(&a);
-        assert!(idle.wake(&a));
-        idle.leave(&a);
-        assert!(idle.wake(&a), "one is still waiting");
-        idle.leave(&a);
-        assert!(idle.0.is_empty());
-        idle.enter(&a);
+        idle.enter(&hop("a"));
+        idle.enter(&hop("b"));
         idle.wake_all();
-        assert!(!idle.wake(&a));
-        idle.leave(&a);
+        // It would wait here for ever otherwise.
+        thread::park();
         assert!(idle.0.is_empty());
     }
 }

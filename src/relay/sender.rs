@@ -343,9 +343,10 @@ impl Relay {
             if !open || left.is_zero() {
                 return None;
             }
-            let wake = state.idle.enter(hop);
-            let waited = wake.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.idle.enter(hop);
+            drop(state);
+            std::thread::park_timeout(left);
+            state = self.lock();
             state.idle.leave(hop);
         }
     }
