@@ -45,7 +45,7 @@ mod trace;
 mod undo;
 
 pub use self::commit::Delivered;
-pub(crate) use self::disk::{Disk, Real as RealDisk, errno, fd, no_links, write_all};
+pub(crate) use self::disk::{Disk, FileId, Real as RealDisk, errno, fd, no_links, write_all};
 pub use self::group_sync::GroupSync;
 pub use self::groups::Groups;
 pub use self::junk::JunkField;

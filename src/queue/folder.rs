@@ -5,14 +5,14 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, fchmod, fstat};
 
-use crate::deliver::{Disk, GroupSync, Syncs, errno, fd, no_links, write_all};
+use crate::deliver::{Disk, FileId, GroupSync, Syncs, errno, fd, no_links, write_all};
 
 /// The suffix of an envelope that is being written.
 pub(super) const HALF: &str = ".half";
@@ -35,6 +35,8 @@ pub(super) struct Folder {
     disk: Box<dyn Disk>,
     syncs: Arc<Syncs>,
     messages: OwnedFd,
+    path: PathBuf,
+    identity: FileId,
     /// Shares syncs of the directory among all that change it, deliveries of contents included.
     group: Arc<GroupSync>,
 }
@@ -46,19 +48,7 @@ impl Folder {
     /// An error of the disk.
     pub(super) fn open(dir: &Path, syncs: Arc<Syncs>, disk: Box<dyn Disk>) -> io::Result<Self> {
         let queue = open_or_make(disk.as_ref(), &syncs, dir)?;
-        let mut is_new = false;
-        for name in OTHERS.iter().chain([&MESSAGES]) {
-            match disk.make_dir(fd(&queue), OsStr::new(name)) {
-                Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
-                made => is_new |= made.is_ok(),
-            }
-        }
-        syncs.parent(disk.as_ref(), fd(&queue))?;
-        if is_new {
-            // Without a journal, fsync(2) on ext4 does not write that a group of inodes is in use, and e2fsck may move a
-            // directory in it to lost+found.
-            syncs.all(disk.as_ref(), fd(&queue));
-        }
+        populate(disk.as_ref(), &syncs, &queue)?;
         let is_own = |name: &OsStr| OWN.iter().any(|own| name == *own);
         let mut shared = false;
         disk.list(fd(&queue), &mut |name| {
@@ -79,13 +69,32 @@ impl Folder {
         let path = dir.join(MESSAGES);
         let messages = disk.open_in(fd(&queue), OsStr::new(MESSAGES), true)?;
         make_private(&messages, &path);
-        let group = syncs.group(disk.identity_of(fd(&messages))?);
+        let identity = disk.identity_of(fd(&messages))?;
+        let group = syncs.group(identity);
         Ok(Self {
             disk,
             syncs,
             messages,
+            path,
+            identity,
             group,
         })
+    }
+
+    /// Checks that the path still leads to the directory: contents are committed by it, and one without its envelope
+    /// beside it is lost.
+    ///
+    /// # Errors
+    /// It was moved, replaced or mounted over, or cannot be found.
+    pub(super) fn in_place(&self) -> io::Result<()> {
+        let path = self.path.display();
+        match self.disk.identity(&self.path) {
+            Ok(found) if found == self.identity => Ok(()),
+            Ok(_) => Err(io::Error::other(format!(
+                "{path} was replaced; start again"
+            ))),
+            Err(e) => Err(io::Error::new(e.kind(), format!("{path}: {e}"))),
+        }
     }
 
     /// Writes a new file. Its contents are durable; its name only after [`Self::durably`].
@@ -193,6 +202,30 @@ fn make_private(dir: &OwnedFd, path: &Path) {
     {
         log::warn!("--queue: others may access {}: {e}", path.display());
     }
+}
+
+/// Makes what is missing in the directory of a queue, and syncs it.
+fn populate(disk: &dyn Disk, syncs: &Syncs, queue: &OwnedFd) -> io::Result<()> {
+    let mut is_new = false;
+    for name in OTHERS.iter().chain([&MESSAGES]) {
+        match disk.make_dir(fd(queue), OsStr::new(name)) {
+            Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
+            made => is_new |= made.is_ok(),
+        }
+    }
+    // Durable before any mail: a start takes a directory without it for no queue.
+    match disk.create(fd(queue), LOCK) {
+        Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
+        Err(_) => {}
+        Ok(file) => syncs.file(disk, fd(&file))?,
+    }
+    syncs.parent(disk, fd(queue))?;
+    if is_new {
+        // Without a journal, fsync(2) on ext4 does not write that a group of inodes is in use, and e2fsck may move a
+        // directory in it to lost+found.
+        syncs.all(disk, fd(queue));
+    }
+    Ok(())
 }
 
 /// Opens a directory. Makes it and its parents if they are missing, and syncs each new name.

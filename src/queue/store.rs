@@ -16,7 +16,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use super::envelope::Envelope;
 use super::folder::{Folder, HALF, LOCK, MESSAGES, OLD_ENVELOPES};
 use crate::deliver::{Disk, RealDisk, Syncs};
-use crate::failure::Failure;
+use crate::failure::{Failure, FileError};
 use crate::lock::lock;
 
 /// Maximum messages and recipients of envelopes that could not be written.
@@ -91,8 +91,12 @@ impl Queue {
         let fault = |path: &Path, e: &dyn std::fmt::Display| {
             Failure::System(format!("--queue: {}: {e}", path.display()))
         };
-        let folder = Folder::open(dir, syncs, disk).map_err(|e| fault(dir, &e))?;
         let path = dir.join(LOCK);
+        if is_mailbox(dir) {
+            let why = "--queue: this is a mailbox with mail in it; name a directory of its own";
+            return Err(FileError::new(dir, None, why).into());
+        }
+        let folder = Folder::open(dir, syncs, disk).map_err(|e| fault(dir, &e))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -207,8 +211,9 @@ impl Queue {
         envelope: Envelope,
         content: Option<Vec<u8>>,
     ) -> io::Result<Draft<'_>> {
-        self.folder
-            .create(id, &text(&envelope, MAX_ENVELOPE / 2)?)?;
+        let text = text(&envelope, MAX_ENVELOPE / 2)?;
+        self.folder.in_place()?;
+        self.folder.create(id, &text)?;
         Ok(Draft {
             queue: self,
             id: id.to_owned(),
@@ -332,6 +337,15 @@ impl Drop for Draft<'_> {
     }
 }
 
+/// True if a directory is no queue, and has contents without envelopes: a start would remove them as sent.
+fn is_mailbox(dir: &Path) -> bool {
+    let known = [LOCK, OLD_ENVELOPES].map(|name| dir.join(name).exists());
+    let envelopes = ids(dir).unwrap_or_default();
+    let contents = sizes(dir).unwrap_or_default();
+    let mut contents = contents.keys();
+    known == [false; 2] && contents.any(|id| envelopes.binary_search(id).is_err())
+}
+
 /// Removes a useless file. Anything that cannot be removed, such as a directory, stays.
 fn discard(path: &Path) {
     if let Err(e) = std::fs::remove_file(path) {
@@ -437,7 +451,8 @@ enum FileKind<'a> {
 impl<'a> FileKind<'a> {
     fn of(name: &'a str) -> Option<Self> {
         let (seconds, unique) = name.split_once('.')?;
-        if !seconds.bytes().all(|octet| octet.is_ascii_digit()) || !unique.starts_with('M') {
+        let digits = !seconds.is_empty() && seconds.bytes().all(|octet| octet.is_ascii_digit());
+        if !digits || !unique.starts_with('M') {
             return None;
         }
         Some(match unique.find('.') {

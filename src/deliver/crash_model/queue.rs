@@ -10,7 +10,7 @@ use super::super::syncs::Syncs;
 use super::super::target::{Form, Group, Sync, Target};
 use super::checker::check;
 use super::disks;
-use super::history::History;
+use super::history::{Event, History};
 use super::recorder::{Fails, Mutation, Recorder};
 use super::scenario::END;
 use super::turns::{self, switching};
@@ -251,7 +251,13 @@ fn a_new_queue_is_written_with_its_file_system() {
 #[test]
 fn a_sync_of_the_queue_that_is_missing_late_or_retried_is_found() {
     let (history, _) = run(Mutation::None, Fails::default());
-    let synced = history.synced();
+    let mut synced = history.synced();
+    // Nothing is owed there. Without it a start fails: `a_start_finds_what_is_owed_and_nothing_half_made`.
+    let lock = history.events.iter().find_map(|event| match event {
+        Event::Entry { name, node, .. } if name == "lock" => *node,
+        _ => None,
+    });
+    synced.retain(|node| Some(*node) != lock);
     assert!(synced.len() >= 9, "{synced:?}");
     for node in synced {
         for mutation in [

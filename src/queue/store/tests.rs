@@ -231,6 +231,7 @@ fn files_are_known_by_their_names() {
         ("README.Md", None),
         ("7.txt", None),
         ("7", None),
+        (".Mail", None),
     ] {
         assert_eq!(FileKind::of(name), kind, "{name}");
     }
@@ -262,4 +263,33 @@ fn an_envelope_never_becomes_too_long_to_be_read() {
     let read = queue.read(ID).unwrap();
     assert_eq!(read.recipients.len(), 6_000);
     assert!(read.recipients.iter().all(|to| to.tries == 1));
+}
+
+#[test]
+fn a_mailbox_is_no_queue() {
+    let dir = Scratch::new();
+    std::fs::create_dir(dir.0.join("new")).unwrap();
+    let mail = dir.0.join("new").join(content(&dir, ID));
+    let failure = open(&dir).err().unwrap();
+    assert_eq!(failure.status(), 78);
+    assert!(failure.to_string().contains("mailbox"), "{failure}");
+    assert!(mail.exists() && !dir.0.join("lock").exists());
+    // Beside its envelope it is the content of a queue.
+    std::fs::write(dir.0.join("new").join(ID), envelope().to_text()).unwrap();
+    assert_eq!(open(&dir).unwrap().ids().unwrap(), [ID]);
+    assert!(mail.exists());
+}
+
+#[test]
+fn a_directory_that_was_replaced_takes_no_mail() {
+    let dir = Scratch::new();
+    let queue = open(&dir).unwrap();
+    let new = dir.0.join("new");
+    std::fs::rename(&new, dir.0.join("away")).unwrap();
+    assert!(queue.draft(ID, envelope(), None).is_err());
+    std::fs::create_dir(&new).unwrap();
+    assert!(queue.draft(ID, envelope(), None).is_err());
+    std::fs::remove_dir(&new).unwrap();
+    std::fs::rename(dir.0.join("away"), &new).unwrap();
+    assert!(queue.draft(ID, envelope(), None).is_ok());
 }
