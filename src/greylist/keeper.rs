@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,10 @@ use super::list::{Decision, Greylist};
 use crate::failure::{Failure, FileError};
 use crate::lock::{lock, wait};
 use crate::random;
+use crate::read;
 
 /// The time from a change to writing the file: a kill loses no more.
 const SAVE_AFTER: Duration = Duration::from_secs(60);
-/// Maximum octets of a file.
-const MAX_FILE: u64 = 1 << 20;
 /// Maximum mailboxes that are remembered as usable.
 const MAX_SEEN: usize = 4_096;
 
@@ -215,18 +214,18 @@ fn empty(delay: Duration) -> Result<Greylist, Failure> {
 /// Reads the list; `None` if the file is missing or damaged. Also checks that the directory is writable.
 fn read(path: &Path, delay: Duration) -> Result<Option<Greylist>, Failure> {
     let fault = |error| FileError::new(path, None, format_args!("--greylist: {error}"));
-    let mut octets = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut octets));
-    let found = match read {
-        Ok(_) => true,
-        Err(e) if e.kind() == ErrorKind::NotFound => false,
+    let octets = match read::whole(path) {
+        Ok(octets) => Some(octets),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
         Err(e) => return Err(fault(format!("cannot read: {e}")).into()),
     };
     let half = half(path);
     let tried = create(&half).and_then(|_| std::fs::remove_file(&half));
     tried.map_err(|e| fault(format!("cannot write {}: {e}", half.display())))?;
-    let list = Greylist::load(delay, &octets);
-    if list.is_none() && found {
+    let list = octets
+        .as_ref()
+        .and_then(|octets| Greylist::load(delay, octets));
+    if list.is_none() && octets.is_some() {
         log::warn!("{}: damaged, the greylist begins empty", path.display());
     }
     Ok(list)
@@ -405,7 +404,9 @@ mod tests {
     fn unusable_paths() {
         let dir = Scratch::new();
         let mut config = config(&dir);
-        for path in ["missing/grey", "."] {
+        // Reading it would not end.
+        std::os::unix::fs::symlink("/dev/zero", dir.0.join("zero")).unwrap();
+        for path in ["missing/grey", ".", "zero"] {
             config.file = Some(dir.0.join(path));
             let failure = Keeper::open(&config).err().unwrap();
             let path = dir.0.join(path).display().to_string();

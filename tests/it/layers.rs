@@ -16,7 +16,7 @@ const EDGES: &[(&str, &str)] = &[
     ("deliver", "clock lock smtp"),
     ("directory", "auth deliver encoding failure lock punycode smtp"),
     ("failure", "read"),
-    ("greylist", "failure lock random"),
+    ("greylist", "failure lock random read"),
     ("log_queue", "lock"),
     ("maillog", "encoding smtp"),
     ("metrics", "lock"),
