@@ -34,7 +34,9 @@ impl InputMessage {
         if let Some(last) = fields.last_mut().filter(|last| !last.ends_with(b"\n")) {
             last.push(b'\n');
         }
-        let body = lines.collect::<Vec<_>>().concat();
+        // Not collected first: a line has a vector of its own.
+        let mut body = Vec::new();
+        lines.for_each(|line| body.extend_from_slice(&line));
         Self { fields, body }
     }
 
