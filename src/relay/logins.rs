@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::encoding::number;
 use crate::failure::FileError;
+use crate::net::dns::to_alabel;
 use crate::net::url::host_and_port;
 use crate::smtp::client::Credentials;
 
@@ -70,7 +71,9 @@ fn parse(line: &str) -> Option<(String, Option<u16>, Credentials)> {
         user: user.to_owned(),
         password: Zeroizing::new(password.to_owned()),
     };
-    (!host.is_empty() && !password.is_empty()).then(|| (host.to_owned(), port, login))
+    // Hops have their names as A-labels.
+    let host = to_alabel(host.strip_suffix('.').unwrap_or(host))?;
+    (!host.is_empty() && !password.is_empty()).then_some((host, port, login))
 }
 
 #[cfg(test)]
@@ -85,7 +88,8 @@ mod tests {
     #[test]
     fn logins_by_host_port_and_user() {
         let dir = Scratch::new();
-        let text = "# hops\nmx.example me pass word\nMX.example:465 you  p2\n\n[::1]:587 six p3\n::2 seven p4\n";
+        let text = "# hops\nmx.example me pass word\nMX.example:465 you  p2\n\n[::1]:587 six p3\n::2 seven p4\n\
+                    M\u{fc}.example. u p5\n";
         let path = dir.file("logins", text);
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         assert!(
@@ -105,6 +109,7 @@ mod tests {
         assert_eq!(found("mx.example", 25, Some("you")), None);
         assert_eq!(found("::1", 587, None), Some("p3"));
         assert_eq!(found("::2", 25, None), Some("p4"));
+        assert_eq!(found("xn--m-eha.example", 25, None), Some("p5"));
         for wrong in [
             "mx.example me",
             "mx.example",

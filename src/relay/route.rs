@@ -217,7 +217,7 @@ fn destination(place: &str, default: u16) -> Result<(String, u16), String> {
     let ascii = if host.contains(':') {
         Some(host.to_owned())
     } else {
-        to_alabel(host)
+        to_alabel(host.strip_suffix('.').unwrap_or(host))
     };
     let is_valid = |host: &String| {
         let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.:".contains(&octet);
@@ -311,6 +311,7 @@ mod tests {
                 TlsMode::Offered,
             ),
             ("smtp://[::1]:2525/", "::1", 2525, None, TlsMode::Offered),
+            ("smtp://Mx.test.:26", "mx.test", 26, None, TlsMode::Offered),
             ("smtp://mx?tls=require", "mx", 25, None, TlsMode::Required),
             ("smtp://u@mx?tls=none", "mx", 25, Some("u"), TlsMode::None),
             (
