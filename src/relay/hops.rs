@@ -8,7 +8,7 @@ use super::sender::{Relay, chance};
 use crate::client::Handle;
 use crate::clock;
 use crate::metrics::Waiting;
-use crate::smtp::client::ConnectionError;
+use crate::smtp::client::{ConnectionError, Stage};
 
 impl Relay {
     /// Called when a connection to a hop is open.
@@ -20,7 +20,13 @@ impl Relay {
 
     /// Called when a hop did not answer: all its mail waits.
     pub(super) fn hop_failed(&self, hop: &Hop, failure: &ConnectionError) {
-        let wait = self.hop_waits(hop, matches!(failure, ConnectionError::Tls(_)));
+        let tls = matches!(
+            failure,
+            ConnectionError::Tls(_)
+                | ConnectionError::Lost(Stage::StartTls, _)
+                | ConnectionError::Protocol(Stage::StartTls, _)
+        );
+        let wait = self.hop_waits(hop, tls);
         let route = self.route(hop.route).map_or("", |route| &route.url);
         let domain = &hop.domain;
         log::warn!(
