@@ -246,7 +246,7 @@ impl Message {
         for to in &transaction.recipients {
             let notify = notify(&to.params, to.mailboxes.len());
             for target in to.mailboxes.iter().filter(|target| relay.is_queue(target)) {
-                let known = |to: &QueuedRecipient| to.address == target.address;
+                let known = |to: &QueuedRecipient| is_same(&to.address, &target.address);
                 if !envelope.recipients.iter().any(known) {
                     envelope.recipients.push(QueuedRecipient {
                         address: target.address.clone(),
@@ -278,6 +278,12 @@ impl Message {
             _ => None,
         }
     }
+}
+
+/// True if addresses differ in the case of their domains at most.
+fn is_same(one: &str, other: &str) -> bool {
+    let local = |address| str::rsplit_once(address, '@').map(|(local, _)| local);
+    one.eq_ignore_ascii_case(other) && local(one) == local(other)
 }
 
 /// The value of NOTIFY for the mailboxes of a recipient. Success of a list of several is an `expanded` report of its
@@ -313,5 +319,23 @@ fn answer(outcome: Result<Delivered, Reply>) -> Reply {
     match outcome {
         Ok(delivered) => delivered.reply(),
         Err(refusal) => refusal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_have_no_case() {
+        for (one, other, same) in [
+            ("x@far.test", "x@FAR.test", true),
+            ("x@far.test", "X@far.test", false),
+            ("x@far.test", "x@fur.test", false),
+            ("\"a@b\"@c", "\"a@b\"@C", true),
+            ("\"a@b\"@c", "\"a@B\"@c", false),
+        ] {
+            assert_eq!(is_same(one, other), same, "{one} {other}");
+        }
     }
 }
