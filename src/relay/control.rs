@@ -1,9 +1,11 @@
 //! The socket by which `--queue-run` asks the server, in the queue's folder, which only its owner can enter. The request
 //! is one line, and so is the answer.
 
+use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use crate::read;
 
 /// Maximum octets of a request or an answer.
 const MAX_LINE: u64 = 512;
+/// Maximum octets of a Unix socket's path: 104 with its NUL on the BSDs, 108 on Linux.
+const MAX_PATH: usize = 103;
 /// The timeout for the peer.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -22,7 +26,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The socket or the thread cannot be created.
 pub fn serve(relay: &Arc<Relay>) -> io::Result<()> {
-    let path = relay.queue().dir().join(CONTROL);
+    let (path, _dir) = socket_of(relay.queue().dir())?;
     // This process holds the queue's lock, so an existing socket is stale.
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -62,10 +66,22 @@ fn run(relay: &Relay, what: &str) -> io::Result<usize> {
 /// # Errors
 /// No server is running.
 pub fn ask(dir: &Path, what: &str) -> io::Result<usize> {
-    let mut socket = UnixStream::connect(dir.join(CONTROL))?;
+    let (path, _dir) = socket_of(dir)?;
+    let mut socket = UnixStream::connect(path)?;
     socket.write_all(format!("{what}\n").as_bytes())?;
     let answer = read_line(&mut socket)?;
     answer.trim().parse().map_err(io::Error::other)
+}
+
+/// The path of the socket; one too long for a Unix socket leads through the descriptor of its directory (Linux).
+fn socket_of(dir: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    let path = dir.join(CONTROL);
+    if path.as_os_str().len() <= MAX_PATH {
+        return Ok((path, None));
+    }
+    let dir = File::open(dir)?;
+    let path = format!("/proc/self/fd/{}/{CONTROL}", dir.as_raw_fd());
+    Ok((path.into(), Some(dir)))
 }
 
 fn read_line(socket: &mut UnixStream) -> io::Result<String> {
