@@ -4,7 +4,7 @@ pub mod client_tls;
 pub mod dial;
 pub mod dns;
 pub mod listen;
-mod names;
+pub mod names;
 pub mod pool;
 pub mod proxy;
 pub mod socket;

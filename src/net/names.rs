@@ -13,7 +13,7 @@ pub(super) const HOSTS: &str = "/etc/hosts";
 ///
 /// # Errors
 /// No such host.
-pub(super) fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
+pub fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }

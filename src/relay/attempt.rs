@@ -27,9 +27,9 @@ struct Attempt {
 impl Attempt {
     /// Takes the recipients of the next transaction.
     fn batch(&mut self, link: &Link) -> Vec<QueuedRecipient> {
-        let most = link.connection.extensions().rcpt_max;
-        let most = most.unwrap_or(MAX_RECIPIENTS).min(MAX_RECIPIENTS);
-        self.rest.drain(..self.rest.len().min(most)).collect()
+        let offered = link.connection.extensions();
+        let most = offered.rcpt_max.unwrap_or(MAX_RECIPIENTS);
+        split(&mut self.rest, most.min(MAX_RECIPIENTS), offered.domain_max)
     }
 
     /// Records the outcomes of a transaction. Returns the connection if it can be used again.
@@ -145,7 +145,7 @@ impl Relay {
     }
 
     pub(super) fn recipients(&self, envelope: &Envelope, hop: &Hop) -> Vec<QueuedRecipient> {
-        let own = |to: &&QueuedRecipient| self.hop(&to.address).as_ref() == Some(hop);
+        let own = |to: &&QueuedRecipient| self.hop_or_none(&to.address) == *hop;
         envelope.recipients.iter().filter(own).cloned().collect()
     }
 
@@ -160,6 +160,9 @@ impl Relay {
     ) -> Option<Link> {
         let mut link = link.filter(|link| link.connection.is_open());
         while !attempt.rest.is_empty() {
+            if let Some(Link { connection, .. }) = link.take_if(|link| link.is_used_up()) {
+                connection.quit();
+            }
             let mut open = match link.take().map_or_else(|| self.connect(hop, thread), Ok) {
                 Ok(open) => open,
                 Err(trouble) => {
@@ -185,7 +188,7 @@ impl Relay {
     fn no_connection(&self, hop: &Hop, trouble: NoConnection) -> Outcome {
         match trouble {
             NoConnection::Never(outcome) => outcome,
-            NoConnection::Unfetched(outcome) => {
+            NoConnection::Waits(outcome) => {
                 self.hop_waits(hop, false);
                 outcome
             }
@@ -224,6 +227,31 @@ impl Relay {
     }
 }
 
+/// Takes up to `most` recipients, of as many different domains as may be together.
+fn split(
+    rest: &mut Vec<QueuedRecipient>,
+    most: usize,
+    domains: Option<usize>,
+) -> Vec<QueuedRecipient> {
+    let Some(domains) = domains else {
+        return rest.drain(..rest.len().min(most)).collect();
+    };
+    let (mut batch, mut left, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+    for to in rest.drain(..) {
+        let domain = to.address.rsplit('@').next().unwrap_or_default();
+        let domain = domain.to_lowercase();
+        let known = seen.contains(&domain);
+        if batch.len() < most && (known || seen.len() < domains) {
+            seen.extend((!known).then_some(domain));
+            batch.push(to);
+        } else {
+            left.push(to);
+        }
+    }
+    *rest = left;
+    batch
+}
+
 /// True if an idle connection turned out to be dead, so that nothing is known about the message.
 fn is_unused(failure: Option<&ConnectionError>) -> bool {
     match failure {
@@ -231,5 +259,35 @@ fn is_unused(failure: Option<&ConnectionError>) -> bool {
             matches!(stage, Stage::Reset | Stage::Mail | Stage::Idle)
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipients_are_taken_together_as_limits_allow() {
+        let all = ["1@a", "2@b", "3@A", "4@c", "5@b", "6@a"];
+        for (most, domains, batches) in [
+            (100, None, &["123456"][..]),
+            (4, None, &["1234", "56"]),
+            (100, Some(1), &["136", "25", "4"]),
+            (2, Some(1), &["13", "25", "4", "6"]),
+            (100, Some(2), &["12356", "4"]),
+        ] {
+            let to = |address: &&str| QueuedRecipient {
+                address: (*address).to_owned(),
+                ..QueuedRecipient::default()
+            };
+            let mut rest: Vec<QueuedRecipient> = all.iter().map(to).collect();
+            let mut found = Vec::new();
+            while !rest.is_empty() && found.len() < all.len() {
+                let batch = split(&mut rest, most, domains).into_iter();
+                found.push(batch.filter_map(|to| to.address.chars().next()).collect());
+            }
+            let found: Vec<String> = found;
+            assert_eq!(found, batches, "{most} {domains:?}");
+        }
     }
 }

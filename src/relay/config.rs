@@ -1,6 +1,6 @@
 //! The relay's options and their files.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::logins::Logins;
@@ -9,6 +9,8 @@ use super::schedule::RetryPolicy;
 use super::sender::RelayRules;
 use crate::failure::Failure;
 use crate::net::client_tls::{ClientTls, Roots};
+use crate::net::dial::is_own;
+use crate::net::names;
 use crate::net::url::{BindTo, ListenUrl, Scheme};
 use crate::options::Key;
 use crate::settings::Settings;
@@ -76,11 +78,16 @@ impl RelayConfig {
         }))
     }
 
-    /// Reads the files.
+    /// Reads the files. Mail is not sent to this host itself, where it listens or has `inherited` a socket.
     ///
     /// # Errors
     /// The file and what is wrong with it; no roots although a certificate has to be verified.
-    pub fn load(&self, hostname: &str, listen: &[ListenUrl]) -> Result<RelayRules, Failure> {
+    pub fn load(
+        &self,
+        hostname: &str,
+        listen: &[ListenUrl],
+        inherited: Vec<SocketAddr>,
+    ) -> Result<RelayRules, Failure> {
         let verifies = self.routes.all().iter().any(Route::verifies);
         let roots = match &self.tls_ca {
             Some(path) => Some(Roots::load(path)),
@@ -98,7 +105,7 @@ impl RelayConfig {
             retry_policy: self.retry_policy,
             hostname: hostname.to_owned(),
             tls: ClientTls::new(roots).map_err(Failure::System)?,
-            own: listen.iter().filter_map(own).collect(),
+            own: listen.iter().flat_map(own).chain(inherited).collect(),
         })
     }
 
@@ -118,20 +125,18 @@ impl RelayConfig {
 }
 
 /// Where this host listens for SMTP.
-fn own(url: &ListenUrl) -> Option<(Option<IpAddr>, u16)> {
-    let BindTo::Tcp { host, port } = &url.at else {
-        return None;
-    };
-    let address = match host.as_deref() {
-        None => None,
-        Some("localhost") => Some(IpAddr::from([127, 0, 0, 1])),
-        Some(host) => Some(host.parse().ok()?),
-    };
-    let address = address.filter(|address| !address.is_unspecified());
-    (url.scheme != Scheme::Lmtp).then_some((address, *port))
+fn own(url: &ListenUrl) -> Vec<SocketAddr> {
+    match &url.at {
+        BindTo::Tcp { host, port } if url.scheme != Scheme::Lmtp => {
+            let all = || vec![Ipv4Addr::UNSPECIFIED.into()];
+            let own = host.as_deref().map_or_else(all, addresses).into_iter();
+            own.map(|ip| SocketAddr::new(ip, *port)).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
-/// True if a hop is a listener of this server, as far as its name tells.
+/// True if a hop is a listener of this server, as far as the hosts file tells.
 fn is_itself(route: &Route, url: &ListenUrl) -> bool {
     match (&route.kind, &url.at) {
         (RouteKind::Socket(path), BindTo::Unix { path: own, .. }) => path == own,
@@ -141,19 +146,53 @@ fn is_itself(route: &Route, url: &ListenUrl) -> bool {
                 host: own,
                 port: at,
             },
-        ) => {
-            let loopback = |host: &str| {
-                host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-            };
-            let everywhere = own
-                .as_deref()
-                .is_none_or(|own| own.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified()));
-            let same = own.as_deref() == Some(host)
-                || own.as_deref().is_some_and(loopback) && loopback(host);
-            let local =
-                everywhere && (loopback(host) || host.parse().is_ok_and(crate::net::dial::is_own));
-            *port == *at && *port != 0 && (same || local)
+        ) if port == at => {
+            let own = own.as_deref().map(addresses);
+            addresses(host).into_iter().any(|ip| match &own {
+                Some(own) if !own.iter().any(IpAddr::is_unspecified) => own.contains(&ip),
+                _ => is_own(ip),
+            })
         }
         _ => false,
+    }
+}
+
+fn addresses(host: &str) -> Vec<IpAddr> {
+    let found = names::addresses(host).unwrap_or_default().into_iter();
+    found.map(|ip| ip.to_canonical()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn hops_that_are_own_listeners() {
+        for (listen, hop, expected) in [
+            ("smtp://127.0.0.1:26", "smtp://127.0.0.1:26", true),
+            ("smtp://127.0.0.1:26", "smtp://localhost.:26", true),
+            ("smtp://LocalHost:26", "smtp://127.0.0.1:26", true),
+            (
+                "smtp://127.0.0.1:26",
+                "submission://[::ffff:127.0.0.1]:26",
+                true,
+            ),
+            ("smtp://:26", "smtp://127.0.0.9:26", true),
+            ("smtp://[::]:26", "smtp://0.0.0.0:26", true),
+            ("lmtp:/run/l", "lmtp:/run/l", true),
+            ("smtp://127.0.0.1:26", "smtp://127.0.0.1:27", false),
+            ("smtp://127.0.0.1:26", "smtp://127.0.0.2:26", false),
+            ("smtp://:26", "smtp://192.0.2.1:26", false),
+            ("smtp://:26", "smtp://no.such.test:26", false),
+            ("lmtp:/run/l", "lmtp:/run/m", false),
+        ] {
+            let found = is_itself(&hop.parse().unwrap(), &listen.parse().unwrap());
+            assert_eq!(found, expected, "{hop} at {listen}");
+        }
+        let own = |url: &str| own(&url.parse().unwrap());
+        assert_eq!(own("smtp://:26"), ["0.0.0.0:26".parse().unwrap()]);
+        assert_eq!(own("smtp://[::1]:26"), ["[::1]:26".parse().unwrap()]);
+        assert!(own("lmtp://:26").is_empty() && own("smtp:/run/s").is_empty());
     }
 }

@@ -19,17 +19,19 @@ pub(super) enum NoConnection {
     Later(ConnectionError),
     /// The domain has no host for its mail.
     Never(Outcome),
-    /// The mail waits until its user fetches it.
-    Unfetched(Outcome),
+    /// The mail waits until its user fetches it, or until there is a hop for it.
+    Waits(Outcome),
 }
 
 impl Relay {
     /// Connects to the first host of a hop that answers.
     pub(super) fn connect(&self, hop: &Hop, thread: usize) -> Result<Link, NoConnection> {
         let gone = || ConnectionError::Lost(Stage::Connect, "no such hop".to_owned());
-        let route = self
-            .route(hop.route)
-            .ok_or_else(|| NoConnection::Later(gone()))?;
+        let route = self.route(hop.route).ok_or_else(|| {
+            let text = "No next hop takes mail for this domain";
+            let outcome = Outcome::local(Verdict::Later, Status::new(4, 4, 4), text);
+            NoConnection::Waits(outcome)
+        })?;
         let hosts = self.hosts(route, &hop.domain)?;
         let clear = route.tls == TlsMode::Offered && self.is_clear(hop);
         let open = |host: &client::Destination| {
@@ -118,14 +120,15 @@ impl Relay {
             RouteKind::Atrn(user) => {
                 let text = format!("Waits until {user} fetches it");
                 let outcome = Outcome::local(Verdict::Later, Status::new(4, 4, 1), text);
-                Err(NoConnection::Unfetched(outcome))
+                Err(NoConnection::Waits(outcome))
             }
         }
     }
 
     fn is_own(&self, address: IpAddr, port: u16) -> bool {
-        self.settings.own.iter().any(|(ip, at)| {
-            *at == port && ip.map_or_else(|| dial::is_own(address), |ip| ip == address)
+        self.settings.own.iter().any(|own| {
+            let same = own.ip() == address || own.ip().is_unspecified() && dial::is_own(address);
+            own.port() == port && same
         })
     }
 }

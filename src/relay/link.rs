@@ -14,7 +14,8 @@ pub(super) struct Link {
 
 impl Link {
     /// True if no other message may go over it.
-    pub(super) const fn is_used_up(&self) -> bool {
-        self.used >= MAX_MESSAGES
+    pub(super) fn is_used_up(&self) -> bool {
+        let most = self.connection.extensions().mail_max;
+        self.used >= most.map_or(MAX_MESSAGES, |most| most.min(MAX_MESSAGES))
     }
 }

@@ -108,7 +108,7 @@ impl Schedule {
 
     /// A hop that needs another connection, which is counted from now on; `most` returns the maximum of a hop.
     pub fn start(&mut self, now: u64, most: impl Fn(&Hop) -> usize) -> Option<Hop> {
-        let wanting = self.0.iter_mut().find(|(hop, lane)| {
+        let wanting = self.0.iter_mut().filter(|(hop, lane)| {
             let due = lane.waiting.first().is_some_and(|(next, _)| *next <= now);
             // A failing hop is tried by one connection only.
             let most = if lane.failures > 0 {
@@ -118,7 +118,8 @@ impl Schedule {
             };
             due && lane.until <= now && lane.running < most && !lane.claimed
         });
-        let (hop, lane) = wanting?;
+        // Those in trouble come last, so that they hold up no others where connections are few.
+        let (hop, lane) = wanting.min_by_key(|(_, lane)| lane.failures)?;
         lane.running += 1;
         Some(hop.clone())
     }
@@ -371,6 +372,11 @@ mod tests {
             all.start(301, |hop| if *hop == a { 2 } else { 0 }),
             Some(a.clone())
         );
+        all.add(&b, &"5".into(), 0);
+        all.failed(&a, 301, &policy(), 0, false);
+        all.end(&a);
+        let first = all.start(999, |_| 9);
+        assert_eq!(first, Some(b), "who is not in trouble comes first");
         assert_eq!(all.waiting(&a).len(), 2);
         assert!(all.remove(&a, "1") && !all.remove(&a, "1"));
         assert_eq!(all.waiting(&a).len(), 1);

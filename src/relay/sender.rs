@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ const STACK: usize = 256 * 1024;
 const FAREWELL: Duration = Duration::from_secs(30);
 /// Seconds by which a clock may be wrong before it counts as set.
 const STEP: u64 = 60;
+/// Maximum threads that send: with `mx:` each domain is a hop, and many may be silent at the same time.
+const THREADS: usize = 256;
 /// Maximum sleep of the watching thread.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -51,8 +53,8 @@ pub struct RelayRules {
     pub hostname: String,
     /// TLS as a client.
     pub tls: ClientTls,
-    /// Where this host listens for SMTP: an address, or `None` for all, and a port.
-    pub own: Vec<(Option<IpAddr>, u16)>,
+    /// Where this host listens for SMTP.
+    pub own: Vec<SocketAddr>,
 }
 
 /// The relay: its queue, its schedule and its threads.
@@ -164,6 +166,14 @@ impl Relay {
         })
     }
 
+    /// The hop for an address in the queue. Those that no URL takes any more wait together, for other URLs or their end.
+    pub(super) fn hop_or_none(&self, address: &str) -> Hop {
+        self.hop(address).unwrap_or_else(|| Hop {
+            route: usize::MAX,
+            domain: "".into(),
+        })
+    }
+
     /// The clients that may relay without a login.
     pub const fn open_to(&self) -> &Networks {
         &self.settings.from
@@ -201,13 +211,8 @@ impl Relay {
         // A clock that was set back since must not make it wait for longer than ever.
         let latest = clock::seconds().saturating_add(self.settings.retry_policy.longest());
         for to in &envelope.recipients {
-            match self.hop(&to.address) {
-                Some(hop) => {
-                    let next = hops.entry(hop).or_insert(latest);
-                    *next = to.next.min(*next);
-                }
-                None => log::error!("queue id={id}: no next hop for {:?}", to.address),
-            }
+            let next = hops.entry(self.hop_or_none(&to.address)).or_insert(latest);
+            *next = to.next.min(*next);
         }
         for (hop, next) in &hops {
             self.put_off(hop, &id, *next);
@@ -229,7 +234,11 @@ impl Relay {
         while !state.stopping {
             let now = clock::seconds();
             state.look_at_clock(now, Instant::now(), &self.settings.retry_policy);
-            if let Some(hop) = state.schedule.start(now, |hop| self.most(hop)) {
+            let hop = match state.running < THREADS {
+                true => state.schedule.start(now, |hop| self.most(hop)),
+                false => None,
+            };
+            if let Some(hop) = hop {
                 state.running += 1;
                 state.threads = state.threads.wrapping_add(1);
                 let thread = state.threads;
@@ -247,12 +256,12 @@ impl Relay {
         }
     }
 
-    /// Maximum connections of a hop. Mail for ATRN has one thread, which gives up what has waited too long.
+    /// Maximum connections of a hop. Mail for ATRN, or without a hop, has one thread, which gives up what has waited too
+    /// long.
     fn most(&self, hop: &Hop) -> usize {
         match self.route(hop.route) {
-            Some(route) if matches!(route.kind, RouteKind::Atrn(_)) => 1,
-            Some(route) => route.connections,
-            None => 0,
+            Some(route) if !matches!(route.kind, RouteKind::Atrn(_)) => route.connections,
+            _ => 1,
         }
     }
 

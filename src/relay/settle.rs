@@ -60,7 +60,7 @@ impl Relay {
         match changed {
             Ok(left) => {
                 let left = left?.recipients;
-                let own = |to: &&QueuedRecipient| self.hop(&to.address).as_ref() == Some(hop);
+                let own = |to: &&QueuedRecipient| self.hop_or_none(&to.address) == *hop;
                 left.iter().filter(own).map(|to| to.next).min()
             }
             Err(e) => {

@@ -67,7 +67,9 @@ impl Server {
         hashing::set_cores(std::thread::available_parallelism().map_or(1, usize::from));
         let snapshot = load(&config).map_err(Failure::File)?;
         let relay = config.relay.as_ref();
-        let relay = relay.map(|relay| relay.load(&config.policy.hostname, &config.listen));
+        let sockets = inherited.iter().filter_map(InheritedSocket::address);
+        let sockets = sockets.collect();
+        let relay = relay.map(|relay| relay.load(&config.policy.hostname, &config.listen, sockets));
         let relay = relay.transpose()?;
         let store = Store::new(&config.policy.hostname, config.sync, budget.open);
         let store = store.with_held(budget.held).with_junk(config.junk.clone());

@@ -2,7 +2,7 @@
 //! LISTEN_FDNAMES.
 
 use std::env;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
@@ -22,6 +22,16 @@ pub enum InheritedSocket {
     Tcp(TcpListener),
     /// A Unix socket; its file belongs to the manager.
     Unix(UnixListener),
+}
+
+impl InheritedSocket {
+    /// The address of a TCP socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(tcp) => tcp.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 /// Takes the sockets that were passed to this process, and their names (`FileDescriptorName=`), which may be empty.

@@ -402,3 +402,22 @@ fn bare_newlines_go_as_they_came() {
         assert!(name.ends_with(&size), "{name} {size}");
     }
 }
+
+/// One message on each connection and one domain in each transaction (RFC 9422).
+#[test]
+fn limits_of_a_hop_are_kept() {
+    let hop = Hop::start(&["LIMITS MAILMAX=1 RCPTDOMAINMAX=1"]);
+    let a = front(&[&hop.url], &[]);
+    let to = ["u@b.test", "v@c.test", "w@B.test"];
+    assert!(send(&a, "me@a.test", &to, "x")[4].starts_with("250"));
+    wait_for_empty(&a);
+    let heard = hop.heard("v@c.test");
+    let transactions: Vec<&str> = heard.split("EHLO").skip(1).collect();
+    assert_eq!(transactions.len(), 2, "{heard}");
+    for transaction in transactions {
+        assert_eq!(transaction.matches("MAIL FROM").count(), 1, "{heard}");
+        let here = transaction.contains("u@b.test");
+        assert_eq!(transaction.contains("w@B.test"), here, "{heard}");
+        assert_eq!(transaction.contains("v@c.test"), !here, "{heard}");
+    }
+}

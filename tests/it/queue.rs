@@ -171,3 +171,46 @@ fn without_a_next_hop_nothing_of_it_is_there() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// Mail for a domain that no URL takes any more waits for one, and comes back in the end.
+#[test]
+fn mail_without_a_next_hop_comes_back() {
+    let now = std::time::SystemTime::now();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let envelope = |made: u64| {
+        format!(
+            "mailslot-envelope 1\nfrom me@a.test\ncreated {made}\ncontent lines\nto 1 1 x@gone.test\n"
+        )
+    };
+    let files = [
+        message(1, envelope(now)),
+        message(2, envelope(1_700_000_000)),
+    ];
+    let mut server = start(
+        "smtp://127.0.0.1:1?for=b.test",
+        files.into_iter().flatten().collect(),
+    );
+    empty(&server, 2);
+    let report = wait_for(&server, "a.test/me", 1).concat();
+    for words in ["Status: 5.4.7", "No next hop takes mail for this domain"] {
+        assert!(report.contains(words), "{report}");
+    }
+    server.logged("to=\"x@gone.test\" host=\"\" outcome=later status=4.4.4");
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// The path of the socket in it would be too long for a Unix socket.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_queue_may_be_far_down() {
+    let dir = format!("{}/queue", "d".repeat(120));
+    let args = ["--create", "--relay", "smtp://127.0.0.1:1", "--queue", &dir];
+    let server = Server::start(&args);
+    server.client().reply();
+    let run = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+        .args(["--queue-run", "--queue", &dir])
+        .current_dir(&server.dir)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "nothing waits\n");
+}

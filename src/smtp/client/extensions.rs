@@ -26,8 +26,12 @@ pub struct Extensions {
     pub dsn: bool,
     /// STARTTLS (RFC 3207).
     pub starttls: bool,
-    /// Maximum recipients of a transaction: LIMITS RCPTMAX (RFC 9422).
+    /// Maximum messages of a connection: LIMITS MAILMAX (RFC 9422 §4.1).
+    pub mail_max: Option<usize>,
+    /// Maximum recipients of a transaction: LIMITS RCPTMAX (RFC 9422 §4.2).
     pub rcpt_max: Option<usize>,
+    /// Maximum different domains of a transaction's recipients: LIMITS RCPTDOMAINMAX (RFC 9422 §4.3).
+    pub domain_max: Option<usize>,
     /// The known AUTH mechanisms that it offers (RFC 4954).
     pub auth: Vec<Mechanism>,
 }
@@ -50,12 +54,17 @@ const KEYWORDS: &[(&str, SetExtension)] = &[
     ("DSN", |all, _| all.dsn = true),
     ("STARTTLS", |all, _| all.starttls = true),
     ("LIMITS", |all, words| {
-        let mut values = words.split_whitespace().filter_map(|word| {
-            let (name, value) = word.split_once('=')?;
+        let limits = words.split_whitespace().filter_map(|w| w.split_once('='));
+        for (name, value) in limits {
+            let limit = match name.to_ascii_uppercase().as_str() {
+                "MAILMAX" => &mut all.mail_max,
+                "RCPTMAX" => &mut all.rcpt_max,
+                "RCPTDOMAINMAX" => &mut all.domain_max,
+                _ => continue,
+            };
             let number = value.parse().ok().filter(|&count: &usize| count > 0);
-            name.eq_ignore_ascii_case("RCPTMAX").then_some(number)?
-        });
-        all.rcpt_max = values.next_back().or(all.rcpt_max);
+            *limit = number.or(*limit);
+        }
     }),
     ("AUTH", |all, words| {
         let known = words.split_whitespace().filter_map(Mechanism::parse);
@@ -80,7 +89,9 @@ impl Extensions {
         requiretls: false,
         dsn: false,
         starttls: false,
+        mail_max: None,
         rcpt_max: None,
+        domain_max: None,
         auth: Vec::new(),
     };
 
