@@ -16,7 +16,7 @@ use nix::sys::socket::{connect as connect_socket, setsockopt, socket as new_sock
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::dns::{Error, Mx, Resolver, to_alabel};
-use super::socket::Socket;
+use super::socket::{Socket, time_left};
 
 /// Maximum exchangers of a domain that are considered.
 const MAX_EXCHANGERS: usize = 20;
@@ -46,10 +46,7 @@ impl fmt::Display for Address {
 /// # Errors
 /// `TimedOut`, or an error of the system.
 pub fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(ErrorKind::TimedOut.into());
-    }
+    let left = time_left(deadline)?;
     match address {
         Address::Tcp(address) => {
             let socket = TcpStream::connect_timeout(address, left)?;

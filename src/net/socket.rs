@@ -12,6 +12,18 @@ use nix::sys::socket::{MsgFlags, recv, send};
 /// Octets dropped at a time.
 const DROPPED: usize = 8 * 1024;
 
+/// The time until a deadline.
+///
+/// # Errors
+/// `TimedOut` if it has passed.
+pub(super) fn time_left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(ErrorKind::TimedOut.into()),
+        false => Ok(left),
+    }
+}
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum Socket {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustls::{Connection, ProtocolVersion};
 
-use super::socket::Socket;
+use super::socket::{Socket, time_left};
 
 /// Sizes of the input buffer: for single commands, for pipelined ones, for the start of a message, and for a message
 /// that filled that. Most do not, and clearing a large buffer costs as much as reading a small message; so the third one
@@ -338,10 +338,7 @@ impl Wire {
 
     /// The remaining time in whole seconds, rounded up, so that an ordinary command needs no system call for a timeout.
     fn left(&self) -> io::Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
+        let left = time_left(self.deadline)?;
         Ok(Duration::from_secs(left.as_secs() + 1))
     }
 

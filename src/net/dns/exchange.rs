@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::message::{self, Answer, Bad, RecordType};
+use crate::net::socket::time_left;
 use crate::random;
 
 /// Wrong datagrams after which a query fails: it is probably under attack.
@@ -64,7 +65,7 @@ fn by_udp<T>(
     socket.send(question)?;
     let mut buffer = vec![0; DATAGRAM];
     for _ in 0..MAX_STRAY {
-        socket.set_read_timeout(Some(left(deadline)?))?;
+        socket.set_read_timeout(Some(time_left(deadline)?))?;
         let octets = match socket.recv(&mut buffer) {
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
@@ -81,8 +82,8 @@ fn by_udp<T>(
 
 /// Over TCP each message has its length in front (RFC 1035 §4.2.2).
 fn by_tcp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut socket = TcpStream::connect_timeout(&server, left(deadline)?)?;
-    socket.set_write_timeout(Some(left(deadline)?))?;
+    let mut socket = TcpStream::connect_timeout(&server, time_left(deadline)?)?;
+    socket.set_write_timeout(Some(time_left(deadline)?))?;
     let length = u16::try_from(question.len()).map_err(io::Error::other)?;
     socket.write_all(&[&length.to_be_bytes(), question].concat())?;
     let mut length = [0; 2];
@@ -96,7 +97,7 @@ fn by_tcp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<
 fn read_all(socket: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
     let mut room = buffer;
     while !room.is_empty() {
-        socket.set_read_timeout(Some(left(deadline)?))?;
+        socket.set_read_timeout(Some(time_left(deadline)?))?;
         match socket.read(room) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(octets) => room = room.get_mut(octets..).ok_or(ErrorKind::InvalidData)?,
@@ -106,14 +107,6 @@ fn read_all(socket: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io:
         }
     }
     Ok(())
-}
-
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(ErrorKind::TimedOut.into());
-    }
-    Ok(left)
 }
 
 /// An unpredictable id, so that nobody can forge an answer (RFC 5452 §9.2).
