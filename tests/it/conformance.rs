@@ -398,6 +398,31 @@ fn every_case_with_a_relay() {
     every_case_with(&["--relay", "smtp://127.0.0.1:9"]);
 }
 
+/// The cases of each server, with its setup; the largest groups come last.
+fn groups<'c, 'a>(cases: &'c [Case<'a>], more: &[&str]) -> Vec<(Setup, Vec<&'c Case<'a>>)> {
+    let setup = |case: &Case<'_>| {
+        let mut setup = case.setup();
+        setup.args.extend(more.iter().map(|&arg| arg.to_owned()));
+        setup
+    };
+    let mut shared: BTreeMap<Setup, Vec<&Case<'_>>> = BTreeMap::new();
+    let mut groups: Vec<(Setup, Vec<&Case<'_>>)> = Vec::new();
+    for case in cases {
+        case.check_names();
+        if case.alone() {
+            groups.push((setup(case), vec![case]));
+        } else {
+            shared.entry(setup(case)).or_default().push(case);
+        }
+    }
+    for (setup, cases) in shared {
+        let parts = cases.chunks(SHARE);
+        groups.extend(parts.map(|some| (setup.clone(), some.to_vec())));
+    }
+    groups.sort_by_key(|(_, cases)| cases.len());
+    groups
+}
+
 fn every_case_with(more: &[&str]) {
     let json: Json = file("dialogues.json").parse().unwrap();
     let cases: Vec<Case<'_>> = json
@@ -410,36 +435,13 @@ fn every_case_with(more: &[&str]) {
             json,
         })
         .collect();
-    let setup = |case: &Case<'_>| {
-        let mut setup = case.setup();
-        setup.args.extend(more.iter().map(|&arg| arg.to_owned()));
-        setup
-    };
-    let mut shared: BTreeMap<Setup, Vec<&Case<'_>>> = BTreeMap::new();
-    let mut groups: Vec<(Setup, Vec<&Case<'_>>)> = Vec::new();
-    for case in &cases {
-        case.check_names();
-        if case.alone() {
-            groups.push((setup(case), vec![case]));
-        } else {
-            shared.entry(setup(case)).or_default().push(case);
-        }
-    }
-    for (setup, cases) in shared {
-        groups.extend(
-            cases
-                .chunks(SHARE)
-                .map(|some| (setup.clone(), some.to_vec())),
-        );
-    }
-    // The largest are run first, so that no thread is left with one at the end.
-    groups.sort_by_key(|(_, cases)| cases.len());
-    let groups = Mutex::new(groups);
+    let groups = Mutex::new(groups(&cases, more));
     let failed = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 loop {
+                    // The largest first, so that no thread is left with one at the end.
                     let next = groups.lock().unwrap().pop();
                     let Some((setup, cases)) = next else { break };
                     let result = run_on_one(&setup, &cases);

@@ -10,63 +10,66 @@ use std::time::{Duration, Instant};
 use crate::relay::{end, front, queued, send, wait_for, wait_for_empty};
 use crate::scripted::Hop;
 
+/// Serves connections as an unruly hop until it has three recipients, which it returns.
+fn serve_unruly(listener: &TcpListener) -> Vec<String> {
+    let mut taken: Vec<String> = Vec::new();
+    let mut later = 0;
+    // The first connection ends before the reply to the dot: nothing counts as sent.
+    for (number, socket) in listener.incoming().enumerate() {
+        let mut socket = socket.unwrap();
+        let mut input = BufReader::new(socket.try_clone().unwrap());
+        socket.write_all(b"220 hop\r\n").unwrap();
+        let mut rcpt = Vec::new();
+        let mut line = String::new();
+        let mut data = false;
+        while input.read_line(&mut line).unwrap_or(0) > 0 {
+            let reply = match line.split([' ', '\r']).next().unwrap() {
+                "." if data && number == 0 => break,
+                "." if data => {
+                    data = false;
+                    taken.append(&mut rcpt);
+                    "250 2.0.0 ok"
+                }
+                _ if data => "",
+                "RCPT" if !rcpt.is_empty() => "452 4.5.3 one at a time",
+                "RCPT" if line.contains("later") && later < 2 => {
+                    later += 1;
+                    "450 4.2.1 later"
+                }
+                "RCPT" => {
+                    rcpt.push(line.trim().to_owned());
+                    "250 ok"
+                }
+                "DATA" if rcpt.is_empty() => "554 nobody",
+                "DATA" => {
+                    data = true;
+                    "354 go"
+                }
+                "MAIL" | "RSET" => {
+                    rcpt.clear();
+                    "250 ok"
+                }
+                "QUIT" => break,
+                _ => "250 hop",
+            };
+            if !reply.is_empty() {
+                socket.write_all(format!("{reply}\r\n").as_bytes()).unwrap();
+            }
+            line.clear();
+        }
+        if taken.len() >= 3 {
+            return taken;
+        }
+    }
+    taken
+}
+
 /// A hop that accepts one recipient per transaction, defers one, and closes in the middle.
 #[test]
 fn an_unruly_hop() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("smtp://{}", listener.local_addr().unwrap());
-    let served = std::thread::spawn(move || {
-        let mut taken: Vec<String> = Vec::new();
-        let mut later = 0;
-        // The first connection ends before the reply to the dot: nothing counts as sent.
-        for (number, socket) in listener.incoming().enumerate() {
-            let mut socket = socket.unwrap();
-            let mut input = BufReader::new(socket.try_clone().unwrap());
-            socket.write_all(b"220 hop\r\n").unwrap();
-            let mut rcpt = Vec::new();
-            let mut line = String::new();
-            let mut data = false;
-            while input.read_line(&mut line).unwrap_or(0) > 0 {
-                let reply = match line.split([' ', '\r']).next().unwrap() {
-                    "." if data && number == 0 => break,
-                    "." if data => {
-                        data = false;
-                        taken.append(&mut rcpt);
-                        "250 2.0.0 ok"
-                    }
-                    _ if data => "",
-                    "RCPT" if !rcpt.is_empty() => "452 4.5.3 one at a time",
-                    "RCPT" if line.contains("later") && later < 2 => {
-                        later += 1;
-                        "450 4.2.1 later"
-                    }
-                    "RCPT" => {
-                        rcpt.push(line.trim().to_owned());
-                        "250 ok"
-                    }
-                    "DATA" if rcpt.is_empty() => "554 nobody",
-                    "DATA" => {
-                        data = true;
-                        "354 go"
-                    }
-                    "MAIL" | "RSET" => {
-                        rcpt.clear();
-                        "250 ok"
-                    }
-                    "QUIT" => break,
-                    _ => "250 hop",
-                };
-                if !reply.is_empty() {
-                    socket.write_all(format!("{reply}\r\n").as_bytes()).unwrap();
-                }
-                line.clear();
-            }
-            if taken.len() >= 3 {
-                return taken;
-            }
-        }
-        taken
-    });
+    let served = std::thread::spawn(move || serve_unruly(&listener));
     let a = front(&[&url], &[]);
     let to = ["one@b.test", "two@b.test", "later@b.test"];
     send(&a, "alice@a.test", &to, "x");

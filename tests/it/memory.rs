@@ -1,14 +1,13 @@
 //! The same dialogues in memory: session, message, directory and store without a socket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mailslot::config::Config;
 use mailslot::conn::backend::ServerBackend;
 use mailslot::conn::message::{ClientTrace, Message};
-use mailslot::deliver::Group;
-use mailslot::deliver::Store;
+use mailslot::deliver::{Group, Store};
 use mailslot::directory::Directory;
 use mailslot::settings::Settings;
 use mailslot::smtp::body::Decoded;
@@ -55,38 +54,40 @@ enum Mode {
     },
 }
 
+/// Makes the directories and files of a dialogue, and parses its options, with paths in `dir`.
+fn prepare(script: &Script, dir: &Path) -> Config {
+    let setup = &script.setup;
+    let create = setup.args.iter().any(|arg| arg == "--create");
+    let dirs = setup.dirs.iter().map(String::as_str);
+    for name in dirs.chain(create.then_some("mail")) {
+        std::fs::create_dir_all(dir.join(name)).unwrap();
+    }
+    std::fs::create_dir_all(dir).unwrap();
+    for (name, content) in &setup.files {
+        std::fs::write(dir.join(name), content).unwrap();
+    }
+    let mut args = vec!["--hostname".to_owned(), "mx.test".to_owned()];
+    for url in &setup.listen {
+        args.extend(["--listen".to_owned(), url.clone()]);
+    }
+    args.extend(setup.args.iter().cloned());
+    let args: Vec<_> = args.into_iter().map(Into::into).collect();
+    let mut config = Config::new(&Settings::read(&args, |_| None).unwrap(), &[]).unwrap();
+    let paths = &mut config.directory;
+    paths.pattern = dir.join(&paths.pattern).display().to_string();
+    for path in [&mut paths.users, &mut paths.aliases].into_iter().flatten() {
+        *path = dir.join(&path);
+    }
+    config
+}
+
 impl Memory {
     pub fn new(script: &Script) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir =
             std::env::temp_dir().join(format!("mailslot-memory-{}-{count}", std::process::id()));
-        let made = script.setup.args.iter().any(|arg| arg == "--create");
-        for name in script
-            .setup
-            .dirs
-            .iter()
-            .map(String::as_str)
-            .chain(made.then_some("mail"))
-        {
-            std::fs::create_dir_all(dir.join(name)).unwrap();
-        }
-        std::fs::create_dir_all(&dir).unwrap();
-        for (name, content) in &script.setup.files {
-            std::fs::write(dir.join(name), content).unwrap();
-        }
-        let mut args = vec!["--hostname".to_owned(), "mx.test".to_owned()];
-        for url in &script.setup.listen {
-            args.extend(["--listen".to_owned(), url.clone()]);
-        }
-        args.extend(script.setup.args.iter().cloned());
-        let args: Vec<_> = args.into_iter().map(Into::into).collect();
-        let mut config = Config::new(&Settings::read(&args, |_| None).unwrap(), &[]).unwrap();
-        let paths = &mut config.directory;
-        paths.pattern = dir.join(&paths.pattern).display().to_string();
-        for path in [&mut paths.users, &mut paths.aliases].into_iter().flatten() {
-            *path = dir.join(&path);
-        }
+        let config = prepare(script, &dir);
         let directory = Directory::load(&config.directory)
             .map_err(|e| e.to_string())
             .unwrap();

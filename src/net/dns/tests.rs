@@ -168,25 +168,26 @@ fn exchangers_by_preference() {
     assert_eq!(fake.resolver().mx("example.org"), Ok(vec![mx(0, "")]));
 }
 
+/// A reply without records, and with the time for which that is cached (RFC 2308 §5).
+fn negative(question: &Packet<'_>, code: RCODE, ttl: u32) -> Vec<Vec<u8>> {
+    let mut reply = question.clone().into_reply();
+    *reply.rcode_mut() = code;
+    let soa = SOA {
+        mname: name("ns.example"),
+        rname: name("root.example"),
+        serial: 1,
+        refresh: 1,
+        retry: 1,
+        expire: 1,
+        minimum: ttl,
+    };
+    let soa = record("example", 3_600, RData::SOA(soa));
+    reply.name_servers.push(soa);
+    vec![reply.build_bytes_vec().unwrap()]
+}
+
 #[test]
 fn no_such_name_no_such_data_and_trouble() {
-    let negative = |question: &Packet<'_>, code, ttl| {
-        let mut reply = question.clone().into_reply();
-        *reply.rcode_mut() = code;
-        let soa = SOA {
-            mname: name("ns.example"),
-            rname: name("root.example"),
-            serial: 1,
-            refresh: 1,
-            retry: 1,
-            expire: 1,
-            minimum: ttl,
-        };
-        reply
-            .name_servers
-            .push(record("example", 3_600, RData::SOA(soa)));
-        vec![reply.build_bytes_vec().unwrap()]
-    };
     let fake = Fake::new(move |question, _| {
         let code = match question.questions[0].qname.to_string().as_str() {
             "none.example" => RCODE::NameError,
@@ -223,7 +224,10 @@ fn no_such_name_no_such_data_and_trouble() {
     ] {
         assert_eq!(resolver.addresses(wrong), Err(Error::NoSuchName), "{wrong}");
     }
-    // Nobody there at all.
+}
+
+#[test]
+fn a_missing_server_is_a_temporary_error() {
     let (udp, tcp) = pair();
     let gone = Servers {
         addresses: vec![udp.local_addr().unwrap()],
