@@ -23,7 +23,7 @@ use crate::smtp::client::{
 const CONNECT: Duration = Duration::from_secs(30);
 /// Timeout of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// Octets of content encoded at once, and of encoded ones sent at once.
+/// Octets of content encoded at once, and encoded octets sent at once.
 const PIECE: usize = 32 * 1024;
 /// Time to read a reply from a server that closed the connection in the middle of the content.
 const LAST_WORD: Duration = Duration::from_secs(1);

@@ -203,7 +203,7 @@ mod tests {
         }
     }
 
-    /// The order in which the queue sends what arrived within a second.
+    /// The queue sends messages of the same second in this order.
     #[test]
     fn stamps_sort_by_time() {
         let at = |micros| stamp(Duration::from_secs(7) + Duration::from_micros(micros), 1, 2);

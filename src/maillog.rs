@@ -22,7 +22,7 @@ impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
         let plain = |octet| matches!(octet, b' '..=b'~') && !matches!(octet, b'"' | b'\\');
-        // Nearly every value.
+        // The fast path for nearly every value.
         if self.0.len() <= SHOWN && self.0.bytes().all(plain) {
             f.write_str(self.0)?;
             return f.write_char('"');
@@ -235,7 +235,7 @@ pub fn message<R>(
     let Some(transaction) = session.transaction() else {
         return;
     };
-    // Put together here: the logger's own buffer costs more for each part of a line.
+    // Formatted here, because the logger's own buffer costs more for each part of a line.
     let mut line = format!(
         "message id={id} {who} from={} size={size} seconds={}",
         Quoted(transaction.reverse_path.as_str()),

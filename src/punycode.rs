@@ -1,5 +1,5 @@
-//! Punycode (RFC 3492): labels with non-ASCII characters in the letters, digits and hyphens of the DNS. The prefix `xn--`
-//! and the case are left to callers.
+//! Punycode (RFC 3492): labels with non-ASCII characters in the letters, digits and hyphens of the DNS. The prefix
+//! `xn--` and the case are left to callers.
 
 const BASE: u32 = 36;
 const T_MIN: u32 = 1;

@@ -280,7 +280,7 @@ impl Message {
     }
 }
 
-/// True if addresses differ in the case of their domains at most.
+/// True if two addresses differ at most in the case of their domains.
 fn is_same(one: &str, other: &str) -> bool {
     let local = |address| str::rsplit_once(address, '@').map(|(local, _)| local);
     one.eq_ignore_ascii_case(other) && local(one) == local(other)

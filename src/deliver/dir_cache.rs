@@ -67,8 +67,8 @@ impl DirCache {
         self.find(disk, target, true).is_some()
     }
 
-    /// Finds open directories; those that are no longer in place are dropped. With `look` their place is always checked,
-    /// which then holds for the message that follows.
+    /// Finds open directories; those that are no longer in place are dropped. With `look` their place is always
+    /// checked, which then holds for the message that follows.
     fn find(&self, disk: &dyn Disk, target: &Target, look: bool) -> Option<Arc<OpenMaildir>> {
         let key = key(target);
         let now = Instant::now();

@@ -1,5 +1,5 @@
-//! The recipients of a message: its mailboxes, each once, and which of them each recipient needs. A thousand recipients
-//! that are the same list of a thousand members cost two thousand steps.
+//! The recipients of a message: its mailboxes, each once, and those of each recipient. A thousand recipients that are
+//! the same list of a thousand members take two thousand steps.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) struct Members {
 }
 
 impl Groups {
-    /// Recipients of which no two have a mailbox in common: equal ones need not be looked for.
+    /// Recipients without common mailboxes, so that duplicates need not be looked for.
     pub const fn distinct(each: Vec<Group>) -> Self {
         Self {
             each,
@@ -68,7 +68,7 @@ impl Groups {
             let found = group
                 .iter()
                 .map(|target| places.get(&target.mailbox()).copied());
-            // Were one ever missing, a group without members would have no receipt.
+            // If one were missing, the empty group would get no receipt.
             let mut members: Vec<usize> = found.collect::<Option<_>>().unwrap_or_default();
             members.sort_unstable();
             members.dedup();

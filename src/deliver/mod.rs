@@ -4,11 +4,12 @@
 //! the protocol except the replies for disk errors.
 //!
 //! The system calls of a message of up to 32 KiB for one recipient, and why there are no fewer: `openat` of the file in
-//! `tmp/`; `write` of trace headers and message; `fsync`, because its octets must be durable before its name; `fstatat`,
-//! because the directory that is kept open may have been moved since RCPT; `renameat2` to the name in `new/`; `fsync`,
-//! because the name must be durable before the 250; `close`. If RCPT was more than a second ago, one more `fstatat` comes
-//! first. A Maildir that was not used for ten seconds is opened first: an `openat` for itself, for each directory above
-//! it up to the root and for its three parts, and an `fsync` of each directory that holds one of these.
+//! `tmp/`; `write` of trace headers and message; `fsync`, because its octets must be durable before its name;
+//! `fstatat`, because the directory that is kept open may have been moved since RCPT; `renameat2` to the name in
+//! `new/`; `fsync`, because the name must be durable before the 250; `close`. If RCPT was more than a second ago, one
+//! more `fstatat` comes first. A Maildir that was not used for ten seconds is opened first: an `openat` for itself, for
+//! each directory above it up to the root and for its three parts, and an `fsync` of each directory that holds one of
+//! these.
 //!
 //! Each further 32 KiB is one `write`. A quota adds two reads of `maildirsize` and one line to it. With several
 //! recipients each one costs an `fstatat`, a `linkat` and an `fsync`, all together an `unlinkat`, and each further file

@@ -139,7 +139,7 @@ fn push_word(header: &mut String, word: &str) {
 /// The first `most` characters of a text, with `?` for each that is not plain.
 fn push_plain(header: &mut String, text: &str, most: usize, plain: impl Fn(char) -> bool) {
     let is_plain = |octet: u8| octet.is_ascii() && plain(char::from(octet));
-    // Nearly every text, and each octet of it is a character.
+    // The fast path for nearly every text; each octet is a character then.
     if text.len() <= most && text.bytes().all(is_plain) {
         return header.push_str(text);
     }

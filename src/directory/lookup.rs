@@ -224,8 +224,8 @@ impl Directory {
         self.lookup_beside(key, false, &|_| false)
     }
 
-    /// Like [`Self::lookup`], but relies on `is_open` before the disk. With `--create` a catch-all takes names that have
-    /// no mailbox yet, except a `member` of an alias: its mailbox is created.
+    /// Like [`Self::lookup`], but relies on `is_open` before the disk. With `--create` a catch-all takes names that
+    /// have no mailbox yet, except a `member` of an alias: its mailbox is created.
     ///
     /// # Errors
     /// 451 for local errors.

@@ -75,8 +75,8 @@ fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), 
     Ok(())
 }
 
-/// Checks that a path is a directory that delivery may use. In a directory of the mailbox's owner, delivery has only the
-/// owner's rights.
+/// Checks that a path is a directory that delivery may use. In a directory of the mailbox's owner, delivery has only
+/// the owner's rights.
 fn check_access(
     path: &Path,
     meta: &Metadata,

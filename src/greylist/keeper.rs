@@ -128,8 +128,8 @@ impl Keeper {
         })
     }
 
-    /// Decides on one recipient; `look` checks on the disk that it could be accepted. A deferred recipient costs one look
-    /// per second and mailbox, however many there are; a recipient that passes costs one each time.
+    /// Decides on one recipient; `look` checks on the disk that it could be accepted. A deferred recipient costs one
+    /// look per second and mailbox, however many there are; a recipient that passes costs one each time.
     ///
     /// # Errors
     /// Those of `look`; the list is then unchanged.

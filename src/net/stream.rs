@@ -20,9 +20,9 @@ use rustls::{Connection, ProtocolVersion};
 
 use super::socket::{Socket, time_left};
 
-/// Sizes of the input buffer: for single commands, for pipelined ones, for the start of a message, and for a message
-/// that filled that. Most do not, and clearing a large buffer costs as much as reading a small message; so the third one
-/// is kept for the next message.
+/// Sizes of the input buffer: for single commands, for pipelined ones, for the start of a message, and for the rest of
+/// a large one. Clearing a large buffer costs as much as reading a small message, so the third size is kept for the
+/// next message.
 const TINY: usize = 512;
 const SMALL: usize = 4 * 1024;
 const MEDIUM: usize = 8 * 1024;

@@ -125,8 +125,8 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     read::whole(path).map_err(|e| format!("{}: cannot read: {e}", path.display()))
 }
 
-/// RFC 5280 §4.1: Certificate, TBSCertificate, and an optional `[0]` version. Returns true if there is a version, and the
-/// fields after it.
+/// RFC 5280 §4.1: Certificate, TBSCertificate, and an optional `[0]` version. Returns true if there is a version, and
+/// the fields after it.
 fn fields(certificate: &[u8]) -> Option<(bool, &[u8])> {
     let (_, certificate, _) = element(certificate)?;
     let (_, fields, _) = element(certificate)?;

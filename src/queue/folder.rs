@@ -81,8 +81,8 @@ impl Folder {
         })
     }
 
-    /// Checks that the path still leads to the directory: contents are committed by it, and one without its envelope
-    /// beside it is lost.
+    /// Checks that the path still leads to this directory. Contents are committed by their path, and one without an
+    /// envelope beside it is lost.
     ///
     /// # Errors
     /// It was moved, replaced or mounted over, or cannot be found.
@@ -204,7 +204,7 @@ fn make_private(dir: &OwnedFd, path: &Path) {
     }
 }
 
-/// Makes what is missing in the directory of a queue, and syncs it.
+/// Creates what is missing in the directory of a queue, and syncs it.
 fn populate(disk: &dyn Disk, syncs: &Syncs, queue: &OwnedFd) -> io::Result<()> {
     let mut is_new = false;
     for name in OTHERS.iter().chain([&MESSAGES]) {
@@ -213,7 +213,7 @@ fn populate(disk: &dyn Disk, syncs: &Syncs, queue: &OwnedFd) -> io::Result<()> {
             made => is_new |= made.is_ok(),
         }
     }
-    // Durable before any mail: a start takes a directory without it for no queue.
+    // It must be durable before any mail, because without it a start does not take the directory for a queue.
     match disk.create(fd(queue), LOCK) {
         Err(e) if errno(&e) != Some(Errno::EEXIST) => return Err(e),
         Err(_) => {}

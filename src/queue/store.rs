@@ -1,7 +1,8 @@
-//! The folder of the queue. `new/` has the contents, which are committed together with local mailboxes, so that both get
-//! a message or neither does. Each content has its envelope beside it, whose name is the id alone, so that one sync makes
-//! both names durable. An envelope is written before its content and removed after it: an envelope without content was
-//! not finished, and content without an envelope was already sent. A start removes both. Nothing is rewritten in place.
+//! The folder of the queue. `new/` has the contents, which are committed together with local mailboxes, so that both
+//! get a message or neither does. Each content has its envelope beside it, whose name is the id alone, so that one sync
+//! makes both names durable. An envelope is written before its content and removed after it: an envelope without
+//! content was not finished, and content without an envelope was already sent. A start removes both. Nothing is
+//! rewritten in place.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -52,7 +53,7 @@ pub struct Queue {
 struct Fresh {
     id: String,
     envelope: Envelope,
-    /// `None` where it is large.
+    /// `None` if it is large.
     content: Option<Arc<[u8]>>,
 }
 
@@ -337,7 +338,7 @@ impl Drop for Draft<'_> {
     }
 }
 
-/// True if a directory is no queue, and has contents without envelopes: a start would remove them as sent.
+/// True if a directory is not a queue but has messages: without envelopes, a start would remove them as already sent.
 fn is_mailbox(dir: &Path) -> bool {
     let known = [LOCK, OLD_ENVELOPES].map(|name| dir.join(name).exists());
     let envelopes = ids(dir).unwrap_or_default();

@@ -227,7 +227,7 @@ impl Relay {
     }
 }
 
-/// Takes up to `most` recipients, of as many different domains as may be together.
+/// Takes at most `most` recipients with at most so many different domains.
 fn split(
     rest: &mut Vec<QueuedRecipient>,
     most: usize,

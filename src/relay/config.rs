@@ -136,7 +136,7 @@ fn own(url: &ListenUrl) -> Vec<SocketAddr> {
     }
 }
 
-/// True if a hop is a listener of this server, as far as the hosts file tells.
+/// True if a hop is a listener of this server. Names are only looked up in the hosts file.
 fn is_itself(route: &Route, url: &ListenUrl) -> bool {
     match (&route.kind, &url.at) {
         (RouteKind::Socket(path), BindTo::Unix { path: own, .. }) => path == own,

@@ -21,7 +21,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Looks through the content. A file that fits into one piece is not read again.
+    /// Scans the content. A file that fits into one piece is not read again.
     pub(super) fn open(octets: QueuedContent, exact_from: Option<u64>) -> io::Result<Self> {
         let file = match octets {
             QueuedContent::Memory(octets) => return Self::small(octets, exact_from),
@@ -102,7 +102,7 @@ impl Prepared {
     }
 }
 
-/// Finds the start of the message after this host's own headers, which are in the first piece, and looks through that.
+/// Finds the start of the message after this host's own headers, which are in the first piece, and scans that piece.
 fn begin(piece: &[u8], exact_from: Option<u64>) -> io::Result<(usize, Scan)> {
     let skip = own_headers(piece);
     let mut scan = Scan::new(exact_from.map(|from| from.saturating_sub(skip as u64)));

@@ -1,5 +1,5 @@
-//! The socket by which `--queue-run` asks the server, in the queue's folder, which only its owner can enter. The request
-//! is one line, and so is the answer.
+//! The socket by which `--queue-run` asks the server, in the queue's folder, which only its owner can enter. The
+//! request is one line, and so is the answer.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -73,7 +73,8 @@ pub fn ask(dir: &Path, what: &str) -> io::Result<usize> {
     answer.trim().parse().map_err(io::Error::other)
 }
 
-/// The path of the socket; one too long for a Unix socket leads through the descriptor of its directory (Linux).
+/// The path of the socket. One that is too long leads through the descriptor of its directory (Linux), which must stay
+/// open while the path is used.
 fn socket_of(dir: &Path) -> io::Result<(PathBuf, Option<File>)> {
     let path = dir.join(CONTROL);
     if path.as_os_str().len() <= MAX_PATH {

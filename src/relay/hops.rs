@@ -1,5 +1,5 @@
-//! The state of hops that all threads share: which have answered, failed or are claimed by ATRN, and the mail that waits
-//! for them.
+//! The state of hops that all threads share: which have answered, failed or are claimed by ATRN, and the mail that
+//! waits for them.
 
 use std::sync::Arc;
 

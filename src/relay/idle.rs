@@ -85,7 +85,7 @@ mod tests {
         idle.enter(&hop("a"));
         idle.enter(&hop("b"));
         idle.wake_all();
-        // It would wait here for ever otherwise.
+        // Without the wake-up this would wait for ever.
         thread::park();
         assert!(idle.0.is_empty());
     }

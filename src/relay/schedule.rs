@@ -118,7 +118,7 @@ impl Schedule {
             };
             due && lane.until <= now && lane.running < most && !lane.claimed
         });
-        // Those in trouble come last, so that they hold up no others where connections are few.
+        // Failing hops come last, so that they do not use up the threads.
         let (hop, lane) = wanting.min_by_key(|(_, lane)| lane.failures)?;
         lane.running += 1;
         Some(hop.clone())

@@ -166,7 +166,8 @@ impl Relay {
         })
     }
 
-    /// The hop for an address in the queue. Those that no URL takes any more wait together, for other URLs or their end.
+    /// The hop for an address in the queue. Addresses that no URL covers any more share one without a route, until a
+    /// URL covers them or they are given up.
     pub(super) fn hop_or_none(&self, address: &str) -> Hop {
         self.hop(address).unwrap_or_else(|| Hop {
             route: usize::MAX,
@@ -256,8 +257,8 @@ impl Relay {
         }
     }
 
-    /// Maximum connections of a hop. Mail for ATRN, or without a hop, has one thread, which gives up what has waited too
-    /// long.
+    /// Maximum connections of a hop. Mail for ATRN, or without a hop, has one thread, which gives up what has waited
+    /// too long.
     fn most(&self, hop: &Hop) -> usize {
         match self.route(hop.route) {
             Some(route) if !matches!(route.kind, RouteKind::Atrn(_)) => route.connections,

@@ -34,8 +34,8 @@ use crate::sys::privileges::drop_groups;
 use crate::throttle::Throttle;
 
 /// Stack of a connection's thread, in octets. Only touched pages cost memory: 12 KiB of an idle session (TLS handshakes
-/// have a stack of their own). All tests, TLS handshakes included, pass with 64 KiB in an unoptimized build, which needs
-/// more than a release does; this is four times that.
+/// have a stack of their own). All tests, TLS handshakes included, pass with 64 KiB in an unoptimized build, which
+/// needs more than a release does; this is four times that.
 const STACK: usize = 256 * 1024;
 /// How long an idle thread is kept.
 const KEEP: Duration = Duration::from_secs(30);

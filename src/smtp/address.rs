@@ -321,8 +321,8 @@ fn is_atext(c: char) -> bool {
         || is_utf8(c)
 }
 
-/// True for non-ASCII text without C1 controls and invisible characters, which only deceive, except the two joiners that
-/// some scripts need (RFC 5892 §A.1). U+FFFD marks invalid UTF-8.
+/// True for non-ASCII text without C1 controls and invisible characters, which only deceive, except the two joiners
+/// that some scripts need (RFC 5892 §A.1). U+FFFD marks invalid UTF-8.
 fn is_utf8(c: char) -> bool {
     !c.is_ascii()
         && !c.is_control()

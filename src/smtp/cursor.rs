@@ -1,5 +1,5 @@
-//! A cursor over the text of a command, with a small method for each thing that a parser needs. Callers refuse text that
-//! is left over.
+//! A cursor over the text of a command, with a small method for each thing that a parser needs. Callers refuse text
+//! that is left over.
 
 /// The text that is left to read.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ const HTTP_METHODS: [&[u8]; 8] = [
     b"GET", b"POST", b"CONNECT", b"PUT", b"HEAD", b"PATCH", b"DELETE", b"OPTIONS",
 ];
 
-/// Octets of the longest of them.
+/// Octets of the longest of these names.
 const LONGEST_METHOD: usize = 7;
 
 /// One line, as passed to the session.

@@ -292,7 +292,7 @@ fn a_close_in_the_middle_of_the_content_fails_the_message() {
     served.join().unwrap();
 }
 
-/// Says `early` in the middle of the content. Returns true if the end of the content came all the same.
+/// Sends `early` in the middle of the content. Returns true if the end of the content came all the same.
 fn answer_early(socket: impl Read + Write, early: &str) -> bool {
     let mut peer = BufReader::new(socket);
     peer.get_mut().write_all(b"220 hop\r\n").unwrap();
@@ -315,8 +315,8 @@ fn answer_early(socket: impl Read + Write, early: &str) -> bool {
     false
 }
 
-/// In TLS as in the clear it is no promise, and the server gets no end that it might take the message by. A refusal
-/// counts. The socket does not hold the whole content, so that the reply is there before its end.
+/// A reply in the middle of the content does not count in TLS either, and the server does not get the end of the
+/// content. A refusal counts. The socket does not hold the whole content, so that the reply is there before its end.
 #[test]
 fn a_reply_in_the_middle_of_the_content_in_tls() {
     let content = format!("Subject: x\n\n{}", "0123456789abcd\n".repeat(65_536));

@@ -108,7 +108,8 @@ fn a_silent_hop_holds_up_nothing() {
     assert_eq!(queued(&a), 1);
 }
 
-/// A connection that carried a hundred messages ends with QUIT (RFC 5321 §4.1.1.10), and the rest goes over another one.
+/// A connection that carried a hundred messages ends with QUIT (RFC 5321 §4.1.1.10), and the rest goes over another
+/// one.
 #[test]
 fn a_connection_takes_a_hundred_messages() {
     let hop = Hop::start(&[]);

@@ -66,7 +66,7 @@ fn starttls_where_it_is_offered() {
     assert_eq!(queued(&a), 1);
 }
 
-/// A hop that offers STARTTLS, answers it so, and then a handshake with something else; without an answer it hangs up.
+/// A hop that offers STARTTLS, gives this answer to it, and does not do the handshake; without an answer it closes.
 fn without_tls(answer: &'static [u8]) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("smtp://{}", listener.local_addr().unwrap());

@@ -34,7 +34,7 @@ impl InputMessage {
         if let Some(last) = fields.last_mut().filter(|last| !last.ends_with(b"\n")) {
             last.push(b'\n');
         }
-        // Not collected first: a line has a vector of its own.
+        // They are not collected first, because each line is a vector.
         let mut body = Vec::new();
         lines.for_each(|line| body.extend_from_slice(&line));
         Self { fields, body }

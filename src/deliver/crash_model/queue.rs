@@ -252,7 +252,7 @@ fn a_new_queue_is_written_with_its_file_system() {
 fn a_sync_of_the_queue_that_is_missing_late_or_retried_is_found() {
     let (history, _) = run(Mutation::None, Fails::default());
     let mut synced = history.synced();
-    // Nothing is owed there. Without it a start fails: `a_start_finds_what_is_owed_and_nothing_half_made`.
+    // The lock file has no mail. That it is synced is tested by `a_start_finds_what_is_owed_and_nothing_half_made`.
     let lock = history.events.iter().find_map(|event| match event {
         Event::Entry { name, node, .. } if name == "lock" => *node,
         _ => None,

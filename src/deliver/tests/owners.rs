@@ -1,5 +1,5 @@
-//! Tests of mail that belongs to the users of mailboxes, and of users who try to lead the server elsewhere. Only root can
-//! give files away; for others these tests report that they were skipped.
+//! Tests of mail that belongs to the users of mailboxes, and of users who try to lead the server elsewhere. Only root
+//! can give files away; for others these tests report that they were skipped.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

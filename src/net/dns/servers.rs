@@ -36,8 +36,8 @@ impl Default for Servers {
 }
 
 impl Servers {
-    /// Parses the text of a resolv.conf(5) and ignores unknown lines. Without a server it is the one of this host, as in
-    /// the C library. A server may have a port: `[192.0.2.1]:5353`.
+    /// Parses the text of a resolv.conf(5) and ignores unknown lines. Without a server it is the one of this host, as
+    /// in the C library. A server may have a port: `[192.0.2.1]:5353`.
     pub fn parse(text: &str) -> Self {
         let mut servers = Self::default();
         for line in text.lines() {

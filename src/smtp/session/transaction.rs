@@ -74,7 +74,7 @@ impl Mailboxes {
         self.onward = true;
     }
 
-    /// Notes that a recipient leads to a mailbox which is in the set.
+    /// Notes that a recipient leads to a mailbox that is in the set already.
     pub const fn set_shared(&mut self) {
         self.shared = true;
     }
