@@ -212,5 +212,5 @@ fn a_queue_may_be_far_down() {
         .current_dir(&server.dir)
         .output()
         .unwrap();
-    assert_eq!(String::from_utf8_lossy(&run.stdout), "nothing waits\n");
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "no mail is waiting\n");
 }
