@@ -4,11 +4,12 @@
 use std::sync::{Arc, Weak};
 
 use crate::clock;
-use crate::deliver::{Form, Group, Target, Trace};
+use crate::deliver::{Form, Group, Target, Trace, refusal};
 use crate::directory::ResolveContext;
 use crate::queue::{Envelope, QueuedRecipient};
 use crate::relay::{Relay, Reporter};
 use crate::smtp::address::ForwardPath;
+use crate::smtp::reply::Reply;
 use crate::state::ServerState;
 
 /// Delivers the reports of a relay.
@@ -59,7 +60,10 @@ pub(super) fn deliver(
         user: None,
         submission: false,
     };
-    commit(state, relay, &trace, targets, content)
+    match commit(state, relay, &trace, targets, content) {
+        Err(refusal) if refusal.code() >= 500 => dropped(to, refusal.text()),
+        done => done.map_err(|refusal| refusal.text().to_owned()),
+    }
 }
 
 fn commit(
@@ -68,7 +72,7 @@ fn commit(
     trace: &Trace<'_>,
     targets: Group,
     content: &[u8],
-) -> Result<(), String> {
+) -> Result<(), Reply> {
     let created = clock::seconds();
     let is_onward = |target: &&Arc<Target>| relay.is_some_and(|relay| relay.is_queue(target));
     let onward = targets.iter().filter(is_onward);
@@ -92,11 +96,13 @@ fn commit(
             };
             let content = spool.expect_envelope();
             let draft = relay.queue().draft(spool.id(), envelope, content);
-            Some(draft.map_err(|e| e.to_string())?)
+            Some(draft.map_err(|e| {
+                log::error!("queue: {e}");
+                refusal(&e)
+            })?)
         }
     };
-    let delivered = spool.commit();
-    let delivered = delivered.map_err(|refusal| refusal.text().to_owned())?;
+    let delivered = spool.commit()?;
     if let (Some(draft), Some(relay)) = (draft, relay) {
         let envelope = draft.keep(delivered.name());
         relay.add(delivered.id(), &envelope);

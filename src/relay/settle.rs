@@ -147,7 +147,9 @@ impl Relay {
             Ok(()) => true,
             Err(why) => {
                 log::error!("report id={id} to={:?}: {why}", envelope.from);
-                false
+                // In the end it is dropped, so that nothing waits for ever.
+                let longer = self.settings.retry_policy.retry_for.as_secs();
+                self.is_over(envelope.created, clock::seconds().saturating_sub(longer))
             }
         }
     }

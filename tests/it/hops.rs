@@ -425,3 +425,24 @@ fn limits_of_a_hop_are_kept() {
         assert_eq!(transaction.contains("v@c.test"), !here, "{heard}");
     }
 }
+
+/// A report that is refused for good is dropped, and one that is refused for now is tried again, but not for ever.
+#[test]
+fn reports_that_cannot_be_delivered() {
+    let hop = Hop::answering(&[], |line| {
+        line.starts_with("RCPT").then_some("550 5.1.1 nobody\r\n")
+    });
+    let a = front(&[&hop.url], &["--quota", "1K"]);
+    send(&a, "me@a.test", &["u@b.test"], "x");
+    wait_for_empty(&a);
+    a.logged("report dropped to=\"me@a.test\": Mailbox full");
+    let a = front(&[&hop.url], &["--retry-for", "2s"]);
+    let mailbox = a.dir.join("mail/a.test/me");
+    std::fs::create_dir_all(&mailbox).unwrap();
+    std::fs::write(mailbox.join("new"), "").unwrap();
+    send(&a, "me@a.test", &["u@b.test"], "x");
+    a.logged("Mailbox not usable now");
+    assert_eq!(queued(&a), 1);
+    wait_for_empty(&a);
+    assert!(hop.heard("u@b.test").matches("RCPT").count() > 2);
+}
