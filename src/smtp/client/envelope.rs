@@ -4,6 +4,7 @@
 use super::extensions::Extensions;
 use super::outcome::{Outcome, Verdict};
 use super::status::Status;
+use crate::smtp::body::plain_run;
 
 /// One recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,8 +59,8 @@ pub struct Scan {
     at: u64,
     /// The previous octet.
     last: u8,
-    /// The length of the current line, up to a few octets.
-    line: usize,
+    /// True if the current line has nothing but CRs so far.
+    line_empty: bool,
     body: bool,
 }
 
@@ -74,7 +75,7 @@ impl Scan {
             content,
             at: 0,
             last: 0,
-            line: 0,
+            line_empty: true,
             body: false,
         }
     }
@@ -82,19 +83,33 @@ impl Scan {
     /// Scans the next octets.
     pub fn feed(&mut self, octets: &[u8]) {
         self.content.wire += octets.len() as u64;
-        for &octet in octets {
-            match octet {
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let (text, after) = rest.split_at(plain_run(rest));
+            self.text(text);
+            let Some((&newline, after)) = after.split_first() else {
+                return;
+            };
+            match newline {
                 b'\n' => self.line_feed(),
-                _ => {
-                    self.content.bare |= self.last == b'\r';
-                    self.content.eight_bit |= octet > 127;
-                    self.content.utf8_header |= octet > 127 && !self.body;
-                    self.line += usize::from(octet != b'\r');
-                }
+                _ => self.content.bare |= self.last == b'\r',
             }
-            self.last = octet;
+            self.last = newline;
             self.at += 1;
+            rest = after;
         }
+    }
+
+    /// Octets without CR and LF.
+    fn text(&mut self, text: &[u8]) {
+        let Some(&last) = text.last() else { return };
+        let eight_bit = !text.is_ascii();
+        self.content.bare |= self.last == b'\r';
+        self.content.eight_bit |= eight_bit;
+        self.content.utf8_header |= eight_bit && !self.body;
+        self.line_empty = false;
+        self.last = last;
+        self.at += text.len() as u64;
     }
 
     fn line_feed(&mut self) {
@@ -106,8 +121,8 @@ impl Scan {
             self.content.wire += 1;
             self.content.bare |= after_cr;
         }
-        self.body |= self.line == 0;
-        self.line = 0;
+        self.body |= self.line_empty;
+        self.line_empty = true;
     }
 
     /// The result.

@@ -443,6 +443,10 @@ fn content_survives_storage() {
         encoder.feed(head, &mut out);
         encoder.feed(tail, &mut out);
         assert_eq!((out, encoder.sent()), (octets, content.wire));
+        let mut pieces = Scan::new(exact_from);
+        pieces.feed(head);
+        pieces.feed(tail);
+        assert_eq!(pieces.finish(), content);
         *(if content.bare { &mut bare } else { &mut plain }) += 1;
     }
     assert!(plain > 500 && bare > 500, "{plain} and {bare}");
