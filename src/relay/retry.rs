@@ -20,7 +20,8 @@ pub enum Wanted<'a> {
 }
 
 impl Relay {
-    /// Retries mail now. Returns the number of messages; one for several hops counts for each.
+    /// Retries mail now. Returns the number of messages, those that are being sent already included if they are all; one
+    /// for several hops counts for each.
     ///
     /// # Errors
     /// The queue cannot be read, or the server is stopping.
@@ -30,7 +31,10 @@ impl Relay {
         }
         let (domain, below) = match wanted {
             Wanted::All => return Ok(self.retry_now(|_, _| true)),
-            Wanted::Id(wanted) => return Ok(self.retry_now(|_, id| id == wanted)),
+            Wanted::Id(wanted) => {
+                let known = usize::from(self.queue().content(wanted).is_ok());
+                return Ok(self.retry_now(|_, id| id == wanted).max(known));
+            }
             Wanted::Domain(domain) => (domain, false),
             Wanted::Subdomains(domain) => (domain, true),
         };
@@ -40,7 +44,7 @@ impl Relay {
         // Read the files before locking the schedule: new mail needs that lock.
         let ids = self.queue().ids()?.into_iter();
         let ids: HashSet<String> = ids.filter(|id| self.is_for(id, &domain, below)).collect();
-        Ok(self.retry_now(|_, id| ids.contains(id)))
+        Ok(self.retry_now(|_, id| ids.contains(id)).max(ids.len()))
     }
 
     /// True if a message has a recipient at the domain; false if it has left the queue.

@@ -58,6 +58,24 @@ fn waiting_mail_is_tried_at_once() {
     wait_for(&b, "b.test/bob", 1);
 }
 
+/// A message that is being sent is not `nothing waiting`.
+#[test]
+fn mail_on_its_way_is_told() {
+    // It never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let a = front(&[&format!("smtp://{}", silent.local_addr().unwrap())], &[]);
+    send(&a, "alice@a.test", &["bob@b.test"], "x");
+    let _taken = silent.accept().unwrap();
+    let name = super::relay::envelopes(&a).remove(0);
+    let id = format!("ETRN #{}", name.file_name().unwrap().display());
+    let replies = ask(
+        &a,
+        &["EHLO me", "ETRN b.test", &id, "ETRN @test", "ETRN c.test"],
+    );
+    let codes: Vec<&str> = replies[1..].iter().map(|reply| &reply[..3]).collect();
+    assert_eq!(codes, ["250", "250", "250", "251"], "{replies:?}");
+}
+
 fn envelopes(server: &Server) -> String {
     // A file may be removed between the listing and the reading.
     let texts = super::relay::envelopes(server).into_iter();
