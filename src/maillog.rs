@@ -15,6 +15,9 @@ use crate::smtp::session::Session;
 /// Maximum characters of a value from the network.
 const SHOWN: usize = 256;
 
+/// Octets that the line of a message to one recipient rarely exceeds.
+const MESSAGE_LINE: usize = 256;
+
 /// A value from the network as one word of a log line.
 pub struct Quoted<'a>(pub &'a str);
 
@@ -236,7 +239,9 @@ pub fn message<R>(
         return;
     };
     // Formatted here, because the logger's own buffer costs more for each part of a line.
-    let mut line = format!(
+    let mut line = String::with_capacity(MESSAGE_LINE);
+    let _ = write!(
+        line,
         "message id={id} {who} from={} size={size} seconds={}",
         Quoted(transaction.reverse_path.as_str()),
         Seconds(took)

@@ -39,24 +39,16 @@ impl Groups {
 
     /// The mailboxes, each once, in the order of the recipients.
     pub(super) fn mailboxes(&self) -> Vec<Arc<Target>> {
-        if self.distinct {
-            return self
-                .each
-                .iter()
-                .flat_map(|group| group.iter().cloned())
-                .collect();
-        }
+        let mut all = Vec::with_capacity(self.each.len());
         let (mut lists, mut known) = (HashSet::new(), HashSet::new());
-        let first = |group: &&Group| group.list().is_none_or(|list| lists.insert(list));
-        let targets = self
-            .each
-            .iter()
-            .filter(first)
-            .flat_map(|group| group.iter());
-        targets
-            .filter(|target| known.insert(target.mailbox()))
-            .cloned()
-            .collect()
+        for group in &self.each {
+            if self.distinct || group.list().is_none_or(|list| lists.insert(list)) {
+                let targets = group.iter();
+                let new = targets.filter(|t| self.distinct || known.insert(t.mailbox()));
+                all.extend(new.cloned());
+            }
+        }
+        all
     }
 
     /// The members of each group among `mailboxes`.

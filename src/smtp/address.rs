@@ -282,8 +282,9 @@ fn domain<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &[u8]| {
         let begins_character = |octet: &&u8| **octet & 0xc0 != 0x80;
-        let length = label.iter().filter(begins_character).count();
-        (1..=MAX_LABEL).contains(&length) && !label.starts_with(b"-") && !label.ends_with(b"-")
+        let length = || label.iter().filter(begins_character).count();
+        let fits = label.len() <= MAX_LABEL || length() <= MAX_LABEL;
+        fits && !label.is_empty() && !label.starts_with(b"-") && !label.ends_with(b"-")
     };
     let mut labels = text.as_bytes().split(|&octet| octet == b'.');
     if text.len() > MAX_DOMAIN || !labels.all(label) {
