@@ -3,11 +3,10 @@
 //! before the message gets its name, so that no mail is lost in a Maildir that was moved, replaced or mounted over.
 //! Unused entries are closed after a while, so that a file system can be unmounted and descriptors are free for others.
 //!
-//! Entries are spread over [`SHARDS`] by path. Each shard has its own lock, held for a map access and never during a
-//! system call, so that no lock is shared by all connections.
+//! Entries are spread over [`SHARDS`] by path. Each shard has its own lock, held for a search and never while a path is
+//! looked at, so that no lock is shared by all connections.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,14 +32,20 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Maximum time that directories stay open, so that their `tmp/` is swept again.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// Open directories by the path of the inbox or folder.
+/// Open directories.
 pub(super) struct DirCache {
-    shards: [Mutex<BTreeMap<OsString, Kept>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     /// Maximum entries of a shard.
     most: usize,
 }
 
+/// Entries sorted by path. They are searched far more often than changed.
+#[derive(Default)]
+struct Shard(Vec<Kept>);
+
 struct Kept {
+    /// The path of the inbox or folder.
+    path: OsString,
     dirs: Arc<OpenMaildir>,
     opened: Instant,
     used: Instant,
@@ -74,7 +79,8 @@ impl DirCache {
         let now = Instant::now();
         let (dirs, looked) = {
             let mut shard = self.shard(&key);
-            let kept = shard.get_mut(&*key)?;
+            let place = shard.place(&key).ok()?;
+            let kept = shard.0.get_mut(place)?;
             kept.used = now;
             if look {
                 kept.looked = Some(now);
@@ -103,19 +109,19 @@ impl DirCache {
         let key = key(target);
         let now = Instant::now();
         let mut shard = self.shard(&key);
-        if shard.len() >= self.most && !shard.contains_key(&*key) {
-            let oldest = shard.iter().min_by_key(|(_, kept)| kept.used);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-                shard.remove(&oldest);
-            }
+        shard.remove(&key);
+        if shard.0.len() >= self.most {
+            shard.evict();
         }
+        let place = shard.place(&key).unwrap_or_else(|place| place);
         let kept = Kept {
+            path: key.into_owned(),
             dirs: Arc::clone(dirs),
             opened: now,
             used: now,
             looked: None,
         };
-        shard.insert(key.into_owned(), kept);
+        shard.0.insert(place, kept);
     }
 
     /// Closes what was unused for [`IDLE`] or open for [`LONGEST`]. Returns true if anything is left.
@@ -127,14 +133,14 @@ impl DirCache {
         let mut left = false;
         for shard in &self.shards {
             let mut shard = lock(shard);
-            shard.retain(|_, kept| fresh(kept));
-            left |= !shard.is_empty();
+            shard.0.retain(fresh);
+            left |= !shard.0.is_empty();
         }
         left
     }
 
     /// The shard of a path.
-    fn shard(&self, key: &OsStr) -> MutexGuard<'_, BTreeMap<OsString, Kept>> {
+    fn shard(&self, key: &OsStr) -> MutexGuard<'_, Shard> {
         let sum = key
             .as_bytes()
             .iter()
@@ -142,6 +148,29 @@ impl DirCache {
         // The remainder is always a valid index.
         let [first, ..] = &self.shards;
         lock(self.shards.get(usize::from(sum) % SHARDS).unwrap_or(first))
+    }
+}
+
+impl Shard {
+    /// The place of a path; an error is where it belongs.
+    fn place(&self, path: &OsStr) -> Result<usize, usize> {
+        let by_path = |kept: &Kept| kept.path.as_os_str().cmp(path);
+        self.0.binary_search_by(by_path)
+    }
+
+    fn remove(&mut self, path: &OsStr) {
+        if let Ok(place) = self.place(path) {
+            self.0.remove(place);
+        }
+    }
+
+    /// Removes the least recently used entry.
+    fn evict(&mut self) {
+        let entries = self.0.iter().enumerate();
+        let oldest = entries.min_by_key(|(_, kept)| kept.used);
+        if let Some(place) = oldest.map(|(place, _)| place) {
+            self.0.remove(place);
+        }
     }
 }
 
