@@ -91,14 +91,14 @@ impl DirCache {
         if looked.is_some_and(fresh) || dirs.in_place(disk) {
             return Some(dirs);
         }
-        self.shard(&key).remove(&*key);
+        self.shard(&key).remove(&key);
         None
     }
 
     /// Drops the directories of a target.
     pub(super) fn forget(&self, target: &Target) {
         let key = key(target);
-        self.shard(&key).remove(&*key);
+        self.shard(&key).remove(&key);
     }
 
     /// Adds directories that were just opened, evicting the least recently used ones.
