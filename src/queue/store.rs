@@ -340,11 +340,14 @@ impl Drop for Draft<'_> {
 
 /// True if a directory is not a queue but has messages: without envelopes, a start would remove them as already sent.
 fn is_mailbox(dir: &Path) -> bool {
-    let known = [LOCK, OLD_ENVELOPES].map(|name| dir.join(name).exists());
+    let is_queue = |name: &&str| dir.join(name).exists();
+    if [LOCK, OLD_ENVELOPES].iter().any(is_queue) {
+        return false;
+    }
     let envelopes = ids(dir).unwrap_or_default();
     let contents = sizes(dir).unwrap_or_default();
-    let mut contents = contents.keys();
-    known == [false; 2] && contents.any(|id| envelopes.binary_search(id).is_err())
+    let is_lone = |id: &String| envelopes.binary_search(id).is_err();
+    contents.keys().any(is_lone)
 }
 
 /// Removes a useless file. Anything that cannot be removed, such as a directory, stays.
