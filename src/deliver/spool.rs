@@ -178,10 +178,10 @@ impl Spool {
     /// Prepares the commit of a message whose envelope the caller writes next into `new/` of the queue: the commit then
     /// fails if a sync of that directory fails from now on, and syncing the envelope may serve for the content too. No
     /// more content may be added. Returns all of it if it was small enough to be written at once.
-    pub fn expect_envelope(&mut self) -> Option<Vec<u8>> {
+    pub fn expect_envelope(&mut self) -> Option<Arc<[u8]>> {
         self.end_content();
         let is_whole = self.size == self.buffer.len() as u64;
-        let whole = is_whole.then(|| self.buffer.clone());
+        let whole = is_whole.then(|| Arc::from(self.buffer.as_slice()));
         self.flush();
         self.each_source(|source, context| {
             source.start_sync(context);

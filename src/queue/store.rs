@@ -210,7 +210,7 @@ impl Queue {
         &self,
         id: &str,
         envelope: Envelope,
-        content: Option<Vec<u8>>,
+        content: Option<Arc<[u8]>>,
     ) -> io::Result<Draft<'_>> {
         let text = text(&envelope, MAX_ENVELOPE / 2)?;
         self.folder.in_place()?;
@@ -219,9 +219,7 @@ impl Queue {
             queue: self,
             id: id.to_owned(),
             envelope,
-            content: content
-                .filter(|content| content.len() <= FRESH_OCTETS)
-                .map(Into::into),
+            content: content.filter(|content| content.len() <= FRESH_OCTETS),
             kept: false,
         })
     }

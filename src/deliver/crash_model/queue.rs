@@ -77,7 +77,7 @@ fn receive(
     let delivered = spool.commit().ok()?;
     let name = delivered.name();
     let stored = std::fs::read(queue.dir().join("new").join(name));
-    assert_eq!(octets.unwrap(), stored.unwrap());
+    assert_eq!(*octets.unwrap(), *stored.unwrap());
     let content = path(&["queue", "new", name]);
     let envelope = path(&["queue", "new", &id]);
     let mut promised = vec![(content.clone(), END)];

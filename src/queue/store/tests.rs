@@ -176,7 +176,7 @@ fn small_contents_are_in_memory_as_long_as_their_file_is_there() {
         ("3.M1P1Q1", Some(FRESH_OCTETS + 1), None),
         ("4.M1P1Q1", None, None),
     ] {
-        let draft = queue.draft(id, envelope(), size.map(|size| vec![b'x'; size]));
+        let draft = queue.draft(id, envelope(), size.map(|size| vec![b'x'; size].into()));
         draft.unwrap().keep(&content(&dir, id));
         assert_eq!(octets(id), kept, "{id}");
     }
