@@ -58,16 +58,18 @@ impl Conn<'_> {
     /// Reads one chunk of BDAT.
     #[inline(never)]
     pub(super) fn chunk(&mut self, size: u64, last: bool) -> Result<Option<Ended>, Stop> {
-        let mut incoming = self.chunked.take().unwrap_or_else(|| Incoming {
-            message: Message::chunked(&self.session, &self.state.store, self.origin()),
-            begun: Instant::now(),
+        let mut incoming = self.chunked.take().unwrap_or_else(|| {
+            Box::new(Incoming {
+                message: Message::chunked(&self.session, &self.state.store, self.origin()),
+                begun: Instant::now(),
+            })
         });
         let refused = self.octets(size, |octets| incoming.message.feed(octets).map(|_| ()))?;
         if let Some(refused) = refused {
             return Ok(Some(self.close(refused)));
         }
         if last {
-            return Ok(self.conclude(incoming));
+            return Ok(self.conclude(*incoming));
         }
         self.chunked = Some(incoming);
         let step = self.session.chunk_received();

@@ -63,7 +63,7 @@ pub(super) struct Conn<'a> {
     /// True if an AUTH challenge awaits its response.
     challenged: bool,
     /// A message in chunks, between two of them.
-    pub(super) chunked: Option<Incoming>,
+    pub(super) chunked: Option<Box<Incoming>>,
     /// The minimum rate of the current content.
     pub(super) floor: Option<Floor>,
 }
@@ -114,61 +114,59 @@ pub fn serve(
     listener: usize,
     claim: ClaimSlot<'_>,
 ) {
-    if let Some(conn) = Conn::open(state, live, client, listener, claim) {
+    // The connection is made once and stays where it is: each move is another copy on the stack of an idle thread.
+    let generation = state.generation.load(Ordering::SeqCst);
+    let snapshot = state.snapshot();
+    let Some(rules) = snapshot.listeners.get(listener) else {
+        return;
+    };
+    let (policy, implicit, proxy) = (Arc::clone(&rules.policy), rules.implicit, rules.proxy);
+    let mut conn = Conn {
+        state,
+        live,
+        client,
+        claim,
+        listener,
+        snapshot,
+        generation,
+        stream: Stream::new(Arc::clone(&live.socket)),
+        session: Session::new(policy, Channel::Clear),
+        cipher: None,
+        begun: Instant::now(),
+        useful: Instant::now(),
+        messages: 0,
+        refusals: 0,
+        lines: 0,
+        challenged: false,
+        chunked: None,
+        floor: None,
+    };
+    if conn.open(implicit, proxy).is_some() {
         conn.serve();
     }
 }
 
 impl<'a> Conn<'a> {
     /// Everything before the greeting: the PROXY header if expected, and an implicit TLS handshake.
-    fn open(
-        state: &'a ServerState,
-        live: &'a Live,
-        client: Client,
-        listener: usize,
-        claim: ClaimSlot<'a>,
-    ) -> Option<Self> {
-        let generation = state.generation.load(Ordering::SeqCst);
-        let snapshot = state.snapshot();
-        let rules = snapshot.listeners.get(listener)?;
-        let (policy, implicit, proxy) = (Arc::clone(&rules.policy), rules.implicit, rules.proxy);
-        let mut conn = Self {
-            state,
-            live,
-            client,
-            claim,
-            listener,
-            snapshot,
-            generation,
-            stream: Stream::new(Arc::clone(&live.socket)),
-            session: Session::new(policy, Channel::Clear),
-            cipher: None,
-            begun: Instant::now(),
-            useful: Instant::now(),
-            messages: 0,
-            refusals: 0,
-            lines: 0,
-            challenged: false,
-            chunked: None,
-            floor: None,
-        };
+    fn open(&mut self, implicit: bool, proxy: bool) -> Option<()> {
         if proxy {
-            conn = conn.proxied()?;
+            self.proxied()?;
         }
-        conn.session.trust(conn.client.is_in(&state.trust));
+        self.session.trust(self.client.is_in(&self.state.trust));
         if implicit {
-            conn.stream.give_back();
-            conn = conn.secure()?;
+            self.stream.give_back();
+            self.secure()?;
         }
-        let greeting = conn.session.greeting();
-        conn.say(Some(&greeting));
-        Some(conn)
+        let greeting = self.session.greeting();
+        self.say(Some(&greeting));
+        Some(())
     }
 
     /// Reads the PROXY header and checks that its client may have one more connection.
-    fn proxied(mut self) -> Option<Self> {
+    fn proxied(&mut self) -> Option<()> {
         match proxied::client(self.state, self.live, &mut self.stream) {
-            Ok(client) => self.client = client.unwrap_or(self.client),
+            Ok(Some(client)) => self.client = client,
+            Ok(None) => {}
             Err(end) => {
                 maillog::not_served(self.client.log_name(), &end);
                 return None;
@@ -177,19 +175,19 @@ impl<'a> Conn<'a> {
         if let Err(refused) = (self.claim)(self.client.counted()) {
             self.say(Some(&refused));
             maillog::not_served(self.client.log_name(), &maillog::one_line(&refused));
-            self.stream.close(true, Instant::now() + LINGER);
+            self.take_stream().close(true, Instant::now() + LINGER);
             return None;
         }
-        Some(self)
+        Some(())
     }
 
-    fn serve(mut self) {
+    fn serve(&mut self) {
         let (end, unread) = loop {
             match self.run() {
                 // After QUIT there is no more input.
                 Ok(Ended::Close(last)) => break (maillog::one_line(&last).into(), last.is_error()),
                 Ok(Ended::StartTls) => match self.secure() {
-                    Some(secured) => self = secured,
+                    Some(()) => {}
                     None => return,
                 },
                 Ok(Ended::Turn(domains)) => return self.turn(&domains),
@@ -208,33 +206,33 @@ impl<'a> Conn<'a> {
             let (who, took) = (self.who(), self.begun.elapsed());
             maillog::connection(level, &who, self.messages, more, &end, took);
         }
-        self.stream.close(unread, Instant::now() + LINGER);
+        self.take_stream().close(unread, Instant::now() + LINGER);
     }
 
     /// Does the handshake. It consumes the plaintext stream, so that no earlier input can count as protected. A failure
     /// is logged and ends the connection.
     #[inline(never)]
-    fn secure(self) -> Option<Self> {
+    fn secure(&mut self) -> Option<()> {
         let who = self.who();
         let config = self.snapshot.listeners.get(self.listener)?.tls.clone()?;
         let begun = Instant::now();
         let short = under_stress(HANDSHAKE.min(self.state.timeout));
         self.live.begin_wait(None, begun + short);
-        let secured = handshake(self.stream, config, begun + self.state.adjusted(HANDSHAKE));
+        let secured = handshake(
+            self.take_stream(),
+            config,
+            begun + self.state.adjusted(HANDSHAKE),
+        );
         self.live.end_wait();
         let version = secured.as_ref().ok().and_then(Stream::tls_version);
         let version = version.unwrap_or("unknown");
         self.state.metrics.handshake(version, secured.is_ok());
         match secured {
             Ok(stream) => {
-                let mut session = self.session;
-                session.tls_started(stream.exporter());
-                Some(Self {
-                    cipher: stream.cipher(),
-                    stream,
-                    session,
-                    ..self
-                })
+                self.session.tls_started(stream.exporter());
+                self.cipher = stream.cipher();
+                self.stream = stream;
+                Some(())
             }
             Err(error) => {
                 let end = format!("TLS handshake: {error}");
@@ -244,6 +242,12 @@ impl<'a> Conn<'a> {
                 None
             }
         }
+    }
+
+    /// Hands the stream on; only an empty one is left.
+    fn take_stream(&mut self) -> Stream {
+        let empty = Stream::new(Arc::clone(&self.live.socket));
+        std::mem::replace(&mut self.stream, empty)
     }
 
     /// True for a connection of `--healthcheck`: from this host, and nothing but a greeting and QUIT. Anything more is
@@ -256,7 +260,7 @@ impl<'a> Conn<'a> {
     }
 
     /// Reverses the roles and sends queued mail over this connection (RFC 2645 §5.2).
-    fn turn(mut self, domains: &[String]) {
+    fn turn(&mut self, domains: &[String]) {
         let (who, user) = (
             self.who(),
             self.session.user().unwrap_or_default().to_owned(),
@@ -265,7 +269,7 @@ impl<'a> Conn<'a> {
         if let Some((relay, _)) = self.relay() {
             let domains: Vec<&str> = domains.iter().map(String::as_str).collect();
             let turned = Turned {
-                stream: self.stream,
+                stream: self.take_stream(),
                 socket: Arc::clone(&self.live.socket),
                 tls: self.cipher.is_some(),
                 peer: self.client.log_name().to_owned(),
