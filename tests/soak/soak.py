@@ -168,6 +168,8 @@ def idle():
         least = 0.8 if SECONDS >= 60 else 0.5
         without, beside = (statistics.median(column) for column in zip(*rates))
         check(f"mail beside {count} idle clients at {least} of its rate", share >= least, f"{share:.2f}: {without:.0f} a second alone, {beside:.0f} beside them; {memory[0] - one.before[0]} KiB and {memory[1]} threads for them")
+        each = (memory[0] - one.before[0]) * 1024 / count
+        check("an idle client takes at most four pages: two of its thread's stack, and its buffers", each <= 4 * resource.getpagesize(), f"{each:.0f} octets")
         [sock.close() for sock in socks]
         one.flat("after the idle clients", spare=64 * 1024)
 
