@@ -17,7 +17,7 @@ use crate::smtp::session::{Session, Transaction};
 
 /// A message from DATA or the first BDAT to its outcome.
 pub struct Message {
-    spool: Spool,
+    spool: Box<Spool>,
     decoder: Decoder,
     bare_newline: BareNewline,
     /// Maximum octets of a message.
@@ -224,6 +224,7 @@ impl Message {
     }
 
     /// Writes the envelope of remote recipients before the message is committed; `None` if there are none.
+    #[inline(never)]
     fn draft<'a>(
         &mut self,
         session: &Session<Group>,
@@ -296,7 +297,7 @@ fn notify(params: &RcptParams, mailboxes: usize) -> Option<String> {
 
 /// Commits for each recipient by itself: the replies, and the receipt of the queue if one has the message there.
 fn commit_each(
-    spool: Spool,
+    spool: Box<Spool>,
     session: &Session<Group>,
     relay: Option<&Relay>,
 ) -> (Vec<Reply>, Option<Delivered>) {

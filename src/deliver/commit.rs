@@ -60,7 +60,7 @@ impl Spool {
     ///
     /// # Errors
     /// A refusal: then nothing is left in any `new/` or `tmp/`. It is a 5xx only if all mailboxes have one.
-    pub fn commit(mut self) -> Result<Delivered, Reply> {
+    pub fn commit(mut self: Box<Self>) -> Result<Delivered, Reply> {
         self.seal()?;
         let all: Vec<usize> = (0..self.deliveries.len()).collect();
         self.appear_all(&all)?;
@@ -73,7 +73,7 @@ impl Spool {
 
     /// Delivers to each recipient separately (LMTP, RFC 2033 §4.2), in order: to all mailboxes of its group or to none.
     /// Directories are synced after all names are created: with a journal the first sync then serves all.
-    pub fn commit_each(mut self) -> Vec<Result<Delivered, Reply>> {
+    pub fn commit_each(mut self: Box<Self>) -> Vec<Result<Delivered, Reply>> {
         // Sealing may redirect deliveries to other folders.
         let mailboxes = self.deliveries.iter().map(|d| d.target.as_ref());
         let Members { groups, recipients } = self.groups.members(mailboxes);

@@ -83,14 +83,15 @@ pub(super) struct Delivery {
 }
 
 impl Spool {
-    /// Opens the files and prepares the trace headers.
+    /// Opens the files and prepares the trace headers. On the heap, because it is handed on from the first octet to the
+    /// commit, and each move would be another copy on the stack of the thread.
     pub(super) fn begin(
         context: Arc<Context>,
         trace: &Trace<'_>,
         groups: Groups,
         form: Form,
         size: Option<u64>,
-    ) -> Self {
+    ) -> Box<Self> {
         let id = clock::unique();
         let date = clock::rfc5322_now();
         let expected = size.and_then(|size| usize::try_from(size).ok());
@@ -100,7 +101,7 @@ impl Spool {
             .submission
             .then(|| (date, format!("<{id}@{}>", trace.hostname)));
         let junk = Watch::new(&context.junk);
-        let mut spool = Self {
+        let mut spool = Box::new(Self {
             context,
             id,
             name: String::new(),
@@ -115,7 +116,7 @@ impl Spool {
             buffer,
             logged: Cell::new(0),
             held: 0,
-        };
+        });
         spool.open();
         spool
     }

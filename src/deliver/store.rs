@@ -96,7 +96,7 @@ impl Store {
         groups: impl Into<Groups>,
         form: Form,
         size: Option<u64>,
-    ) -> Spool {
+    ) -> Box<Spool> {
         let context = Arc::clone(&self.context);
         Spool::begin(context, trace, groups.into(), form, size)
     }

@@ -33,7 +33,7 @@ fn store() -> Store {
 }
 
 /// A spool of the usual message at a store.
-fn begin(store: &Store, targets: &[Target]) -> Spool {
+fn begin(store: &Store, targets: &[Target]) -> Box<Spool> {
     let targets: Vec<_> = targets.iter().cloned().map(Arc::new).collect();
     store.begin(&trace(), each_alone(&targets), Form::Text, None)
 }

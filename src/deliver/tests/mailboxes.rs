@@ -160,8 +160,8 @@ fn what_is_held_open_is_shared_and_given_back() {
         for spool in &mut spools {
             (0..5).for_each(|index| drop(spool.dirs(index).unwrap()));
         }
-        let held = |spool: &Spool| spool.deliveries.iter().filter(|d| d.dirs.is_some()).count();
-        let held: Vec<usize> = spools.iter().map(held).collect();
+        let open = |spool: &Spool| spool.deliveries.iter().filter(|d| d.dirs.is_some()).count();
+        let held: Vec<usize> = spools.iter().map(|spool| open(spool)).collect();
         assert_eq!((held, spare()), (vec![5, 3, 1], 0));
         assert!(spools.remove(1).commit().is_ok());
         drop(spools);
