@@ -21,6 +21,8 @@
 //! mail. [`options`] is the table of options, [`settings`] the values given for them, [`config`] their meaning;
 //! [`maillog`] has the log lines. `tests/it/layers.rs` lists all allowed imports.
 #![forbid(unsafe_code)]
+// They panic where the output cannot be written.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod auth;
 pub mod client;

@@ -1,9 +1,11 @@
 //! The program: reads settings, runs a command or the server, and maps errors to exit statuses.
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use mailslot::cmd::output::{complain, print};
 use mailslot::cmd::{hash_password, healthcheck, queue_list, sendmail};
 use mailslot::config::Config;
 use mailslot::failure::Failure;
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
     }
     privileges::set_umask();
     if let Err(e) = blocked {
-        eprintln!("mailslot: signals: {e}");
+        complain(&format!("mailslot: signals: {e}"));
     }
     // Without a program name there are no options.
     let ended = run(args.split_first().map_or(&[], |(_, options)| options));
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(status) => status,
         Err(failure) => {
-            eprintln!("mailslot: {failure}");
+            complain(&format!("mailslot: {failure}"));
             ExitCode::from(failure.status())
         }
     }
@@ -39,12 +41,11 @@ fn main() -> ExitCode {
 fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
     let settings = Settings::read(args, |name| std::env::var_os(name))?;
     if settings.flag(Key::Help) {
-        print!("{}", help());
-        return Ok(ExitCode::SUCCESS);
+        return print(&help()).map(|()| ExitCode::SUCCESS);
     }
     if settings.flag(Key::Version) {
-        println!("mailslot {}", env!("CARGO_PKG_VERSION"));
-        return Ok(ExitCode::SUCCESS);
+        let version = concat!("mailslot ", env!("CARGO_PKG_VERSION"), "\n");
+        return print(version).map(|()| ExitCode::SUCCESS);
     }
     if settings.flag(Key::HashPassword) {
         return hash_password::hash().map(|()| ExitCode::SUCCESS);
@@ -72,8 +73,7 @@ fn run(args: &[OsString]) -> Result<ExitCode, Failure> {
     let config = Config::new(&settings, &names)?;
     let server = Server::new(config, sockets)?;
     if settings.flag(Key::Check) {
-        println!("{}", server.check()?);
-        return Ok(ExitCode::SUCCESS);
+        return print(&(server.check()? + "\n")).map(|()| ExitCode::SUCCESS);
     }
     server.run().map(|()| ExitCode::SUCCESS)
 }

@@ -1,10 +1,11 @@
 //! `--hash-password`: reads a password and prints its stored form for the users file.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
+use super::output::{complain, print};
 use crate::auth::password::hash_password;
 use crate::failure::Failure;
 use crate::random;
@@ -15,7 +16,7 @@ const MAX_PASSWORD: u64 = 1_024;
 /// Reads one line, without echo on a terminal, and prints its stored form.
 ///
 /// # Errors
-/// No password, or one that a client cannot send (64); no random numbers (71).
+/// No password, or one that a client cannot send (64); no random numbers, or no standard output (71).
 pub fn hash() -> Result<(), Failure> {
     let line = line().map_err(|e| Failure::Usage(format!("--hash-password: {e}")))?;
     let password = line.trim_end_matches(['\r', '\n']);
@@ -24,8 +25,7 @@ pub fn hash() -> Result<(), Failure> {
         return Err(Failure::Usage(text.to_owned()));
     }
     let salt = random::octets().map_err(|e| Failure::System(format!("--hash-password: {e}")))?;
-    println!("{}", hash_password(password.as_bytes(), salt));
-    Ok(())
+    print(&(hash_password(password.as_bytes(), salt) + "\n"))
 }
 
 fn line() -> io::Result<Zeroizing<String>> {
@@ -35,13 +35,13 @@ fn line() -> io::Result<Zeroizing<String>> {
         stdin.lock().take(MAX_PASSWORD).read_line(&mut line)?;
         return Ok(line);
     }
-    eprint!("Password: ");
+    let _ = io::stderr().write_all(b"Password: ");
     let before = tcgetattr(&stdin)?;
     let mut silent = before.clone();
     silent.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent)?;
     let read = stdin.lock().take(MAX_PASSWORD).read_line(&mut line);
     let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
-    eprintln!();
+    complain("");
     read.map(|_| line)
 }

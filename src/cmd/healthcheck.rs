@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::destination::{connect, destination};
+use super::output::complain;
 use crate::client::{Connection, Destination, nonce};
 use crate::failure::Failure;
 use crate::net::client_tls::ClientTls;
@@ -39,7 +40,7 @@ pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
     match check(&url) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(why) => {
-            eprintln!("mailslot: healthcheck: {why}");
+            complain(&format!("mailslot: healthcheck: {why}"));
             Ok(ExitCode::from(1))
         }
     }

@@ -3,5 +3,6 @@
 mod destination;
 pub mod hash_password;
 pub mod healthcheck;
+pub mod output;
 pub mod queue_list;
 pub mod sendmail;

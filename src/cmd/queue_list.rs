@@ -2,10 +2,11 @@
 //! retry. To remove a message, `rm` both files of its id.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::output::print;
 use crate::clock;
 use crate::encoding::visible;
 use crate::failure::Failure;
@@ -21,9 +22,7 @@ use crate::settings::{Settings, Value};
 pub fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let dir = dir(settings);
     let page = list(&dir).map_err(|e| Failure::System(format!("{}: {e}", dir.display())))?;
-    // The reader may have closed the pipe.
-    let _ = io::stdout().write_all(page.as_bytes());
-    Ok(ExitCode::SUCCESS)
+    print(&page).map(|()| ExitCode::SUCCESS)
 }
 
 /// Retries mail now.
@@ -34,12 +33,12 @@ pub fn retry(settings: &Settings, what: &Value) -> Result<ExitCode, Failure> {
     let dir = dir(settings);
     let asked = control::ask(&dir, &what.text);
     let count = asked.map_err(|e| Failure::Busy(format!("{}: no server: {e}", dir.display())))?;
-    match count {
-        0 => println!("no mail is waiting"),
-        1 => println!("retrying 1 message"),
-        count => println!("retrying {count} messages"),
-    }
-    Ok(ExitCode::SUCCESS)
+    let answer = match count {
+        0 => "no mail is waiting\n".to_owned(),
+        1 => "retrying 1 message\n".to_owned(),
+        count => format!("retrying {count} messages\n"),
+    };
+    print(&answer).map(|()| ExitCode::SUCCESS)
 }
 
 fn dir(settings: &Settings) -> PathBuf {

@@ -2,8 +2,9 @@
 //! variables in `env`, and the exact `stderr` and exit `status`. The binary runs inside that directory, so that paths
 //! are stable.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn variables(case: &Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(case.join("env")).unwrap_or_default();
@@ -120,4 +121,45 @@ fn a_check_says_who_gets_mail() {
         assert!(said.ends_with(expected), "{args:?}: {said}");
     }
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// A reader that stops early is no failure, and output that is lost is one, with a status of its own.
+#[test]
+fn output_that_cannot_be_written() {
+    let scratch = std::env::temp_dir();
+    let run = |arg: &str, out: Stdio, err: Stdio| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+            .args([arg, "-q"])
+            .current_dir(&scratch)
+            .stdin(Stdio::piped())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .unwrap();
+        // Most commands do not read it.
+        let _ = child.stdin.take().unwrap().write_all(b"secret\n");
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let full = || std::fs::File::create("/dev/full").unwrap();
+    for arg in [
+        "--help",
+        "--version",
+        "--check",
+        "--hash-password",
+        "--queue-list",
+    ] {
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let (status, said) = run(arg, closed.into(), Stdio::piped());
+        assert_eq!((status, said.as_str()), (Some(0), ""), "{arg}");
+        let (status, said) = run(arg, full().into(), Stdio::piped());
+        let one_line = said.starts_with("mailslot: standard output: ") && said.lines().count() == 1;
+        assert!(status == Some(71) && one_line, "{arg}: {status:?} {said}");
+    }
+    for (arg, status) in [("--nonsense", 64), ("--users=/nowhere/users", 78)] {
+        let (ended, _) = run(arg, Stdio::null(), full().into());
+        assert_eq!(ended, Some(status), "{arg}");
+    }
 }

@@ -12,6 +12,7 @@ use super::person::Person;
 use crate::client::{Connection, nonce};
 use crate::clock;
 use crate::cmd::destination::{self, destination};
+use crate::cmd::output::{complain, print};
 use crate::cmd::queue_list;
 use crate::net::client_tls::ClientTls;
 use crate::net::url::{ListenUrl, Scheme};
@@ -55,8 +56,7 @@ pub fn run(name: &str, args: &[OsString]) -> ExitCode {
         .map_err(|why| (why, USAGE))
         .and_then(|options| match (name, options.mode) {
             ("newaliases", _) | (_, Mode::Aliases) => {
-                println!("newaliases: nothing to do: the server reads the aliases file itself");
-                Ok(())
+                say("newaliases: nothing to do: the server reads the aliases file itself\n")
             }
             ("mailq", _) | (_, Mode::List) => mailq(options.queue),
             (_, Mode::Smtp) => speak(),
@@ -65,7 +65,7 @@ pub fn run(name: &str, args: &[OsString]) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err((why, status)) => {
-            eprintln!("{name}: {why}");
+            complain(&format!("{name}: {why}"));
             ExitCode::from(status)
         }
     }
@@ -77,11 +77,11 @@ fn mailq(named: Option<PathBuf>) -> Result<(), ExitError> {
     let named = named.or_else(|| variable().map(PathBuf::from));
     let dir = named.unwrap_or_else(|| PathBuf::from("queue"));
     let page = queue_list::list(&dir);
-    print!(
-        "{}",
-        page.map_err(|e| (format!("{}: {e}", dir.display()), UNAVAILABLE))?
-    );
-    Ok(())
+    say(&page.map_err(|e| (format!("{}: {e}", dir.display()), UNAVAILABLE))?)
+}
+
+fn say(text: &str) -> Result<(), ExitError> {
+    print(text).map_err(|e| (e.to_string(), e.status()))
 }
 
 /// The URL of the local server.

@@ -1,0 +1,25 @@
+//! What the commands print. A closed pipe or a full disk is no panic: the macros of the standard library would make it
+//! one.
+
+use std::io::{self, ErrorKind, Write as _};
+
+use crate::failure::Failure;
+
+/// Prints text on standard output. A reader that has closed its end has read what it wanted.
+///
+/// # Errors
+/// The text cannot be written (71).
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::System(format!("standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints one line on standard error, if that is possible: the exit status says the same.
+pub fn complain(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
