@@ -280,7 +280,7 @@ impl Spool {
             match self.link(index, number, &dirs) {
                 Ok(()) => return self.set_published(index),
                 Err(e) if errno(&e) == Some(Errno::EEXIST) => {}
-                Err(e) if needs_copy(&e) => {
+                Err(e) if needs_copy(&e) || self.is_orphaned(index, number, &e) => {
                     rest.iter().try_for_each(|&index| self.stage_copy(index))?;
                     return self.publish(index, &dirs);
                 }
@@ -300,6 +300,12 @@ impl Spool {
         let to = (disk::fd(&dirs.new), delivery.name(&self.name));
         let link = || self.context.disk.link(from, to);
         self.within_quota(index, link)
+    }
+
+    /// True if the file is gone together with the mailbox of another recipient. Its contents are still at hand.
+    fn is_orphaned(&self, index: usize, number: usize, e: &io::Error) -> bool {
+        let elsewhere = |source: &super::source::Source| source.home != index;
+        errno(e) == Some(Errno::ENOENT) && self.sources.get(number).is_some_and(elsewhere)
     }
 
     /// Makes a message visible, which turns its reserved room into usage.

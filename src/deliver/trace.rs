@@ -3,10 +3,10 @@
 
 use super::target::{Form, Target};
 
-/// Maximum characters of a path: a command line allows more, but a header line only has 998 octets.
+/// Maximum octets of a path: a command line allows more, but a header line only has 998.
 const PATH_MAX: usize = 900;
 
-/// Maximum characters of a host name (RFC 5321 §4.5.3.1.2).
+/// Maximum octets of a host name (RFC 5321 §4.5.3.1.2).
 const NAME_MAX: usize = 255;
 
 /// The facts about a message that are known when its first octet arrives.
@@ -136,15 +136,21 @@ fn push_word(header: &mut String, word: &str) {
     push_plain(header, word, NAME_MAX, plain);
 }
 
-/// The first `most` characters of a text, with `?` for each that is not plain.
+/// The first `most` octets of a text at most, with `?` for each character that is not plain.
 fn push_plain(header: &mut String, text: &str, most: usize, plain: impl Fn(char) -> bool) {
     let is_plain = |octet: u8| octet.is_ascii() && plain(char::from(octet));
     // The fast path for nearly every text; each octet is a character then.
     if text.len() <= most && text.bytes().all(is_plain) {
         return header.push_str(text);
     }
-    let shown = text.chars().take(most);
-    header.extend(shown.map(|c| if plain(c) { c } else { '?' }));
+    let shown = text.chars().map(|c| if plain(c) { c } else { '?' });
+    let end = header.len() + most;
+    for c in shown {
+        if header.len() + c.len_utf8() > end {
+            break;
+        }
+        header.push(c);
+    }
 }
 
 #[cfg(test)]
@@ -235,6 +241,22 @@ mod tests {
         let expected = "Return-Path: <>\nReceived: from client.example ([192.0.2.1])\n\
             \tby mx.example.net (mailslot) with ESMTPS id 1.M2P3Q4;\n\tDATE\n";
         assert_eq!(text(&several, None, Form::Text), expected);
+    }
+
+    /// RFC 5322 §2.1.1 counts octets.
+    #[test]
+    fn lines_stay_short() {
+        let long = "\u{1f600}".repeat(500);
+        let peer = format!("{long} [192.0.2.1]");
+        let wide = Trace {
+            helo: &long,
+            peer: &peer,
+            user: Some(&long),
+            ..trace()
+        };
+        let text = text(&wide, None, Form::Binary);
+        assert!(text.lines().all(|line| line.len() <= 998), "{text}");
+        assert!(text.contains(&"\u{1f600}".repeat(63)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::fallbacks::Search;
 use super::lookup::Directory;
+use super::mailbox;
 use crate::deliver::Target;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Reply};
@@ -49,7 +50,12 @@ impl Directory {
         let found = searches
             .get(&domain)
             .and_then(|search| search.target.clone());
-        found.ok_or_else(|| self.unknown(reply::NO_SUCH_USER))
+        // Accounts cannot take mail either while the directory of all mailboxes is gone.
+        found.ok_or_else(|| match mailbox::exists(&self.root) {
+            Ok(true) => reply::NO_SUCH_USER,
+            Ok(false) => reply::MAILBOX_AWAY,
+            Err(refusal) => refusal,
+        })
     }
 
     fn first_mailbox(

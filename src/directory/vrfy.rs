@@ -1,5 +1,7 @@
 //! The answers to VRFY and EXPN (RFC 5321 §3.5).
 
+use std::borrow::Cow;
+
 use super::aliases::AliasTarget;
 use super::key::AliasKey;
 use super::lookup::{Alias, Directory, Lookup};
@@ -26,13 +28,15 @@ impl Directory {
             }
         }
         let users = self.users.iter().flat_map(|users| users.iter());
-        let mut named = users.filter(|entry| is_called(entry, name));
+        let name = unquoted(name.trim());
+        let mut named = users.filter(|entry| is_called(entry, &name));
         match (named.next(), named.next()) {
             (None, _) => Err(reply::NO_SUCH_USER),
             (Some(_), Some(_)) => Err(reply::AMBIGUOUS),
             (Some(entry), None) => {
                 let domain = entry.domain.unwrap_or_else(|| self.domains.name(0));
-                Ok(vec![format!("{} <{}@{domain}>", entry.name, entry.local)])
+                let address = Mailbox::new(entry.local, domain);
+                Ok(vec![format!("{} <{address}>", entry.name)])
             }
         }
     }
@@ -77,8 +81,18 @@ impl Directory {
     }
 }
 
+/// A name without the quotes that one with spaces needs (RFC 5321 §4.1.1.6).
+fn unquoted(name: &str) -> Cow<'_, str> {
+    match ForwardPath::from_text(name) {
+        Some(ForwardPath::Mailbox(mailbox)) if name.starts_with('"') => {
+            Cow::Owned(mailbox.local().to_owned())
+        }
+        _ => Cow::Borrowed(name),
+    }
+}
+
 /// True if a full name, or a word of it, is `name`.
 fn is_called(entry: &Entry<'_>, name: &str) -> bool {
-    let same = |text: &str| text.to_lowercase() == name.trim().to_lowercase();
+    let same = |text: &str| text.to_lowercase() == name.to_lowercase();
     !entry.name.is_empty() && (same(entry.name) || entry.name.split_whitespace().any(same))
 }

@@ -282,6 +282,42 @@ fn one_bad_disk_decides_for_nobody_else() {
     }
 }
 
+/// The file of a message is in the first recipient's mailbox. If that is removed, only he does not get it (LMTP).
+#[test]
+fn a_removed_mailbox_takes_no_mail_of_others_with_it() {
+    let scratch = Scratch::new();
+    let targets = ["a", "b", "c"].map(|user| Target {
+        may_create: false,
+        ..target(&scratch, user)
+    });
+    let tree = |user: &Target| fs::create_dir_all(user.maildir.join("new")).unwrap();
+    for gone in ["", "tmp"] {
+        targets.iter().for_each(tree);
+        let send = || {
+            let mut spool = begin(&store(), &targets);
+            spool.write(&[b'x'; 100_000]);
+            fs::remove_dir_all(targets[0].maildir.join(gone)).unwrap();
+            spool.write(b"end");
+            spool
+        };
+        let outcomes = send().commit_each().into_iter().map(|o| code(o).0);
+        assert_eq!(outcomes.collect::<Vec<_>>(), [451, 250, 250], "{gone:?}");
+        for user in &targets[1..] {
+            let new = files(&user.maildir, "new").pop().unwrap();
+            assert!(fs::read(&new).unwrap().ends_with(b"xend"));
+            fs::remove_file(new).unwrap();
+            assert!(files(&user.maildir, "tmp").is_empty());
+        }
+        tree(&targets[0]);
+        assert_eq!(code(send().commit()).0, 451, "{gone:?}");
+        assert!(
+            targets
+                .iter()
+                .all(|user| files(&user.maildir, "new").is_empty())
+        );
+    }
+}
+
 /// A mailbox is open from its first message until its path leads elsewhere.
 #[test]
 fn open_mailboxes_are_known() {

@@ -210,6 +210,20 @@ fn postmaster_mail_goes_to_the_first_usable_mailbox() {
         one("alice@example.org")
     );
     assert_eq!(resolve(&directory, &other), one(&at_b("joe")));
+    // While the file system of all mailboxes is not mounted, nobody can take it, and it must not bounce.
+    let away = ResolveContext {
+        takes: &|_| false,
+        ..CONTEXT
+    };
+    let refused = |to| {
+        directory
+            .resolve(to, away)
+            .map(|_| ())
+            .map_err(|r| r.code())
+    };
+    assert_eq!(refused(&ForwardPath::Postmaster), Err(550));
+    std::fs::remove_dir_all(scratch.0.join("mail")).unwrap();
+    assert_eq!(refused(&ForwardPath::Postmaster), Err(451));
     let directory = with_files(&scratch, &format!("{}\n", at_b("joe")), "x: y\n");
     assert_eq!(resolve(&directory, "<Postmaster>"), one(&at_b("joe")));
 }

@@ -234,7 +234,9 @@ fn vrfy_and_expn() {
     let code = |answer: Result<Vec<String>, Reply>| answer.map_err(|r| r.code());
     let vrfy = |name: &str| code(directory.vrfy(name));
     assert_eq!(vrfy("bob"), one("Bob Jones <bob@example.org>"));
-    assert_eq!(vrfy("Bob Jones"), one("Bob Jones <bob@example.org>"));
+    for name in ["Bob Jones", "\"Bob Jones\"", " \"bob \\jones\" ", "\"bob\""] {
+        assert_eq!(vrfy(name), one("Bob Jones <bob@example.org>"), "{name}");
+    }
     assert_eq!(vrfy("<carol@example.org>"), one("<carol@example.org>"));
     assert_eq!(vrfy("sales"), one("<sales@example.org>"));
     assert_eq!((vrfy("jones"), vrfy("smith")), (Err(553), Err(550)));
