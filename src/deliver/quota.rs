@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -34,6 +34,9 @@ const LONGEST: u64 = 5120;
 
 /// At this age a file that is over quota is recalculated.
 const STALE: Duration = Duration::from_secs(15 * 60);
+
+/// How long a mailbox is not counted again after a count could not be written: RCPT asks for it, so any stranger can.
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// Maximum mailboxes with a lock; past it unused ones are dropped.
 const LEDGER_MAX: usize = 1_000;
@@ -80,7 +83,16 @@ impl Quota {
 /// Reservations for messages that are not visible yet, by mailbox.
 #[derive(Default)]
 pub(super) struct Ledger {
-    mailboxes: Mutex<HashMap<PathBuf, Arc<Mutex<Used>>>>,
+    mailboxes: Mutex<HashMap<PathBuf, Arc<Mutex<LedgerEntry>>>>,
+}
+
+/// What the process knows of a mailbox.
+#[derive(Default)]
+struct LedgerEntry {
+    /// Messages that are not visible yet.
+    pending: Used,
+    /// When it may be counted again, if a count could not be written.
+    not_before: Option<Instant>,
 }
 
 /// The outcome of a reservation.
@@ -107,8 +119,8 @@ impl Ledger {
             return true;
         };
         let mailbox = self.mailbox(&target.maildir);
-        let pending = lock(&mailbox);
-        enough(disk, dirs, quota, octets, *pending).unwrap_or_else(|fault| {
+        let mut entry = lock(&mailbox);
+        enough(disk, dirs, quota, octets, &mut entry).unwrap_or_else(|fault| {
             fault.log("checked", &target.maildir);
             true
         })
@@ -126,8 +138,8 @@ impl Ledger {
             return Reservation::Unrecorded;
         };
         let mailbox = self.mailbox(&target.maildir);
-        let mut pending = lock(&mailbox);
-        let taken = match enough(disk, dirs, quota, octets, *pending) {
+        let mut entry = lock(&mailbox);
+        let taken = match enough(disk, dirs, quota, octets, &mut entry) {
             Ok(false) => return Reservation::Full,
             Ok(true) => append(disk, dirs, signed(octets), 1),
             Err(fault) => Err(fault),
@@ -138,10 +150,10 @@ impl Ledger {
         }
         // Another process was quicker.
         if overrun(dirs, disk, quota) {
-            give_back(disk, dirs, (target, quota), octets, *pending);
+            give_back(disk, dirs, (target, quota), octets, entry.pending);
             return Reservation::Full;
         }
-        pending.add(signed(octets), 1);
+        entry.pending.add(signed(octets), 1);
         Reservation::Made
     }
 
@@ -156,9 +168,9 @@ impl Ledger {
         make: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
         let mailbox = self.mailbox(maildir);
-        let mut pending = lock(&mailbox);
+        let mut entry = lock(&mailbox);
         make()?;
-        pending.add(-signed(octets), -1);
+        entry.pending.add(-signed(octets), -1);
         Ok(())
     }
 
@@ -176,24 +188,25 @@ impl Ledger {
             return;
         };
         let mailbox = self.mailbox(&target.maildir);
-        let mut pending = lock(&mailbox);
+        let mut entry = lock(&mailbox);
         if was_pending {
-            pending.add(-signed(octets), -1);
+            entry.pending.add(-signed(octets), -1);
         }
         if gone() {
-            give_back(disk, dirs, (target, quota), octets, *pending);
+            give_back(disk, dirs, (target, quota), octets, entry.pending);
         }
     }
 
     /// The lock of a mailbox, with its reservations.
-    fn mailbox(&self, maildir: &Path) -> Arc<Mutex<Used>> {
+    fn mailbox(&self, maildir: &Path) -> Arc<Mutex<LedgerEntry>> {
         let mut mailboxes = lock(&self.mailboxes);
         if let Some(mailbox) = mailboxes.get(maildir) {
             return Arc::clone(mailbox);
         }
         if mailboxes.len() >= LEDGER_MAX {
-            let idle =
-                |m: &Arc<Mutex<Used>>| Arc::strong_count(m) == 1 && *lock(m) == Used::default();
+            let idle = |mailbox: &Arc<Mutex<LedgerEntry>>| {
+                Arc::strong_count(mailbox) == 1 && lock(mailbox).pending == Used::default()
+            };
             mailboxes.retain(|_, mailbox| !idle(mailbox));
         }
         Arc::clone(mailboxes.entry(maildir.to_owned()).or_default())
@@ -228,18 +241,25 @@ fn give_back(
 struct Fault {
     call: &'static str,
     place: &'static str,
-    error: io::Error,
+    /// `None` if it was reported shortly before.
+    error: Option<io::Error>,
 }
 
 impl Fault {
     fn at(call: &'static str, place: &'static str) -> impl Fn(io::Error) -> Self {
-        move |error| Self { call, place, error }
+        move |error| Self {
+            call,
+            place,
+            error: Some(error),
+        }
     }
 
     /// Logs what was not done with the quota of a Maildir.
     fn log(self, done: &str, maildir: &Path) {
-        let trouble = Trouble::at(self.call, maildir.join(self.place))(self.error);
-        log::warn!("quota not {done} {trouble}");
+        if let Some(error) = self.error {
+            let trouble = Trouble::at(self.call, maildir.join(self.place))(error);
+            log::warn!("quota not {done} {trouble}");
+        }
     }
 }
 
@@ -271,13 +291,35 @@ struct File {
     age: Duration,
 }
 
+impl LedgerEntry {
+    /// Counts the mailbox, but not again shortly after a count that could not be written.
+    fn recount(
+        &mut self,
+        disk: &dyn Disk,
+        dirs: &OpenMaildir,
+        quota: &Quota,
+    ) -> Result<Used, Fault> {
+        let now = Instant::now();
+        if self.not_before.is_some_and(|time| now < time) {
+            return Err(Fault {
+                call: "rename",
+                place: NAME,
+                error: None,
+            });
+        }
+        let used = recount(disk, dirs, quota, self.pending);
+        self.not_before = used.is_err().then(|| now + PAUSE);
+        used
+    }
+}
+
 /// Checks the quota, recalculating as the rules demand.
 fn enough(
     disk: &dyn Disk,
     dirs: &OpenMaildir,
     quota: &Quota,
     octets: u64,
-    pending: Used,
+    entry: &mut LedgerEntry,
 ) -> Result<bool, Fault> {
     let fits = |mut used: Used| {
         used.add(signed(octets), 1);
@@ -291,7 +333,7 @@ fn enough(
     match load(disk, disk::fd(&dirs.base))?.filter(same) {
         Some(file) if fits(file.used) => Ok(true),
         Some(file) if file.lines <= 1 && file.age < STALE => Ok(false),
-        _ => Ok(fits(recount(disk, dirs, quota, pending)?)),
+        _ => Ok(fits(entry.recount(disk, dirs, quota)?)),
     }
 }
 

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::super::disk::Real;
-use super::super::faults::{Scratch, target};
+use super::super::faults::{Scratch, Script, target};
 use super::super::maildir;
 use super::super::syncs::Syncs;
 use super::super::target::Sync;
@@ -140,6 +141,32 @@ fn racing_messages_never_exceed() {
         let bytes = 300 * i64::try_from(there).unwrap();
         assert_eq!(used.bytes, bytes, "{text}");
     }
+}
+
+/// A mailbox whose file cannot be written is counted once a minute, however many recipients ask.
+#[test]
+fn counts_that_cannot_be_kept_are_few() {
+    let scratch = Scratch::new();
+    let (dirs, file) = mailbox(&scratch);
+    let target = limited(&dirs, &LIMIT);
+    let disk = Script {
+        bad_device: Some((dirs.identity.device, "create", Errno::EACCES)),
+        ..Script::default()
+    };
+    let ledger = Ledger::default();
+    let lists = || disk.lists.load(Ordering::Relaxed);
+    assert!(ledger.fits(&disk, &dirs, &target, 1));
+    let once = lists();
+    for _ in 0..100 {
+        assert!(ledger.fits(&disk, &dirs, &target, 1));
+        let taken = ledger.reserve(&disk, &dirs, &target, 1);
+        assert_eq!(taken, Reservation::Unrecorded);
+    }
+    assert!(once > 0 && lists() == once, "{once} and {}", lists());
+    // A file that is there again is used at once.
+    fs::write(&file, "1000S,3C\n10 1\n").unwrap();
+    let taken = ledger.reserve(&disk, &dirs, &target, 1);
+    assert_eq!(taken, Reservation::Made);
 }
 
 #[test]
