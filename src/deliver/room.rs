@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -18,6 +19,8 @@ const KNOWN: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Room {
     last: Mutex<Option<Seen>>,
+    /// True once an error was logged.
+    warned: AtomicBool,
 }
 
 struct Seen {
@@ -28,16 +31,22 @@ struct Seen {
 
 impl Room {
     /// Checks that the file system of `path`, or of its nearest existing parent, has room for `octets` and one more
-    /// file. `path` must be the same in all calls.
+    /// file. `path` must be the same in all calls. Where the system does not tell, there is room: a mailbox need not be
+    /// below `path`, and the delivery finds out.
     ///
     /// # Errors
-    /// 452 4.3.1 if it has not, else by errno.
+    /// 452 4.3.1 if it has not.
     pub fn check(&self, path: &Path, octets: u64) -> Result<(), Reply> {
         let enough = |seen: &Seen| seen.at.elapsed() < KNOWN && octets < seen.free / 2;
         if lock(&self.last).as_ref().is_some_and(enough) {
             return Ok(());
         }
-        let free = free(path)?;
+        let free = free(path).unwrap_or_else(|trouble| {
+            if !self.warned.swap(true, Ordering::Relaxed) {
+                log::warn!("free space unknown {trouble}");
+            }
+            u64::MAX
+        });
         let at = Instant::now();
         *lock(&self.last) = Some(Seen { at, free });
         if octets > free || free == 0 {
@@ -49,7 +58,7 @@ impl Room {
 
 /// The octets that are free on the file system of `path` or of its nearest existing parent; 0 if no more files can be
 /// created.
-fn free(path: &Path) -> Result<u64, Reply> {
+fn free(path: &Path) -> Result<u64, Trouble> {
     let mut path = path;
     let found = loop {
         match statvfs(if path.as_os_str().is_empty() {
@@ -85,9 +94,6 @@ fn free(path: &Path) -> Result<u64, Reply> {
     Ok(blocks.saturating_mul(size))
 }
 
-/// Logs an error of `statvfs` and returns its refusal: MAIL has no id yet, so the error is logged here.
-fn unknown(path: &Path, errno: Errno) -> Reply {
-    let trouble = Trouble::at("statvfs", path)(errno.into());
-    log::warn!("free space unknown {trouble}");
-    trouble.refusal()
+fn unknown(path: &Path, errno: Errno) -> Trouble {
+    Trouble::at("statvfs", path)(errno.into())
 }
