@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::composition::composed;
 use crate::encoding::base64_encode;
 use crate::punycode;
 
@@ -14,7 +15,7 @@ const MAX_PATH: usize = 4_000;
 /// A domain in the form for comparisons: lower case, A-labels decoded (RFC 5890 §2.3.2.1).
 pub fn domain_key(name: &str) -> String {
     let labels = name.split('.').map(|label| {
-        let label = label.to_lowercase();
+        let label = composed(label).to_lowercase();
         match label.strip_prefix("xn--").and_then(punycode::decode) {
             Some(decoded) => decoded.to_lowercase(),
             None => label,
@@ -94,6 +95,8 @@ mod tests {
             ("Example.ORG", "example.org"),
             ("xn--stra6-oqa.de", "STRA\u{df}6.de"),
             ("xn--bcher-kva.example", "b\u{fc}cher.example"),
+            // Decomposed, as macOS sends them.
+            ("xn--bcher-kva.example", "BU\u{308}cher.example"),
             (
                 "xn--ihqwcrb4cv8a8dqg056pqjye",
                 "\u{4ed6}\u{4eec}\u{4e3a}\u{4ec0}\u{4e48}\u{4e0d}\u{8bf4}\u{4e2d}\u{6587}",

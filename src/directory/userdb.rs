@@ -122,6 +122,9 @@ impl<'a> Entry<'a> {
 /// A number with B, K, M, G or T after it, or `KB` and `KiB` in full; without one it is in `unit`.
 fn octets(text: &str, unit: u64) -> Option<u64> {
     let upper = text.to_ascii_uppercase();
+    if upper == "UNLIMITED" {
+        return Some(0);
+    }
     let (digits, factor) = match upper.find(|c: char| !c.is_ascii_digit()) {
         None => (upper.as_str(), unit),
         Some(at) => {
@@ -171,7 +174,14 @@ mod tests {
         assert_eq!(bytes("*:bytes=3M").unwrap().unwrap().bytes, Some(3 << 20));
         assert_eq!(bytes("Trash:storage=5"), Ok(None));
         assert!(bytes("storage=5M").is_err(), "without a folder");
-        for (size, octets) in [("1", 1), ("2k", 2_048), ("1GB", 1 << 30), ("1MiB", 1 << 20)] {
+        for (size, octets) in [
+            ("1", 1),
+            ("2k", 2_048),
+            ("1GB", 1 << 30),
+            ("1MiB", 1 << 20),
+            // 0 is no limit.
+            ("unlimited", 0),
+        ] {
             let line = format!("j:::::::userdb_quota_storage_size={size}");
             assert_eq!(entry(&line).unwrap().1.unwrap().bytes, Some(octets));
         }

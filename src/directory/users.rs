@@ -67,7 +67,7 @@ impl Users {
             let start = offset;
             offset += raw.len();
             let line = raw.trim_end_matches(['\n', '\r']);
-            if is_blank(line) {
+            if is_skipped(line) {
                 continue;
             }
             let fault = |reason: String| FileError::new(path, Some(number + 1), reason);
@@ -132,7 +132,7 @@ impl Users {
 
     /// All accounts, in the order of the file.
     pub(super) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        let lines = self.text.lines().filter(|line| !is_blank(line));
+        let lines = self.text.lines().filter(|line| !is_skipped(line));
         lines.filter_map(|line| Entry::parse(line).ok())
     }
 
@@ -241,8 +241,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// True for a blank line or a comment.
-fn is_blank(line: &str) -> bool {
+/// True for a blank line, a comment, or a reference to NIS: a name after `+` or `-` (nsswitch.conf(5), compat).
+fn is_skipped(line: &str) -> bool {
     let line = line.trim_start();
-    line.is_empty() || line.starts_with('#')
+    line.is_empty() || line.starts_with(['#', '+', '-'])
 }

@@ -150,7 +150,8 @@ fn mailboxes_that_are_directories() {
 #[test]
 fn files_as_they_are_found() {
     let scratch = Scratch::new();
-    let users = "\u{feff}alice \r\n \r\n\t# bob\r\ncarol@Example.org.:x:::Carol\r\n";
+    let users = "\u{feff}alice \r\n \r\n\t# bob\r\ncarol@Example.org.:x:::Carol\r\n\
+        +@staff::::::\r\n-guest\r\n+::::::\r\n";
     let aliases = "\u{feff}postmaster: root\r\n \r\ncarol: \\carol\r\nx@example.org.: alice\r\n\
         loud: \\Alice\r\nalice: carol\r\n";
     let directory = with_files(&scratch, users, aliases);
