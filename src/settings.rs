@@ -156,9 +156,14 @@ impl Settings {
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             // A comment only at the start of a line.
-            if !line.is_empty() && !line.starts_with('#') {
-                read.line(line, &Origin::File(Arc::clone(&path), number + 1))?;
+            if line.is_empty() || line.starts_with('#') {
+                continue;
             }
+            if line.contains(|c: char| c.is_control() && c != '\t') {
+                let reason = "a control character; lines end in LF or CRLF";
+                return Err(FileError::new(&path, Some(number + 1), reason).into());
+            }
+            read.line(line, &Origin::File(Arc::clone(&path), number + 1))?;
         }
         for (key, values) in read.given {
             self.given.entry(key).or_insert(values);

@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind, Write as _};
 
+use crate::encoding::visible;
 use crate::failure::Failure;
 
 /// Prints text on standard output. A reader that has closed its end has read what it wanted.
@@ -19,7 +20,9 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Prints one line on standard error, if that is possible: the exit status says the same.
+/// Prints one line on standard error, if that is possible: the exit status says the same. Parts of it come out of files,
+/// so control characters are escaped.
 pub fn complain(line: &str) {
-    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+    let line = visible(&line.replace('\n', "\\n")) + "\n";
+    let _ = io::stderr().write_all(line.as_bytes());
 }

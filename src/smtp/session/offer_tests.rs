@@ -79,6 +79,20 @@ fn a_login_does_not_survive_starttls() {
     run(&mut session, &[("EHLO c", 250), (PENCIL, 235)]);
 }
 
+/// RFC 9422 §4.2
+#[test]
+fn a_limit_of_recipients_has_six_digits() {
+    for (max_recipients, stated) in [(1, 1), (999_999, 999_999), (usize::MAX, 999_999)] {
+        let policy = Policy {
+            max_recipients,
+            ..policy()
+        };
+        let answer = ehlo(&mut Session::new(Arc::new(policy), Channel::Clear));
+        let keyword = format!("\nLIMITS RCPTMAX={stated}\n");
+        assert!(answer.contains(&keyword), "{answer}");
+    }
+}
+
 /// R135: what is answered in the clear where TLS is required; BDAT's octets come all the same.
 #[test]
 fn require_tls() {

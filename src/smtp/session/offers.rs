@@ -4,6 +4,9 @@ use super::state::{Channel, Session};
 use crate::smtp::command::{COMMANDS, CommandRow, Protocol, Verb};
 use crate::smtp::reply::{self, Reply};
 
+/// The greatest RCPTMAX that can be stated: six digits (RFC 9422 §4.2).
+const MAX_RCPTMAX: usize = 999_999;
+
 /// The availability of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Offer {
@@ -67,7 +70,7 @@ impl<R> Session<R> {
             "SMTPUTF8".to_owned(),
             "ENHANCEDSTATUSCODES".to_owned(),
             format!("SIZE {}", policy.max_size),
-            format!("LIMITS RCPTMAX={}", policy.max_recipients),
+            format!("LIMITS RCPTMAX={}", policy.max_recipients.min(MAX_RCPTMAX)),
         ];
         if matches!(self.channel, Channel::Tls { .. }) {
             lines.push("REQUIRETLS".to_owned());
