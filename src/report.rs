@@ -134,7 +134,7 @@ impl Report<'_> {
     pub fn content(&self) -> Vec<u8> {
         let (kind, returned) = self.returned();
         let mut boundary = format!("report-{}", self.id);
-        while contains(&returned, boundary.as_bytes()) {
+        while find(&returned, boundary.as_bytes()).is_some() {
             boundary.push('x');
         }
         let mut text = self.header(&boundary);
@@ -259,6 +259,64 @@ impl Report<'_> {
     }
 }
 
+/// A report of [`Report::content`] in ASCII, for a server without 8BITMIME. Of a returned message in 8-bit text only the
+/// header is left, because a message must not be encoded (RFC 2046 §5.2.1).
+pub fn in_ascii(report: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(report);
+    let boundary = text.split("boundary=\"").nth(1);
+    let boundary = boundary.and_then(|rest| rest.split('"').next());
+    let mark = format!("\n--{}", boundary.unwrap_or_default());
+    let mut coded = Vec::with_capacity(report.len());
+    let mut rest = report;
+    while let Some(at) = find(rest, mark.as_bytes()) {
+        let (part, after) = rest.split_at(at);
+        let (mark, after) = after.split_at(mark.len());
+        part_in_ascii(part, &mut coded);
+        coded.extend_from_slice(mark);
+        rest = after;
+    }
+    coded.extend_from_slice(rest);
+    coded
+}
+
+/// Appends a part, from the end of its boundary to the next one.
+fn part_in_ascii(part: &[u8], coded: &mut Vec<u8>) {
+    let (fields, body) = match find(part, b"\n\n") {
+        Some(at) if !part.is_ascii() => part.split_at(at + 2),
+        _ => return coded.extend_from_slice(part),
+    };
+    let fields = String::from_utf8_lossy(fields);
+    let header = fields.contains("message/rfc822").then(|| header_of(body));
+    let fields = fields.replace("message/rfc822", "text/rfc822-headers");
+    coded.extend_from_slice(fields.replace(": 8bit", ": quoted-printable").as_bytes());
+    quoted_printable(header.as_deref().unwrap_or(body), coded);
+}
+
+/// Appends lines of at most 76 characters (RFC 2045 §6.7).
+fn quoted_printable(text: &[u8], coded: &mut Vec<u8>) {
+    let mut length = 0;
+    for (at, &octet) in text.iter().enumerate() {
+        let last = matches!(text.get(at + 1), None | Some(b'\n'));
+        if octet == b'\n' {
+            length = 0;
+        } else if length > 72 {
+            coded.extend_from_slice(b"=\n");
+            length = 0;
+        }
+        match octet {
+            b'\n' => coded.push(octet),
+            b'!'..=b'<' | b'>'..=b'~' | b' ' if octet != b' ' || !last => {
+                coded.push(octet);
+                length += 1;
+            }
+            _ => {
+                coded.extend_from_slice(format!("={octet:02X}").as_bytes());
+                length += 3;
+            }
+        }
+    }
+}
+
 /// Wraps text to 72 characters if possible, indented by four blanks.
 fn folded(text: &str) -> String {
     let mut lines = String::new();
@@ -323,8 +381,8 @@ fn is_field(line: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ fn commit(
             let envelope = Envelope {
                 created,
                 recipients,
+                report: true,
                 ..Envelope::default()
             };
             let content = spool.expect_envelope();

@@ -55,6 +55,8 @@ pub struct Envelope {
     pub envid: Option<String>,
     /// True once the delay notice was sent.
     pub delayed: bool,
+    /// True for a report of this host, which may be encoded for a hop without 8BITMIME.
+    pub report: bool,
     /// The recipients that are still waiting.
     pub recipients: Vec<QueuedRecipient>,
 }
@@ -85,11 +87,12 @@ impl Envelope {
         text
     }
 
-    const fn flags(&self) -> [(&'static str, bool); 3] {
+    const fn flags(&self) -> [(&'static str, bool); 4] {
         [
             ("smtputf8", self.smtputf8),
             ("requiretls", self.requiretls),
             ("delayed", self.delayed),
+            ("report", self.report),
         ]
     }
 
@@ -132,6 +135,7 @@ impl Envelope {
             ("smtputf8", _) => self.smtputf8 = value == "yes",
             ("requiretls", _) => self.requiretls = value == "yes",
             ("delayed", _) => self.delayed = value == "yes",
+            ("report", _) => self.report = value == "yes",
             ("ret", _) => self.ret = owned(),
             ("envid", _) => self.envid = owned(),
             ("to", _) => {
@@ -183,6 +187,7 @@ mod tests {
             ret: Some("HDRS".into()),
             envid: Some("x+2Dy".into()),
             delayed: true,
+            report: true,
             recipients: vec![
                 QueuedRecipient {
                     address: "\"a b\"@c".into(),

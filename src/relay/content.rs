@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::client::{Connection, Sent};
 use crate::queue::{Envelope, QueuedContent, QueuedRecipient};
 use crate::read;
+use crate::report;
 use crate::smtp::client::{ClientEnvelope, Content, Rcpt, Scan};
 
 /// Octets read at a time.
@@ -71,16 +72,26 @@ impl Prepared {
             notify: to.notify.clone(),
             orcpt: to.orcpt.clone(),
         };
+        let offered = connection.extensions().eight_bit;
+        let ascii = envelope.report && self.content.eight_bit && !offered;
+        let mut ascii = ascii.then(|| self.in_ascii()).flatten();
+        let content = ascii.as_mut().unwrap_or(self);
         let envelope = ClientEnvelope {
             reverse_path: envelope.from.clone(),
             recipients: batch.iter().map(rcpt).collect(),
-            content: self.content,
-            smtputf8: envelope.smtputf8 && self.content.utf8_header,
+            content: content.content,
+            smtputf8: envelope.smtputf8 && content.content.utf8_header,
             requiretls: envelope.requiretls,
             ret: envelope.ret.clone(),
             envid: envelope.envid.clone(),
         };
-        connection.deliver(envelope, &mut self.message())
+        connection.deliver(envelope, &mut content.message())
+    }
+
+    /// A report of this host for a hop without 8BITMIME.
+    fn in_ascii(&mut self) -> Option<Self> {
+        let coded = report::in_ascii(&self.start(usize::MAX));
+        Self::small(coded.into(), None).ok()
     }
 
     /// The first octets of the message.

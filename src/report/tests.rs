@@ -189,3 +189,88 @@ fn original_recipients() {
         assert_eq!(status.is_ascii(), !global, "{text}");
     }
 }
+
+/// Quoted-printable has no other forms here: a soft line break, and three characters for one octet.
+fn decoded(text: &str) -> Vec<u8> {
+    let text = text.replace("=\n", "");
+    let mut pieces = text.split('=');
+    let mut octets = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at(2);
+        octets.extend(u8::from_str_radix(digits, 16));
+        octets.extend(rest.as_bytes());
+    }
+    octets
+}
+
+/// RFC 6152 §3: a server without 8BITMIME gets ASCII, with the same text.
+#[test]
+fn reports_in_ascii() {
+    let ascii = |address: &str, text: &str, start: &[u8], full: bool| {
+        let mut one = recipient(address);
+        one.text = text.to_owned();
+        let recipients = [one];
+        let report = Report {
+            start,
+            full,
+            ..example(&recipients)
+        };
+        let plain = report.content();
+        (
+            String::from_utf8(in_ascii(&plain)).unwrap_or_default(),
+            plain,
+        )
+    };
+    let (text, plain) = ascii("al@x.org", "550 no", b"A: b = c \n\nbody\n", true);
+    assert_eq!(text.as_bytes(), plain, "ASCII is left as it is");
+    let long = "\u{fc}= ".repeat(40);
+    for (address, start, full, part) in [
+        (
+            "al@x.org",
+            &b"A: b\n\nb\xf6dy\n"[..],
+            true,
+            "text/rfc822-headers",
+        ),
+        (
+            "al@x.org",
+            b"A: \xf6\n\nbody\n",
+            false,
+            "text/rfc822-headers",
+        ),
+        (
+            "al@x.org",
+            b"A: \xf6\n\nb\xf6dy\n",
+            true,
+            "text/rfc822-headers",
+        ),
+        (
+            "j\u{e9}@x.org",
+            "A: \u{fc}\n\nb\n".as_bytes(),
+            false,
+            "message/global-headers",
+        ),
+        (
+            "j\u{e9}@x.org",
+            "A: \u{fc}\n\nb\n".as_bytes(),
+            true,
+            "message/global",
+        ),
+    ] {
+        let (text, plain) = ascii(address, &format!("550 {long}"), start, full);
+        assert!(text.is_ascii() && !text.contains(": 8bit"), "{text}");
+        let coded = text.lines().filter(|line| line.contains("=C3=BC"));
+        assert!(coded.map(str::len).all(|length| length <= 76), "{text}");
+        assert!(text.contains(&format!("\nContent-Type: {part}")), "{text}");
+        assert_eq!(text.matches("\n--report-7.M1").count(), 4, "{text}");
+        // Each part says what it said before; only a returned message has lost its body.
+        let plain = String::from_utf8_lossy(&plain).into_owned();
+        for (coded, part) in text.split("\n\n").zip(plain.split("\n\n")) {
+            if part.is_ascii() || part.contains("Content-") || part.starts_with('b') {
+                continue;
+            }
+            let was = String::from_utf8_lossy(&decoded(coded)).into_owned();
+            assert_eq!(was, part);
+        }
+        assert!(!text.contains("b=F6dy"), "{text}");
+    }
+}

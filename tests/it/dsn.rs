@@ -239,3 +239,33 @@ fn next_hops() {
         "{heard}"
     );
 }
+
+/// A report in 8-bit text is encoded for a hop that takes only ASCII.
+#[test]
+fn a_hop_without_8bitmime_gets_reports_in_ascii() {
+    let refuses = Hop::answering(&["8BITMIME"], |line| {
+        let rcpt = line.starts_with("RCPT");
+        rcpt.then_some("550 5.1.1 Unbekannt: M\u{fc}ller\r\n")
+    });
+    let plain = Hop::start(&[]);
+    let routes = [format!("{}?for=eight.test", refuses.url), plain.url.clone()];
+    let a = front(&[&routes[0], &routes[1]], &[]);
+    let content = "DATA\r\nSubject: J\u{fc}rgen\r\n\r\nGr\u{fc}\u{df}e\r\n.";
+    let commands = [
+        "EHLO c",
+        "MAIL FROM:<me@seven.test> RET=FULL",
+        "RCPT TO:<x@eight.test>",
+        content,
+    ];
+    say(&mut a.client(), &commands);
+    let heard = plain.heard("\r\n.\r\n");
+    assert!(heard.is_ascii(), "{heard}");
+    for part in [
+        "MAIL FROM:<>\r\nRCPT TO:<me@seven.test>\r\n",
+        "550 5.1.1 Unbekannt: M=C3=BCller",
+        "Diagnostic-Code: smtp; 550 5.1.1 Unbekannt: M?ller\r\n",
+        "Subject: J=C3=BCrgen\r\n",
+    ] {
+        assert!(heard.contains(part), "{part} in {heard}");
+    }
+}
