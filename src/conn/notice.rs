@@ -20,6 +20,7 @@ pub struct Notice {
     hostname: String,
     from: String,
     envid: Option<String>,
+    requiretls: bool,
     start: Vec<u8>,
     reported: Vec<(Action, ReportRecipient)>,
 }
@@ -90,6 +91,7 @@ impl Notice {
             hostname: session.policy().hostname.clone(),
             from: transaction.reverse_path.as_str().to_owned(),
             envid: transaction.params.envid.clone(),
+            requiretls: transaction.params.requiretls,
             start,
             reported,
         })
@@ -120,8 +122,8 @@ impl Notice {
                 // RFC 3461 §4.3: only failures return the whole message.
                 full: false,
             };
-            let content = report.content();
-            let sent = reports::deliver(state, relay, &self.hostname, &self.from, &content);
+            let content = (&*report.content(), self.requiretls);
+            let sent = reports::deliver(state, relay, &self.hostname, &self.from, content);
             if let Err(why) = sent {
                 log::warn!(
                     "report dropped id={} to={:?}: {why}",

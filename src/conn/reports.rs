@@ -17,13 +17,14 @@ pub fn reporter(state: &Arc<ServerState>, relay: &Arc<Relay>, hostname: &str) ->
     let (state, hostname) = (Arc::clone(state), hostname.to_owned());
     // The relay owns this, so it must not own the relay.
     let relay: Weak<Relay> = Arc::downgrade(relay);
-    Box::new(move |to, content| match relay.upgrade() {
-        Some(relay) => deliver(&state, Some(&relay), &hostname, to, content),
+    Box::new(move |to, content, tls| match relay.upgrade() {
+        Some(relay) => deliver(&state, Some(&relay), &hostname, to, (content, tls)),
         None => Err("the server is stopping".to_owned()),
     })
 }
 
-/// Delivers a report. Without a recipient it is logged and dropped.
+/// Delivers a report, with REQUIRETLS if its message had that (RFC 8689 §5). Without a recipient it is logged and
+/// dropped.
 ///
 /// # Errors
 /// Why it cannot be delivered now.
@@ -32,7 +33,7 @@ pub(super) fn deliver(
     relay: Option<&Relay>,
     hostname: &str,
     to: &str,
-    content: &[u8],
+    report: (&[u8], bool),
 ) -> Result<(), String> {
     let Some(path) = ForwardPath::from_text(to) else {
         return dropped(to, "not an address");
@@ -60,7 +61,7 @@ pub(super) fn deliver(
         user: None,
         submission: false,
     };
-    match commit(state, relay, &trace, targets, content) {
+    match commit(state, relay, &trace, targets, report) {
         Err(refusal) if refusal.code() >= 500 => dropped(to, refusal.text()),
         done => done.map_err(|refusal| refusal.text().to_owned()),
     }
@@ -71,7 +72,7 @@ fn commit(
     relay: Option<&Relay>,
     trace: &Trace<'_>,
     targets: Group,
-    content: &[u8],
+    (content, requiretls): (&[u8], bool),
 ) -> Result<(), Reply> {
     let created = clock::seconds();
     let is_onward = |target: &&Arc<Target>| relay.is_some_and(|relay| relay.is_queue(target));
@@ -93,6 +94,7 @@ fn commit(
                 created,
                 recipients,
                 report: true,
+                requiretls,
                 ..Envelope::default()
             };
             let content = spool.expect_envelope();

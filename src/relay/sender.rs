@@ -36,8 +36,9 @@ const THREADS: usize = 256;
 /// Maximum sleep of the watching thread.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// Delivers a report to a reverse-path, into a mailbox or the queue. After an error it is tried again.
-pub type Reporter = Box<dyn Fn(&str, &[u8]) -> Result<(), String> + Send + Sync>;
+/// Delivers a report to a reverse-path, into a mailbox or the queue; `true` if its message had REQUIRETLS. After an
+/// error it is tried again.
+pub type Reporter = Box<dyn Fn(&str, &[u8], bool) -> Result<(), String> + Send + Sync>;
 
 /// The settings of the relay.
 pub struct RelayRules {

@@ -141,9 +141,9 @@ impl Relay {
             message: id,
             recipients: &recipients,
             start: &content.start(MAX_RETURNED + 1),
-            full: action == Action::Failed && envelope.ret.as_deref() == Some("FULL"),
+            full: action == Action::Failed && returns_all(envelope),
         };
-        match report(&envelope.from, &text.content()) {
+        match report(&envelope.from, &text.content(), envelope.requiretls) {
             Ok(()) => true,
             Err(why) => {
                 log::error!("report id={id} to={:?}: {why}", envelope.from);
@@ -169,6 +169,11 @@ impl Relay {
         });
         ids
     }
+}
+
+/// True if the whole message is returned after a failure; with REQUIRETLS only its header is (RFC 8689 §5).
+fn returns_all(envelope: &Envelope) -> bool {
+    envelope.ret.as_deref() == Some("FULL") && !envelope.requiretls
 }
 
 /// Notes the outcome of a recipient in the envelope. It is removed once it is settled and, after a failure, `reported`.

@@ -2,6 +2,7 @@
 //! next hop.
 
 use std::net::TcpStream;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::relay::{front, launch, wait_for};
 use crate::scripted::Hop;
@@ -268,4 +269,52 @@ fn a_hop_without_8bitmime_gets_reports_in_ascii() {
     ] {
         assert!(heard.contains(part), "{part} in {heard}");
     }
+}
+
+/// RFC 8689 §5: the report about a message with REQUIRETLS has that, too, and only the header.
+#[test]
+fn reports_about_mail_with_requiretls() {
+    let later = Hop::answering(&[], |line| {
+        let rcpt = line.starts_with("RCPT");
+        rcpt.then_some("450 4.2.0 later\r\n")
+    });
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = now.as_secs();
+    let envelope = format!(
+        "mailslot-envelope 1\nfrom me@seven.test\ncreated {now}\ncontent lines\nrequiretls yes\n\
+         ret FULL\nto 0 0 x@eight.test\n"
+    );
+    let id = format!("{now}.M1P1Q1");
+    let content = format!("{id}.h,S=21");
+    let a = Server::launch(&Setup {
+        args: vec!["--relay".into(), later.url.clone()],
+        files: vec![
+            (format!("queue/new/{id}"), envelope),
+            (
+                format!("queue/new/{content}"),
+                "Subject: x\n\nsecret\n".into(),
+            ),
+        ],
+        dirs: ["queue/new", "mail"].map(str::to_owned).into(),
+        ..Setup::default()
+    })
+    .unwrap();
+    later.heard("MAIL FROM:<>\r\nRCPT TO:<me@seven.test>\r\n");
+    let queue = a.dir.join("queue/new");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while queue.join(&content).exists() {
+        assert!(Instant::now() < deadline, "{}", a.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let files = std::fs::read_dir(queue).unwrap();
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok());
+    let all = texts.collect::<String>();
+    for part in [
+        "requiretls yes\nreport yes\n",
+        "Status: 5.7.30\n",
+        "\n\nSubject: x\n\n--",
+    ] {
+        assert!(all.contains(part), "{part} in {all}");
+    }
+    assert!(!all.contains("secret"), "{all}");
 }

@@ -142,10 +142,11 @@ impl ClientEnvelope {
     }
 
     /// The reason why this message cannot be sent to a server with these extensions, if any; it is never converted.
-    /// `verified` is true if the connection uses TLS with a verified certificate.
-    pub fn unfit(&self, offered: &Extensions, verified: bool) -> Option<Outcome> {
+    /// `private` is true if the server keeps REQUIRETLS, which must not stop a report (RFC 8689 §5).
+    pub fn unfit(&self, offered: &Extensions, private: bool) -> Option<Outcome> {
         let content = &self.content;
-        let (status, text) = if self.requiretls && !(verified && offered.requiretls) {
+        let stays = self.requiretls && !self.reverse_path.is_empty();
+        let (status, text) = if stays && !private {
             let text =
                 "REQUIRETLS is requested, but the next hop does not offer it in verified TLS";
             (Status::new(5, 7, 30), text)

@@ -174,7 +174,13 @@ fn what_a_server_cannot_take_is_never_sent() {
 
 #[test]
 fn requiretls_wants_verified_tls() {
-    for (verified, expected) in [(true, "MAIL FROM:<a@b> REQUIRETLS\r\n"), (false, "")] {
+    for (verified, from, expected) in [
+        (true, "a@b", "MAIL FROM:<a@b> REQUIRETLS\r\n"),
+        (false, "a@b", ""),
+        // RFC 8689 §5: a report is sent all the same.
+        (true, "", "MAIL FROM:<> REQUIRETLS\r\n"),
+        (false, "", "MAIL FROM:<>\r\n"),
+    ] {
         let exporter = None;
         let mut client = ClientSession::new(settings(), Channel::Tls { exporter, verified });
         talk(
@@ -183,6 +189,7 @@ fn requiretls_wants_verified_tls() {
         );
         let mut message = envelope(&["x@y"], "hi\n");
         message.requiretls = true;
+        from.clone_into(&mut message.reverse_path);
         client.begin(message);
         assert_eq!(talk(&mut client, &[]), expected);
     }

@@ -59,13 +59,15 @@ pub(super) struct Transaction {
 impl Transaction {
     /// Plans the commands. A message or recipient that cannot be sent to this server gets its outcome at once.
     pub(super) fn new(
-        envelope: ClientEnvelope,
+        mut envelope: ClientEnvelope,
         offered: &Extensions,
         lmtp: bool,
         verified: bool,
         reset: bool,
     ) -> Self {
-        let unfit = envelope.unfit(offered, verified);
+        let private = verified && offered.requiretls;
+        let unfit = envelope.unfit(offered, private);
+        envelope.requiretls &= private;
         let most = offered.rcpt_max.unwrap_or(usize::MAX);
         let mut plan = VecDeque::new();
         let mut planned = 0;
