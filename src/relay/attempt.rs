@@ -206,12 +206,16 @@ impl Relay {
             if id.as_ref() == tried || self.is_stopping() {
                 continue;
             }
+            // Most have nothing to tell, so that their content is not read.
+            let is_due = |envelope: &Envelope| {
+                !envelope.delayed || self.is_over(envelope.created, clock::seconds())
+            };
+            if !self.queue.read(&id).is_ok_and(|envelope| is_due(&envelope)) {
+                continue;
+            }
             let Ok((envelope, mut content)) = self.open_message(&id) else {
                 continue;
             };
-            if envelope.delayed && !self.is_over(envelope.created, clock::seconds()) {
-                continue;
-            }
             let mut attempt = Attempt {
                 rest: self.recipients(&envelope, hop),
                 settled: Vec::new(),

@@ -2,6 +2,7 @@
 //! waits for them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::schedule::Hop;
 use super::sender::{Relay, chance};
@@ -50,7 +51,11 @@ impl Relay {
 
     /// True if a message is given up.
     pub(super) fn is_over(&self, created: u64, now: u64) -> bool {
-        self.settings.retry_policy.is_over(created, now) && self.lock().grace <= now
+        let policy = &self.settings.retry_policy;
+        let mut state = self.lock();
+        // The clock may have been set since the watching thread looked.
+        state.look_at_clock(clock::seconds(), Instant::now(), policy);
+        policy.is_over(created, now) && state.grace <= now
     }
 
     /// Schedules the next try of a message.
@@ -125,5 +130,50 @@ impl Relay {
         state.handles.remove(&thread);
         state.running = state.running.saturating_sub(1);
         self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::time::Duration;
+
+    use super::super::{Logins, RelayRules, RetryPolicy, Routes};
+    use super::*;
+    use crate::deliver::{Sync, Syncs};
+    use crate::net::client_tls::ClientTls;
+    use crate::testing::Scratch;
+    use crate::values::Networks;
+
+    /// Mail is not given up by a clock that was set since the watching thread looked at it, which may be a minute ago.
+    #[test]
+    fn mail_is_not_over_because_the_clock_was_set() {
+        let dir = Scratch::new();
+        let retry_policy = RetryPolicy {
+            retry: Duration::from_secs(300),
+            retry_for: Duration::from_secs(5 * 86_400),
+        };
+        let rules = RelayRules {
+            routes: Routes::default(),
+            from: Networks::default(),
+            logins: Logins::default(),
+            retry_policy,
+            hostname: "mx.test".to_owned(),
+            tls: ClientTls::new(None).unwrap(),
+            own: Vec::new(),
+        };
+        let relay = Relay::open(
+            rules,
+            &dir.0.join("queue"),
+            Arc::new(Syncs::new(Sync::None)),
+        );
+        let relay = relay.ok().unwrap();
+        let (now, created) = (clock::seconds(), clock::seconds() - 10 * 86_400);
+        assert!(relay.is_over(created, now));
+        relay
+            .lock()
+            .look_at_clock(created, Instant::now(), &retry_policy);
+        assert!(!relay.is_over(created, now));
+        assert!(relay.is_over(created, now + 600), "after one more try");
     }
 }

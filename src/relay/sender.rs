@@ -94,7 +94,7 @@ impl State {
 
     /// Follows a clock that was set: the waits stay as long as they were, and each hop is tried once more before its
     /// messages are given up.
-    fn look_at_clock(&mut self, now: u64, at: Instant, policy: &RetryPolicy) {
+    pub(super) fn look_at_clock(&mut self, now: u64, at: Instant, policy: &RetryPolicy) {
         if let Some((then, since)) = self.seen.replace((now, at)) {
             let expected = then.saturating_add(at.saturating_duration_since(since).as_secs());
             if now.saturating_add(STEP) < expected {
