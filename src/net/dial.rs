@@ -22,6 +22,8 @@ use super::socket::{Socket, time_left};
 const MAX_EXCHANGERS: usize = 20;
 /// Maximum addresses of an exchanger that are tried.
 const MAX_ADDRESSES: usize = 8;
+/// Time after which no further exchanger is looked up.
+const LOOK_UPS: Duration = Duration::from_secs(2 * 60);
 
 /// The destination of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,19 +157,23 @@ pub fn exchangers(
     hosts.retain(|mx| !mx.host.is_empty());
     shuffle(&mut hosts);
     hosts.truncate(MAX_EXCHANGERS);
-    with_addresses(resolver, hosts, own)
+    with_addresses(resolver, hosts, own, Instant::now() + LOOK_UPS)
 }
 
 fn with_addresses(
     resolver: &Resolver,
     hosts: Vec<Mx>,
     own: &dyn Fn(&str, &[IpAddr]) -> bool,
+    end: Instant,
 ) -> Result<Vec<Exchanger>, Unroutable> {
     let mut found: Vec<(u16, Exchanger)> = Vec::new();
     let mut trouble = Unroutable::NoSuchDomain;
     for Mx { preference, host } in hosts {
-        match resolver.addresses(&host) {
-            Ok(addresses) if own(&host, &addresses) => {
+        let addresses = resolver.addresses(&host);
+        // This host may be known by its name alone.
+        let is_own = own(&host, addresses.as_deref().unwrap_or_default());
+        match addresses {
+            _ if is_own => {
                 found.retain(|(known, _)| *known < preference);
                 // A better host whose look-up failed for now may be the right one.
                 if !matches!(trouble, Unroutable::Later(_)) {
@@ -181,6 +187,9 @@ fn with_addresses(
             }
             Err(Error::NoSuchName | Error::NoData) => {}
             Err(Error::Temporary(why)) => trouble = Unroutable::Later(why),
+        }
+        if end <= Instant::now() {
+            break;
         }
     }
     if found.is_empty() {

@@ -1,6 +1,7 @@
 //! Opens a connection for a route: finds hosts, port and login.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use super::link::Link;
 use super::route::{Route, RouteKind, TlsMode};
@@ -12,6 +13,11 @@ use crate::smtp::client::{ClientConfig, ConnectionError, Outcome, Stage, Status,
 
 /// The port of exchangers.
 const SMTP_PORT: u16 = 25;
+
+/// Time after which no further address is tried before the next try of the hop.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// Addresses that are tried all the same (RFC 5321 §5.1).
+const LEAST_ADDRESSES: usize = 2;
 
 /// Why a connection failed.
 pub(super) enum NoConnection {
@@ -42,7 +48,10 @@ impl Relay {
             let settings = settings.map_err(ConnectionError::Auth)?;
             Connection::open(host, settings, &self.settings.tls, None)
         };
-        let (connection, host) = first(hosts, gone(), open).map_err(NoConnection::Later)?;
+        let addresses = hosts.iter().flat_map(by_address);
+        let end = Instant::now() + PATIENCE;
+        let found = first(addresses, end, gone(), open);
+        let (connection, host) = found.map_err(NoConnection::Later)?;
         self.opened(hop, thread, connection.handle());
         Ok(Link {
             connection,
@@ -108,8 +117,8 @@ impl Relay {
                 ))),
             },
             RouteKind::Mx => {
-                let own = |_: &str, addresses: &[IpAddr]| {
-                    addresses.iter().any(|&ip| self.is_own(ip, SMTP_PORT))
+                let own = |name: &str, addresses: &[IpAddr]| {
+                    self.is_own_name(name) || addresses.iter().any(|&ip| self.is_own(ip, SMTP_PORT))
                 };
                 let found = dial::exchangers(&self.resolver, domain, &own).map_err(unroutable)?;
                 let hosts = found
@@ -125,6 +134,11 @@ impl Relay {
         }
     }
 
+    /// RFC 5321 §5.1: an exchanger may be this host by its name alone, as behind an address translation.
+    fn is_own_name(&self, name: &str) -> bool {
+        is_named(name, &self.settings.hostname, &self.settings.own)
+    }
+
     fn is_own(&self, address: IpAddr, port: u16) -> bool {
         self.settings.own.iter().any(|own| {
             let same = own.ip() == address || own.ip().is_unspecified() && dial::is_own(address);
@@ -133,18 +147,38 @@ impl Relay {
     }
 }
 
-/// Opens the first host that can be opened; one that refuses does not speak for the others (RFC 5321 §5.1).
+/// True if an exchanger has the name of this host, which takes mail of other hosts.
+fn is_named(exchanger: &str, hostname: &str, own: &[SocketAddr]) -> bool {
+    let is_exchanger = own.iter().any(|own| own.port() == SMTP_PORT);
+    is_exchanger && exchanger.eq_ignore_ascii_case(hostname)
+}
+
+/// The addresses of a host, each by itself.
+fn by_address(host: &client::Destination) -> impl Iterator<Item = client::Destination> {
+    host.addresses.iter().map(|address| client::Destination {
+        addresses: vec![address.clone()],
+        ..host.clone()
+    })
+}
+
+/// Opens the first address that can be opened; one that refuses does not speak for the others (RFC 5321 §5.1), but a
+/// password is not tried at all of them. After `end` the rest is left.
 ///
 /// # Errors
-/// That of the last host, or `failure` without any.
+/// That of the last address, or `failure` without any.
 fn first<T>(
-    hosts: Vec<client::Destination>,
+    hosts: impl Iterator<Item = client::Destination>,
+    end: Instant,
     mut failure: ConnectionError,
     mut open: impl FnMut(&client::Destination) -> Result<T, ConnectionError>,
 ) -> Result<(T, String), ConnectionError> {
-    for host in hosts {
+    for (tried, host) in hosts.enumerate() {
+        if tried >= LEAST_ADDRESSES && end <= Instant::now() {
+            break;
+        }
         match open(&host) {
             Ok(opened) => return Ok((opened, host.host)),
+            Err(e @ ConnectionError::Auth(_)) => return Err(e),
             Err(e) => failure = e,
         }
     }
@@ -169,30 +203,77 @@ mod tests {
     use super::*;
     use crate::smtp::client::Replies;
 
-    #[test]
-    fn the_next_exchanger_is_tried_after_a_refusal() {
-        let host = |name: &str| client::Destination {
+    fn host(name: &str) -> client::Destination {
+        client::Destination {
             addresses: Vec::new(),
             host: name.to_owned(),
             implicit_tls: false,
             verify: false,
             proxy: false,
-        };
+        }
+    }
+
+    #[test]
+    fn the_next_exchanger_is_tried_after_a_refusal() {
         let refused = |stage| {
             let reply = Replies::new().take(&mut &b"554 no\r\n"[..]);
             ConnectionError::Refused(stage, reply.unwrap().unwrap())
         };
         let all = ["greets", "says", "takes", "unused"].map(host);
         let none = || refused(Stage::Connect);
-        let found = first(all.to_vec(), none(), |host| match host.host.as_str() {
-            "greets" => Err(refused(Stage::Greeting)),
-            "says" => Err(refused(Stage::Hello)),
-            name => Ok(name.to_owned()),
+        let end = Instant::now() + PATIENCE;
+        let found = first(all.iter().cloned(), end, none(), |host| {
+            match host.host.as_str() {
+                "greets" => Err(refused(Stage::Greeting)),
+                "says" => Err(refused(Stage::Hello)),
+                name => Ok(name.to_owned()),
+            }
         });
         assert_eq!(found, Ok(("takes".to_owned(), "takes".to_owned())));
-        let last = first::<()>(all.to_vec(), none(), |_| Err(refused(Stage::Hello)));
+        let last = first::<()>(all.iter().cloned(), end, none(), |_| {
+            Err(refused(Stage::Hello))
+        });
         assert_eq!(last, Err(refused(Stage::Hello)));
-        assert_eq!(first(Vec::new(), none(), |_| Ok(())), Err(none()));
+        assert_eq!(
+            first(std::iter::empty(), end, none(), |_| Ok(())),
+            Err(none())
+        );
+        // A wrong password is not tried at each of them, and silent ones do not hold a thread for hours.
+        let tried = |end, failure: ConnectionError| {
+            let mut tried = 0;
+            let found = first::<()>(all.iter().cloned(), end, none(), |_| {
+                tried += 1;
+                Err(failure.clone())
+            });
+            assert_eq!(found, Err(failure));
+            tried
+        };
+        assert_eq!(tried(end, ConnectionError::Auth("535".to_owned())), 1);
+        assert_eq!(tried(end, refused(Stage::Hello)), 4);
+        assert_eq!(tried(Instant::now(), refused(Stage::Hello)), 2);
+    }
+
+    #[test]
+    fn each_address_of_a_host_is_tried() {
+        let ip = |octet| Address::Tcp(([192, 0, 2, octet], 25).into());
+        let all = client::Destination {
+            addresses: vec![ip(1), ip(2)],
+            ..host("two")
+        };
+        let each: Vec<_> = by_address(&all)
+            .map(|one| (one.host, one.addresses))
+            .collect();
+        let two = || "two".to_owned();
+        assert_eq!(each, [(two(), vec![ip(1)]), (two(), vec![ip(2)])]);
+    }
+
+    #[test]
+    fn this_host_by_its_name() {
+        let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        assert!(is_named("MX.test", "mx.test", &[at(2525), at(25)]));
+        assert!(!is_named("mx2.test", "mx.test", &[at(25)]));
+        // A host that takes no mail of others is no exchanger.
+        assert!(!is_named("mx.test", "mx.test", &[at(587)]));
     }
 
     #[test]

@@ -28,7 +28,9 @@ fn hosts(table: &'static [(u16, &'static str, u8)]) -> Fake {
 
 /// The hosts that are tried; `192.0.2.9` is this one.
 fn route(fake: &Fake, domain: &str) -> Result<Vec<String>, Unroutable> {
-    let own = |_: &str, addresses: &[IpAddr]| addresses.contains(&ip("192.0.2.9"));
+    let own = |name: &str, addresses: &[IpAddr]| {
+        name == "myself.example" || addresses.contains(&ip("192.0.2.9"))
+    };
     let found = exchangers(&fake.resolver(), domain, &own)?;
     Ok(found.into_iter().map(|exchanger| exchanger.host).collect())
 }
@@ -72,6 +74,26 @@ fn this_host_drops_out_with_all_that_are_not_better() {
         best(&[(10, "me.example", 9), (20, "b.example", 2)]),
         Err(Unroutable::Loop)
     );
+    // By its name, whatever that is as an address.
+    for found in [
+        best(&[
+            (10, "a.example", 1),
+            (20, "myself.example", 0),
+            (30, "c.example", 4),
+        ]),
+        best(&[
+            (10, "a.example", 1),
+            (20, "myself.example", 3),
+            (30, "c.example", 4),
+        ]),
+        best(&[
+            (10, "a.example", 1),
+            (20, "myself.example", 255),
+            (30, "c.example", 4),
+        ]),
+    ] {
+        assert_eq!(found, Ok(vec!["a.example".into()]));
+    }
     // A better one that cannot be told now may be the way.
     let found = best(&[(10, "slow.example", 255), (20, "me.example", 9)]);
     assert!(matches!(found, Err(Unroutable::Later(_))), "{found:?}");
