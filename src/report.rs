@@ -323,7 +323,7 @@ fn folded(text: &str) -> String {
     let mut length = 0;
     for word in text.split_whitespace() {
         // No line exceeds the limit of a message, whatever a server sent.
-        let word = word.chars().take(400).filter(|c| !c.is_control());
+        let word = word.chars().take(200).filter(|c| !c.is_control());
         let word: String = word.collect();
         let count = word.chars().count();
         if length > 0 && length + 1 + count > 72 {

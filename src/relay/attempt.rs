@@ -1,5 +1,6 @@
 //! One message and one hop: the necessary transactions, and an outcome for each recipient.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use super::connect::NoConnection;
@@ -7,7 +8,7 @@ use super::content::Prepared;
 use super::link::Link;
 use super::retry::is_at;
 use super::schedule::Hop;
-use super::sender::Relay;
+use super::sender::{Relay, chance};
 use super::settle::Settled;
 use crate::client::Sent;
 use crate::clock;
@@ -78,9 +79,8 @@ impl Relay {
     ) -> Option<Link> {
         let (envelope, mut content) = match self.open_message(id) {
             Ok(opened) => opened,
-            // The unreadable message stays and delays nothing else.
             Err(e) => {
-                log::error!("queue id={id}: {e}");
+                self.unreadable(hop, id, &e);
                 return link;
             }
         };
@@ -113,7 +113,7 @@ impl Relay {
         let (envelope, mut content) = match self.open_message(id) {
             Ok(opened) => opened,
             Err(e) => {
-                log::error!("queue id={id}: {e}");
+                self.unreadable(hop, id, &e);
                 return Some(link);
             }
         };
@@ -138,7 +138,22 @@ impl Relay {
         link
     }
 
-    fn open_message(&self, id: &str) -> std::io::Result<(Envelope, Prepared)> {
+    /// A message that cannot be read now, as without descriptors, is tried again. One that is gone or damaged stays as
+    /// it is. Neither delays anything else.
+    pub(super) fn unreadable(&self, hop: &Hop, id: &Arc<str>, error: &io::Error) {
+        log::error!("queue id={id}: {error}");
+        let lasting = [
+            ErrorKind::NotFound,
+            ErrorKind::InvalidData,
+            ErrorKind::PermissionDenied,
+        ];
+        if !lasting.contains(&error.kind()) {
+            let wait = self.settings.retry_policy.wait(1, chance());
+            self.put_off(hop, id, clock::seconds().saturating_add(wait));
+        }
+    }
+
+    fn open_message(&self, id: &str) -> io::Result<(Envelope, Prepared)> {
         let envelope = self.queue.read(id)?;
         let content = Prepared::open(self.queue.content(id)?, envelope.exact_from)?;
         Ok((envelope, content))

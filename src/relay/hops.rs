@@ -145,35 +145,55 @@ mod tests {
     use crate::testing::Scratch;
     use crate::values::Networks;
 
-    /// Mail is not given up by a clock that was set since the watching thread looked at it, which may be a minute ago.
-    #[test]
-    fn mail_is_not_over_because_the_clock_was_set() {
-        let dir = Scratch::new();
-        let retry_policy = RetryPolicy {
-            retry: Duration::from_secs(300),
-            retry_for: Duration::from_secs(5 * 86_400),
-        };
+    fn relay(dir: &Scratch) -> Relay {
         let rules = RelayRules {
             routes: Routes::default(),
             from: Networks::default(),
             logins: Logins::default(),
-            retry_policy,
+            retry_policy: RetryPolicy {
+                retry: Duration::from_secs(300),
+                retry_for: Duration::from_secs(5 * 86_400),
+            },
             hostname: "mx.test".to_owned(),
             tls: ClientTls::new(None).unwrap(),
             own: Vec::new(),
         };
-        let relay = Relay::open(
-            rules,
-            &dir.0.join("queue"),
-            Arc::new(Syncs::new(Sync::None)),
-        );
-        let relay = relay.ok().unwrap();
+        let syncs = Arc::new(Syncs::new(Sync::None));
+        Relay::open(rules, &dir.0.join("queue"), syncs)
+            .ok()
+            .unwrap()
+    }
+
+    /// Mail is not given up by a clock that was set since the watching thread looked at it, which may be a minute ago.
+    #[test]
+    fn mail_is_not_over_because_the_clock_was_set() {
+        let dir = Scratch::new();
+        let relay = relay(&dir);
+        let policy = relay.settings.retry_policy;
         let (now, created) = (clock::seconds(), clock::seconds() - 10 * 86_400);
         assert!(relay.is_over(created, now));
-        relay
-            .lock()
-            .look_at_clock(created, Instant::now(), &retry_policy);
+        relay.lock().look_at_clock(created, Instant::now(), &policy);
         assert!(!relay.is_over(created, now));
         assert!(relay.is_over(created, now + 600), "after one more try");
+    }
+
+    /// A directory in the place of the envelope is an error like one without descriptors: nothing is wrong with a file.
+    #[test]
+    fn mail_that_cannot_be_read_now_is_tried_again() {
+        let dir = Scratch::new();
+        let relay = relay(&dir);
+        let hop = relay.hop_or_none("x@far.test");
+        let id: Arc<str> = "1600000000.M1P1Q1".into();
+        let envelope = dir.0.join("queue/new").join(&*id);
+        std::fs::create_dir(&envelope).unwrap();
+        relay.send_message(&hop, &id, None, 0);
+        assert_eq!(relay.waiting(&hop), [Arc::clone(&id)]);
+        assert!(relay.forget(&hop, &id));
+        std::fs::remove_dir(&envelope).unwrap();
+        std::fs::write(&envelope, "damaged\n").unwrap();
+        relay.send_message(&hop, &id, None, 0);
+        std::fs::remove_file(&envelope).unwrap();
+        relay.send_message(&hop, &id, None, 0);
+        assert!(relay.waiting(&hop).is_empty());
     }
 }

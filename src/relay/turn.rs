@@ -135,8 +135,9 @@ impl Relay {
 
     /// A message that was not sent is rescheduled.
     fn wait_again(&self, hop: &Hop, id: &Arc<str>) {
-        let Ok(envelope) = self.queue().read(id) else {
-            return;
+        let envelope = match self.queue().read(id) {
+            Ok(envelope) => envelope,
+            Err(e) => return self.unreadable(hop, id, &e),
         };
         let own = self.recipients(&envelope, hop);
         if let Some(next) = own.iter().map(|to| to.next).min() {

@@ -87,6 +87,11 @@ fn a_servers_words_are_folded() {
     let text = report(Action::Failed, &[long]);
     assert!(text.lines().all(|line| line.len() <= 500), "{text}");
     assert!(text.contains("Diagnostic-Code: smtp; 550 word word"));
+    // RFC 5322 §2.1.1 counts octets.
+    let mut wide = recipient("al@x.org");
+    wide.text = "\u{1f600}".repeat(5_000);
+    let text = report(Action::Failed, &[wide]);
+    assert!(text.lines().all(|line| line.len() <= MAX_LINE), "{text}");
 }
 
 /// The returned part of a message, and its type.

@@ -8,6 +8,8 @@ const MAX_LINE: usize = 2_048;
 const MAX_LINES: usize = 128;
 /// Maximum octets kept of a reply's text.
 const MAX_TEXT: usize = 16 * 1024;
+/// Maximum characters of a reply in the log and in reports, where each recipient may have its own.
+const MAX_SHOWN: usize = 1_000;
 
 /// A server's reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +45,10 @@ impl RemoteReply {
         word.is_some_and(|word| word.parse::<Status>().is_ok())
     }
 
-    /// Code and text in one line, for the log and for reports.
+    /// Code and text in one line, cut where it is too long, for the log and for reports.
     pub fn text(&self) -> String {
-        format!("{} {}", self.code, self.lines.join(" "))
-            .trim_end()
-            .to_owned()
+        let text = format!("{} {}", self.code, self.lines.join(" "));
+        text.trim_end().chars().take(MAX_SHOWN).collect()
     }
 }
 

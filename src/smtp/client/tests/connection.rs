@@ -262,6 +262,11 @@ fn replies_come_in_pieces() {
         .unwrap();
     assert_eq!(reply.text(), "550 5.1.1 ?[31m\u{fffd}");
     assert_eq!(reply.status().to_string(), "5.1.1");
+    // Each recipient's outcome has its text: a thousand of 16 KiB would be too much.
+    let line = format!("550-{}\r\n", "\u{e9}".repeat(900));
+    let long = [&*line, &line, "550 end\r\n"].concat();
+    let reply = replies.take(&mut long.as_bytes()).unwrap().unwrap();
+    assert_eq!(reply.text().chars().count(), 1_000);
     let reply = replies
         .take(&mut &b"550 4.1.1 no\r\n"[..])
         .unwrap()
