@@ -34,6 +34,8 @@ const HANDSHAKE_STACK: usize = 192 * 1024;
 const WRONG_LOGIN_PAUSE: Duration = Duration::from_millis(200);
 /// Maximum refusals of a connection with their own log line; more are only counted.
 const REFUSALS: usize = 10;
+/// Octets of replies to pipelined commands that wait for the last of these: the members of a list may be many (EXPN).
+const MAX_UNSENT: usize = 64 * 1024;
 /// EHLO or LHLO, and QUIT.
 const HEALTHCHECK_LINES: u8 = 2;
 /// The code of a challenge (RFC 4954 §4).
@@ -315,6 +317,9 @@ impl<'a> Conn<'a> {
                 self.end_content();
             }
             self.say(step.reply.as_ref());
+            if self.stream.output().len() > MAX_UNSENT {
+                self.flush(Instant::now())?;
+            }
             let ended = match step.next {
                 Next::Command => None,
                 Next::Data => self.data()?,

@@ -16,6 +16,9 @@ use crate::auth::{Decoy, DecoyMaker, MECHANISMS, Mechanism, Stored};
 use crate::encoding::number;
 use crate::failure::FileError;
 
+/// The place of the gecos field, counted from 0.
+const GECOS: usize = 4;
+
 /// The accounts.
 pub(super) struct Users {
     text: Zeroizing<String>,
@@ -136,6 +139,22 @@ impl Users {
         lines.filter_map(|line| Entry::parse(line).ok())
     }
 
+    /// The accounts with a full name, or with a word of it. Only the names of the others are read: the file may be long,
+    /// and strangers may ask (VRFY).
+    pub(super) fn called<'u>(&'u self, name: &'u str) -> impl Iterator<Item = Entry<'u>> {
+        let called = move |line: &&str| {
+            let full = full_name(line.split(':').nth(GECOS).unwrap_or("").trim());
+            let same = |text: &str| match text.is_ascii() && name.is_ascii() {
+                true => text.eq_ignore_ascii_case(name),
+                false => text.to_lowercase() == name.to_lowercase(),
+            };
+            !full.is_empty() && (same(full) || full.split_whitespace().any(same))
+        };
+        let lines = self.text.lines().filter(|line| !is_skipped(line));
+        let lines = lines.filter(called);
+        lines.filter_map(|line| Entry::parse(line).ok())
+    }
+
     fn at(&self, start: u32) -> Option<Entry<'_>> {
         let line = self
             .text
@@ -169,7 +188,7 @@ impl<'a> Entry<'a> {
             local,
             domain,
             password,
-            name: gecos.split(',').next().unwrap_or(""),
+            name: full_name(gecos),
             home,
             owner,
             extra: field(),
@@ -239,6 +258,11 @@ impl<'a> Entry<'a> {
         }
         Stored::parse(self.password).map(Some)
     }
+}
+
+/// The full name in a gecos field: its first part.
+fn full_name(gecos: &str) -> &str {
+    gecos.split(',').next().unwrap_or("")
 }
 
 /// True for a blank line, a comment, or a reference to NIS: a name after `+` or `-` (nsswitch.conf(5), compat).

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use super::aliases::AliasTarget;
 use super::key::AliasKey;
 use super::lookup::{Alias, Directory, Lookup};
-use super::users::Entry;
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::reply::{self, Reply};
 
@@ -27,9 +26,8 @@ impl Directory {
                 Lookup::Alias(_) | Lookup::Mailbox(_) => return Ok(vec![self.line(&key)]),
             }
         }
-        let users = self.users.iter().flat_map(|users| users.iter());
         let name = unquoted(name.trim());
-        let mut named = users.filter(|entry| is_called(entry, &name));
+        let mut named = self.users.iter().flat_map(|users| users.called(&name));
         match (named.next(), named.next()) {
             (None, _) => Err(reply::NO_SUCH_USER),
             (Some(_), Some(_)) => Err(reply::AMBIGUOUS),
@@ -89,10 +87,4 @@ fn unquoted(name: &str) -> Cow<'_, str> {
         }
         _ => Cow::Borrowed(name),
     }
-}
-
-/// True if a full name, or a word of it, is `name`.
-fn is_called(entry: &Entry<'_>, name: &str) -> bool {
-    let same = |text: &str| text.to_lowercase() == name.to_lowercase();
-    !entry.name.is_empty() && (same(entry.name) || entry.name.split_whitespace().any(same))
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::server::{Client, Server};
+use crate::server::{Client, Server, Setup};
 use crate::tls;
 
 const SLOTS: usize = 5;
@@ -123,6 +123,34 @@ fn newcomer_with(way: &Slow) -> Duration {
         drop(stop);
         took
     })
+}
+
+/// Replies to pipelined commands are sent before they fill the memory, though a batch should leave in one write.
+#[test]
+fn long_replies_do_not_pile_up() {
+    let members: Vec<String> = (0..9_000).map(|n| format!("user{n:05}@far.test")).collect();
+    let setup = Setup {
+        args: ["--expn", "--aliases", "aliases"].map(String::from).into(),
+        files: vec![("aliases".into(), format!("all: {}\n", members.join(", ")))],
+        ..Setup::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.unwrap().parse::<u64>().unwrap()
+    };
+    let mut client = server.client();
+    client.send(b"NOOP\r\n");
+    assert!(client.reply().starts_with("220") && client.reply().starts_with("250"));
+    let before = peak();
+    client.send(&b"EXPN all\r\n".repeat(99));
+    for _ in 0..99 {
+        assert_eq!(client.reply().lines().count(), members.len());
+    }
+    let grown = peak() - before;
+    assert!(grown < 20_000, "{grown} KiB for replies of 250 each");
 }
 
 /// F48, A10: a wait is a second here, and no slow client keeps its slot for the minute that content has otherwise.

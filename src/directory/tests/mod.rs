@@ -250,6 +250,20 @@ fn vrfy_and_expn() {
     assert_eq!(code(directory.expn("out")), one("<x@y.net>"));
     assert_eq!(code(directory.expn("carol")), one("<carol@example.org>"));
     assert_eq!(code(directory.expn("nobody")), Err(550));
+    // Other fields are no names, and letters beyond ASCII have cases, too.
+    let users = "jo:{PLAIN}secret:::\u{dc}nal G\u{fc}l,Room 1,,:/home/jo:/bin/sh\n";
+    let directory = with_files(&scratch, users, "x: jo\n");
+    let vrfy = |name: &str| code(directory.vrfy(name));
+    for name in ["\u{fc}nal", "\u{dc}NAL g\u{fc}l", "g\u{dc}l"] {
+        assert_eq!(
+            vrfy(name),
+            one("\u{dc}nal G\u{fc}l <jo@example.org>"),
+            "{name}"
+        );
+    }
+    for name in ["secret", "1", "Room 1", "/bin/sh", "", "\u{dc}nal,"] {
+        assert_eq!(vrfy(name), Err(550), "{name}");
+    }
 }
 
 /// F57, R160: names and mechanisms of logins, and the addresses that users may send from.
