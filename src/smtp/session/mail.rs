@@ -80,13 +80,15 @@ impl<R> Session<R> {
         if transaction.recipients.len() >= self.policy.max_recipients {
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
-        let size = transaction.params.size;
-        let mailboxes = backend.recipient(
-            &transaction.reverse_path,
-            &path,
-            size,
-            &mut transaction.mailboxes,
-        )?;
+        let MailParams { size, smtputf8, .. } = transaction.params;
+        let mailboxes = backend
+            .recipient(
+                &transaction.reverse_path,
+                &path,
+                size,
+                &mut transaction.mailboxes,
+            )
+            .map_err(|refusal| readable(refusal, smtputf8))?;
 
         let accepted = if backend.is_onward(&mailboxes) {
             reply::FORWARDED
@@ -140,4 +142,14 @@ fn path<P>(
     }
     cursor.spaces();
     parse(cursor).filter(|_| cursor.at_word_end())
+}
+
+/// A refusal with what the client can read (RFC 6531 §3.7.4.2). With its octets replaced, the address in a 551 would be
+/// another one.
+fn readable(refusal: Reply, smtputf8: bool) -> Reply {
+    match (smtputf8, refusal.text().is_ascii()) {
+        (true, _) => refusal.in_utf8(),
+        (false, true) => refusal,
+        (false, false) => reply::NOT_LOCAL,
+    }
 }
