@@ -236,16 +236,19 @@ fn privileges(settings: &Settings) -> Result<Privileges, Failure> {
 }
 
 fn hostname(settings: &Settings) -> Result<String, Failure> {
+    // A trailing dot is the DNS form of a complete name.
+    let valid = |name: &str| {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        values::is_hostname(name).then(|| name.to_owned())
+    };
     if let Some(name) = settings.one(Key::Hostname) {
-        let valid = values::is_hostname(&name.text);
-        return valid
-            .then(|| name.text.clone())
-            .ok_or_else(|| name.invalid("a host name such as mx.example.org"));
+        return valid(&name.text).ok_or_else(|| name.invalid("a host name such as mx.example.org"));
     }
-    let system = nix::unistd::gethostname().ok();
-    let name = system.and_then(|name| name.into_string().ok());
-    let name = name.filter(|name| values::is_hostname(name));
-    Ok(name.unwrap_or_else(|| "localhost".to_owned()))
+    let system = nix::unistd::gethostname().unwrap_or_default();
+    Ok(valid(&system.to_string_lossy()).unwrap_or_else(|| {
+        log::warn!("the system's host name {system:?} is not valid in mail; set --hostname");
+        "localhost".to_owned()
+    }))
 }
 
 fn domains(settings: &Settings, hostname: &str) -> Result<Vec<String>, Failure> {
@@ -259,7 +262,9 @@ fn domains(settings: &Settings, hostname: &str) -> Result<Vec<String>, Failure> 
     };
     let given = settings.all(Key::Domain);
     if given.is_empty() {
-        return Ok(vec![hostname.to_lowercase(), "localhost".to_owned()]);
+        let mut names = vec![hostname.to_lowercase(), "localhost".to_owned()];
+        names.dedup();
+        return Ok(names);
     }
     given.into_iter().map(domain).collect()
 }

@@ -10,7 +10,7 @@ use crate::auth::password::hash_password;
 use crate::failure::Failure;
 use crate::random;
 
-/// Maximum octets of a password.
+/// Maximum octets of a password with its line end.
 const MAX_PASSWORD: u64 = 1_024;
 
 /// Reads one line, without echo on a terminal, and prints its stored form.
@@ -24,6 +24,10 @@ pub fn hash() -> Result<(), Failure> {
         let text = "--hash-password: no usable password; write one line of text to standard input";
         return Err(Failure::Usage(text.to_owned()));
     }
+    if line.len() as u64 > MAX_PASSWORD {
+        let text = "--hash-password: the password is longer than a kilobyte";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     let salt = random::octets().map_err(|e| Failure::System(format!("--hash-password: {e}")))?;
     print(&(hash_password(password.as_bytes(), salt) + "\n"))
 }
@@ -32,7 +36,7 @@ fn line() -> io::Result<Zeroizing<String>> {
     let stdin = io::stdin();
     let mut line = Zeroizing::new(String::new());
     if !stdin.is_terminal() {
-        stdin.lock().take(MAX_PASSWORD).read_line(&mut line)?;
+        stdin.lock().take(MAX_PASSWORD + 1).read_line(&mut line)?;
         return Ok(line);
     }
     let _ = io::stderr().write_all(b"Password: ");
@@ -40,7 +44,7 @@ fn line() -> io::Result<Zeroizing<String>> {
     let mut silent = before.clone();
     silent.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent)?;
-    let read = stdin.lock().take(MAX_PASSWORD).read_line(&mut line);
+    let read = stdin.lock().take(MAX_PASSWORD + 1).read_line(&mut line);
     let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
     complain("");
     read.map(|_| line)

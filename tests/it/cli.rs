@@ -87,6 +87,26 @@ fn a_check_says_where_mail_goes() {
     }
 }
 
+/// A host name may be complete as in DNS, and a host that is called localhost has one domain.
+#[test]
+fn a_host_name_is_a_domain() {
+    for (name, domains) in [
+        ("localhost", "localhost"),
+        ("LocalHost.", "localhost"),
+        ("mx.example.test.", "mx.example.test, localhost"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+            .args(["--check", "-q", "--hostname", name])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            said.contains(&format!("mail for {domains} goes to ")),
+            "{said}"
+        );
+    }
+}
+
 /// `--check` counts in words that read well, and shows a newcomer how to open a mailbox.
 #[test]
 fn a_check_says_who_gets_mail() {
@@ -161,5 +181,25 @@ fn output_that_cannot_be_written() {
     for (arg, status) in [("--nonsense", 64), ("--users=/nowhere/users", 78)] {
         let (ended, _) = run(arg, Stdio::null(), full().into());
         assert_eq!(ended, Some(status), "{arg}");
+    }
+}
+
+/// A password that is too long is refused, not cut: nobody could log in by it.
+#[test]
+fn no_part_of_a_password_is_hashed() {
+    for (length, status) in [(1_023, 0), (1_024, 64), (5_000, 64), (0, 64)] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+            .arg("--hash-password")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let line = "p".repeat(length) + "\n";
+        // The rest of a long line may not be read.
+        let _ = child.stdin.take().unwrap().write_all(line.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{length}");
+        assert_eq!(output.stdout.is_empty(), status != 0, "{length}");
     }
 }
