@@ -154,7 +154,12 @@ impl Relay {
     }
 
     fn open_message(&self, id: &str) -> io::Result<(Envelope, Prepared)> {
-        let envelope = self.queue.read(id)?;
+        let mut envelope = self.queue.read(id)?;
+        // RFC 5321 §2.3.5: names on the wire are complete. Bounces come back to where a recipient without a domain is.
+        if is_local_part(&envelope.from) {
+            envelope.from.push('@');
+            envelope.from.push_str(&self.settings.domain);
+        }
         let content = Prepared::open(self.queue.content(id)?, envelope.exact_from)?;
         Ok((envelope, content))
     }
@@ -246,6 +251,12 @@ impl Relay {
     }
 }
 
+/// True for the reverse-path of a client that names no domain.
+fn is_local_part(path: &str) -> bool {
+    let unquoted = path.rsplit('"').next().unwrap_or(path);
+    !path.is_empty() && !unquoted.contains('@')
+}
+
 /// Takes at most `most` recipients with at most so many different domains.
 fn split(
     rest: &mut Vec<QueuedRecipient>,
@@ -284,6 +295,16 @@ fn is_unused(failure: Option<&ConnectionError>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn senders_without_a_domain() {
+        for path in ["root", "\"a b\"", "\"a@b\""] {
+            assert!(is_local_part(path), "{path}");
+        }
+        for path in ["", "root@a", "\"a@b\"@c"] {
+            assert!(!is_local_part(path), "{path}");
+        }
+    }
 
     #[test]
     fn recipients_are_taken_together_as_limits_allow() {

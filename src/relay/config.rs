@@ -10,6 +10,7 @@ use super::sender::RelayRules;
 use crate::failure::Failure;
 use crate::net::client_tls::{ClientTls, Roots};
 use crate::net::dial::is_own;
+use crate::net::dns::to_alabel;
 use crate::net::names;
 use crate::net::url::{BindTo, ListenUrl, Scheme};
 use crate::options::Key;
@@ -84,7 +85,7 @@ impl RelayConfig {
     /// The file and what is wrong with it; no roots although a certificate has to be verified.
     pub fn load(
         &self,
-        hostname: &str,
+        (hostname, domain): (&str, &str),
         listen: &[ListenUrl],
         inherited: Vec<SocketAddr>,
     ) -> Result<RelayRules, Failure> {
@@ -104,6 +105,7 @@ impl RelayConfig {
             logins,
             retry_policy: self.retry_policy,
             hostname: hostname.to_owned(),
+            domain: to_alabel(domain).unwrap_or_default(),
             tls: ClientTls::new(roots).map_err(Failure::System)?,
             own: listen.iter().flat_map(own).chain(inherited).collect(),
         })

@@ -136,39 +136,15 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
-    use std::time::Duration;
-
-    use super::super::{Logins, RelayRules, RetryPolicy, Routes};
+    use super::super::testing::relay;
     use super::*;
-    use crate::deliver::{Sync, Syncs};
-    use crate::net::client_tls::ClientTls;
     use crate::testing::Scratch;
-    use crate::values::Networks;
-
-    fn relay(dir: &Scratch) -> Relay {
-        let rules = RelayRules {
-            routes: Routes::default(),
-            from: Networks::default(),
-            logins: Logins::default(),
-            retry_policy: RetryPolicy {
-                retry: Duration::from_secs(300),
-                retry_for: Duration::from_secs(5 * 86_400),
-            },
-            hostname: "mx.test".to_owned(),
-            tls: ClientTls::new(None).unwrap(),
-            own: Vec::new(),
-        };
-        let syncs = Arc::new(Syncs::new(Sync::None));
-        Relay::open(rules, &dir.0.join("queue"), syncs)
-            .ok()
-            .unwrap()
-    }
 
     /// Mail is not given up by a clock that was set since the watching thread looked at it, which may be a minute ago.
     #[test]
     fn mail_is_not_over_because_the_clock_was_set() {
         let dir = Scratch::new();
-        let relay = relay(&dir);
+        let relay = relay(&dir, &[]);
         let policy = relay.settings.retry_policy;
         let (now, created) = (clock::seconds(), clock::seconds() - 10 * 86_400);
         assert!(relay.is_over(created, now));
@@ -181,7 +157,7 @@ mod tests {
     #[test]
     fn mail_that_cannot_be_read_now_is_tried_again() {
         let dir = Scratch::new();
-        let relay = relay(&dir);
+        let relay = relay(&dir, &[]);
         let hop = relay.hop_or_none("x@far.test");
         let id: Arc<str> = "1600000000.M1P1Q1".into();
         let envelope = dir.0.join("queue/new").join(&*id);

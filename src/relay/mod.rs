@@ -21,6 +21,8 @@ mod route;
 mod schedule;
 mod sender;
 mod settle;
+#[cfg(test)]
+mod testing;
 mod turn;
 
 pub use config::RelayConfig;

@@ -52,6 +52,8 @@ pub struct RelayRules {
     pub retry_policy: RetryPolicy,
     /// The name of this host in EHLO and reports.
     pub hostname: String,
+    /// The domain of addresses that have none.
+    pub domain: String,
     /// TLS as a client.
     pub tls: ClientTls,
     /// Where this host listens for SMTP.

@@ -69,7 +69,13 @@ impl Server {
         let relay = config.relay.as_ref();
         let sockets = inherited.iter().filter_map(InheritedSocket::address);
         let sockets = sockets.collect();
-        let relay = relay.map(|relay| relay.load(&config.policy.hostname, &config.listen, sockets));
+        let hostname = config.policy.hostname.as_str();
+        let domain = config
+            .directory
+            .domains
+            .first()
+            .map_or(hostname, String::as_str);
+        let relay = relay.map(|relay| relay.load((hostname, domain), &config.listen, sockets));
         let relay = relay.transpose()?;
         let store = Store::new(&config.policy.hostname, config.sync, budget.open);
         let store = store.with_held(budget.held).with_junk(config.junk.clone());

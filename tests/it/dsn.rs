@@ -318,3 +318,17 @@ fn reports_about_mail_with_requiretls() {
     }
     assert!(!all.contains("secret"), "{all}");
 }
+
+/// RFC 5321 §2.3.5: a next hop hears complete addresses only.
+#[test]
+fn a_sender_without_a_domain_is_completed() {
+    let refuses = Hop::answering(&[], |line| {
+        let rcpt = line.starts_with("RCPT");
+        rcpt.then_some("550 5.1.1 no\r\n")
+    });
+    let a = front(&[&refuses.url], &[]);
+    send(&a, &["MAIL FROM:<root>", "RCPT TO:<x@far.test>"]);
+    refuses.heard("MAIL FROM:<root@a.test>\r\n");
+    let report = wait_for(&a, "a.test/root", 1).remove(0);
+    assert!(report.contains("To: <root@a.test>\n"), "{report}");
+}

@@ -1,0 +1,35 @@
+//! A relay for unit tests, which has no reporter and no thread of its own.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::logins::Logins;
+use super::route::Routes;
+use super::schedule::RetryPolicy;
+use super::sender::{Relay, RelayRules};
+use crate::deliver::{Sync, Syncs};
+use crate::net::client_tls::ClientTls;
+use crate::testing::Scratch;
+use crate::values::Networks;
+
+/// A relay with these hops and the default times; its queue is `queue` in the directory.
+pub(super) fn relay(dir: &Scratch, urls: &[&str]) -> Relay {
+    let routes = urls.iter().map(|url| url.parse().unwrap()).collect();
+    let rules = RelayRules {
+        routes: Routes::new(routes).unwrap(),
+        from: Networks::default(),
+        logins: Logins::default(),
+        retry_policy: RetryPolicy {
+            retry: Duration::from_secs(300),
+            retry_for: Duration::from_secs(5 * 86_400),
+        },
+        hostname: "mx.test".to_owned(),
+        domain: "a.test".to_owned(),
+        tls: ClientTls::new(None).unwrap(),
+        own: Vec::new(),
+    };
+    let syncs = Arc::new(Syncs::new(Sync::None));
+    let opened = Relay::open(rules, &dir.0.join("queue"), syncs);
+    opened.ok().unwrap()
+}
