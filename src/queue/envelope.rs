@@ -34,6 +34,8 @@ pub struct QueuedRecipient {
     pub orcpt: Option<String>,
     /// The last result: status and text.
     pub last: Option<String>,
+    /// True once its delay notice was sent.
+    pub delayed: bool,
 }
 
 /// A message's envelope.
@@ -53,8 +55,6 @@ pub struct Envelope {
     pub ret: Option<String>,
     /// The value of ENVID.
     pub envid: Option<String>,
-    /// True once the delay notice was sent.
-    pub delayed: bool,
     /// True for a report of this host, which may be encoded for a hop without 8BITMIME.
     pub report: bool,
     /// The recipients that are still waiting.
@@ -83,15 +83,15 @@ impl Envelope {
             value(&mut text, "orcpt", to.orcpt.as_deref());
             let last = to.last.as_deref().map(start);
             value(&mut text, "last", last.as_deref());
+            value(&mut text, "delayed", to.delayed.then_some("yes"));
         }
         text
     }
 
-    const fn flags(&self) -> [(&'static str, bool); 4] {
+    const fn flags(&self) -> [(&'static str, bool); 3] {
         [
             ("smtputf8", self.smtputf8),
             ("requiretls", self.requiretls),
-            ("delayed", self.delayed),
             ("report", self.report),
         ]
     }
@@ -134,7 +134,6 @@ impl Envelope {
             }
             ("smtputf8", _) => self.smtputf8 = value == "yes",
             ("requiretls", _) => self.requiretls = value == "yes",
-            ("delayed", _) => self.delayed = value == "yes",
             ("report", _) => self.report = value == "yes",
             ("ret", _) => self.ret = owned(),
             ("envid", _) => self.envid = owned(),
@@ -155,6 +154,9 @@ impl Envelope {
             ("notify", Some(to)) => to.notify = owned(),
             ("orcpt", Some(to)) => to.orcpt = owned(),
             ("last", Some(to)) => to.last = Some(start(value)),
+            ("delayed", Some(to)) => to.delayed = value == "yes",
+            // An earlier version had it for all of them.
+            ("delayed", None) => {}
             _ => return None,
         }
         Some(())
@@ -186,7 +188,6 @@ mod tests {
             requiretls: true,
             ret: Some("HDRS".into()),
             envid: Some("x+2Dy".into()),
-            delayed: true,
             report: true,
             recipients: vec![
                 QueuedRecipient {
@@ -196,6 +197,7 @@ mod tests {
                     notify: Some("NEVER".into()),
                     orcpt: Some("rfc822;x".into()),
                     last: Some("450 4.2.0 later".into()),
+                    delayed: true,
                 },
                 QueuedRecipient {
                     address: "j\u{e9}@d".into(),

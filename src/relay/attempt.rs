@@ -228,7 +228,8 @@ impl Relay {
             }
             // Most have nothing to tell, so that their content is not read.
             let is_due = |envelope: &Envelope| {
-                !envelope.delayed || self.is_over(envelope.created, clock::seconds())
+                let told = self.recipients(envelope, hop).iter().all(|to| to.delayed);
+                !told || self.is_over(envelope.created, clock::seconds())
             };
             if !self.queue.read(&id).is_ok_and(|envelope| is_due(&envelope)) {
                 continue;

@@ -46,15 +46,14 @@ impl Relay {
             }
             log(id, envelope, one);
         }
-        let late = !envelope.delayed && policy.is_late(envelope.created, now);
+        let late = policy.is_late(envelope.created, now);
         let message = (id, envelope, late);
         let (reported, delayed) = self.reports(message, self.success(hop), &settled, content);
         let changed = self.queue.change(id, |envelope| {
-            envelope.delayed |= delayed;
             // A clock that was set back since must not make it wait for longer than `--retry-for`.
             envelope.created = envelope.created.min(now);
             for one in &settled {
-                update(envelope, one, reported, now, policy);
+                update(envelope, one, (reported, delayed), now, policy);
             }
         });
         match changed {
@@ -90,7 +89,7 @@ impl Relay {
                 verdict(one) == Verdict::Accepted && !one.dsn && asks(&one.to, "SUCCESS")
             });
         }
-        let waits = |one: &Settled| verdict(one) == Verdict::Later;
+        let waits = |one: &Settled| verdict(one) == Verdict::Later && !one.to.delayed;
         let delayed = late && report(Action::Delayed, &waits);
         (reported, delayed)
     }
@@ -177,7 +176,13 @@ fn returns_all(envelope: &Envelope) -> bool {
 }
 
 /// Notes the outcome of a recipient in the envelope. It is removed once it is settled and, after a failure, `reported`.
-fn update(envelope: &mut Envelope, one: &Settled, reported: bool, now: u64, policy: &RetryPolicy) {
+fn update(
+    envelope: &mut Envelope,
+    one: &Settled,
+    (reported, delayed): (bool, bool),
+    now: u64,
+    policy: &RetryPolicy,
+) {
     let keep = match one.outcome.verdict {
         Verdict::Later => true,
         Verdict::Failed => !reported,
@@ -190,6 +195,7 @@ fn update(envelope: &mut Envelope, one: &Settled, reported: bool, now: u64, poli
         to.tries = to.tries.saturating_add(1);
         to.next = now.saturating_add(policy.wait(to.tries, chance()));
         to.last = Some(spelled(&one.outcome));
+        to.delayed |= delayed;
     }
 }
 
@@ -241,4 +247,58 @@ fn log(id: &str, envelope: &Envelope, one: &Settled) {
         one.outcome.status,
         one.outcome.text
     );
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::sync::{Arc, Mutex};
+
+    use super::super::testing::relay;
+    use super::*;
+    use crate::lock::lock;
+    use crate::testing::Scratch;
+
+    /// The recipients at each hop have their notice, and only one.
+    #[test]
+    fn a_delay_is_told_for_each_hop() {
+        let dir = Scratch::new();
+        let created = clock::seconds() - 5 * 3_600;
+        let id: Arc<str> = format!("{created}.M1P1Q1").into();
+        let envelope = format!(
+            "mailslot-envelope 1\nfrom me\ncreated {created}\ncontent lines\nto 0 1 u@one.test\n\
+             to 0 1 v@two.test\nto 0 1 w@two.test\nnotify FAILURE\n"
+        );
+        let queue = dir.0.join("queue");
+        std::fs::create_dir(&queue).unwrap();
+        std::fs::create_dir(queue.join("new")).unwrap();
+        std::fs::write(queue.join("new").join(&*id), envelope).unwrap();
+        let content = queue.join("new").join(format!("{id}.h,S=13"));
+        std::fs::write(content, "Subject: x\n\ny").unwrap();
+        let relay = relay(&dir, &["atrn:1?for=one.test", "atrn:2?for=two.test"]);
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = Arc::clone(&told);
+        relay.report_by(Box::new(move |to, text, _| {
+            assert_eq!(to, "me@a.test");
+            lock(&heard).push(String::from_utf8(text.to_vec()).unwrap());
+            Ok(())
+        }));
+        for to in ["u@one.test", "v@two.test", "u@one.test", "v@two.test"] {
+            relay.send_message(&relay.hop_or_none(to), &id, None, 0);
+        }
+        let told = lock(&told);
+        let about = |text: &String| {
+            let all = ["u@one.test", "v@two.test", "w@two.test"].into_iter();
+            let named = all.filter(|to| text.contains(&format!("Final-Recipient: rfc822; {to}\n")));
+            (
+                text.contains("Action: delayed\n"),
+                named.collect::<Vec<_>>(),
+            )
+        };
+        let found: Vec<_> = told.iter().map(about).collect();
+        assert_eq!(
+            found,
+            [(true, vec!["u@one.test"]), (true, vec!["v@two.test"])]
+        );
+    }
 }
