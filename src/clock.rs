@@ -24,6 +24,17 @@ const LOCAL: &str = "/etc/localtime";
 /// The begin and end of daylight saving time if a POSIX rule has none, as in the C library.
 const USUAL_RULE: &str = ",M3.2.0,M11.1.0";
 
+/// Seconds since the host started, its sleep included; `None` if the system does not tell.
+pub fn uptime() -> Option<u64> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+        now.ok()?.tv_sec().try_into().ok()
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    None
+}
+
 /// The present moment as an RFC 5322 §3.3 `date-time` in local time, such as `Tue, 24 Nov 2026 10:40:33 +0000`.
 ///
 /// Each thread keeps the text for the rest of the second, so that a burst of messages formats it once.

@@ -51,11 +51,17 @@ impl Relay {
 
     /// True if a message is given up.
     pub(super) fn is_over(&self, created: u64, now: u64) -> bool {
-        let policy = &self.settings.retry_policy;
+        let (policy, created) = (&self.settings.retry_policy, self.received(created));
+        policy.is_over(created, now) && self.lock().grace <= now
+    }
+
+    /// The time when a message was received by the present clock.
+    pub(super) fn received(&self, created: u64) -> u64 {
         let mut state = self.lock();
         // The clock may have been set since the watching thread looked.
-        state.look_at_clock(clock::seconds(), Instant::now(), policy);
-        policy.is_over(created, now) && state.grace <= now
+        let at = (Instant::now(), clock::uptime());
+        state.look_at_clock(clock::seconds(), at, &self.settings.retry_policy);
+        state.received(created)
     }
 
     /// Schedules the next try of a message.
@@ -148,7 +154,9 @@ mod tests {
         let policy = relay.settings.retry_policy;
         let (now, created) = (clock::seconds(), clock::seconds() - 10 * 86_400);
         assert!(relay.is_over(created, now));
-        relay.lock().look_at_clock(created, Instant::now(), &policy);
+        relay
+            .lock()
+            .look_at_clock(created, (Instant::now(), None), &policy);
         assert!(!relay.is_over(created, now));
         assert!(relay.is_over(created, now + 600), "after one more try");
     }

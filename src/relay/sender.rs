@@ -31,6 +31,8 @@ const STACK: usize = 256 * 1024;
 const FAREWELL: Duration = Duration::from_secs(30);
 /// Seconds by which a clock may be wrong before it counts as set.
 const STEP: u64 = 60;
+/// Maximum times the clock was set forward that are remembered.
+const MAX_STEPS: usize = 16;
 /// Maximum threads that send: with `mx:` each domain is a hop, and many may be silent at the same time.
 const THREADS: usize = 256;
 /// Maximum sleep of the watching thread.
@@ -76,8 +78,10 @@ pub(super) struct State {
     pub(super) schedule: Schedule,
     pub(super) idle: IdleConnections,
     pub(super) stopping: bool,
-    /// The last look at the clock: its time, and that of the monotonic one.
-    seen: Option<(u64, Instant)>,
+    /// The last look at the clock: its time, that of the monotonic one, and the host's uptime.
+    seen: Option<(u64, Instant, Option<u64>)>,
+    /// When the clock was set forward, as it was before, and by how many seconds.
+    steps: Vec<(u64, u64)>,
     /// No message is given up before this time, because the clock was set forward.
     pub(super) grace: u64,
     /// Threads that send.
@@ -96,15 +100,44 @@ impl State {
 
     /// Follows a clock that was set: the waits stay as long as they were, and each hop is tried once more before its
     /// messages are given up.
-    pub(super) fn look_at_clock(&mut self, now: u64, at: Instant, policy: &RetryPolicy) {
-        if let Some((then, since)) = self.seen.replace((now, at)) {
+    pub(super) fn look_at_clock(
+        &mut self,
+        now: u64,
+        (at, up): (Instant, Option<u64>),
+        policy: &RetryPolicy,
+    ) {
+        if let Some((then, since, up_then)) = self.seen.replace((now, at, up)) {
             let expected = then.saturating_add(at.saturating_duration_since(since).as_secs());
             if now.saturating_add(STEP) < expected {
                 self.schedule.set_back(expected - now);
+                self.undo_steps(expected - now);
             } else if expected.saturating_add(STEP) < now {
                 self.grace = now.saturating_add(policy.retry.as_secs());
+                let slept = up.zip(up_then).map(|(up, then)| up.saturating_sub(then));
+                let expected = then.saturating_add(slept.unwrap_or(u64::MAX));
+                if expected.saturating_add(STEP) < now {
+                    self.steps.truncate(MAX_STEPS - 1);
+                    self.steps.insert(0, (expected, now - expected));
+                }
             }
         }
+    }
+
+    /// The clock was set back, so that steps forward were wrong.
+    fn undo_steps(&mut self, mut seconds: u64) {
+        for (_, forward) in &mut self.steps {
+            let undone = seconds.min(*forward);
+            *forward -= undone;
+            seconds -= undone;
+        }
+        self.steps.retain(|(_, forward)| *forward > 0);
+    }
+
+    /// The time when a message was received by the present clock: since then it may have been set, as after a boot
+    /// without a clock of the hardware.
+    pub(super) fn received(&self, created: u64) -> u64 {
+        let later = self.steps.iter().filter(|(before, _)| created <= *before);
+        later.fold(created, |time, (_, forward)| time.saturating_add(*forward))
     }
 }
 
@@ -237,7 +270,8 @@ impl Relay {
         let mut state = self.lock();
         while !state.stopping {
             let now = clock::seconds();
-            state.look_at_clock(now, Instant::now(), &self.settings.retry_policy);
+            let at = (Instant::now(), clock::uptime());
+            state.look_at_clock(now, at, &self.settings.retry_policy);
             let hop = match state.running < THREADS {
                 true => state.schedule.start(now, |hop| self.most(hop)),
                 false => None,
@@ -388,7 +422,8 @@ mod tests {
         let mut state = State::default();
         state.schedule.add(&hop, &"1".into(), 2_000_300);
         let look = |state: &mut State, now: u64, at: u64| {
-            state.look_at_clock(now, start + Duration::from_secs(at), &policy);
+            let at = (start + Duration::from_secs(at), Some(at));
+            state.look_at_clock(now, at, &policy);
             (state.schedule.next(|_| 1), state.grace)
         };
         assert_eq!(look(&mut state, 2_000_000, 0), (Some(2_000_300), 0));
@@ -400,5 +435,43 @@ mod tests {
             look(&mut state, 9_000_000, 63),
             (Some(1_000_300), 9_000_300)
         );
+    }
+
+    /// The age of a message is the time that went by, also while the host slept.
+    #[test]
+    fn the_age_of_mail_does_not_depend_on_the_clock() {
+        let policy = RetryPolicy {
+            retry: Duration::from_secs(300),
+            retry_for: Duration::from_secs(5 * 86_400),
+        };
+        let start = Instant::now();
+        let mut state = State::default();
+        let mut look = |now: u64, at: u64, up: Option<u64>, received: [u64; 3]| {
+            let at = (start + Duration::from_secs(at), up);
+            state.look_at_clock(now, at, &policy);
+            let found = [50, 150, 2_000_000].map(|created| state.received(created));
+            assert_eq!(found, received, "{now}");
+        };
+        look(100, 0, Some(0), [50, 150, 2_000_000]);
+        // A boot without a hardware clock, until the time is known.
+        look(1_000_110, 10, Some(10), [1_000_050, 150, 2_000_000]);
+        // It slept: this is no step.
+        look(1_900_110, 20, Some(900_010), [1_000_050, 150, 2_000_000]);
+        // A step and its correction.
+        look(
+            2_900_110,
+            20,
+            Some(900_010),
+            [2_000_050, 1_000_150, 2_000_000],
+        );
+        look(
+            2_400_110,
+            20,
+            Some(900_010),
+            [1_500_050, 500_150, 2_000_000],
+        );
+        look(1_900_110, 20, Some(900_010), [1_000_050, 150, 2_000_000]);
+        // Without an uptime it may have slept.
+        look(3_900_110, 30, None, [1_000_050, 150, 2_000_000]);
     }
 }

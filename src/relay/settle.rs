@@ -46,7 +46,7 @@ impl Relay {
             }
             log(id, envelope, one);
         }
-        let late = policy.is_late(envelope.created, now);
+        let late = policy.is_late(self.received(envelope.created), now);
         let message = (id, envelope, late);
         let (reported, delayed) = self.reports(message, self.success(hop), &settled, content);
         let changed = self.queue.change(id, |envelope| {
@@ -124,8 +124,8 @@ impl Relay {
         else {
             return true;
         };
-        let until = envelope
-            .created
+        let until = self
+            .received(envelope.created)
             .saturating_add(self.settings.retry_policy.retry_for.as_secs());
         let until = clock::rfc5322_at(until);
         let text = Report {
@@ -164,7 +164,8 @@ impl Relay {
         let mut ids = self.waiting(hop);
         ids.retain(|id| {
             let created = created(id).unwrap_or(now);
-            self.settings.retry_policy.is_late(created, now)
+            let received = self.received(created);
+            self.settings.retry_policy.is_late(received, now)
         });
         ids
     }
