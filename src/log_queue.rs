@@ -35,6 +35,8 @@ struct State {
     lines: Vec<u8>,
     /// Dropped lines that were not reported yet.
     dropped: usize,
+    /// True while the writing thread waits for a line.
+    idle: bool,
     /// True while lines are being written.
     writing: bool,
 }
@@ -125,24 +127,24 @@ impl LogQueue {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let first = state.lines.is_empty();
         state.lines.extend_from_slice(line);
+        let idle = std::mem::take(&mut state.idle);
         drop(state);
-        if first {
+        if idle {
             self.changed.notify_all();
         }
     }
 
     fn run(&self, mut stderr: &File) {
         loop {
-            let idle = |state: &mut State| state.lines.is_empty();
-            drop(
-                self.changed
-                    .wait_while(self.lock(), idle)
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
-            std::thread::sleep(GATHER);
-            let mut state = self.lock();
+            let nothing = |state: &mut State| {
+                state.idle = state.lines.is_empty();
+                state.idle
+            };
+            let mut state = self
+                .changed
+                .wait_while(self.lock(), nothing)
+                .unwrap_or_else(PoisonError::into_inner);
             let lines = std::mem::take(&mut state.lines);
             let dropped = std::mem::take(&mut state.dropped);
             state.writing = true;
@@ -154,6 +156,8 @@ impl LogQueue {
             }
             self.lock().writing = false;
             self.changed.notify_all();
+            // The first line goes out at once; those of a busy server are gathered meanwhile.
+            std::thread::sleep(GATHER);
         }
     }
 }
