@@ -193,7 +193,7 @@ impl Connection {
     pub fn quit(mut self) {
         self.core.quit();
         self.drive();
-        if let Some(stream) = self.stream.take() {
+        if let Some(mut stream) = self.stream.take() {
             stream.close(false, self.deadline(Stage::Quit.limit()));
         }
     }

@@ -1,5 +1,4 @@
-//! What the commands print. A closed pipe or a full disk is no panic: the macros of the standard library would make it
-//! one.
+//! Prints what the commands say. The macros of the standard library would panic at a closed pipe or a full disk.
 
 use std::io::{self, ErrorKind, Write as _};
 

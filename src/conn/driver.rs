@@ -177,7 +177,7 @@ impl<'a> Conn<'a> {
         if let Err(refused) = (self.claim)(self.client.counted()) {
             self.say(Some(&refused));
             maillog::not_served(self.client.log_name(), &maillog::one_line(&refused));
-            self.take_stream().close(true, Instant::now() + LINGER);
+            self.stream.close(true, Instant::now() + LINGER);
             return None;
         }
         Some(())
@@ -188,10 +188,11 @@ impl<'a> Conn<'a> {
             match self.run() {
                 // After QUIT there is no more input.
                 Ok(Ended::Close(last)) => break (maillog::one_line(&last).into(), last.is_error()),
-                Ok(Ended::StartTls) => match self.secure() {
-                    Some(()) => {}
-                    None => return,
-                },
+                Ok(Ended::StartTls) => {
+                    if self.secure().is_none() {
+                        return;
+                    }
+                }
                 Ok(Ended::Turn(domains)) => return self.turn(&domains),
                 Err(stop) => {
                     let unread = !matches!(stop, Stop::Gone | Stop::Broken(_));
@@ -208,7 +209,7 @@ impl<'a> Conn<'a> {
             let (who, took) = (self.who(), self.begun.elapsed());
             maillog::connection(level, &who, self.messages, more, &end, took);
         }
-        self.take_stream().close(unread, Instant::now() + LINGER);
+        self.stream.close(unread, Instant::now() + LINGER);
     }
 
     /// Does the handshake. It consumes the plaintext stream, so that no earlier input can count as protected. A failure

@@ -304,8 +304,8 @@ impl Spool {
 
     /// True if the file is gone together with the mailbox of another recipient. Its contents are still at hand.
     fn is_orphaned(&self, index: usize, number: usize, e: &io::Error) -> bool {
-        let elsewhere = |source: &super::source::Source| source.home != index;
-        errno(e) == Some(Errno::ENOENT) && self.sources.get(number).is_some_and(elsewhere)
+        let source = self.sources.get(number);
+        errno(e) == Some(Errno::ENOENT) && source.is_some_and(|source| source.home != index)
     }
 
     /// Makes a message visible, which turns its reserved room into usage.

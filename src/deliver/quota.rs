@@ -6,8 +6,8 @@
 //! Room is reserved before a message becomes visible. Within the process this is exact: each mailbox has a lock, and
 //! reservations for messages that are not in `new/` yet are known, so that a recalculation includes them. Because of
 //! other processes the file is read again after appending a line, and if it is over quota then, a negative line takes
-//! it back. An error of the file itself never refuses a message (F05); it is logged, and if it
-//! cannot be written the mailbox is not counted again for a minute.
+//! it back. An error of the file itself never refuses a message (F05); it is logged. If the file cannot be written, the
+//! mailbox is not counted again for a minute.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

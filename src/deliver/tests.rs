@@ -335,7 +335,7 @@ fn room_and_sweep() {
         store().room(&scratch.0, u64::MAX).unwrap_err(),
         reply::DISK_FULL
     );
-    // What the system does not tell is no reason to refuse.
+    // Mail is taken although the system does not tell how much room there is.
     let round = scratch.0.join("round");
     std::os::unix::fs::symlink(&round, &round).unwrap();
     assert!(store().room(&round, u64::MAX).is_ok());

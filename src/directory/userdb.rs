@@ -179,7 +179,7 @@ mod tests {
             ("2k", 2_048),
             ("1GB", 1 << 30),
             ("1MiB", 1 << 20),
-            // 0 is no limit.
+            // 0 means unlimited.
             ("unlimited", 0),
         ] {
             let line = format!("j:::::::userdb_quota_storage_size={size}");

@@ -135,23 +135,27 @@ impl Users {
 
     /// All accounts, in the order of the file.
     pub(super) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        let lines = self.text.lines().filter(|line| !is_skipped(line));
+        let lines = self.account_lines();
         lines.filter_map(|line| Entry::parse(line).ok())
+    }
+
+    fn account_lines(&self) -> impl Iterator<Item = &str> {
+        self.text.lines().filter(|line| !is_skipped(line))
     }
 
     /// The accounts with a full name, or with a word of it. Only the names of the others are read: the file may be long,
     /// and strangers may ask (VRFY).
-    pub(super) fn called<'u>(&'u self, name: &'u str) -> impl Iterator<Item = Entry<'u>> {
+    pub(super) fn called(&self, name: &str) -> impl Iterator<Item = Entry<'_>> {
+        let name = name.to_lowercase();
         let called = move |line: &&str| {
             let full = full_name(line.split(':').nth(GECOS).unwrap_or("").trim());
-            let same = |text: &str| match text.is_ascii() && name.is_ascii() {
-                true => text.eq_ignore_ascii_case(name),
-                false => text.to_lowercase() == name.to_lowercase(),
+            let same = |text: &str| match text.is_ascii() {
+                true => text.eq_ignore_ascii_case(&name),
+                false => text.to_lowercase() == name,
             };
             !full.is_empty() && (same(full) || full.split_whitespace().any(same))
         };
-        let lines = self.text.lines().filter(|line| !is_skipped(line));
-        let lines = lines.filter(called);
+        let lines = self.account_lines().filter(called);
         lines.filter_map(|line| Entry::parse(line).ok())
     }
 

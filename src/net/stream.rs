@@ -252,7 +252,7 @@ impl Stream {
 
     /// Flushes output and sends close_notify in TLS; the connection ends with the last owner of the socket. If input is
     /// unread, or more is `expected`, it is dropped until `deadline`. A client that has already gone is not an error.
-    pub fn close(mut self, expected: bool, deadline: Instant) {
+    pub fn close(&mut self, expected: bool, deadline: Instant) {
         if self.flush(deadline).is_err() {
             return;
         }

@@ -154,14 +154,23 @@ impl Relay {
     }
 
     fn open_message(&self, id: &str) -> io::Result<(Envelope, Prepared)> {
+        let envelope = self.envelope(id)?;
+        let content = self.content(id, &envelope)?;
+        Ok((envelope, content))
+    }
+
+    fn envelope(&self, id: &str) -> io::Result<Envelope> {
         let mut envelope = self.queue.read(id)?;
         // RFC 5321 §2.3.5: names on the wire are complete. Bounces come back to where a recipient without a domain is.
         if is_local_part(&envelope.from) {
             envelope.from.push('@');
             envelope.from.push_str(&self.settings.domain);
         }
-        let content = Prepared::open(self.queue.content(id)?, envelope.exact_from)?;
-        Ok((envelope, content))
+        Ok(envelope)
+    }
+
+    fn content(&self, id: &str, envelope: &Envelope) -> io::Result<Prepared> {
+        Prepared::open(self.queue.content(id)?, envelope.exact_from)
     }
 
     pub(super) fn recipients(&self, envelope: &Envelope, hop: &Hop) -> Vec<QueuedRecipient> {
@@ -226,19 +235,20 @@ impl Relay {
             if id.as_ref() == tried || self.is_stopping() {
                 continue;
             }
-            // Most have nothing to tell, so that their content is not read.
-            let is_due = |envelope: &Envelope| {
-                let told = self.recipients(envelope, hop).iter().all(|to| to.delayed);
-                !told || self.is_over(envelope.created, clock::seconds())
+            let Ok(envelope) = self.envelope(&id) else {
+                continue;
             };
-            if !self.queue.read(&id).is_ok_and(|envelope| is_due(&envelope)) {
+            let rest = self.recipients(&envelope, hop);
+            // Most have nothing to tell, so that their content is not read.
+            let told = rest.iter().all(|to| to.delayed);
+            if told && !self.is_over(envelope.created, clock::seconds()) {
                 continue;
             }
-            let Ok((envelope, mut content)) = self.open_message(&id) else {
+            let Ok(mut content) = self.content(&id, &envelope) else {
                 continue;
             };
             let mut attempt = Attempt {
-                rest: self.recipients(&envelope, hop),
+                rest,
                 settled: Vec::new(),
             };
             attempt.all(outcome, "");

@@ -272,7 +272,7 @@ mod tests {
         let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
         assert!(is_named("MX.test", "mx.test", &[at(2525), at(25)]));
         assert!(!is_named("mx2.test", "mx.test", &[at(25)]));
-        // A host that takes no mail of others is no exchanger.
+        // Without a listener on port 25 other hosts cannot send mail here.
         assert!(!is_named("mx.test", "mx.test", &[at(587)]));
     }
 

@@ -1,11 +1,11 @@
 //! The state of hops that all threads share: which have answered, failed or are claimed by ATRN, and the mail that
 //! waits for them.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::schedule::Hop;
-use super::sender::{Relay, chance};
+use super::sender::{Relay, State, chance};
 use crate::client::Handle;
 use crate::clock;
 use crate::metrics::Waiting;
@@ -51,17 +51,17 @@ impl Relay {
 
     /// True if a message is given up.
     pub(super) fn is_over(&self, created: u64, now: u64) -> bool {
-        let (policy, created) = (&self.settings.retry_policy, self.received(created));
-        policy.is_over(created, now) && self.lock().grace <= now
+        let state = self.lock_by_the_clock();
+        let policy = &self.settings.retry_policy;
+        policy.is_over(state.received(created), now) && state.grace <= now
     }
 
-    /// The time when a message was received by the present clock.
-    pub(super) fn received(&self, created: u64) -> u64 {
+    /// The state after a look at the clock, which may have been set since the watching thread looked.
+    pub(super) fn lock_by_the_clock(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        // The clock may have been set since the watching thread looked.
         let at = (Instant::now(), clock::uptime());
         state.look_at_clock(clock::seconds(), at, &self.settings.retry_policy);
-        state.received(created)
+        state
     }
 
     /// Schedules the next try of a message.

@@ -455,7 +455,7 @@ mod tests {
         look(100, 0, Some(0), [50, 150, 2_000_000]);
         // A boot without a hardware clock, until the time is known.
         look(1_000_110, 10, Some(10), [1_000_050, 150, 2_000_000]);
-        // It slept: this is no step.
+        // The host slept; its clock was not set.
         look(1_900_110, 20, Some(900_010), [1_000_050, 150, 2_000_000]);
         // A step and its correction.
         look(

@@ -46,7 +46,8 @@ impl Relay {
             }
             log(id, envelope, one);
         }
-        let late = policy.is_late(self.received(envelope.created), now);
+        let received = self.lock_by_the_clock().received(envelope.created);
+        let late = policy.is_late(received, now);
         let message = (id, envelope, late);
         let (reported, delayed) = self.reports(message, self.success(hop), &settled, content);
         let changed = self.queue.change(id, |envelope| {
@@ -124,9 +125,8 @@ impl Relay {
         else {
             return true;
         };
-        let until = self
-            .received(envelope.created)
-            .saturating_add(self.settings.retry_policy.retry_for.as_secs());
+        let received = self.lock_by_the_clock().received(envelope.created);
+        let until = received.saturating_add(self.settings.retry_policy.retry_for.as_secs());
         let until = clock::rfc5322_at(until);
         let text = Report {
             action,
@@ -162,11 +162,13 @@ impl Relay {
                 .and_then(|seconds| seconds.parse().ok())
         };
         let mut ids = self.waiting(hop);
+        // One look for all: there may be many.
+        let state = self.lock_by_the_clock();
         ids.retain(|id| {
-            let created = created(id).unwrap_or(now);
-            let received = self.received(created);
+            let received = state.received(created(id).unwrap_or(now));
             self.settings.retry_policy.is_late(received, now)
         });
+        drop(state);
         ids
     }
 }

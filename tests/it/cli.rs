@@ -143,7 +143,7 @@ fn a_check_says_who_gets_mail() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
-/// A reader that stops early is no failure, and output that is lost is one, with a status of its own.
+/// A reader may stop early. Output that is lost otherwise has an exit status of its own.
 #[test]
 fn output_that_cannot_be_written() {
     let scratch = std::env::temp_dir();

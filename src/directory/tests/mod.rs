@@ -250,7 +250,7 @@ fn vrfy_and_expn() {
     assert_eq!(code(directory.expn("out")), one("<x@y.net>"));
     assert_eq!(code(directory.expn("carol")), one("<carol@example.org>"));
     assert_eq!(code(directory.expn("nobody")), Err(550));
-    // Other fields are no names, and letters beyond ASCII have cases, too.
+    // Only the full name counts; letters beyond ASCII have cases, too.
     let users = "jo:{PLAIN}secret:::\u{dc}nal G\u{fc}l,Room 1,,:/home/jo:/bin/sh\n";
     let directory = with_files(&scratch, users, "x: jo\n");
     let vrfy = |name: &str| code(directory.vrfy(name));
