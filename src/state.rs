@@ -40,6 +40,8 @@ pub struct ServerState {
     pub metrics: Metrics,
     /// Recent logins and messages of clients.
     pub throttle: Throttle,
+    /// The recipients of all current transactions, beyond a few of each.
+    pub recipients: RecipientPool,
     /// True while more than four fifths of the connections are in use.
     pub stress: AtomicBool,
     /// The relay, if any.
@@ -48,6 +50,22 @@ pub struct ServerState {
     pub greylist: OnceLock<Arc<Keeper>>,
     /// True once the server stops.
     pub stopping: AtomicBool,
+}
+
+/// Bounds the recipients that all connections hold in memory together.
+pub struct RecipientPool {
+    pub(crate) max: usize,
+    pub(crate) taken: AtomicUsize,
+}
+
+impl RecipientPool {
+    /// A pool of `max` recipients.
+    pub const fn new(max: usize) -> Self {
+        Self {
+            max,
+            taken: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// The files as read at one time.
@@ -92,6 +110,7 @@ impl ServerState {
             trust,
             metrics,
             throttle,
+            recipients: RecipientPool::new(usize::MAX),
             stress: AtomicBool::new(false),
             relay: OnceLock::new(),
             greylist: OnceLock::new(),

@@ -14,6 +14,7 @@ use super::floor::Floor;
 use super::live::Live;
 use super::message::Message;
 use super::proxied::{self, ClaimSlot};
+use super::recipients::RecipientCount;
 use crate::deliver::Group;
 use crate::greylist::Keeper;
 use crate::maillog;
@@ -68,6 +69,7 @@ pub(super) struct Conn<'a> {
     pub(super) chunked: Option<Box<Incoming>>,
     /// The minimum rate of the current content.
     pub(super) floor: Option<Floor>,
+    recipients: RecipientCount<'a>,
 }
 
 /// A message and its start.
@@ -142,6 +144,7 @@ pub fn serve(
         challenged: false,
         chunked: None,
         floor: None,
+        recipients: RecipientCount::new(&state.recipients),
     };
     if conn.open(implicit, proxy).is_some() {
         conn.serve();
@@ -331,6 +334,9 @@ impl<'a> Conn<'a> {
                 Next::Xclient(attributes) => self.hand_over(&attributes),
                 Next::Turn(domains) => Some(Ended::Turn(domains)),
             };
+            let transaction = self.session.transaction();
+            self.recipients
+                .set(transaction.map_or(0, |t| t.recipients.len()));
             if let Some(ended) = ended {
                 return Ok(ended);
             }
@@ -390,6 +396,7 @@ impl<'a> Conn<'a> {
                     if log::log_enabled!(log::Level::Debug) {
                         maillog::command(self.client.log_name(), &command);
                     }
+                    self.session.limit_recipients(self.recipients.limit());
                     let step = self.session.line(line, more_input, &mut backend);
                     self.challenged = step.reply.as_ref().is_some_and(|r| r.code() == CHALLENGE);
                     if let Some(refusal) = step.refusal() {

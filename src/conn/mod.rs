@@ -11,6 +11,7 @@ pub mod live;
 pub mod message;
 mod notice;
 mod proxied;
+mod recipients;
 mod reports;
 mod waits;
 

@@ -8,11 +8,15 @@ use super::reports;
 use crate::clock;
 use crate::deliver::Group;
 use crate::relay::Relay;
-use crate::report::{Action, MAX_RETURNED, Report, ReportRecipient};
+use crate::report::{Action, Report, ReportRecipient};
 use crate::smtp::client::Status;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::{Session, Transaction};
 use crate::state::ServerState;
+
+/// Octets of the header that a report of success returns: with each connection's in memory it is less than what the
+/// relay reads from the queue.
+const MAX_RETURNED: usize = 16 * 1024;
 
 /// The recipients to report, and the data of the report.
 pub struct Notice {
@@ -42,7 +46,7 @@ impl Start {
     /// Keeps decoded content, as much as a report can have.
     pub(super) fn take(&mut self, content: Option<&[u8]>) {
         if let (Some(start), Some(content)) = (&mut self.0, content) {
-            let room = (MAX_RETURNED + 1).saturating_sub(start.len());
+            let room = MAX_RETURNED.saturating_sub(start.len());
             start.extend(content.iter().take(room));
         }
     }

@@ -23,15 +23,22 @@ const LINGERING: usize = 64;
 const OPEN: usize = 1_024;
 /// Maildirs that a message to many recipients keeps open on average, if the system allows that many.
 const HELD: usize = 64;
-/// Octets of address space of a connection: its stack, that of a handshake, and the buffers of a message.
-const EACH_SPACE: u64 = 512 * 1024;
+/// Octets of address space of a connection: its stack, that of a handshake or the buffers of a message, and a few
+/// recipients.
+const EACH_SPACE: u64 = 640 * 1024;
 /// Octets of address space of everything else: program, allocator, the log's queue.
 const OTHERS_SPACE: u64 = 12 * 1024 * 1024;
-/// Maximum octets of memory of a connection: the buffers of a message in TLS, touched pages of its stack, and the
-/// kernel's data of a thread and a socket.
-const EACH_MEMORY: u64 = 256 * 1024;
+/// Maximum octets of memory of a connection: the buffers of a message in TLS, touched pages of its stack, the kernel's
+/// data of a thread and a socket, a few recipients, and what a report of success returns.
+const EACH_MEMORY: u64 = 288 * 1024;
 /// Octets of memory of everything else.
 const OTHERS_MEMORY: u64 = 8 * 1024 * 1024;
+/// The part of address space and memory for further recipients.
+const RECIPIENTS: u64 = 8;
+/// Maximum octets of a recipient: in memory with the longest address and parameters, also in the report about it, and of
+/// address space, where the allocator may have to use a page for each part.
+const RECIPIENT_MEMORY: u64 = 4 * 1024;
+const RECIPIENT_SPACE: u64 = 40 * 1024;
 /// Where Linux shows its control groups.
 const GROUPS: &str = "/sys/fs/cgroup";
 
@@ -40,6 +47,8 @@ const GROUPS: &str = "/sys/fs/cgroup";
 pub(super) struct Budget {
     /// Maximum connections.
     pub(super) connections: usize,
+    /// Maximum recipients of all connections, beyond a few of each.
+    pub(super) recipients: usize,
     /// Descriptors of Maildirs that are kept open for the next message.
     pub(super) open: usize,
     /// Maildirs that messages hold open together, besides the first one of each.
@@ -63,7 +72,11 @@ impl Budget {
         let fitting = fit(most, memory, OTHERS_MEMORY, EACH_MEMORY);
         warn("octets of memory", memory, fitting, most);
         let limit = raise_descriptors(fitting);
-        let budget = Self::of_descriptors(limit, fitting);
+        let recipients = pool(memory, RECIPIENT_MEMORY).min(pool(space, RECIPIENT_SPACE));
+        let budget = Self {
+            recipients,
+            ..Self::of_descriptors(limit, fitting)
+        };
         let files = u64::try_from(limit).unwrap_or(u64::MAX);
         warn("open files", files, budget.connections, fitting);
         budget
@@ -80,6 +93,7 @@ impl Budget {
         let open = OPEN.min(rest / 2);
         Self {
             connections,
+            recipients: usize::MAX,
             open,
             held: ((rest - open) / MAILDIR).min(connections.saturating_mul(HELD)),
             lingering,
@@ -94,8 +108,14 @@ fn needed(connections: usize) -> usize {
 
 /// The number of connections that `all` is enough for.
 fn fit(max_connections: usize, all: u64, others: u64, each: u64) -> usize {
-    let most = (all.saturating_sub(others) / each).max(1);
+    let rest = all.saturating_sub(others + all / RECIPIENTS);
+    let most = (rest / each).max(1);
     usize::try_from(most).map_or(max_connections, |most| most.min(max_connections))
+}
+
+/// The number of further recipients that their part of `all` is enough for.
+fn pool(all: u64, each: u64) -> usize {
+    usize::try_from(all / RECIPIENTS / each).unwrap_or(usize::MAX)
 }
 
 fn warn(what: &str, allowed: u64, enough: usize, wanted: usize) {
@@ -164,6 +184,7 @@ mod tests {
         let few = Budget::of_descriptors(64, 40);
         let wanted = Budget {
             connections: 3,
+            recipients: usize::MAX,
             open: 2,
             held: 0,
             lingering: 8,
@@ -172,6 +193,7 @@ mod tests {
         let plenty = Budget::of_descriptors(200_000, 512);
         let wanted = Budget {
             connections: 512,
+            recipients: usize::MAX,
             open: OPEN,
             held: HELD * 512,
             lingering: LINGERING,
@@ -184,9 +206,11 @@ mod tests {
     #[test]
     fn memory_is_enough_for_admitted_connections() {
         let mib = 1024 * 1024;
-        assert_eq!(fit(512, 32 * mib, OTHERS_MEMORY, EACH_MEMORY), 96);
+        assert_eq!(fit(512, 32 * mib, OTHERS_MEMORY, EACH_MEMORY), 71);
         assert_eq!(fit(512, mib, OTHERS_MEMORY, EACH_MEMORY), 1);
         assert_eq!(fit(512, u64::MAX, OTHERS_MEMORY, EACH_MEMORY), 512);
+        assert_eq!(pool(32 * mib, RECIPIENT_MEMORY), 1_024);
+        assert_eq!(pool(u64::MAX, RECIPIENT_SPACE).min(1_000_000), 1_000_000);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::net::listen::Listeners;
 use crate::net::pool::Pool;
 use crate::net::url::{BindTo, ListenUrl};
 use crate::relay::{self, Relay};
-use crate::state::{ServerState, load, reload};
+use crate::state::{RecipientPool, ServerState, load, reload};
 use crate::sys::inherited::InheritedSocket;
 use crate::sys::notify::ServiceManager;
 use crate::sys::privileges::drop_groups;
@@ -79,7 +79,7 @@ impl Server {
         let relay = relay.transpose()?;
         let store = Store::new(&config.policy.hostname, config.sync, budget.open);
         let store = store.with_held(budget.held).with_junk(config.junk.clone());
-        let state = ServerState::new(
+        let mut state = ServerState::new(
             Arc::new(snapshot),
             store,
             config.timeout,
@@ -88,6 +88,7 @@ impl Server {
             Metrics::new(!config.metrics.is_empty()),
             Throttle::new(config.max_rate),
         );
+        state.recipients = RecipientPool::new(budget.recipients);
         Ok(Self {
             inherited: inherited.into_iter().map(Some).collect(),
             relay,

@@ -288,3 +288,27 @@ fn as_many_as_there_is_address_space_for() {
         assert_eq!(server.stored().len(), served);
     }
 }
+
+/// F12: all connections together may have as many recipients as there is memory for, and each may have a few.
+#[test]
+fn as_many_recipients_as_there_is_address_space_for() {
+    let limit = format!("-v {}", 48 * 1024);
+    let server = limited(&limit, &["--domain", "mx.test", "--sync", "none"]);
+    let long = "x".repeat(200);
+    let to = |n| format!("RCPT TO:<u+{long}{n}@mx.test>\r\n");
+    let all: String = (0..400).map(to).collect();
+    let mut clients: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    let mut accepted = Vec::new();
+    for client in &mut clients {
+        client.send(format!("EHLO c\r\nMAIL FROM:<>\r\n{all}").as_bytes());
+        let mut replies: Vec<String> = (0..403).map(|_| client.reply()).collect();
+        let (after, before) = (replies.split_off(3), replies);
+        assert!(before.iter().all(|reply| reply.starts_with('2')));
+        accepted.push(after.iter().filter(|r| r.starts_with("250")).count());
+        assert!(!after.iter().any(|r| r.starts_with('5')), "{after:?}");
+    }
+    assert!((100..400).contains(&accepted[0]), "{accepted:?}");
+    assert!(accepted.iter().all(|&count| count >= 4), "{accepted:?}");
+    drop(clients);
+    assert!(newcomer(&server) < Duration::from_secs(20));
+}

@@ -77,7 +77,8 @@ impl<R> Session<R> {
         if !transaction.params.smtputf8 && !ascii {
             return Err(reply::NEEDS_SMTPUTF8);
         }
-        if transaction.recipients.len() >= self.policy.max_recipients {
+        let most = self.policy.max_recipients.min(self.max_recipients);
+        if transaction.recipients.len() >= most {
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
         let MailParams { size, smtputf8, .. } = transaction.params;

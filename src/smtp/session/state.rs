@@ -63,6 +63,8 @@ pub struct Session<R> {
     pub(super) ended_login: Option<bool>,
     /// True if XCLIENT may name another client.
     pub(super) trusted: bool,
+    /// Maximum recipients of the transaction, besides the maximum of the rules.
+    pub(super) max_recipients: usize,
 }
 
 impl<R> Session<R> {
@@ -82,6 +84,7 @@ impl<R> Session<R> {
             mechanism: None,
             ended_login: None,
             trusted: false,
+            max_recipients: usize::MAX,
         }
     }
 
@@ -93,6 +96,11 @@ impl<R> Session<R> {
     /// Allows or forbids XCLIENT.
     pub const fn trust(&mut self, trusted: bool) {
         self.trusted = trusted;
+    }
+
+    /// Allows fewer recipients than the rules do, while memory is short.
+    pub const fn limit_recipients(&mut self, max: usize) {
+        self.max_recipients = max;
     }
 
     /// The rules.
