@@ -160,7 +160,7 @@ pub const COMMANDS: &[CommandRow] = &[
     row("QUIT", Verb::Quit, Nothing, "QUIT").in_clear(),
     row("HELP", Verb::Help, Optional, "HELP [command]").noise().in_clear().keyword("HELP"),
     row("VRFY", Verb::Vrfy, Required, "VRFY name [SMTPUTF8]").noise().login(),
-    row("EXPN", Verb::Expn, Required, "EXPN name [SMTPUTF8]").noise().login(),
+    row("EXPN", Verb::Expn, Required, "EXPN name [SMTPUTF8]").noise().login().keyword("EXPN"),
     row("STARTTLS", Verb::StartTls, Optional, "STARTTLS").in_clear().greeted().keyword("STARTTLS"),
     row("AUTH", Verb::Auth, Optional, "AUTH mechanism [initial-response]").greeted().keyword("AUTH"),
     row("ETRN", Verb::Etrn, Required, "ETRN [@]domain | ETRN #name").greeted().keyword("ETRN"),

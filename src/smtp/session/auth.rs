@@ -2,7 +2,7 @@
 //! `auth`.
 
 use super::backend::Backend;
-use super::state::{Channel, Phase, Session};
+use super::state::{Channel, MAX_AUTH_LINE, Phase, Session};
 use super::step::{Step, close, say};
 use crate::auth::{Account, Accounts, Decoy, Exchange, ExchangeContext, Mechanism, Progress};
 use crate::encoding::{base64_decode, base64_encode};
@@ -11,6 +11,8 @@ use crate::smtp::reply::{self, Reply};
 
 /// Failed logins after which the reply is 421.
 const MAX_WRONG_LOGINS: u32 = 3;
+/// Maximum octets of a challenge in base64 (RFC 4954 §4).
+const MAX_CHALLENGE: usize = MAX_AUTH_LINE - "334 \r\n".len();
 
 impl<R> Session<R> {
     /// The mechanisms that can be used now, as EHLO lists them.
@@ -127,8 +129,13 @@ impl<R> Session<R> {
         match progress {
             _ if backend.is_guessing() => say(reply::TOO_MUCH_GUESSING),
             Progress::Challenge(challenge) => {
+                let challenge = base64_encode(&challenge);
+                if challenge.len() > MAX_CHALLENGE {
+                    // It repeats what the client sent.
+                    return say(reply::AUTH_LINE_TOO_LONG);
+                }
                 self.phase = Phase::Exchange(exchange);
-                say(reply::CHALLENGE.with_text(base64_encode(&challenge)))
+                say(reply::CHALLENGE.with_text(challenge))
             }
             Progress::Done { user } => {
                 self.user = Some(user);

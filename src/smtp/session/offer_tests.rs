@@ -99,6 +99,7 @@ fn require_tls() {
     let strict = Policy {
         require_tls: true,
         insecure_auth: true,
+        expn: true,
         etrn: true,
         atrn: true,
         ..with_tls()
@@ -119,7 +120,7 @@ fn require_tls() {
     let step = session.line(Line::Ok(b"BDAT 5"), false, &mut TestBackend);
     assert!(matches!(step.next, Next::Skip { size: 5, .. }));
     session.trust(true);
-    let only_in_tls = ["XCLIENT", "AUTH", "ETRN", "ATRN"];
+    let only_in_tls = ["XCLIENT", "AUTH", "EXPN", "ETRN", "ATRN"];
     let clear = ehlo(&mut session);
     assert!(
         !only_in_tls.iter().any(|word| clear.contains(word)),
@@ -319,4 +320,34 @@ fn empty_chunks_are_noise_and_logins_are_noted() {
         &[("EHLO c", 250), ("AUTH PLAIN AGpvAHdyb25n", 535)],
     );
     assert_eq!(session.tried_account(), Some("jo"));
+}
+
+/// RFC 5321 §3.5.2: EXPN is listed where it is answered.
+#[test]
+fn expn_is_listed() {
+    for expn in [false, true] {
+        let policy = Policy { expn, ..policy() };
+        let answer = ehlo(&mut Session::new(Arc::new(policy), Channel::Clear));
+        assert_eq!(answer.lines().any(|line| line == "EXPN"), expn, "{answer}");
+    }
+}
+
+/// RFC 4954 §4: a challenge that repeats a nonce and would be longer than a client must accept ends the exchange.
+#[test]
+fn a_challenge_is_not_too_long() {
+    let open = Policy {
+        insecure_auth: true,
+        ..with_tls()
+    };
+    let mut session = Session::new(Arc::new(open), Channel::Clear);
+    let first = |length| {
+        let message = format!("n,,n=user,r={}", "x".repeat(length));
+        let coded = crate::encoding::base64_encode(message.as_bytes());
+        format!("AUTH SCRAM-SHA-256 {coded}")
+    };
+    let start = [("EHLO c", 250), (&first(9_000), 334), ("*", 501)];
+    run(&mut session, &start);
+    let long = first(9_180);
+    assert!(long.len() + 2 <= MAX_AUTH_LINE);
+    run(&mut session, &[(&long, 500), ("NOOP", 250)]);
 }

@@ -41,7 +41,8 @@ impl<R> Session<R> {
                 reply::NO_ACCOUNTS,
                 !self.mechanisms().is_empty(),
             ),
-            Verb::Expn => (self.policy.expn, reply::NO_EXPN, true),
+            // RFC 5321 §3.5.2: unlike VRFY it must be listed.
+            Verb::Expn => (self.policy.expn, reply::NO_EXPN, protected),
             Verb::Etrn => (self.policy.etrn, reply::NOT_OFFERED, protected),
             // Clients look for it before they authenticate.
             Verb::Atrn => (
