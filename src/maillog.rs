@@ -18,6 +18,9 @@ const SHOWN: usize = 256;
 /// Octets that the line of a message to one recipient rarely exceeds.
 const MESSAGE_LINE: usize = 256;
 
+/// Octets of a line after which no recipient is added: the log's queue has room for several such lines.
+const MAX_MESSAGE_LINE: usize = 64 * 1024;
+
 /// A value from the network as one word of a log line.
 pub struct Quoted<'a>(pub &'a str);
 
@@ -226,7 +229,8 @@ pub fn one_line(reply: &Reply) -> String {
     text.trim_end().replace("\r\n", " / ")
 }
 
-/// Logs the reply to a message: each recipient with its status.
+/// Logs the reply to a message: each recipient with its status. More than fit into a line are in further ones with the
+/// same id.
 pub fn message<R>(
     id: &str,
     who: &str,
@@ -247,6 +251,11 @@ pub fn message<R>(
         Seconds(took)
     );
     for (at, to) in transaction.recipients.iter().enumerate() {
+        if line.len() > MAX_MESSAGE_LINE {
+            log::info!("{line}");
+            line.clear();
+            let _ = write!(line, "message id={id}");
+        }
         let _ = write!(line, " to={}", Quoted(to.path.as_str()));
         let Some(reply) = replies.get(at).or_else(|| replies.last()) else {
             continue;

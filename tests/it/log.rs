@@ -179,3 +179,28 @@ fn a_log_that_nobody_reads() {
     assert!(reading.join().unwrap().contains(" log lines were dropped"));
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// However long the addresses are, each recipient is in the log.
+#[test]
+fn a_message_to_many_long_addresses() {
+    let server = Server::start(&["--create", "--sync", "none"]);
+    let mut client = server.client();
+    client.reply();
+    let long = "\u{e9}".repeat(100);
+    let to = |n| format!("RCPT TO:<bob+{n}{long}@localhost>\r\n");
+    let all: String = (0..1_000).map(to).collect();
+    client.send(format!("EHLO c\r\nMAIL FROM:<> SMTPUTF8\r\n{all}DATA\r\n").as_bytes());
+    (0..1_003).for_each(|_| assert!(client.reply().starts_with(['2', '3'])));
+    client.send(b".\r\nQUIT\r\n");
+    assert!(client.reply().starts_with("250"));
+    server.logged("221 2.0.0 Bye");
+    let log = server.log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("message id="))
+        .collect();
+    let named = |line: &&str| line.matches(" to=\"bob+").count();
+    assert_eq!(lines.iter().map(named).sum::<usize>(), 1_000);
+    assert!(lines.len() > 1 && lines.iter().all(|line| named(line) > 0));
+    assert!(!log.contains("dropped"), "{log}");
+}
