@@ -11,12 +11,6 @@ use crate::deliver::{Owner, Target};
 const MAX_EXAMINED: usize = 1_000;
 
 impl Directory {
-    /// True if the users file has owners.
-    pub fn has_owners(&self) -> bool {
-        let mut entries = self.users.iter().flat_map(|users| users.iter());
-        entries.any(|entry| matches!(entry.owner(), Ok(Some(_))))
-    }
-
     /// A mailbox, among the first ones, that belongs to another user than `uid` although its entry names no owner; and
     /// that user. Its mail would belong to `uid`.
     pub fn mailbox_of_other(&self, uid: u32) -> Option<(PathBuf, u32)> {

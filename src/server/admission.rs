@@ -87,8 +87,9 @@ impl ConnLimits {
             client: None,
         };
         let count = all.live.len();
-        drop(all);
+        // Under the lock, so that no older count overwrites a newer one.
         self.update_stress(count);
+        drop(all);
         if count > self.max {
             return Err(reply::SERVER_FULL);
         }
@@ -174,9 +175,8 @@ impl Drop for Slot {
         if let Some(client) = self.client {
             all.forget(client);
         }
-        let count = all.live.len();
+        self.limits.update_stress(all.live.len());
         drop(all);
-        self.limits.update_stress(count);
         // Only the shutdown waits for this.
         if self.limits.state.stopping.load(Ordering::SeqCst) {
             self.limits.released.notify_all();

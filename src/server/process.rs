@@ -98,9 +98,9 @@ impl Server {
         })
     }
 
-    /// Drops supplementary groups if mail is delivered with the rights of users.
+    /// Drops supplementary groups if mail may be delivered with the rights of users, now or after a reload.
     fn prepare_owners(&self) {
-        if geteuid().is_root() && self.state.snapshot().directory.has_owners() {
+        if geteuid().is_root() && self.config.directory.users.is_some() {
             drop_groups();
         }
         self.warn_of_owners();

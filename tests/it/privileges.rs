@@ -89,6 +89,36 @@ fn privileges_are_gone_and_reloads_read_inside() {
     );
 }
 
+/// A reload may name owners: no thread that assumes a user's rights may have groups of root's.
+#[test]
+fn no_groups_where_there_are_users() {
+    if !root() {
+        return;
+    }
+    for (args, groups) in [
+        (&["--create"][..], vec!["3999996"]),
+        (&["--users", "users"], vec![]),
+    ] {
+        let name = format!("mailslot-groups-{}-{}", std::process::id(), args.len());
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("users"), "alice:{PLAIN}x\n").unwrap();
+        let child = Command::new("setpriv")
+            .args(["--groups", "3999996", env!("CARGO_BIN_EXE_mailslot")])
+            .args(["--listen", "smtp://127.0.0.1:0"])
+            .args(args)
+            .current_dir(&dir)
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let server = Server::attach(child, dir, 1).unwrap();
+        // Once it answers, everything of the start is done.
+        let mut client = server.client();
+        client.reply();
+        assert_eq!(status(server.pid(), "Groups:"), groups, "{args:?}");
+    }
+}
+
 /// A server that cannot change its user does not start.
 #[test]
 fn an_unusable_user_is_71() {
