@@ -30,10 +30,10 @@ pub(super) fn composed(name: &str) -> Cow<'_, str> {
 }
 
 fn pair(base: char, mark: char) -> Option<char> {
-    if mark.is_ascii() {
-        return None;
-    }
     hangul(u32::from(base), u32::from(mark)).or_else(|| {
+        if !may_be_mark(mark) {
+            return None;
+        }
         let mut table = COMPOSITIONS.chars();
         while let (Some(first), Some(second), Some(both)) =
             (table.next(), table.next(), table.next())
@@ -47,6 +47,11 @@ fn pair(base: char, mark: char) -> Option<char> {
         }
         None
     })
+}
+
+/// True for the marks of the table and few other characters, so that most letters need no search.
+const fn may_be_mark(c: char) -> bool {
+    matches!(c, '\u{300}'..='\u{345}' | '\u{653}'..='\u{655}' | '\u{93c}'..='\u{1b35}' | '\u{3099}' | '\u{309a}' | '\u{110ba}'..='\u{11930}')
 }
 
 fn hangul(base: u32, mark: u32) -> Option<char> {
@@ -67,6 +72,20 @@ fn hangul(base: u32, mark: u32) -> Option<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_mark_is_searched_for() {
+        let table: Vec<char> = COMPOSITIONS.chars().collect();
+        let (triples, []) = table.as_chunks::<3>() else {
+            unreachable!("not triples");
+        };
+        assert!(triples.iter().all(|&[_, mark, _]| may_be_mark(mark)));
+        assert!(
+            !"a\u{e9}\u{416}\u{4e2d}\u{ac00}\u{1f600}"
+                .chars()
+                .any(may_be_mark)
+        );
+    }
 
     #[test]
     fn letters_and_marks_become_one() {
