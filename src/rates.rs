@@ -112,6 +112,15 @@ impl<K: Eq + Hash> Rates<K> {
         events.add(self.span, now);
     }
 
+    /// Takes back the last event of a key.
+    pub fn take_back(&mut self, key: &K) {
+        let all = [&mut self.current, &mut self.previous];
+        let events = all.into_iter().find_map(|all| all.get_mut(key));
+        if let Some(burst) = events.and_then(|events| events.0.last_mut()) {
+            burst.count = burst.count.saturating_sub(1);
+        }
+    }
+
     fn events(&self, key: &K) -> Option<&Events> {
         self.current.get(key).or_else(|| self.previous.get(key))
     }

@@ -63,12 +63,23 @@ impl Throttle {
         messages.is_some_and(|(all, sender)| lock(all).is_used_up(&sender, Instant::now()))
     }
 
-    /// Counts an accepted message.
-    pub fn message(&self, client: Option<IpAddr>, user: Option<&str>) {
-        if let Some(messages) = &self.messages
-            && let Some(sender) = Sender::new(client, user)
-        {
-            lock(messages).add(sender, Instant::now());
+    /// Counts a message; false if the sender is at its limit, as after other transactions that ended meanwhile.
+    pub fn begin_message(&self, client: Option<IpAddr>, user: Option<&str>) -> bool {
+        let Some((messages, sender)) = self.messages.as_ref().zip(Sender::new(client, user)) else {
+            return true;
+        };
+        let (mut all, now) = (lock(messages), Instant::now());
+        let allowed = !all.is_used_up(&sender, now);
+        if allowed {
+            all.add(sender, now);
+        }
+        allowed
+    }
+
+    /// Takes back the count of a message that was not accepted.
+    pub fn end_refused(&self, client: Option<IpAddr>, user: Option<&str>) {
+        if let Some((messages, sender)) = self.messages.as_ref().zip(Sender::new(client, user)) {
+            lock(messages).take_back(&sender);
         }
     }
 }
@@ -81,17 +92,19 @@ mod tests {
     fn users_are_counted_wherever_they_send_from() {
         let throttle = Throttle::new(Some((2, GUESSING)));
         let [a, b] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|octets| Some(IpAddr::from(octets)));
-        throttle.message(a, Some("alice"));
-        throttle.message(b, Some("alice"));
+        let send = |throttle: &Throttle, client, user| throttle.begin_message(client, user);
+        assert!(send(&throttle, a, Some("alice")) && send(&throttle, b, Some("alice")));
+        assert!(!send(&throttle, a, Some("alice")));
         assert!(throttle.is_used_up(a, Some("alice")) && throttle.is_used_up(None, Some("alice")));
         assert!(!throttle.is_used_up(a, None) && !throttle.is_used_up(a, Some("bob")));
-        throttle.message(a, None);
-        throttle.message(a, None);
+        assert!(send(&throttle, a, None) && send(&throttle, a, None));
+        throttle.end_refused(a, None);
+        assert!(send(&throttle, a, None) && !send(&throttle, a, None));
         assert!(throttle.is_used_up(a, None) && !throttle.is_used_up(b, None));
-        (0..9).for_each(|_| throttle.message(None, None));
+        assert!((0..9).all(|_| send(&throttle, None, None)));
         assert!(!throttle.is_used_up(None, None), "a Unix socket");
         let unlimited = Throttle::new(None);
-        (0..9).for_each(|_| unlimited.message(a, None));
+        assert!((0..9).all(|_| send(&unlimited, a, None)));
         assert!(!unlimited.is_used_up(a, None));
     }
 

@@ -158,17 +158,18 @@ impl Conn<'_> {
     #[inline(never)]
     fn conclude(&mut self, incoming: Incoming) -> Option<Ended> {
         let commit = self.state.metrics.is_on().then(Instant::now);
-        let outcome = incoming
-            .message
-            .finish(&self.session, self.state.relay.get().map(Arc::as_ref));
+        let (throttle, client) = (&self.state.throttle, self.client.counted());
+        let allowed = throttle.begin_message(client, self.session.user());
+        let relay = self.state.relay.get().map(Arc::as_ref);
+        let outcome = incoming.message.finish(&self.session, relay, !allowed);
         if let Some(begun) = commit.filter(|_| outcome.id.is_some()) {
             self.count(&outcome, begun.elapsed());
         }
         if outcome.replies.iter().any(|reply| !reply.is_error()) {
             self.messages += 1;
             self.useful = Instant::now();
-            let user = self.session.user();
-            self.state.throttle.message(self.client.counted(), user);
+        } else if allowed {
+            throttle.end_refused(client, self.session.user());
         }
         self.log_message(&outcome, incoming.begun);
         let (replies, next) = self.session.finish(outcome.replies);

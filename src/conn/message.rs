@@ -175,8 +175,13 @@ impl Message {
         }
     }
 
-    /// Ends the message: commits it, or refuses it for all recipients.
-    pub fn finish(mut self, session: &Session<Group>, relay: Option<&Relay>) -> MessageOutcome {
+    /// Ends the message: commits it, or refuses it for all recipients, as it does if the sender is `over_rate`.
+    pub fn finish(
+        mut self,
+        session: &Session<Group>,
+        relay: Option<&Relay>,
+        over_rate: bool,
+    ) -> MessageOutcome {
         let each = session.policy().service == Service::Lmtp;
         let size = self.size();
         let refuse = |reply: &Reply| {
@@ -188,7 +193,7 @@ impl Message {
                 notice: None,
             }
         };
-        if let Some(refused) = self.refused() {
+        if let Some(refused) = self.refused(over_rate) {
             return refuse(&refused);
         }
         if let Decoder::Chunks(chunks) = &mut self.decoder {
@@ -202,7 +207,6 @@ impl Message {
                 return refuse(&refusal(&e));
             }
         };
-        let start = std::mem::take(&mut self.start);
         let (replies, onward) = match each {
             true => commit_each(self.spool, session, relay),
             false => {
@@ -216,7 +220,7 @@ impl Message {
             relay.add(delivered.id(), &envelope);
         }
         MessageOutcome {
-            notice: Notice::new(session, relay, &id, start, &replies),
+            notice: Notice::new(session, relay, &id, self.start, &replies),
             id: Some(id),
             replies,
             size,
@@ -268,7 +272,7 @@ impl Message {
     }
 
     /// Why the message is refused for all.
-    fn refused(&self) -> Option<Reply> {
+    fn refused(&self, over_rate: bool) -> Option<Reply> {
         match &self.decoder {
             Decoder::Dots(dots)
                 if dots.bare_newline() && self.bare_newline == BareNewline::Reject =>
@@ -276,7 +280,7 @@ impl Message {
                 Some(reply::BARE_NEWLINE)
             }
             _ if self.size() > self.limit => Some(reply::TOO_LARGE),
-            _ => None,
+            _ => over_rate.then_some(reply::RATE_LIMITED),
         }
     }
 }

@@ -187,7 +187,11 @@ impl Memory {
     }
 
     fn finish(&mut self) {
-        let outcome = self.message.take().unwrap().finish(&self.session, None);
+        let outcome = self
+            .message
+            .take()
+            .unwrap()
+            .finish(&self.session, None, false);
         let (replies, next) = self.session.finish(outcome.replies);
         for reply in &replies {
             reply.render(&mut self.output);

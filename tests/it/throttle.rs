@@ -195,3 +195,30 @@ fn a_user_sends_so_many_messages() {
     assert_eq!(send(&mut client), "250 2.0.0");
     assert_eq!(send(&mut from(&server, "192.0.2.1")), "250 2.0.0");
 }
+
+/// Transactions that began before the limit was reached do not exceed it, and a refused message does not count.
+#[test]
+fn transactions_at_the_same_time_share_the_rate() {
+    let server = launch("--create --max-rate 3/1h --max-size 100");
+    let mut clients: Vec<Client> = (0..6).map(|_| from(&server, "192.0.2.1")).collect();
+    for client in &mut clients {
+        assert_eq!(ask(client, "MAIL FROM:<>"), "250 2.1.0");
+        assert_eq!(ask(client, "RCPT TO:<alice@a.test>"), "250 2.1.5");
+        assert!(ask(client, "DATA").starts_with("354"));
+    }
+    let large = "x".repeat(150);
+    let contents = [large.as_str(), "a", "b", "c", "d", large.as_str()];
+    let expected = [
+        "552 5.3.4",
+        "250 2.0.0",
+        "250 2.0.0",
+        "250 2.0.0",
+        "450 4.7.1",
+        "552 5.3.4",
+    ];
+    for (client, (content, expected)) in clients.iter_mut().zip(contents.into_iter().zip(expected))
+    {
+        assert_eq!(ask(client, &format!("{content}\r\n.")), expected);
+    }
+    assert_eq!(server.stored().len(), 3);
+}
