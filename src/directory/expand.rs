@@ -8,6 +8,7 @@ use super::aliases::AliasTarget;
 use super::key::AliasKey;
 use super::lists::Expansion;
 use super::lookup::{Alias, Directory, Found, IsOpen, Lookup};
+use super::warnings::warn;
 use crate::deliver::{Group, Target};
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::reply::{self, Reply};
@@ -130,7 +131,9 @@ impl Directory {
                     remote_target(address, onward)?,
                 ),
                 Visit::Nobody => {
-                    log::warn!("alias target missing name={:?}", key.local);
+                    // Without the subaddress, which is the client's.
+                    let name = self.split(&key.local).map_or(&*key.local, |(base, _)| base);
+                    warn(&format!("alias target missing name={name:?}"));
                     return Ok(true);
                 }
             };

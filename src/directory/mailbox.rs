@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::names;
+use super::warnings::warn;
 use crate::deliver::Owner;
 use crate::smtp::reply::{self, Reply};
 
@@ -25,7 +26,9 @@ pub(super) fn exists(dir: &Path) -> Result<bool, Reply> {
         Ok(meta) => Ok(meta.is_dir()),
         Err(e) if is_missing(&e) => Ok(false),
         Err(e) => {
-            log::warn!("mailbox unknown call=\"stat\" path={dir:?} error={e}");
+            warn(&format!(
+                "mailbox unknown call=\"stat\" path={dir:?} error={e}"
+            ));
             Err(reply::MAILBOX_UNUSABLE)
         }
     }
@@ -51,7 +54,9 @@ pub(super) fn check(dir: &Path, owner: Option<Owner>) -> Result<(), Reply> {
     };
     let found = found.and_then(|meta| check_parts(dir, &meta, owner));
     found.map_err(|(call, path, error)| {
-        log::warn!("mailbox cannot be used call=\"{call}\" path={path:?} error={error}");
+        warn(&format!(
+            "mailbox cannot be used call=\"{call}\" path={path:?} error={error}"
+        ));
         reply::MAILBOX_UNUSABLE
     })
 }

@@ -21,6 +21,7 @@ mod tests;
 mod userdb;
 mod users;
 mod vrfy;
+mod warnings;
 
 pub use self::expand::{Onward, ResolveContext};
 pub use self::lookup::{Directory, DirectoryConfig};

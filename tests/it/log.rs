@@ -204,3 +204,37 @@ fn a_message_to_many_long_addresses() {
     assert!(lines.len() > 1 && lines.iter().all(|line| named(line) > 0));
     assert!(!log.contains("dropped"), "{log}");
 }
+
+/// A stranger's recipients cannot fill the log with what is wrong with aliases and mailboxes.
+#[test]
+fn trouble_with_recipients_is_told_once() {
+    let setup = crate::server::Setup {
+        args: ["--aliases", "aliases", "--max-errors", "200"]
+            .map(str::to_owned)
+            .to_vec(),
+        dirs: vec!["mail/localhost/alice".into(), "mail/localhost/bob".into()],
+        files: vec![
+            ("aliases".into(), "team: alice, gone\n".into()),
+            ("mail/localhost/bob/new".into(), String::new()),
+        ],
+        ..Default::default()
+    };
+    let server = crate::server::Server::launch(&setup).unwrap();
+    let mut client = server.client();
+    client.reply();
+    client.send(b"EHLO c\r\nMAIL FROM:<>\r\n");
+    for n in 0..100 {
+        let names = format!("RCPT TO:<team+{n}@localhost>\r\nRCPT TO:<bob@localhost>\r\n");
+        client.send(names.as_bytes());
+    }
+    client.send(b"QUIT\r\n");
+    while !client.reply().is_empty() {}
+    server.logged("221 2.0.0 Bye");
+    let log = server.log();
+    for words in [
+        "alias target missing name=\"gone\"",
+        "mailbox cannot be used call=\"open\"",
+    ] {
+        assert_eq!(log.matches(words).count(), 1, "{words}: {log}");
+    }
+}
