@@ -64,6 +64,9 @@ impl Server {
     pub fn new(mut config: Config, inherited: Vec<InheritedSocket>) -> Result<Self, Failure> {
         let budget = Budget::of_process(config.max_connections);
         config.max_connections = budget.connections;
+        // LIMITS states it; RFC 5321 §4.5.3.1.8 asks for a hundred at least.
+        let most = budget.recipients.max(100);
+        config.policy.max_recipients = config.policy.max_recipients.min(most);
         hashing::set_cores(std::thread::available_parallelism().map_or(1, usize::from));
         let snapshot = load(&config).map_err(Failure::File)?;
         let relay = config.relay.as_ref();

@@ -304,6 +304,7 @@ fn as_many_recipients_as_there_is_address_space_for() {
         let mut replies: Vec<String> = (0..403).map(|_| client.reply()).collect();
         let (after, before) = (replies.split_off(3), replies);
         assert!(before.iter().all(|reply| reply.starts_with('2')));
+        assert!(before[1].contains("LIMITS RCPTMAX=153\r\n"), "{before:?}");
         accepted.push(after.iter().filter(|r| r.starts_with("250")).count());
         assert!(!after.iter().any(|r| r.starts_with('5')), "{after:?}");
     }
