@@ -13,12 +13,13 @@ use mailslot::log_queue;
 use mailslot::options::{Key, help};
 use mailslot::server::{self, Server};
 use mailslot::settings::Settings;
-use mailslot::sys::{inherited, privileges};
+use mailslot::sys::{arena, inherited, privileges};
 
 fn main() -> ExitCode {
-    // First of all: a SIGHUP while files are read must not end the process.
-    let blocked = server::block_reload();
     let args: Vec<OsString> = std::env::args_os().collect();
+    arena::limit(&args);
+    // A SIGHUP while files are read must not end the process.
+    let blocked = server::block_reload();
     if let Some((name, args)) = sendmail::called_as(&args) {
         return sendmail::run(name, args);
     }

@@ -287,6 +287,12 @@ fn as_many_as_there_is_address_space_for() {
         assert!((1..60).contains(&served), "{mib}: {served}");
         assert_eq!(server.stored().len(), served);
     }
+    // The allocator takes as much of these as it can get.
+    for mib in [80_usize, 100, 150] {
+        let limit = format!("-v {}", mib * 1024);
+        let server = limited(&limit, &["--domain", "mx.test", "--sync", "none"]);
+        assert_eq!(served_under(&server, 60, 1), 60, "{mib}");
+    }
 }
 
 /// F12: all connections together may have as many recipients as there is memory for, and each may have a few.
