@@ -65,7 +65,9 @@ impl Budget {
         reason = "the widths differ between systems"
     )]
     pub(super) fn of_process(max_connections: usize) -> Self {
-        let space = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft.into());
+        let limit = |kind| getrlimit(kind).map_or(u64::MAX, |(soft, _)| soft.into());
+        // On Linux the second counts stacks and large allocations, too.
+        let space: u64 = limit(Resource::RLIMIT_AS).min(limit(Resource::RLIMIT_DATA));
         let most = fit(max_connections, space, OTHERS_SPACE, EACH_SPACE);
         warn("octets of address space", space, most, max_connections);
         let memory = memory().unwrap_or(u64::MAX);

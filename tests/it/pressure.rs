@@ -280,8 +280,8 @@ fn as_many_as_there_are_descriptors_for() {
 /// F12: the same with little address space, where a failed allocation would end the process.
 #[test]
 fn as_many_as_there_is_address_space_for() {
-    for mib in [32_usize, 40] {
-        let limit = format!("-v {}", mib * 1024);
+    for (kind, mib) in [("-v", 32_usize), ("-v", 40), ("-d", 40)] {
+        let limit = format!("{kind} {}", mib * 1024);
         let server = limited(&limit, &["--domain", "mx.test", "--sync", "none"]);
         let served = served_under(&server, 60, 1);
         assert!((1..60).contains(&served), "{mib}: {served}");
