@@ -210,10 +210,6 @@ impl Backend for ServerBackend<'_> {
         targets.iter().all(|target| self.is_elsewhere(target))
     }
 
-    fn is_exempt(&self) -> bool {
-        self.relay.is_some_and(|(_, may_relay)| may_relay)
-    }
-
     fn is_guessing(&self) -> bool {
         self.throttle.is_guessing(self.client)
     }

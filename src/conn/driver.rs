@@ -157,7 +157,7 @@ impl<'a> Conn<'a> {
         if proxy {
             self.proxied()?;
         }
-        self.session.trust(self.client.is_in(&self.state.trust));
+        self.trust();
         if implicit {
             self.stream.give_back();
             self.secure()?;
@@ -165,6 +165,14 @@ impl<'a> Conn<'a> {
         let greeting = self.session.greeting();
         self.say(Some(&greeting));
         Some(())
+    }
+
+    /// Tells the session what the client's address may do.
+    fn trust(&mut self) {
+        let relay = self.state.relay.get();
+        let exempt = relay.is_some_and(|relay| self.client.is_in(relay.open_to()));
+        let trusted = self.client.is_in(&self.state.trust);
+        self.session.trust(trusted, exempt);
     }
 
     /// Reads the PROXY header and checks that its client may have one more connection.
@@ -321,7 +329,9 @@ impl<'a> Conn<'a> {
                 self.end_content();
             }
             self.say(step.reply.as_ref());
-            if self.stream.output().len() > MAX_UNSENT {
+            // Roles that are reversed have claimed mail, which only the turn releases.
+            let turns = matches!(step.next, Next::Turn(_));
+            if self.stream.output().len() > MAX_UNSENT && !turns {
                 self.flush(Instant::now())?;
             }
             let ended = match step.next {
@@ -351,7 +361,7 @@ impl<'a> Conn<'a> {
             self.say(Some(&refused));
             return Some(Ended::Close(refused));
         }
-        self.session.trust(self.client.is_in(&self.state.trust));
+        self.trust();
         let greeting = self.session.xclient_done(attributes);
         self.say(Some(&greeting));
         None

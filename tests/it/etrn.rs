@@ -83,12 +83,13 @@ fn envelopes(server: &Server) -> String {
     texts.map(Result::unwrap_or_default).collect()
 }
 
-/// Not for strangers, and not there at all without a relay.
+/// Neither offered to strangers nor for them, and not there at all without a relay.
 #[test]
 fn strangers_may_not_use_etrn() {
     let relay = ["--relay", "smtp://127.0.0.1:9", "-d", "a.test"];
     let a = launch(&relay, &[]);
     let replies = ask(&a, &["EHLO me", "ETRN b.test"]);
+    assert!(!replies[0].contains("ETRN"), "{replies:?}");
     assert!(replies[1].starts_with("459 4.7.0 "), "{replies:?}");
     let b = launch(&["-d", "a.test"], &[]);
     let replies = ask(&b, &["EHLO me", "ETRN b.test"]);

@@ -76,7 +76,7 @@ fn well_formed(reply: &Reply) {
 fn run(octets: &[u8], policy: &Arc<Policy>, step: usize) {
     let mut host = Anybody(Arc::new(Stored::parse("{PLAIN}secret").unwrap()));
     let mut session = Session::new(Arc::clone(policy), Channel::Clear);
-    session.trust(step.is_multiple_of(2));
+    session.trust(step.is_multiple_of(2), step.is_multiple_of(3));
     let mut lines = Lines::new();
     let (mut start, mut end) = (0, 0);
     loop {

@@ -27,10 +27,6 @@ pub trait Backend: Accounts {
     fn is_onward(&self, _recipient: &Self::Recipient) -> bool {
         false
     }
-    /// True if the client's address may relay, and so needs no login.
-    fn is_exempt(&self) -> bool {
-        false
-    }
     /// True if the client may not log in now, after too many failures.
     fn is_guessing(&self) -> bool {
         false

@@ -96,7 +96,7 @@ impl<R> Session<R> {
             return last;
         }
         let text = command.text();
-        if let Some(refused) = self.refusal(row, text.is_empty(), backend.is_exempt()) {
+        if let Some(refused) = self.refusal(row, text.is_empty()) {
             // The announced octets of BDAT arrive all the same.
             return match row.verb {
                 Verb::Bdat => self.bdat(&text, Some(refused)),
@@ -113,7 +113,7 @@ impl<R> Session<R> {
     }
 
     /// The refusals that follow from the table, in this order: protocol, TLS, login, argument, greeting, availability.
-    fn refusal(&self, row: &CommandRow, empty: bool, exempt: bool) -> Option<Reply> {
+    fn refusal(&self, row: &CommandRow, empty: bool) -> Option<Reply> {
         let offer = self.offers(row);
         if offer == Offer::Never(reply::UNKNOWN_COMMAND) {
             return Some(reply::UNKNOWN_COMMAND);
@@ -121,7 +121,7 @@ impl<R> Session<R> {
         if self.policy.require_tls && self.channel == Channel::Clear && !row.in_clear {
             return Some(reply::NEEDS_TLS);
         }
-        let submission = self.policy.service == Service::Submission && !exempt;
+        let submission = self.policy.service == Service::Submission && !self.exempt;
         if submission && row.login && self.user().is_none() {
             return Some(reply::NEEDS_LOGIN);
         }

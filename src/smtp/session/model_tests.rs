@@ -112,7 +112,7 @@ fn random_commands_agree_with_the_automaton() {
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     for _ in 0..4_000 {
         let mut session = Session::new(Arc::clone(&rules), Channel::Clear);
-        session.trust(true);
+        session.trust(true, false);
         let mut model = Model::default();
         for _ in 0..20 {
             random ^= random << 13;

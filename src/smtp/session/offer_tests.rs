@@ -119,7 +119,7 @@ fn require_tls() {
     );
     let step = session.line(Line::Ok(b"BDAT 5"), false, &mut TestBackend);
     assert!(matches!(step.next, Next::Skip { size: 5, .. }));
-    session.trust(true);
+    session.trust(true, false);
     let only_in_tls = ["XCLIENT", "AUTH", "EXPN", "ETRN", "ATRN"];
     let clear = ehlo(&mut session);
     assert!(
@@ -216,7 +216,7 @@ fn xclient() {
         ("HELP XCLIENT", 504),
     ]);
     let mut session = session();
-    session.trust(true);
+    session.trust(true, false);
     assert!(ehlo(&mut session).contains("XCLIENT NAME ADDR PORT PROTO HELO LOGIN"));
     run(
         &mut session,
@@ -263,7 +263,13 @@ fn etrn_and_atrn() {
         insecure_auth: false,
         ..fetching.clone()
     };
-    let offered = ehlo(&mut Session::new(Arc::new(sealed), Channel::Clear));
+    // A stranger who cannot log in may use neither; a client by its address only ETRN.
+    let mut session = Session::new(Arc::new(sealed), Channel::Clear);
+    let offered = ehlo(&mut session);
+    assert!(!offered.contains("TRN"), "{offered}");
+    run(&mut session, &[("ETRN #id", 459), ("HELP ETRN", 214)]);
+    session.trust(false, true);
+    let offered = ehlo(&mut session);
     assert!(offered.contains("\nETRN") && !offered.contains("\nATRN"));
     let mut session = Session::new(Arc::new(fetching), Channel::Clear);
     run(&mut session, &[("ETRN h", 503), ("ATRN", 503)]);

@@ -30,6 +30,8 @@ impl<R> Session<R> {
             return Offer::Never(reply::UNKNOWN_COMMAND);
         }
         let protected = !self.policy.require_tls || self.channel != Channel::Clear;
+        // Clients that fetch mail look for its command before they log in.
+        let user = self.user().is_some() || !self.mechanisms().is_empty();
         let (ever, never, now) = match row.verb {
             Verb::StartTls => (
                 self.policy.starttls,
@@ -43,13 +45,12 @@ impl<R> Session<R> {
             ),
             // RFC 5321 §3.5.2: unlike VRFY it must be listed.
             Verb::Expn => (self.policy.expn, reply::NO_EXPN, protected),
-            Verb::Etrn => (self.policy.etrn, reply::NOT_OFFERED, protected),
-            // Clients look for it before they authenticate.
-            Verb::Atrn => (
-                self.policy.atrn,
+            Verb::Etrn => (
+                self.policy.etrn,
                 reply::NOT_OFFERED,
-                protected && (self.user().is_some() || !self.mechanisms().is_empty()),
+                protected && (self.exempt || user),
             ),
+            Verb::Atrn => (self.policy.atrn, reply::NOT_OFFERED, protected && user),
             Verb::Xclient => (self.trusted, reply::NOT_TRUSTED, protected),
             Verb::Unimplemented => (false, reply::NOT_OFFERED, false),
             _ => return Offer::Now,

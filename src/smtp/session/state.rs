@@ -65,6 +65,8 @@ pub struct Session<R> {
     pub(super) trusted: bool,
     /// Maximum recipients of the transaction, besides the maximum of the rules.
     pub(super) max_recipients: usize,
+    /// True if the client's address may relay, and so needs no login.
+    pub(super) exempt: bool,
 }
 
 impl<R> Session<R> {
@@ -85,6 +87,7 @@ impl<R> Session<R> {
             ended_login: None,
             trusted: false,
             max_recipients: usize::MAX,
+            exempt: false,
         }
     }
 
@@ -93,9 +96,9 @@ impl<R> Session<R> {
         self.policy = policy;
     }
 
-    /// Allows or forbids XCLIENT.
-    pub const fn trust(&mut self, trusted: bool) {
-        self.trusted = trusted;
+    /// Sets the rights of the client's address: XCLIENT, and relaying without a login.
+    pub const fn trust(&mut self, trusted: bool, exempt: bool) {
+        (self.trusted, self.exempt) = (trusted, exempt);
     }
 
     /// Allows fewer recipients than the rules do, while memory is short.
