@@ -126,9 +126,10 @@ impl Relay {
         };
         let mut link = Some(link);
         while !attempt.rest.is_empty()
-            && let Some(mut open) = link.take()
+            && let Some(mut open) = link.take_if(|open| !open.is_full())
         {
             let batch = attempt.batch(&open);
+            open.used += 1;
             let sent = content.send(&mut open.connection, &envelope, &batch);
             link = attempt.take_in(batch, sent, open);
         }

@@ -13,9 +13,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// True if no other message may go over it.
+    /// True if no other message may go over it, of those that this side sends at most on one connection.
     pub(super) fn is_used_up(&self) -> bool {
+        self.used >= MAX_MESSAGES || self.is_full()
+    }
+
+    /// True if the other side takes no other message (RFC 9422 §4.1).
+    pub(super) fn is_full(&self) -> bool {
         let most = self.connection.extensions().mail_max;
-        self.used >= most.map_or(MAX_MESSAGES, |most| most.min(MAX_MESSAGES))
+        most.is_some_and(|most| self.used >= most)
     }
 }

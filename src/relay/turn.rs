@@ -191,7 +191,8 @@ impl Relay {
         };
         let mut link = Some(link);
         while let Some(open) = link.take() {
-            let next = batch.ids.last().filter(|_| !self.is_stopping());
+            let goes_on = !self.is_stopping() && !open.is_full();
+            let next = batch.ids.last().filter(|_| goes_on);
             let Some(id) = next.map(Arc::clone) else {
                 return Some(open);
             };

@@ -170,6 +170,25 @@ fn a_turned_connection_that_breaks() {
     assert_eq!(queued(&a), 0);
 }
 
+/// RFC 9422 §4.1: what is over its limit of messages waits for the next turn.
+#[test]
+fn a_limit_of_messages_is_kept() {
+    let a = keeper(&["--insecure-auth"]);
+    for number in 0..3 {
+        let text = format!("Subject: n{number}\r\n\r\nx");
+        send(&a, "me@a.test", &["x@one.test"], &text);
+    }
+    noted(&a, 1);
+    for (most, left) in [("LIMITS MAILMAX=2", 1), ("LIMITS MAILMAX=9", 0)] {
+        let hop = Hop::default();
+        let mut client = logged_in(&a, "odd");
+        assert!(ask(&mut client, "ATRN").starts_with("250"));
+        hop.serve(&client.socket, &[most]);
+        hop.heard("QUIT");
+        assert_eq!(queued(&a), left);
+    }
+}
+
 /// Inside TLS the client's greeting and replies are encrypted, too.
 #[test]
 fn turned_inside_tls() {
