@@ -2,6 +2,7 @@
 //! the message or its header. Callers decide when a report is due and deliver it.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use crate::encoding::xtext_decode;
 use crate::smtp::client::Status;
@@ -224,10 +225,10 @@ impl Report<'_> {
         if let Some(host) = &recipient.remote {
             let words = folded(&recipient.text);
             let words = words.trim_start().replace("\n    ", "\n\t");
-            let _ = write!(
-                text,
-                "Remote-MTA: dns; {host}\nDiagnostic-Code: smtp; {words}"
-            );
+            if let Some(host) = mta_name(host) {
+                let _ = writeln!(text, "Remote-MTA: dns; {host}");
+            }
+            let _ = write!(text, "Diagnostic-Code: smtp; {words}");
         }
         if let Some(until) = self.until {
             let _ = writeln!(text, "Will-Retry-Until: {until}");
@@ -314,6 +315,15 @@ fn quoted_printable(text: &[u8], coded: &mut Vec<u8>) {
                 length += 3;
             }
         }
+    }
+}
+
+/// The name of a server, with an address in brackets (RFC 3464 §2.1.2); `None` for the peer of a Unix socket.
+fn mta_name(host: &str) -> Option<String> {
+    match host.parse() {
+        Ok(IpAddr::V4(_)) => Some(format!("[{host}]")),
+        Ok(IpAddr::V6(_)) => Some(format!("[IPv6:{host}]")),
+        Err(_) => Some(host.to_owned()).filter(|host| !host.starts_with("unix:")),
     }
 }
 

@@ -80,6 +80,22 @@ fn other_kinds_of_report() {
     );
 }
 
+/// RFC 3464 §2.1.2: the name of a server is a domain, or an address in brackets.
+#[test]
+fn servers_without_a_name() {
+    for (host, field) in [
+        ("192.0.2.1", "\nRemote-MTA: dns; [192.0.2.1]\nDiagnostic"),
+        ("2001:db8::1", "\nRemote-MTA: dns; [IPv6:2001:db8::1]\n"),
+        ("[192.0.2.1]", "\nRemote-MTA: dns; [192.0.2.1]\n"),
+        ("unix:pid=1,uid=2,gid=3", "\nStatus: 5.1.1\nDiagnostic"),
+    ] {
+        let mut one = recipient("x@y");
+        one.remote = Some(host.to_owned());
+        let text = report(Action::Failed, &[one]);
+        assert!(text.contains(field), "{field} in {text}");
+    }
+}
+
 #[test]
 fn a_servers_words_are_folded() {
     let mut long = recipient("al@x.org");

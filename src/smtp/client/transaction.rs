@@ -237,7 +237,20 @@ impl Transaction {
             (true, true) => Verdict::Later,
             (false, _) => outcome.verdict,
         };
-        Outcome { verdict, ..outcome }
+        // A report of a delay has no permanent status (RFC 3464 §2.3.4).
+        let class = match verdict {
+            Verdict::Later => 4,
+            _ => outcome.status.class,
+        };
+        let status = Status {
+            class,
+            ..outcome.status
+        };
+        Outcome {
+            verdict,
+            status,
+            ..outcome
+        }
     }
 
     /// Adds the next piece of the content.
