@@ -169,7 +169,8 @@ fn with_addresses(
     let mut found: Vec<(u16, Exchanger)> = Vec::new();
     let mut trouble = Unroutable::NoSuchDomain;
     for Mx { preference, host } in hosts {
-        let addresses = resolver.addresses(&host);
+        // Names of exchangers are whole.
+        let addresses = resolver.addresses(&format!("{host}."));
         // This host may be known by its name alone.
         let is_own = own(&host, addresses.as_deref().unwrap_or_default());
         match addresses {

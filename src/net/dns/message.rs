@@ -17,6 +17,9 @@ const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum time to cache a negative answer (RFC 2308 §5).
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(60 * 60);
 
+/// A name that no host has.
+const UNUSABLE: &str = "?";
+
 /// The type of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum RecordType {
@@ -113,6 +116,9 @@ pub(super) fn answer(octets: &[u8], id: u16, name: &str, kind: RecordType) -> Re
         return Err(Bad::Truncated);
     }
     match packet.rcode() {
+        RCODE::NoError if is_referral(&packet) => {
+            Err(Bad::Failed("the name server only refers to others"))
+        }
         RCODE::NoError => Ok(found(&packet, name, kind)),
         RCODE::NameError => Ok(Answer::NoName(negative_ttl(&packet))),
         RCODE::ServerFailure => Err(Bad::Failed("the name server failed (SERVFAIL)")),
@@ -121,6 +127,18 @@ pub(super) fn answer(octets: &[u8], id: u16, name: &str, kind: RecordType) -> Re
             "the name server did not understand the question",
         )),
     }
+}
+
+/// RFC 2308 §2.2: the answer of a server that neither has the name nor looks it up says nothing about it.
+fn is_referral(packet: &Packet<'_>) -> bool {
+    let has = |kind: TYPE| {
+        let mut records = packet.name_servers.iter();
+        records.any(|record| record.rdata.type_code() == kind)
+    };
+    packet.answers.is_empty()
+        && !packet.has_flags(PacketFlag::AUTHORITATIVE_ANSWER)
+        && has(TYPE::NS)
+        && !has(TYPE::SOA)
 }
 
 /// Checks the header before anything is allocated: our id, an answer, one question, a plausible number of records.
@@ -178,7 +196,8 @@ fn datum(record: &ResourceRecord<'_>, kind: RecordType) -> Option<Data> {
         (RData::AAAA(a), RecordType::Aaaa) => Some(Data::Address(Ipv6Addr::from(a.address).into())),
         (RData::MX(mx), RecordType::Mx) => Some(Data::Mx(Mx {
             preference: mx.preference,
-            host: spelled(&mx.exchange)?,
+            // An exchanger without a usable name is no reason to try the domain itself (RFC 5321 §5.1).
+            host: spelled(&mx.exchange).unwrap_or_else(|| UNUSABLE.to_owned()),
         })),
         _ => None,
     }

@@ -72,13 +72,14 @@ impl Resolver {
         }
     }
 
-    /// The addresses of a host, IPv6 before IPv4. A host in the hosts file is not looked up elsewhere. A name without a
-    /// dot is tried in the search domains first.
+    /// The addresses of a host, IPv6 before IPv4. A host in the hosts file is not looked up elsewhere. A name with few
+    /// dots is tried in the search domains first (resolv.conf(5)), except with a dot at its end.
     ///
     /// # Errors
     /// The host has none, or the look-up failed.
-    pub fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
-        let host = host.strip_suffix('.').unwrap_or(host);
+    pub fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Error> {
+        let host = name.strip_suffix('.').unwrap_or(name);
+        let is_whole = host.len() < name.len();
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
@@ -88,15 +89,19 @@ impl Resolver {
         }
         let name = to_alabel(host).ok_or(Error::NoSuchName)?;
         let servers = self.servers();
-        if !name.contains('.') {
+        let mut failure = None;
+        if !is_whole && name.matches('.').count() < servers.ndots {
             for domain in &servers.search {
                 match self.both_families(&format!("{name}.{domain}"), &servers) {
                     Err(Error::NoSuchName | Error::NoData) => {}
+                    // One domain whose servers fail does not hide the others.
+                    Err(error) => failure = Some(error),
                     found => return found,
                 }
             }
         }
-        self.both_families(&name, &servers)
+        let found = self.both_families(&name, &servers);
+        found.map_err(|error| failure.unwrap_or(error))
     }
 
     /// The MX records of a domain, sorted by preference.
@@ -119,10 +124,8 @@ impl Resolver {
     }
 
     fn both_families(&self, name: &str, servers: &Servers) -> Result<Vec<IpAddr>, Error> {
-        let six = match self.look_up(name, RecordType::Aaaa, servers) {
-            Err(Error::NoSuchName) => return Err(Error::NoSuchName),
-            other => other,
-        };
+        // Some servers know no name that has only the other kind of address (RFC 4074 §4.2), so both are asked for.
+        let six = self.look_up(name, RecordType::Aaaa, servers);
         let four = self.look_up(name, RecordType::A, servers);
         let data = match (six, four) {
             (Ok(six), Ok(four)) => [six, four].concat(),

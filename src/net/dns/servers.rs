@@ -1,7 +1,9 @@
 //! Parses resolv.conf(5).
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
+
+use nix::net::if_::if_nametoindex;
 
 use crate::encoding::number;
 
@@ -16,8 +18,10 @@ const PORT: u16 = 53;
 pub struct Servers {
     /// The servers in order.
     pub addresses: Vec<SocketAddr>,
-    /// Domains appended to a name without a dot.
+    /// Domains appended to a name with fewer than `ndots` dots.
     pub search: Vec<String>,
+    /// From this many dots on a name is whole.
+    pub ndots: usize,
     /// The timeout of one question.
     pub timeout: Duration,
     /// Attempts for each server.
@@ -29,6 +33,7 @@ impl Default for Servers {
         Self {
             addresses: Vec::new(),
             search: Vec::new(),
+            ndots: 1,
             timeout: Duration::from_secs(5),
             attempts: 2,
         }
@@ -69,11 +74,13 @@ impl Servers {
             Some(("attempts", value)) => {
                 self.attempts = limited(value).map_or(self.attempts, |n| n.min(5));
             }
+            Some(("ndots", value)) => self.ndots = number(value).unwrap_or(self.ndots).min(15),
             _ => {}
         }
     }
 }
 
+/// `ADDRESS`, `ADDRESS%ZONE` or `[ADDRESS]:PORT`: routers announce themselves by link-local addresses, which have a zone.
 fn address(word: &str) -> Option<SocketAddr> {
     let bracketed = word
         .strip_prefix('[')
@@ -82,5 +89,11 @@ fn address(word: &str) -> Option<SocketAddr> {
         Some((address, port)) => (address, port.parse().ok()?),
         None => (word, PORT),
     };
-    Some(SocketAddr::new(address.parse().ok()?, port))
+    match address.split_once('%') {
+        None => Some(SocketAddr::new(address.parse().ok()?, port)),
+        Some((address, zone)) => {
+            let index = number(zone).or_else(|| if_nametoindex(zone).ok())?;
+            Some(SocketAddrV6::new(address.parse().ok()?, port, 0, index).into())
+        }
+    }
 }

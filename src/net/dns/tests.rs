@@ -9,10 +9,11 @@
 mod fake;
 mod routes;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV6};
 use std::path::Path;
 
-use simple_dns::rdata::{A, AAAA, CNAME, MX, RData, SOA};
+use nix::net::if_::if_nametoindex;
+use simple_dns::rdata::{A, AAAA, CNAME, MX, NS, RData, SOA};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord, TYPE};
 
 use super::message::{self, Answer, Bad, RecordType};
@@ -153,10 +154,8 @@ fn exchangers_by_preference() {
         host: host.into(),
     };
     let found = fake.resolver().mx("example.org");
-    assert_eq!(
-        found,
-        Ok(vec![mx(10, "a.example.org"), mx(20, "b.example.org")])
-    );
+    let two = [mx(10, "a.example.org"), mx(20, "b.example.org")];
+    assert_eq!(found, Ok([&[mx(5, "?")], &two[..]].concat()));
     let fake = Fake::new(|question, _| {
         let exchange = name(".");
         let null = RData::MX(MX {
@@ -402,8 +401,12 @@ fn the_hosts_file_comes_first() {
 fn short_names_are_searched_for() {
     let fake = Fake::new(|question, _| {
         let known = asks_for(question, "hop.inside.example") && kind(question) == TYPE::A;
+        let asked = question.questions[0].qname.to_string();
         vec![match known {
             true => reply(question, vec![record("hop.inside.example", 60, a(5))]),
+            false if asked.ends_with(".failing.example") => {
+                with_code(question, RCODE::ServerFailure)
+            }
             false => with_code(question, RCODE::NoError),
         }]
     });
@@ -412,20 +415,76 @@ fn short_names_are_searched_for() {
         search: vec!["outside.example".into(), "inside.example".into()],
         ..Servers::default()
     };
-    let resolver = Resolver::new(Path::new("/nonexistent"), servers);
-    assert_eq!(resolver.addresses("hop"), Ok(vec![ip("192.0.2.5")]));
-    assert_eq!(resolver.addresses("hop.inside"), Err(Error::NoData));
+    let resolver = |servers| Resolver::new(Path::new("/nonexistent"), servers);
+    let one = resolver(servers.clone());
+    assert_eq!(one.addresses("hop"), Ok(vec![ip("192.0.2.5")]));
+    assert_eq!(one.addresses("hop."), Err(Error::NoData));
+    assert_eq!(one.addresses("hop.inside"), Err(Error::NoData));
+    // As in a cluster of containers: `ndots:5`.
+    let many = resolver(Servers {
+        search: vec!["failing.example".into(), "example".into()],
+        ndots: 2,
+        ..servers
+    });
+    assert_eq!(many.addresses("hop.inside"), Ok(vec![ip("192.0.2.5")]));
+    assert_eq!(many.addresses("a.b.inside"), Err(Error::NoData));
+    assert!(matches!(many.addresses("x"), Err(Error::Temporary(_))));
+}
+
+/// A server that neither knows the name nor looks it up has not said that there is no such data.
+#[test]
+fn a_referral_is_no_answer() {
+    for (authority, flags, expected) in [
+        (RData::NS(NS(name("b.example"))), PacketFlag::empty(), None),
+        (
+            RData::NS(NS(name("b.example"))),
+            PacketFlag::AUTHORITATIVE_ANSWER,
+            Some(Error::NoData),
+        ),
+        (a(1), PacketFlag::empty(), Some(Error::NoData)),
+    ] {
+        let authority = record("example", 60, authority);
+        let fake = Fake::new(move |question, _| {
+            let mut reply = question.clone().into_reply();
+            reply.name_servers.push(authority.clone());
+            reply.set_flags(flags);
+            vec![reply.build_bytes_vec().unwrap()]
+        });
+        let found = fake.resolver().mx("example.org").unwrap_err();
+        match expected {
+            None => assert!(matches!(found, Error::Temporary(_)), "{found}"),
+            Some(expected) => assert_eq!(found, expected),
+        }
+    }
+}
+
+/// Some servers say of a name with addresses of one family that it does not exist in the other (RFC 4074 §4.2).
+#[test]
+fn one_family_does_not_speak_for_the_other() {
+    let fake = Fake::new(|question, _| {
+        vec![match kind(question) {
+            TYPE::A => reply(question, vec![record("four.example", 60, a(4))]),
+            _ => with_code(question, RCODE::NameError),
+        }]
+    });
+    let found = fake.resolver().addresses("four.example");
+    assert_eq!(found, Ok(vec![ip("192.0.2.4")]));
 }
 
 #[test]
 fn resolv_conf() {
     let text = "# x\nnameserver 192.0.2.1\nnameserver [::1]:5353\nnameserver junk\nsearch a b\n\
-        options ndots:2 timeout:2 attempts:9\nnameserver ::2\nnameserver ::3\n";
+        options ndots:2 timeout:2 attempts:9\nnameserver fe80::2%7\nnameserver ::3\n";
     let servers = Servers::parse(text);
     let addresses: Vec<_> = servers.addresses.iter().map(ToString::to_string).collect();
-    assert_eq!(addresses, ["192.0.2.1:53", "[::1]:5353", "[::2]:53"]);
+    assert_eq!(addresses, ["192.0.2.1:53", "[::1]:5353", "[fe80::2%7]:53"]);
     assert_eq!(servers.search, ["a", "b"]);
     assert_eq!((servers.timeout.as_secs(), servers.attempts), (2, 5));
+    assert_eq!(servers.ndots, 2);
+    let zones = Servers::parse("nameserver fe80::1%nosuchzone\nnameserver fe80::1%lo\n");
+    let zone = if_nametoindex("lo").unwrap_or(0);
+    let lo = SocketAddrV6::new("fe80::1".parse().unwrap(), 53, 0, zone);
+    assert!(zone == 0 || zones.addresses == [lo.into()], "{zones:?}");
     let none = Servers::parse("options timeout:0 attempts:x\n");
     assert_eq!(none.addresses, ["127.0.0.1:53".parse().unwrap()]);
     assert_eq!((none.timeout.as_secs(), none.attempts), (5, 2));

@@ -136,3 +136,39 @@ fn literals_are_their_own_route() {
     assert_eq!(route(&fake, "[x]"), Err(Unroutable::NoSuchDomain));
     assert_eq!(fake.asked(), 0);
 }
+
+/// The name of an exchanger is whole, and one that is no host name is no reason to try the domain itself.
+#[test]
+fn names_of_exchangers_are_taken_as_they_are() {
+    let fake = Fake::new(|question, _| {
+        let asked = question.questions[0].qname.to_string();
+        vec![match (asked.as_str(), kind(question)) {
+            ("example.org", TYPE::MX) => reply(question, vec![mx_record(10, "mail")]),
+            ("odd.example", TYPE::MX) => {
+                let exchange = name("a b.example");
+                let preference = 1;
+                let odd = MX {
+                    preference,
+                    exchange,
+                };
+                reply(question, vec![record("odd.example", 60, RData::MX(odd))])
+            }
+            ("mail.inside.example" | "odd.example", TYPE::A) => {
+                let known = record(&asked, 60, a(1));
+                reply(question, vec![known])
+            }
+            ("mail.inside.example" | "odd.example", _) => reply(question, vec![]),
+            _ => with_code(question, RCODE::NameError),
+        }]
+    });
+    let servers = Servers {
+        addresses: vec![fake.address],
+        search: vec!["inside.example".into()],
+        ..Servers::default()
+    };
+    let resolver = Resolver::new(Path::new("/nonexistent"), servers);
+    for domain in ["example.org", "odd.example"] {
+        let found = exchangers(&resolver, domain, &|_, _| false);
+        assert_eq!(found, Err(Unroutable::NoSuchDomain), "{domain}");
+    }
+}
