@@ -31,6 +31,8 @@ const STACK: usize = 256 * 1024;
 const FAREWELL: Duration = Duration::from_secs(30);
 /// Seconds by which a clock may be wrong before it counts as set.
 const STEP: u64 = 60;
+/// A clock that shows an earlier time was never set: 1 January 2020.
+pub(super) const FIRST_TIME: u64 = 1_577_836_800;
 /// Maximum times the clock was set forward that are remembered.
 const MAX_STEPS: usize = 16;
 /// Maximum threads that send: with `mx:` each domain is a hop, and many may be silent at the same time.
@@ -158,12 +160,21 @@ impl Relay {
         };
         let ids = relay.queue.ids();
         let ids = ids.map_err(|e| Failure::System(format!("--queue: {}: {e}", dir.display())))?;
+        let (mut untimed, now) = (0, clock::seconds());
         for id in ids {
             match relay.queue.read(&id) {
-                Ok(envelope) => relay.add(&id, &envelope),
+                Ok(envelope) => {
+                    relay.add(&id, &envelope);
+                    let created = Some(envelope.created).filter(|&created| created < FIRST_TIME);
+                    untimed = untimed.max(created.unwrap_or(0));
+                }
                 // The file stays, and the other messages are sent.
                 Err(e) => log::error!("queue id={id}: {e}"),
             }
+        }
+        // The clock was set between two runs, nobody knows when: the latest such mail has just come.
+        if untimed > 0 && now >= FIRST_TIME {
+            relay.lock().steps.push((untimed, now - untimed));
         }
         Ok(relay)
     }

@@ -4,7 +4,7 @@
 use super::content::Prepared;
 use super::route::RouteKind;
 use super::schedule::{Hop, RetryPolicy};
-use super::sender::{Relay, chance};
+use super::sender::{FIRST_TIME, Relay, chance};
 use crate::clock;
 use crate::queue::{Envelope, QueuedRecipient};
 use crate::report::{Action, MAX_RETURNED, Report, ReportRecipient};
@@ -51,6 +51,10 @@ impl Relay {
         let message = (id, envelope, late);
         let (reported, delayed) = self.reports(message, self.success(hop), &settled, content);
         let changed = self.queue.change(id, |envelope| {
+            // The next start does not know when the clock was set first.
+            if envelope.created < FIRST_TIME {
+                envelope.created = received;
+            }
             // A clock that was set back since must not make it wait for longer than `--retry-for`.
             envelope.created = envelope.created.min(now);
             for one in &settled {
@@ -134,7 +138,7 @@ impl Relay {
             to: &envelope.from,
             id: &clock::unique(),
             date: &clock::rfc5322_now(),
-            arrived: &clock::rfc5322_at(envelope.created),
+            arrived: &clock::rfc5322_at(received),
             until: (action == Action::Delayed).then_some(until.as_str()),
             envid: envelope.envid.as_deref(),
             message: id,
@@ -303,5 +307,29 @@ mod tests {
             found,
             [(true, vec!["u@one.test"]), (true, vec!["v@two.test"])]
         );
+    }
+
+    /// Mail that came before the clock was set is not returned by the next start, which did not see that.
+    #[test]
+    fn mail_of_a_run_without_the_time() {
+        let dir = Scratch::new();
+        let queue = dir.0.join("queue");
+        std::fs::create_dir(&queue).unwrap();
+        std::fs::create_dir(queue.join("new")).unwrap();
+        for created in [50, 80] {
+            let id = format!("{created}.M1P1Q1");
+            let envelope = format!(
+                "mailslot-envelope 1\nfrom me\ncreated {created}\ncontent lines\nto 0 1 u@one.test\n"
+            );
+            std::fs::write(queue.join("new").join(&id), envelope).unwrap();
+            let content = queue.join("new").join(format!("{id}.h,S=13"));
+            std::fs::write(content, "Subject: x\n\ny").unwrap();
+        }
+        let relay = relay(&dir, &["atrn:1"]);
+        let now = clock::seconds();
+        let id: Arc<str> = "50.M1P1Q1".into();
+        relay.send_message(&relay.hop_or_none("u@one.test"), &id, None, 0);
+        let age = now - relay.queue().read(&id).unwrap().created;
+        assert!((29..=30).contains(&age), "{age}");
     }
 }
