@@ -31,8 +31,13 @@ pub fn run(settings: &Settings) -> Result<ExitCode, Failure> {
 /// No server is running.
 pub fn retry(settings: &Settings, what: &Value) -> Result<ExitCode, Failure> {
     let dir = dir(settings);
-    let asked = control::ask(&dir, &what.text);
-    let count = asked.map_err(|e| Failure::Busy(format!("{}: no server: {e}", dir.display())))?;
+    let count = control::ask(&dir, &what.text).map_err(|e| {
+        let reason = match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "no server: ",
+            _ => "",
+        };
+        Failure::Busy(format!("{}: {reason}{e}", dir.display()))
+    })?;
     let answer = match count {
         0 => "no mail is waiting\n".to_owned(),
         1 => "retrying 1 message\n".to_owned(),

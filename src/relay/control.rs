@@ -18,8 +18,10 @@ use crate::read;
 const MAX_LINE: u64 = 512;
 /// Maximum octets of a Unix socket's path: 104 with its NUL on the BSDs, 108 on Linux.
 const MAX_PATH: usize = 103;
-/// The timeout for the peer.
+/// The timeout for a client, which has its request ready.
 const WAIT: Duration = Duration::from_secs(5);
+/// The timeout for the server, which may have to read each envelope of a long queue.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// Answers requests in a thread of its own, until the process ends.
 ///
@@ -45,7 +47,8 @@ pub fn serve(relay: &Arc<Relay>) -> io::Result<()> {
 }
 
 fn one(relay: &Relay, mut socket: UnixStream) -> io::Result<()> {
-    let asked = read_line(&mut socket)?;
+    socket.set_write_timeout(Some(WAIT))?;
+    let asked = read_line(&mut socket, WAIT)?;
     let count = run(relay, asked.trim())?;
     socket.write_all(format!("{count}\n").as_bytes())
 }
@@ -64,13 +67,14 @@ fn run(relay: &Relay, what: &str) -> io::Result<usize> {
 /// Asks the running server to retry mail now. Returns the number of messages.
 ///
 /// # Errors
-/// No server is running.
+/// No server is running, it may not be asked, or it does not answer.
 pub fn ask(dir: &Path, what: &str) -> io::Result<usize> {
     let (path, _dir) = socket_of(dir)?;
     let mut socket = UnixStream::connect(path)?;
-    socket.write_all(format!("{what}\n").as_bytes())?;
-    let answer = read_line(&mut socket)?;
-    answer.trim().parse().map_err(io::Error::other)
+    let asked = socket.write_all(format!("{what}\n").as_bytes());
+    let answer = asked.and_then(|()| read_line(&mut socket, ANSWER));
+    let count = answer.ok().and_then(|answer| answer.trim().parse().ok());
+    count.ok_or_else(|| io::Error::other("the server does not answer, or is stopping"))
 }
 
 /// The path of the socket. One that is too long leads through the descriptor of its directory (Linux), which must stay
@@ -85,9 +89,8 @@ fn socket_of(dir: &Path) -> io::Result<(PathBuf, Option<File>)> {
     Ok((path.into(), Some(dir)))
 }
 
-fn read_line(socket: &mut UnixStream) -> io::Result<String> {
-    socket.set_read_timeout(Some(WAIT))?;
-    socket.set_write_timeout(Some(WAIT))?;
+fn read_line(socket: &mut UnixStream, wait: Duration) -> io::Result<String> {
+    socket.set_read_timeout(Some(wait))?;
     let mut line = Vec::new();
     let mut room = [0; 64];
     while !line.ends_with(b"\n") && (line.len() as u64) < MAX_LINE {
@@ -97,4 +100,22 @@ fn read_line(socket: &mut UnixStream) -> io::Result<String> {
         }
     }
     String::from_utf8(line).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use crate::testing::Scratch;
+
+    /// What a server says that is stopping: nothing.
+    #[test]
+    fn a_server_that_does_not_answer() {
+        let dir = Scratch::new();
+        let listener = UnixListener::bind(dir.0.join(CONTROL)).unwrap();
+        let closed = std::thread::spawn(move || listener.accept().map(drop));
+        let said = ask(&dir.0, "x.test").unwrap_err().to_string();
+        assert!(said.starts_with("the server does not answer"), "{said}");
+        closed.join().unwrap().unwrap();
+    }
 }

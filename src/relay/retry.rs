@@ -38,7 +38,7 @@ impl Relay {
             Wanted::Domain(domain) => (domain, false),
             Wanted::Subdomains(domain) => (domain, true),
         };
-        let Some(domain) = to_alabel(domain) else {
+        let Some(domain) = to_alabel(domain.strip_suffix('.').unwrap_or(domain)) else {
             return Ok(0);
         };
         // Read the files before locking the schedule: new mail needs that lock.
@@ -79,7 +79,28 @@ fn matches(own: &str, wanted: &str, below: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::super::testing::relay;
     use super::*;
+    use crate::testing::Scratch;
+
+    #[test]
+    fn mail_is_asked_for_by_domain() {
+        let dir = Scratch::new();
+        let relay = relay(&dir, &["atrn:1"]);
+        let envelope =
+            "mailslot-envelope 1\nfrom me\ncreated 9\ncontent lines\nto 0 1 u@x.one.test\n";
+        std::fs::write(dir.0.join("queue/new/9.M1P1Q1"), envelope).unwrap();
+        for (wanted, count) in [
+            (Wanted::Domain("x.one.test"), 1),
+            (Wanted::Domain("X.One.Test."), 1),
+            (Wanted::Domain("one.test"), 0),
+            (Wanted::Subdomains("one.test."), 1),
+            (Wanted::Domain("."), 0),
+        ] {
+            assert_eq!(relay.try_now(wanted).unwrap(), count, "{wanted:?}");
+        }
+    }
 
     #[test]
     fn domains_and_their_subdomains() {
