@@ -2,11 +2,13 @@
 
 use super::status::Status;
 
-/// Maximum octets of a reply line. RFC 5321 §4.5.3.1.5 allows 512; some servers send more.
+/// Maximum octets of a reply.
+const MAX_REPLY: usize = 256 * 1024;
+/// Maximum octets kept of a reply line. RFC 5321 §4.5.3.1.5 allows 512; some servers send more.
 const MAX_LINE: usize = 2_048;
-/// Maximum lines of a reply; that of EHLO rarely has more than 20.
+/// Maximum lines kept of a reply; that of EHLO rarely has more than 20.
 const MAX_LINES: usize = 128;
-/// Maximum octets kept of a reply's text.
+/// Octets of a reply's text after which no more of it is kept.
 const MAX_TEXT: usize = 16 * 1024;
 /// Maximum characters of a reply in the log and in reports, where each recipient may have its own.
 const MAX_SHOWN: usize = 1_000;
@@ -55,13 +57,16 @@ impl RemoteReply {
 /// Why the input is not SMTP.
 type Malformed = &'static str;
 
-/// The splitter: octets in, complete replies out. Its memory is bounded by the limits above.
+/// The splitter: octets in, complete replies out. Its memory is bounded by the limits above. A long reply is cut, so that
+/// a refusal in many words is still one.
 #[derive(Debug, Default)]
 pub struct Replies {
     buffer: Vec<u8>,
     code: Option<u16>,
     lines: Vec<String>,
     kept: usize,
+    /// Octets of the reply so far.
+    length: usize,
 }
 
 impl Replies {
@@ -72,6 +77,7 @@ impl Replies {
             code: None,
             lines: Vec::new(),
             kept: 0,
+            length: 0,
         }
     }
 
@@ -83,7 +89,7 @@ impl Replies {
     /// Removes the octets of one reply from the front of `input`, and returns the reply once it is complete.
     ///
     /// # Errors
-    /// A line or a reply too long, or a line that is not of the form `nnn text` or `nnn-text`.
+    /// A reply that does not end, or a line that is not of the form `nnn text` or `nnn-text`.
     pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<RemoteReply>, Malformed> {
         while let Some(end) = input.iter().position(|&octet| octet == b'\n') {
             let (line, rest) = input.split_at_checked(end + 1).unwrap_or((input, &[]));
@@ -100,10 +106,13 @@ impl Replies {
     }
 
     fn push(&mut self, octets: &[u8]) -> Result<(), Malformed> {
-        if self.buffer.len().saturating_add(octets.len()) > MAX_LINE {
-            return Err("reply line too long");
+        self.length = self.length.saturating_add(octets.len());
+        if self.length > MAX_REPLY {
+            return Err("reply too long");
         }
-        self.buffer.extend_from_slice(octets);
+        let room = MAX_LINE.saturating_sub(self.buffer.len());
+        self.buffer
+            .extend_from_slice(octets.get(..room).unwrap_or(octets));
         Ok(())
     }
 
@@ -115,18 +124,16 @@ impl Replies {
         if self.code.is_some_and(|known| known != code) {
             return Err("different codes in one reply");
         }
-        self.kept = self.kept.saturating_add(text.len());
-        if self.lines.len() >= MAX_LINES || self.kept > MAX_TEXT {
-            return Err("reply too long");
+        if self.lines.len() < MAX_LINES && self.kept < MAX_TEXT {
+            self.kept = self.kept.saturating_add(text.len());
+            self.lines.push(printable(text));
         }
-
-        self.lines.push(printable(text));
         self.code = Some(code);
         if !last {
             return Ok(None);
         }
         let lines = std::mem::take(&mut self.lines);
-        (self.code, self.kept) = (None, 0);
+        (self.code, self.kept, self.length) = (None, 0, 0);
         Ok(Some(RemoteReply { code, lines }))
     }
 }

@@ -187,8 +187,8 @@ fn a_failed_login_ends_the_connection() {
 
 #[test]
 fn garbage_and_floods_end_the_connection() {
-    let many = "250-x\r\n".repeat(200);
-    let wide = format!("250-{}\r\n", "x".repeat(2_000)).repeat(20);
+    let many = "220-x\r\n".repeat(40_000);
+    let wide = format!("220-{}\r\n", "x".repeat(2_000)).repeat(200);
     let endless = "x".repeat(1 << 20);
     let long = format!("220 {endless}");
     for garbage in [
@@ -276,6 +276,34 @@ fn replies_come_in_pieces() {
         "5.0.0",
         "a class that is not the code's"
     );
+}
+
+/// A refusal in too many words is a refusal, not trouble to be tried again for days.
+#[test]
+fn long_replies_are_cut() {
+    let word = "x".repeat(9_000);
+    let lines = "550-5.1.1 x\r\n".repeat(500);
+    let wide = format!("550-5.1.1 {}\r\n", "x".repeat(2_000)).repeat(50);
+    for reply in [
+        format!("550 5.1.1 {word}\r\n"),
+        format!("{lines}550 5.1.1 {word}\r\n"),
+        format!("{wide}550 x\r\n"),
+    ] {
+        let mut replies = Replies::new();
+        for _ in 0..9 {
+            let (mut rest, mut found) = (reply.as_bytes(), None);
+            while let Some((mut piece, after)) = rest.split_at_checked(rest.len().min(700))
+                && !piece.is_empty()
+            {
+                found = replies.take(&mut piece).unwrap();
+                rest = after;
+            }
+            let found = found.unwrap();
+            assert_eq!((found.code(), found.status()), (550, Status::new(5, 1, 1)));
+            let kept: usize = found.lines().iter().map(String::len).sum();
+            assert!(found.lines().len() <= 128 && kept <= 20_000 && replies.is_empty());
+        }
+    }
 }
 
 /// 421, and the end of the connection, at every point of a whole dialogue.
