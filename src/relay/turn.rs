@@ -66,12 +66,17 @@ impl Drop for Claim<'_> {
 }
 
 impl Relay {
-    /// Claims a user's hops for the mail of these domains, or for all of it if none is named.
+    /// Claims a user's hops for the mail of these domains, or for all of it if none is named. `is_user` is true for
+    /// the names of that user.
     ///
     /// # Errors
     /// Why there is nothing to send.
-    pub fn claim_turn(&self, user: &str, domains: &[&str]) -> Result<(), NoTurn> {
-        let hops = self.fetched_by(user);
+    pub fn claim_turn(
+        &self,
+        is_user: impl Fn(&str) -> bool,
+        domains: &[&str],
+    ) -> Result<(), NoTurn> {
+        let hops = self.fetched_by(is_user);
         let own = |domain: &&str| {
             let route = self.settings.routes.find(domain);
             route.is_some_and(|route| hops.iter().any(|hop| hop.route == route))
@@ -88,13 +93,14 @@ impl Relay {
     }
 
     /// Sends the claimed mail, then QUIT.
-    pub fn turn(&self, user: &str, domains: &[&str], turned: Turned) {
-        let hops = self.fetched_by(user);
+    pub fn turn(&self, is_user: impl Fn(&str) -> bool, domains: &[&str], turned: Turned) {
+        let hops = self.fetched_by(is_user);
         let claim = Claim {
             relay: self,
             thread: self.begin_thread(),
             hops: &hops,
         };
+        let peer = turned.peer.clone();
         match self.take_over(turned) {
             Ok(link) => {
                 let (handle, mut link) = (link.connection.handle(), Some(link));
@@ -106,16 +112,15 @@ impl Relay {
                     link.connection.quit();
                 }
             }
-            Err(e) => log::warn!("ATRN user={user:?}: {e}"),
+            Err(e) => log::warn!("ATRN client={peer:?}: {e}"),
         }
     }
 
     /// The `atrn:` hops of a user.
-    fn fetched_by(&self, user: &str) -> Vec<Hop> {
+    fn fetched_by(&self, is_user: impl Fn(&str) -> bool) -> Vec<Hop> {
         let routes = self.settings.routes.all().iter().enumerate();
-        let own = routes.filter(
-            |(_, route)| matches!(&route.kind, RouteKind::Atrn(own) if own.eq_ignore_ascii_case(user)),
-        );
+        let own = routes
+            .filter(|(_, route)| matches!(&route.kind, RouteKind::Atrn(user) if is_user(user)));
         let hop = |(route, _)| Hop {
             route,
             domain: "".into(),

@@ -99,6 +99,37 @@ fn users_fetch_only_their_own_mail() {
     assert!(!ask(&mut client, "EHLO c").contains("ATRN"));
 }
 
+/// A hop may have any name by which its user logs in, and no other account is meant.
+#[test]
+fn users_have_several_names() {
+    let users = "odd:{PLAIN}secret\nodd@b.test:{PLAIN}secret\n";
+    let a = launch(
+        &[
+            "-d",
+            "a.test",
+            "-d",
+            "b.test",
+            "--users",
+            "users",
+            "--insecure-auth",
+            "--relay",
+            "atrn:Odd@a.test?for=one.test",
+            "--relay",
+            "atrn:ODD@b.test?for=two.test",
+        ],
+        &[("users", users)],
+    );
+    for (user, own, other) in [
+        ("odd", "one.test", "two.test"),
+        ("odd@a.test", "one.test", "two.test"),
+        ("odd@b.test", "two.test", "one.test"),
+    ] {
+        let mut client = logged_in(&a, user);
+        assert!(ask(&mut client, &format!("ATRN {own}")).starts_with("453"));
+        assert!(ask(&mut client, &format!("ATRN {other}")).starts_with("450"));
+    }
+}
+
 /// Only the requested mail goes out, and at once, although it would wait for an hour.
 #[test]
 fn the_roles_are_reversed() {
