@@ -44,9 +44,9 @@ impl Relay {
         until.saturating_sub(now)
     }
 
-    /// True if the next try of a hop is without TLS.
+    /// True if a hop is tried without TLS now.
     pub(super) fn is_clear(&self, hop: &Hop) -> bool {
-        self.lock().schedule.is_clear(hop)
+        self.lock().schedule.is_clear(hop, clock::seconds())
     }
 
     /// True if a message is given up.

@@ -66,8 +66,8 @@ struct Lane {
     /// Consecutive failures, and the time of the next try.
     failures: u32,
     until: u64,
-    /// True if the next try is without TLS, because TLS failed.
-    clear: bool,
+    /// Until then it is tried without TLS, because TLS failed.
+    clear: u64,
     /// True while an ATRN connection has claimed it.
     claimed: bool,
 }
@@ -87,6 +87,7 @@ impl Schedule {
     pub fn set_back(&mut self, seconds: u64) {
         for lane in self.0.values_mut() {
             lane.until = lane.until.saturating_sub(seconds);
+            lane.clear = lane.clear.saturating_sub(seconds);
             let waiting = std::mem::take(&mut lane.waiting).into_iter();
             let earlier = waiting.map(|(next, id)| (next.saturating_sub(seconds), id));
             lane.waiting = earlier.collect();
@@ -176,7 +177,7 @@ impl Schedule {
     }
 
     /// Called when a hop did not answer: all its mail waits. Returns the time of the next try, which is without TLS if
-    /// `tls` failed.
+    /// `tls` failed; later ones are with it again.
     pub fn failed(
         &mut self,
         hop: &Hop,
@@ -188,7 +189,10 @@ impl Schedule {
         let lane = self.0.entry(hop.clone()).or_default();
         lane.failures = lane.failures.saturating_add(1);
         lane.until = now.saturating_add(policy.wait(lane.failures, chance));
-        lane.clear = tls;
+        lane.clear = match tls {
+            true => lane.until.saturating_add(LONGEST.as_secs()),
+            false => 0,
+        };
         lane.until
     }
 
@@ -199,9 +203,9 @@ impl Schedule {
         }
     }
 
-    /// True if the next try of a hop is without TLS.
-    pub fn is_clear(&self, hop: &Hop) -> bool {
-        self.0.get(hop).is_some_and(|lane| lane.clear)
+    /// True if a hop is tried without TLS.
+    pub fn is_clear(&self, hop: &Hop, now: u64) -> bool {
+        self.0.get(hop).is_some_and(|lane| now < lane.clear)
     }
 
     /// The messages of a hop.
@@ -362,7 +366,8 @@ mod tests {
         assert_eq!(all.start(0, |_| 2), Some(b.clone()));
         let only_a = |hop: &Hop| if hop.domain.as_ref() == "a" { 2 } else { 0 };
         assert_eq!(all.start(300, only_a), Some(a.clone()));
-        assert!(all.is_clear(&a));
+        // A handshake that failed once does not expose all later mail.
+        assert!(all.is_clear(&a, 300) && !all.is_clear(&a, 300 + 7_200));
         let second = all.start(300, only_a);
         assert_eq!(second, None, "one connection until it answers");
         assert_eq!(all.failed(&a, 300, &policy(), 0, false), 900);
