@@ -10,7 +10,7 @@ use super::sender::RelayRules;
 use crate::failure::Failure;
 use crate::net::client_tls::{ClientTls, Roots};
 use crate::net::dial::is_own;
-use crate::net::dns::to_alabel;
+use crate::net::dns::{Resolver, to_alabel};
 use crate::net::names;
 use crate::net::url::{BindTo, ListenUrl, Scheme};
 use crate::options::Key;
@@ -107,6 +107,7 @@ impl RelayConfig {
             hostname: hostname.to_owned(),
             domain: to_alabel(domain).unwrap_or_default(),
             tls: ClientTls::new(roots).map_err(Failure::System)?,
+            resolver: Resolver::system(),
             own: listen.iter().flat_map(own).chain(inherited).collect(),
         })
     }

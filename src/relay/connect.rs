@@ -109,7 +109,7 @@ impl Relay {
         };
         match &route.kind {
             RouteKind::Socket(path) => Ok(vec![at("localhost", vec![Address::Unix(path.clone())])]),
-            RouteKind::Host { host, port, .. } => match self.resolver.addresses(host) {
+            RouteKind::Host { host, port, .. } => match self.settings.resolver.addresses(host) {
                 Ok(found) => Ok(vec![at(host, tcp(found, *port))]),
                 Err(e) => Err(NoConnection::Later(ConnectionError::Lost(
                     Stage::Connect,
@@ -120,7 +120,8 @@ impl Relay {
                 let own = |name: &str, addresses: &[IpAddr]| {
                     self.is_own_name(name) || addresses.iter().any(|&ip| self.is_own(ip, SMTP_PORT))
                 };
-                let found = dial::exchangers(&self.resolver, domain, &own).map_err(unroutable)?;
+                let found = dial::exchangers(&self.settings.resolver, domain, &own);
+                let found = found.map_err(unroutable)?;
                 let hosts = found
                     .into_iter()
                     .map(|mx| at(&mx.host, tcp(mx.addresses, SMTP_PORT)));

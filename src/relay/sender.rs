@@ -60,6 +60,8 @@ pub struct RelayRules {
     pub domain: String,
     /// TLS as a client.
     pub tls: ClientTls,
+    /// Looks up names.
+    pub resolver: Resolver,
     /// Where this host listens for SMTP.
     pub own: Vec<SocketAddr>,
 }
@@ -69,7 +71,6 @@ pub struct Relay {
     pub(super) settings: RelayRules,
     pub(super) queue: Queue,
     pub(super) report: OnceLock<Reporter>,
-    pub(super) resolver: Resolver,
     room: Room,
     state: Mutex<State>,
     pub(super) changed: Condvar,
@@ -153,7 +154,6 @@ impl Relay {
             queue: Queue::open(dir, syncs)?,
             settings,
             report: OnceLock::new(),
-            resolver: Resolver::system(),
             room: Room::default(),
             state: Mutex::default(),
             changed: Condvar::new(),

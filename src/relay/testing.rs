@@ -10,6 +10,7 @@ use super::schedule::RetryPolicy;
 use super::sender::{Relay, RelayRules};
 use crate::deliver::{Sync, Syncs};
 use crate::net::client_tls::ClientTls;
+use crate::net::dns::Resolver;
 use crate::testing::Scratch;
 use crate::values::Networks;
 
@@ -27,6 +28,7 @@ pub(super) fn relay(dir: &Scratch, urls: &[&str]) -> Relay {
         hostname: "mx.test".to_owned(),
         domain: "a.test".to_owned(),
         tls: ClientTls::new(None).unwrap(),
+        resolver: Resolver::system(),
         own: Vec::new(),
     };
     let syncs = Arc::new(Syncs::new(Sync::None));

@@ -122,8 +122,7 @@ impl Server {
         let started = clock::seconds();
         let mut listeners = self.bind(&config.listen)?;
         let scraped = self.bind(&config.metrics)?;
-        self.config.privileges.give_up()?;
-        self.make_root().map_err(system)?;
+        self.give_up_privileges()?;
         for line in self.describe().lines() {
             log::info!("{line}");
         }
@@ -160,6 +159,17 @@ impl Server {
             greylist.save();
         }
         Ok(())
+    }
+
+    /// Gives up privileges, and makes the mail root with those that are left.
+    fn give_up_privileges(&mut self) -> Result<(), Failure> {
+        let privileges = &self.config.privileges;
+        let relay = self.relay.as_mut();
+        if let Some(relay) = relay.filter(|_| privileges.chroot.is_some()) {
+            relay.resolver.keep_hosts();
+        }
+        privileges.give_up()?;
+        self.make_root().map_err(Failure::System)
     }
 
     /// Sets up admission, and the thread for the metrics listeners.

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
+use crate::relay;
+use crate::scripted::Hop;
 use crate::server::{Server, Setup};
 
 const UID: u32 = 3_999_998;
@@ -117,6 +119,38 @@ fn no_groups_where_there_are_users() {
         client.reply();
         assert_eq!(status(server.pid(), "Groups:"), groups, "{args:?}");
     }
+}
+
+/// Next hops are found with the files for name resolution of the system, which a chroot has not.
+#[test]
+fn names_are_known_after_a_chroot() {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let mut names = hosts.lines().filter_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        words.next().filter(|address| *address == "127.0.0.1")?;
+        words.find(|name| !name.eq_ignore_ascii_case("localhost"))
+    });
+    let Some(name) = names.next().filter(|_| root()) else {
+        return eprintln!("skipped: not root, or the host has no name");
+    };
+    let hop = Hop::start(&[]);
+    let url = hop.url.replace("127.0.0.1", name);
+    let args = [
+        "--create",
+        "--chroot",
+        ".",
+        "--relay",
+        &url,
+        "--relay-from",
+        "127.0.0.0/8",
+    ];
+    let setup = Setup {
+        args: args.map(str::to_owned).into(),
+        ..Setup::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    relay::send(&server, "a@a.test", &["x@far.test"], "x");
+    hop.heard("RCPT TO:<x@far.test>");
 }
 
 /// A server that cannot change its user does not start.

@@ -44,6 +44,8 @@ impl fmt::Display for Error {
 #[derive(Debug)]
 pub struct Resolver {
     hosts: PathBuf,
+    /// The text of the hosts file, for when it cannot be read any more.
+    known_hosts: String,
     /// The path of resolv.conf, and its last modification time.
     resolv_conf: Option<PathBuf>,
     servers: Mutex<(Servers, Option<SystemTime>)>,
@@ -66,10 +68,16 @@ impl Resolver {
     pub fn new(hosts: &Path, servers: Servers) -> Self {
         Self {
             hosts: hosts.to_owned(),
+            known_hosts: String::new(),
             resolv_conf: None,
             servers: Mutex::new((servers, None)),
             cache: Cache::default(),
         }
+    }
+
+    /// Reads the hosts file before a chroot; in one that has no such file the hosts stay known.
+    pub fn keep_hosts(&mut self) {
+        self.known_hosts = read::system_file(&self.hosts).unwrap_or_default();
     }
 
     /// The addresses of a host, IPv6 before IPv4. A host in the hosts file is not looked up elsewhere. A name with few
@@ -83,7 +91,10 @@ impl Resolver {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        let known = names::addresses_in(&read::system_file(&self.hosts).unwrap_or_default(), host);
+        let known = match read::system_file(&self.hosts) {
+            Ok(text) => names::addresses_in(&text, host),
+            Err(_) => names::addresses_in(&self.known_hosts, host),
+        };
         if !known.is_empty() {
             return Ok(known);
         }
