@@ -75,6 +75,7 @@ struct Inner {
 /// Builds a [`Decoy`] from accounts.
 pub struct DecoyMaker {
     secrets: digest::Context,
+    /// Sorted, so that the order of accounts makes no difference.
     looks: Vec<(Look, u64)>,
     cost: Cost,
 }
@@ -95,10 +96,13 @@ impl DecoyMaker {
         self.secrets.update(b"\n");
         self.cost = self.cost.max(cost);
         let Some(look) = look else { return };
-        if let Some((_, count)) = self.looks.iter_mut().find(|(known, _)| *known == look) {
-            *count += 1;
-        } else if self.looks.len() < MAX_LOOKS {
-            self.looks.push((look, 1));
+        match self.looks.binary_search_by_key(&look, |(known, _)| *known) {
+            Ok(place) => {
+                let known = self.looks.get_mut(place);
+                known.into_iter().for_each(|(_, count)| *count += 1);
+            }
+            Err(place) if self.looks.len() < MAX_LOOKS => self.looks.insert(place, (look, 1)),
+            Err(_) => {}
         }
     }
 
@@ -108,7 +112,6 @@ impl DecoyMaker {
         if looks.is_empty() {
             looks.push(((rounds(ITERATIONS), SALT), 1));
         }
-        looks.sort_unstable();
         Decoy(Arc::new(Inner {
             seed: array(self.secrets.finish().as_ref()),
             key: OnceLock::new(),

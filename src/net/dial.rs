@@ -202,7 +202,7 @@ fn with_addresses(
 /// Sorts by preference, at random within one.
 fn shuffle(hosts: &mut [Mx]) {
     let chance = RandomState::new();
-    hosts.sort_by_cached_key(|mx| (mx.preference, chance.hash_one(&mx.host)));
+    hosts.sort_unstable_by_key(|mx| (mx.preference, chance.hash_one(&mx.host)));
 }
 
 /// `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3).

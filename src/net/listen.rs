@@ -360,14 +360,18 @@ fn bind(url: &ListenUrl) -> Result<Vec<Listener>, String> {
 
 /// The addresses of a host, or `all` without one.
 fn addresses(host: Option<&str>, all: &[IpAddr], port: u16) -> Result<Vec<SocketAddr>, String> {
-    let mut found = match host {
+    let found = match host {
         Some(host) => names::addresses(host)?,
         None => all.to_vec(),
     };
-    found.sort_unstable();
-    found.dedup();
-    let with_port = |address| SocketAddr::new(address, port);
-    Ok(found.into_iter().map(with_port).collect())
+    let mut addresses = Vec::new();
+    for address in found {
+        let address = SocketAddr::new(address, port);
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
 }
 
 /// An IPv6 listener does not accept IPv4, which has its own listener, whatever the system's default. Set once on the

@@ -3,11 +3,11 @@
 //! and ends the process. With a single arena it needs what the program does.
 
 use std::env;
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::ffi::{CString, NulError, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::unistd::execve;
 
 /// The variable that glibc reads before anything is allocated.
 const ARENAS: &str = "MALLOC_ARENA_MAX";
@@ -19,9 +19,22 @@ pub fn limit(args: &[OsString]) {
     if !limited || env::var_os(ARENAS).is_some() {
         return;
     }
-    if let (Some((name, args)), Ok(own)) = (args.split_first(), env::current_exe()) {
-        let mut again = Command::new(own);
+    let variables = env::vars_os().chain([(ARENAS.into(), "1".into())]);
+    let variables = variables.map(|(name, value)| text(&[&name, "=".as_ref(), &value]));
+    let args = args.iter().map(|arg| text(&[arg]));
+    if let (Ok(own), Ok(args), Ok(variables)) = (
+        env::current_exe(),
+        args.collect::<Result<Vec<_>, _>>(),
+        variables.collect::<Result<Vec<_>, _>>(),
+    ) && let Ok(own) = text(&[own.as_os_str()])
+    {
         // It only returns with an error.
-        let _ = again.arg0(name).args(args).env(ARENAS, "1").exec();
+        let _ = execve(&own, &args, &variables);
     }
+}
+
+/// The parts as one text for a system call.
+fn text(parts: &[&OsStr]) -> Result<CString, NulError> {
+    let octets: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+    CString::new(octets.concat())
 }

@@ -39,7 +39,7 @@ impl RecordType {
 }
 
 /// A mail exchanger (RFC 5321 §5.1).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mx {
     /// Lower values are preferred.
     pub preference: u16,

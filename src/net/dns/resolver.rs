@@ -115,7 +115,7 @@ impl Resolver {
         found.map_err(|error| failure.unwrap_or(error))
     }
 
-    /// The MX records of a domain, sorted by preference.
+    /// The MX records of a domain, in no particular order.
     ///
     /// # Errors
     /// The host has none, or the look-up failed.
@@ -123,14 +123,13 @@ impl Resolver {
         let name =
             to_alabel(domain.strip_suffix('.').unwrap_or(domain)).ok_or(Error::NoSuchName)?;
         let data = self.look_up(&name, RecordType::Mx, &self.servers())?;
-        let mut exchangers: Vec<Mx> = data
+        let exchangers = data
             .into_iter()
             .filter_map(|datum| match datum {
                 Data::Mx(mx) => Some(mx),
                 Data::Address(_) => None,
             })
             .collect();
-        exchangers.sort_unstable();
         Ok(exchangers)
     }
 
