@@ -216,6 +216,8 @@ fn a_limit_of_messages_is_kept() {
         assert!(ask(&mut client, "ATRN").starts_with("250"));
         hop.serve(&client.socket, &[most]);
         hop.heard("QUIT");
+        // Only then may the next one have the mail.
+        a.logged("turned");
         assert_eq!(queued(&a), left);
     }
 }
