@@ -111,6 +111,12 @@ impl Relay {
         !state.stopping && state.schedule.claim(hops)
     }
 
+    /// True if mail of these hops is being looked at, and so does not wait at the moment.
+    pub(super) fn is_busy(&self, hops: &[Hop]) -> bool {
+        let state = self.lock();
+        hops.iter().any(|hop| state.schedule.is_running(hop))
+    }
+
     /// Releases claimed hops.
     pub(super) fn release(&self, hops: &[Hop]) {
         self.lock().schedule.release(hops);

@@ -152,6 +152,11 @@ impl Schedule {
         true
     }
 
+    /// True while connections to a hop are open or opened.
+    pub fn is_running(&self, hop: &Hop) -> bool {
+        self.0.get(hop).is_some_and(|lane| lane.running > 0)
+    }
+
     /// Releases claimed hops.
     pub fn release(&mut self, hops: &[Hop]) {
         for hop in hops {
