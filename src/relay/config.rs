@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::logins::Logins;
 use super::route::{Route, RouteKind, Routes};
 use super::schedule::RetryPolicy;
-use super::sender::RelayRules;
+use super::sender::{MAX_THREADS, RelayRules};
 use crate::failure::Failure;
 use crate::net::client_tls::{ClientTls, Roots};
 use crate::net::dial::is_own;
@@ -106,6 +106,7 @@ impl RelayConfig {
             retry_policy: self.retry_policy,
             hostname: hostname.to_owned(),
             domain: to_alabel(domain).unwrap_or_default(),
+            threads: MAX_THREADS,
             tls: ClientTls::new(roots).map_err(Failure::System)?,
             resolver: Resolver::system(),
             own: listen.iter().flat_map(own).chain(inherited).collect(),

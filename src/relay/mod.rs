@@ -30,5 +30,5 @@ pub use logins::Logins;
 pub use retry::Wanted;
 pub use route::{Route, RouteKind, Routes, TlsMode};
 pub use schedule::{Hop, RetryPolicy, Schedule};
-pub use sender::{Relay, RelayRules, Reporter};
+pub use sender::{MAX_THREADS, Relay, RelayRules, Reporter};
 pub use turn::{NoTurn, Turned};

@@ -35,8 +35,9 @@ const STEP: u64 = 60;
 pub(super) const FIRST_TIME: u64 = 1_577_836_800;
 /// Maximum times the clock was set forward that are remembered.
 const MAX_STEPS: usize = 16;
-/// Maximum threads that send: with `mx:` each domain is a hop, and many may be silent at the same time.
-const THREADS: usize = 256;
+/// Maximum threads that send, if there are the resources for them: with `mx:` each domain is a hop, and many may be
+/// silent at the same time.
+pub const MAX_THREADS: usize = 256;
 /// Maximum sleep of the watching thread.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -58,6 +59,8 @@ pub struct RelayRules {
     pub hostname: String,
     /// The domain of addresses that have none.
     pub domain: String,
+    /// Maximum threads that send.
+    pub threads: usize,
     /// TLS as a client.
     pub tls: ClientTls,
     /// Looks up names.
@@ -283,7 +286,7 @@ impl Relay {
             let now = clock::seconds();
             let at = (Instant::now(), clock::uptime());
             state.look_at_clock(now, at, &self.settings.retry_policy);
-            let hop = match state.running < THREADS {
+            let hop = match state.running < self.settings.threads {
                 true => state.schedule.start(now, |hop| self.most(hop)),
                 false => None,
             };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::logins::Logins;
 use super::route::Routes;
 use super::schedule::RetryPolicy;
-use super::sender::{Relay, RelayRules};
+use super::sender::{MAX_THREADS, Relay, RelayRules};
 use crate::deliver::{Sync, Syncs};
 use crate::net::client_tls::ClientTls;
 use crate::net::dns::Resolver;
@@ -27,6 +27,7 @@ pub(super) fn relay(dir: &Scratch, urls: &[&str]) -> Relay {
         },
         hostname: "mx.test".to_owned(),
         domain: "a.test".to_owned(),
+        threads: MAX_THREADS,
         tls: ClientTls::new(None).unwrap(),
         resolver: Resolver::system(),
         own: Vec::new(),

@@ -17,6 +17,8 @@ const MAILDIR: usize = 3;
 const OTHERS: usize = 64;
 /// The minimum of [`OTHERS`] under a low limit.
 const OTHERS_LEAST: usize = 13;
+/// Descriptors of a connection to a next hop: its socket, that of a question to DNS, and the content.
+const SENDER: usize = 3;
 /// Refused connections that are not closed yet.
 const LINGERING: usize = 64;
 /// Descriptors of Maildirs kept open, if the system allows that many.
@@ -49,6 +51,8 @@ pub(super) struct Budget {
     pub(super) connections: usize,
     /// Maximum recipients of all connections, beyond a few of each.
     pub(super) recipients: usize,
+    /// Maximum connections to next hops.
+    pub(super) senders: usize,
     /// Descriptors of Maildirs that are kept open for the next message.
     pub(super) open: usize,
     /// Maildirs that messages hold open together, besides the first one of each.
@@ -58,26 +62,33 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// The budget of this process, for at most `max_connections`. Raises the limit of descriptors if that is needed and
-    /// allowed.
+    /// The budget of this process, for at most `max_connections`, and `senders` to next hops. Raises the limit of
+    /// descriptors if that is needed and allowed.
     #[allow(
         clippy::useless_conversion,
         reason = "the widths differ between systems"
     )]
-    pub(super) fn of_process(max_connections: usize) -> Self {
+    pub(super) fn of_process(max_connections: usize, senders: usize) -> Self {
         let limit = |kind| getrlimit(kind).map_or(u64::MAX, |(soft, _)| soft.into());
         // On Linux the second counts stacks and large allocations, too.
         let space: u64 = limit(Resource::RLIMIT_AS).min(limit(Resource::RLIMIT_DATA));
-        let most = fit(max_connections, space, OTHERS_SPACE, EACH_SPACE);
-        warn("octets of address space", space, most, max_connections);
+        let wanted = max_connections.saturating_add(senders);
+        let most = fit(wanted, space, OTHERS_SPACE, EACH_SPACE);
+        warn("octets of address space", space, most, wanted);
         let memory = memory().unwrap_or(u64::MAX);
         let fitting = fit(most, memory, OTHERS_MEMORY, EACH_MEMORY);
         warn("octets of memory", memory, fitting, most);
-        let limit = raise_descriptors(fitting);
+        // If not all fit, one in four goes to next hops.
+        let senders = match fitting < wanted {
+            true => senders.min((fitting / 4).max(1)),
+            false => senders,
+        };
+        let fitting = fitting.saturating_sub(senders).max(1);
+        let limit = raise_descriptors(fitting, senders);
         let recipients = pool(memory, RECIPIENT_MEMORY).min(pool(space, RECIPIENT_SPACE));
         let budget = Self {
             recipients,
-            ..Self::of_descriptors(limit, fitting)
+            ..Self::of_descriptors(limit, fitting, senders)
         };
         let files = u64::try_from(limit).unwrap_or(u64::MAX);
         warn("open files", files, budget.connections, fitting);
@@ -85,10 +96,11 @@ impl Budget {
     }
 
     /// The budget for a limit of descriptors.
-    fn of_descriptors(limit: usize, max_connections: usize) -> Self {
+    fn of_descriptors(limit: usize, max_connections: usize, senders: usize) -> Self {
         let lingering = LINGERING.min(limit / 8);
+        let senders = senders.min(limit / 32);
         let others = (limit / 4).clamp(OTHERS_LEAST, OTHERS);
-        let rest = limit.saturating_sub(others + lingering);
+        let rest = limit.saturating_sub(others + lingering + senders * SENDER);
         let most = (rest / (1 + MESSAGE)).max(rest.saturating_sub(BUSY * MESSAGE));
         let connections = max_connections.min(most).max(1);
         let rest = rest.saturating_sub(needed(connections));
@@ -96,6 +108,7 @@ impl Budget {
         Self {
             connections,
             recipients: usize::MAX,
+            senders,
             open,
             held: ((rest - open) / MAILDIR).min(connections.saturating_mul(HELD)),
             lingering,
@@ -129,13 +142,14 @@ fn warn(what: &str, allowed: u64, enough: usize, wanted: usize) {
 }
 
 /// Raises the limit of descriptors as far as the connections need and the system allows, and returns it.
-fn raise_descriptors(max_connections: usize) -> usize {
+fn raise_descriptors(max_connections: usize, senders: usize) -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return 0;
     };
     let wanted = max_connections
         .saturating_mul(HELD * MAILDIR)
-        .saturating_add(needed(max_connections) + OTHERS + LINGERING + 2 * OPEN);
+        .saturating_add(needed(max_connections) + OTHERS + LINGERING + 2 * OPEN)
+        .saturating_add(senders.saturating_mul(SENDER).max(32 * senders));
     let wanted = wanted.try_into().unwrap_or(hard).min(hard);
     let raised = soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
     usize::try_from(if raised { wanted } else { soft }).unwrap_or(usize::MAX)
@@ -175,34 +189,40 @@ mod tests {
     fn descriptors_are_enough_for_admitted_connections() {
         for limit in (32..3_000).chain([10_000, 100_000, usize::MAX]) {
             for max in [1, 40, 512, 10_000] {
-                let budget = Budget::of_descriptors(limit, max);
-                let held = budget.held * MAILDIR;
+                let budget = Budget::of_descriptors(limit, max, 256);
+                let held = budget.held * MAILDIR + budget.senders * SENDER;
                 let all = needed(budget.connections) + held + budget.open + budget.lingering;
+                assert!((1..=256).contains(&budget.senders));
                 assert!(all <= limit, "{limit} {max}: {budget:?}");
                 assert!((1..=max).contains(&budget.connections));
                 assert!(budget.held <= HELD * budget.connections);
             }
         }
-        let few = Budget::of_descriptors(64, 40);
+        let few = Budget::of_descriptors(64, 40, 0);
         let wanted = Budget {
             connections: 3,
             recipients: usize::MAX,
+            senders: 0,
             open: 2,
             held: 0,
             lingering: 8,
         };
         assert_eq!(few, wanted);
-        let plenty = Budget::of_descriptors(200_000, 512);
+        let plenty = Budget::of_descriptors(200_000, 512, 0);
         let wanted = Budget {
             connections: 512,
             recipients: usize::MAX,
+            senders: 0,
             open: OPEN,
             held: HELD * 512,
             lingering: LINGERING,
         };
         assert_eq!(plenty, wanted);
-        assert_eq!(Budget::of_descriptors(4_096, 512).connections, 512);
-        assert_eq!(Budget::of_descriptors(20_000, 12_500).connections, 12_500);
+        assert_eq!(Budget::of_descriptors(4_096, 512, 0).connections, 512);
+        assert_eq!(
+            Budget::of_descriptors(20_000, 12_500, 0).connections,
+            12_500
+        );
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl Server {
     /// # Errors
     /// The file, the line and what is wrong (78).
     pub fn new(mut config: Config, inherited: Vec<InheritedSocket>) -> Result<Self, Failure> {
-        let budget = Budget::of_process(config.max_connections);
+        let senders = config.relay.as_ref().map_or(0, |_| relay::MAX_THREADS);
+        let budget = Budget::of_process(config.max_connections, senders);
         config.max_connections = budget.connections;
         // LIMITS states it; RFC 5321 §4.5.3.1.8 asks for a hundred at least.
         let most = budget.recipients.max(100);
@@ -79,7 +80,10 @@ impl Server {
             .first()
             .map_or(hostname, String::as_str);
         let relay = relay.map(|relay| relay.load((hostname, domain), &config.listen, sockets));
-        let relay = relay.transpose()?;
+        let mut relay = relay.transpose()?;
+        if let Some(relay) = &mut relay {
+            relay.threads = budget.senders;
+        }
         let store = Store::new(&config.policy.hostname, config.sync, budget.open);
         let store = store.with_held(budget.held).with_junk(config.junk.clone());
         let mut state = ServerState::new(

@@ -319,3 +319,34 @@ fn as_many_recipients_as_there_is_address_space_for() {
     drop(clients);
     assert!(newcomer(&server) < Duration::from_secs(20));
 }
+
+/// F11: connections to silent next hops leave enough descriptors for mail that is delivered here.
+#[test]
+fn next_hops_leave_descriptors_for_local_mail() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let hop = |n| format!("smtp://{address}?for=d{n}.test");
+    let hops: Vec<String> = (0..100).map(hop).collect();
+    let mut args = vec![
+        "--domain",
+        "mx.test",
+        "--sync",
+        "none",
+        "--relay-from",
+        "127.0.0.0/8",
+    ];
+    args.extend(hops.iter().flat_map(|hop| ["--relay", hop]));
+    let server = limited("-n 128", &args);
+    let mut client = server.client();
+    client.send(b"EHLO c\r\n");
+    assert!(client.reply().starts_with("220") && client.reply().starts_with("250"));
+    for n in 0..hops.len() {
+        let mail = format!("MAIL FROM:<>\r\nRCPT TO:<x@d{n}.test>\r\nBDAT 3 LAST\r\nx\r\n");
+        client.send(mail.as_bytes());
+        (0..3).for_each(|_| assert!(client.reply().starts_with("25")));
+    }
+    drop(client);
+    let served = served_under(&server, 20, 1);
+    assert!((1..20).contains(&served), "{served}");
+    assert_eq!(server.stored().len(), served);
+}
