@@ -40,10 +40,6 @@ impl Conn<'_> {
     #[inline(never)]
     pub(super) fn data(&mut self) -> Result<Option<Ended>, Stop> {
         let begun = Instant::now();
-        // Send the 354 first: the client prepares its message while the file is opened.
-        if self.stream.input().is_empty() {
-            self.flush(begun)?;
-        }
         let mut message = Message::data(&self.session, &self.state.store, self.origin());
         let refused = self.body(|input| match message.feed(input)? {
             Decoded::More => Ok((input.len(), false)),

@@ -330,9 +330,10 @@ impl<'a> Conn<'a> {
                 self.end_content();
             }
             self.say(step.reply.as_ref());
-            // Roles that are reversed have claimed mail, which only the turn releases.
-            let turns = matches!(step.next, Next::Turn(_));
-            if self.stream.output().len() > MAX_UNSENT && !turns {
+            // RFC 2920 §3.2: only some replies may wait for further ones. What ends this dialogue sends its own.
+            let ends = matches!(step.next, Next::Close | Next::StartTls | Next::Turn(_));
+            let waits = self.session.is_grouped() && self.stream.output().len() <= MAX_UNSENT;
+            if !(ends || waits) {
                 self.flush(Instant::now())?;
             }
             let ended = match step.next {

@@ -73,6 +73,8 @@ pub struct CommandRow {
     pub login: bool,
     /// True if the client must greet first.
     pub greeted: bool,
+    /// True if its reply may wait for those to further pipelined commands (RFC 2920 §3.2).
+    pub grouped: bool,
     /// Its EHLO keyword, if any; the session adds the parameters.
     pub keyword: Option<&'static str>,
 }
@@ -94,6 +96,7 @@ const fn row(
         in_clear: false,
         login: false,
         greeted: false,
+        grouped: false,
         keyword: None,
     }
 }
@@ -117,6 +120,12 @@ impl CommandRow {
     const fn greeted(self) -> Self {
         Self {
             greeted: true,
+            ..self
+        }
+    }
+    const fn grouped(self) -> Self {
+        Self {
+            grouped: true,
             ..self
         }
     }
@@ -151,11 +160,11 @@ pub const COMMANDS: &[CommandRow] = &[
     row("EHLO", Verb::Ehlo, Required, "EHLO name").noise().in_clear().only(Protocol::Smtp),
     row("HELO", Verb::Helo, Required, "HELO name").noise().in_clear().only(Protocol::Smtp),
     row("LHLO", Verb::Lhlo, Required, "LHLO name").noise().in_clear().only(Protocol::Lmtp),
-    row("MAIL", Verb::Mail, Required, MAIL).greeted().login(),
-    row("RCPT", Verb::Rcpt, Required, RCPT),
+    row("MAIL", Verb::Mail, Required, MAIL).greeted().login().grouped(),
+    row("RCPT", Verb::Rcpt, Required, RCPT).grouped(),
     row("DATA", Verb::Data, Nothing, "DATA"),
-    row("BDAT", Verb::Bdat, Optional, "BDAT size [LAST]").keyword("CHUNKING"),
-    row("RSET", Verb::Rset, Nothing, "RSET").noise().in_clear(),
+    row("BDAT", Verb::Bdat, Optional, "BDAT size [LAST]").grouped().keyword("CHUNKING"),
+    row("RSET", Verb::Rset, Nothing, "RSET").noise().in_clear().grouped(),
     row("NOOP", Verb::Noop, Optional, "NOOP [text]").noise().in_clear(),
     row("QUIT", Verb::Quit, Nothing, "QUIT").in_clear(),
     row("HELP", Verb::Help, Optional, "HELP [command]").noise().in_clear().keyword("HELP"),

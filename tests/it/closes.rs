@@ -1,5 +1,5 @@
-//! Closes while the client still sends: the server reads and drops input for a moment, so that a reset cannot destroy
-//! the last reply.
+//! When replies are sent: those that may not wait for further ones, and the last one of a connection, before which the
+//! server reads and drops input for a moment, so that a reset cannot destroy it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -175,5 +175,41 @@ fn tls_ends_with_close_notify() {
             line.starts_with("221 2.0.0") || line.starts_with("421 4.7.0"),
             "{text}"
         );
+    }
+}
+
+/// R112, R114: only replies to MAIL, RCPT, RSET and BDAT wait for those to further commands; a failed login delays the
+/// last one.
+#[test]
+fn few_replies_wait_for_others() {
+    let setup = crate::server::Setup {
+        args: ["--users", "users", "--insecure-auth", "--create"]
+            .map(str::to_owned)
+            .to_vec(),
+        files: vec![("users".into(), "alice:{PLAIN}x\n".into())],
+        ..Default::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    for (command, waits) in [
+        ("EHLO c\r\n", false),
+        ("NOOP\r\n", false),
+        ("WHAT\r\n", false),
+        ("VRFY a\r\n", false),
+        ("EXPN a\r\n", false),
+        ("HELP\r\n", false),
+        ("DATA\r\n", false),
+        ("RSET\r\n", true),
+        ("RCPT TO:<a@localhost>\r\n", true),
+        ("BDAT 1 LAST\r\nx", true),
+    ] {
+        let mut client = server.client();
+        client.send(b"EHLO c\r\n");
+        (0..2).for_each(|_| assert!(client.reply().starts_with('2')));
+        client.send(format!("{command}AUTH PLAIN AGEAYg==\r\n").as_bytes());
+        let mut first = [0; 4_096];
+        let read = client.socket.read(&mut first).unwrap();
+        let first = String::from_utf8_lossy(&first[..read]);
+        assert_eq!(first.contains("\n535 5.7.8"), waits, "{command}: {first}");
+        assert!(first.ends_with("\r\n"));
     }
 }

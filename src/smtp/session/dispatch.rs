@@ -22,6 +22,7 @@ impl<R> Session<R> {
         more_input: bool,
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
+        self.grouped = false;
         let exchange = matches!(self.phase, Phase::Exchange(_));
         let step = match line {
             Line::TooLong(MAX_AUTH_LINE) => self.long_auth_line(),
@@ -90,6 +91,7 @@ impl<R> Session<R> {
         backend: &mut impl Backend<Recipient = R>,
     ) -> Step {
         let row = command.row;
+        self.grouped = row.grouped;
         if row.noise
             && let Some(last) = self.noise()
         {

@@ -63,6 +63,8 @@ pub struct Session<R> {
     pub(super) ended_login: Option<bool>,
     /// True if XCLIENT may name another client.
     pub(super) trusted: bool,
+    /// True if the reply to the last command may wait for further ones.
+    pub(super) grouped: bool,
     /// Maximum recipients of the transaction, besides the maximum of the rules.
     pub(super) max_recipients: usize,
     /// True if the client's address may relay, and so needs no login.
@@ -86,6 +88,7 @@ impl<R> Session<R> {
             mechanism: None,
             ended_login: None,
             trusted: false,
+            grouped: false,
             max_recipients: usize::MAX,
             exempt: false,
         }
@@ -104,6 +107,11 @@ impl<R> Session<R> {
     /// Allows fewer recipients than the rules do, while memory is short.
     pub const fn limit_recipients(&mut self, max: usize) {
         self.max_recipients = max;
+    }
+
+    /// True if the reply to the last command may be sent with those to pipelined commands after it.
+    pub const fn is_grouped(&self) -> bool {
+        self.grouped
     }
 
     /// The rules.
