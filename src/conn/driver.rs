@@ -234,7 +234,7 @@ impl<'a> Conn<'a> {
         self.live.begin_wait(None, begun + short);
         let secured = handshake(
             self.take_stream(),
-            config,
+            &config,
             begun + self.state.adjusted(HANDSHAKE),
         );
         self.live.end_wait();
@@ -474,15 +474,19 @@ impl<'a> Conn<'a> {
 
 /// A handshake needs more stack than everything after it, and touched pages would stay in memory while the connection
 /// idles. So it runs in a thread of its own, whose stack is reused by the next handshake; its size differs from that of
-/// connections, which therefore never get it.
-fn handshake(stream: Stream, config: Arc<ServerConfig>, deadline: Instant) -> io::Result<Stream> {
-    std::thread::scope(|scope| {
+/// connections, which therefore never get it. Without a thread for it the stack of the connection has to do.
+fn handshake(stream: Stream, config: &Arc<ServerConfig>, deadline: Instant) -> io::Result<Stream> {
+    let mut stream = Some(stream);
+    let mut upgrade = || {
+        let tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+        let stream = stream.take().ok_or(ErrorKind::NotConnected)?;
+        stream.upgrade(tls.into(), deadline)
+    };
+    let own = std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().stack_size(HANDSHAKE_STACK);
-        let thread = builder.spawn_scoped(scope, || {
-            let tls = ServerConnection::new(config).map_err(io::Error::other)?;
-            stream.upgrade(tls.into(), deadline)
-        })?;
+        let thread = builder.spawn_scoped(scope, &mut upgrade).ok()?;
         let ended = thread.join();
-        ended.unwrap_or_else(|_| Err(io::Error::other("the handshake ended in a panic")))
-    })
+        Some(ended.unwrap_or_else(|_| Err(io::Error::other("the handshake ended in a panic"))))
+    });
+    own.unwrap_or_else(upgrade)
 }

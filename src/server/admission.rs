@@ -20,6 +20,8 @@ use crate::state::ServerState;
 
 /// How long current messages may take at a shutdown.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long threads and descriptors are taken to be scarce after there was none.
+const SCARCITY: Duration = Duration::from_secs(10);
 /// How long they then have to receive the 421.
 const LAST_REPLY: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,8 @@ struct Connections {
     clients: HashMap<IpAddr, usize>,
     /// The number of the last connection.
     number: usize,
+    /// When there was last no thread or descriptor for a connection.
+    scarce: Option<Instant>,
 }
 
 impl Connections {
@@ -88,7 +92,7 @@ impl ConnLimits {
         };
         let count = all.live.len();
         // Under the lock, so that no older count overwrites a newer one.
-        self.update_stress(count);
+        self.update_stress(&all);
         drop(all);
         if count > self.max {
             return Err(reply::SERVER_FULL);
@@ -106,10 +110,18 @@ impl ConnLimits {
         self.lock().live.is_empty()
     }
 
-    /// Shortens timeouts while more than four fifths of the slots are in use.
-    fn update_stress(&self, count: usize) {
-        let stress = count.saturating_mul(5) > self.max.saturating_mul(4);
-        self.state.stress.store(stress, Ordering::Relaxed);
+    /// Shortens timeouts while more than four fifths of the slots are in use, or no thread or descriptor is free.
+    fn update_stress(&self, all: &Connections) {
+        let full = all.live.len().saturating_mul(5) > self.max.saturating_mul(4);
+        let scarce = all.scarce.is_some_and(|since| since.elapsed() < SCARCITY);
+        self.state.stress.store(full || scarce, Ordering::Relaxed);
+    }
+
+    /// Notes that there was no thread or descriptor for a connection.
+    fn set_scarce(&self) {
+        let mut all = self.lock();
+        all.scarce = Some(Instant::now());
+        self.update_stress(&all);
     }
 
     /// Ends waits whose time is over: by the minimum rate of a message, or by stress. Returns true if another one may
@@ -175,7 +187,7 @@ impl Drop for Slot {
         if let Some(client) = self.client {
             all.forget(client);
         }
-        self.limits.update_stress(all.live.len());
+        self.limits.update_stress(&all);
         drop(all);
         // Only the shutdown waits for this.
         if self.limits.state.stopping.load(Ordering::SeqCst) {
@@ -203,6 +215,7 @@ impl Admission {
         self.state.metrics.connection();
         let live = Arc::new(Live::new(accepted.socket));
         if accepted.overflow {
+            self.limits.set_scarce();
             // The descriptor is the spare one, which is needed back at once.
             self.send(&live, &client, &reply::SERVER_FULL);
             let _ = live.socket.drop_input(64 * 1024);
@@ -224,6 +237,7 @@ impl Admission {
             conn::serve(&state, &own, peer, listener, &mut claim);
         };
         if self.pool.run(job).is_err() {
+            self.limits.set_scarce();
             self.turn_away(&live, &client, &reply::SERVER_FULL);
         }
     }

@@ -350,3 +350,35 @@ fn next_hops_leave_descriptors_for_local_mail() {
     assert!((1..20).contains(&served), "{served}");
     assert_eq!(server.stored().len(), served);
 }
+
+/// F13: where no thread can be started for more, idle clients make room as where all connections are in use, and those
+/// that are served can still use TLS. Root's threads are not limited.
+#[test]
+fn without_threads_idle_clients_make_room() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: not root");
+    }
+    let user = ["--run-as", "3999994:3999994", "--maildir", "/%d/%u"];
+    let tls = ["--tls-cert", tls::CERT, "--tls-key", tls::KEY];
+    // Shells disagree about the letter.
+    let processes = "-u 12 2>/dev/null || ulimit -p 12";
+    let server = limited(
+        processes,
+        &[&user[..], &tls, &["--timeout", "40s"]].concat(),
+    );
+    let mut clients = Vec::new();
+    loop {
+        let mut client = server.client();
+        match client.reply() {
+            greeting if greeting.starts_with("220") => clients.push(client),
+            refused => break assert!(refused.starts_with("421 4.3.2"), "{refused}"),
+        }
+    }
+    assert!((1..12).contains(&clients.len()), "{}", clients.len());
+    let mut first = clients.remove(0);
+    first.send(b"EHLO c\r\nSTARTTLS\r\n");
+    assert!(first.reply().starts_with("250") && first.reply().starts_with("220"));
+    let tls = tls::connect(first.socket, &[]);
+    assert!(tls.is_ok(), "{tls:?}: {}", server.log());
+    assert!(newcomer(&server) < Duration::from_secs(20));
+}
