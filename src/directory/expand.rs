@@ -13,8 +13,10 @@ use crate::deliver::{Group, Target};
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::reply::{self, Reply};
 
-/// Maximum members of a list to which a subaddress is passed on, because each one's folders must be read.
+/// Maximum members of a list to which a subaddress is passed on, because each one's folders must be read and the result
+/// is not shared; and steps of the search for them.
 const MAX_DETAILED: usize = 16;
+const MAX_DETAILED_STEPS: usize = 64;
 /// Maximum lists that are reported as too long.
 const MAX_NAMED: usize = 10;
 /// Maximum steps of the search for lists that are too long.
@@ -100,9 +102,17 @@ impl Directory {
         onward: Option<Onward<'_>>,
     ) -> Expansion {
         if alias.detail.is_some() && alias.targets.len() <= MAX_DETAILED {
-            let found = self.expand(key, onward)?;
-            let shared = found.into_iter().map(|(_, target)| Arc::new(target));
-            return Ok(shared.collect());
+            let mut steps = MAX_DETAILED_STEPS;
+            let found = self.expand(key, &mut steps, onward);
+            // Several members without that folder are those of the list.
+            let differs = |found: &Vec<(u64, Target)>| match found.len() {
+                0..=1 => true,
+                members => members <= MAX_DETAILED && found.iter().any(|(_, t)| t.folder.is_some()),
+            };
+            if steps > 0 && found.as_ref().map_or(true, differs) {
+                let shared = |(_, target)| Arc::new(target);
+                return found.map(|found| found.into_iter().map(shared).collect());
+            }
         }
         let list = AliasKey {
             own: key.own,
@@ -112,7 +122,7 @@ impl Directory {
         if let Some(known) = self.lists.get(&list, fixed) {
             return known;
         }
-        let found = self.expand(&list, onward);
+        let found = self.expand(&list, &mut usize::MAX.clone(), onward);
         self.lists.keep(list, found)
     }
 
@@ -120,10 +130,11 @@ impl Directory {
     fn expand(
         &self,
         first: &AliasKey<'_>,
+        steps: &mut usize,
         onward: Option<Onward<'_>>,
     ) -> Result<Vec<(u64, Target)>, Reply> {
         let (mut found, mut known) = (Vec::new(), HashSet::new());
-        self.walk(first, &mut usize::MAX.clone(), &mut |key, visit| {
+        self.walk(first, steps, &mut |key, visit| {
             let (number, target) = match visit {
                 Visit::Mailbox(found) => (self.mailbox_number(&found.target), found.target),
                 Visit::Remote(address) => (
@@ -152,7 +163,7 @@ impl Directory {
     }
 
     /// Visits the expansion of a name without recursion, every name once and in the order of the file, until `visit`
-    /// stops it.
+    /// stops it or there are no `steps` left.
     ///
     /// # Errors
     /// Those of `visit`, and 451 for local errors.
@@ -174,6 +185,10 @@ impl Directory {
             let more = match self.lookup_or_catch_all(&key, key != *first)? {
                 Lookup::Nobody(_) => visit(&key, Visit::Nobody)?,
                 Lookup::Mailbox(found) => visit(&key, Visit::Mailbox(found))?,
+                Lookup::Alias(Alias { targets, .. }) if targets.len() >= *steps => {
+                    *steps = 0;
+                    false
+                }
                 Lookup::Alias(Alias {
                     targets, detail, ..
                 }) => {

@@ -51,6 +51,34 @@ fn a_list_is_followed_once() {
     }
 }
 
+/// A subaddress is passed on to few members if one has that folder; all other lists are shared, by whatever lists they
+/// are reached.
+#[test]
+fn subaddresses_of_lists_of_lists() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.0.join("mail/example.org/u1/.x")).unwrap();
+    for (members, details, shared) in [
+        (16, ["x", "X"], false),
+        (16, ["x", "y"], false),
+        (16, ["y", "z"], true),
+        (17, ["x", "y"], true),
+        (500, ["x", "y"], true),
+    ] {
+        let directory = list(&scratch, members, 1_000);
+        for name in ["all", "more"] {
+            let [one, other] = details.map(|detail| {
+                let to = path(&format!("<{name}+{detail}@example.org>"));
+                directory.resolve(&to, CONTEXT).unwrap()
+            });
+            assert_eq!((one.len(), other.len()), (members, members));
+            let same = one.list() == other.list();
+            assert_eq!(same, shared, "{name} {members} {details:?}");
+            let folders = one.iter().filter(|target| target.folder.is_some());
+            assert_eq!(folders.count(), usize::from(!shared));
+        }
+    }
+}
+
 /// A list with more members than a transaction may have is never accepted.
 #[test]
 fn long_lists() {

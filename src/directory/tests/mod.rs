@@ -197,9 +197,13 @@ fn aliases_and_users() {
     let names = |all: &[&str]| Ok(all.iter().map(|n| format!("{n}@example.org")).collect());
     assert_eq!(found("<bob@example.org>"), names(&["bob"]));
     assert_eq!(found("<alice@example.org>"), names(&["alice", "carol"]));
+    // Nobody has that folder yet.
+    assert_eq!(found("<Alice+x@example.org>"), names(&["alice", "carol"]));
+    std::fs::create_dir_all(scratch.0.join("mail/example.org/alice/.x")).unwrap();
+    let with_folder = ["alice+x@example.org:.x", "carol+x@example.org"];
     assert_eq!(
         found("<Alice+x@example.org>"),
-        names(&["alice+x", "carol+x"])
+        Ok(with_folder.map(str::to_owned).to_vec())
     );
     assert_eq!(
         found("<SALES@example.org>"),
