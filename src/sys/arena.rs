@@ -3,7 +3,7 @@
 //! and ends the process. With a single arena it needs what the program does.
 
 use std::env;
-use std::ffi::{CString, NulError, OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
@@ -16,25 +16,23 @@ const ARENAS: &str = "MALLOC_ARENA_MAX";
 /// /proc, it goes on as it is.
 pub fn limit(args: &[OsString]) {
     let limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
-    if !limited || env::var_os(ARENAS).is_some() {
-        return;
-    }
-    let variables = env::vars_os().chain([(ARENAS.into(), "1".into())]);
-    let variables = variables.map(|(name, value)| text(&[&name, "=".as_ref(), &value]));
-    let args = args.iter().map(|arg| text(&[arg]));
-    if let (Ok(own), Ok(args), Ok(variables)) = (
-        env::current_exe(),
-        args.collect::<Result<Vec<_>, _>>(),
-        variables.collect::<Result<Vec<_>, _>>(),
-    ) && let Ok(own) = text(&[own.as_os_str()])
-    {
+    if limited && env::var_os(ARENAS).is_none() {
         // It only returns with an error.
-        let _ = execve(&own, &args, &variables);
+        let _ = again(args);
     }
 }
 
-/// The parts as one text for a system call.
-fn text(parts: &[&OsStr]) -> Result<CString, NulError> {
-    let octets: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-    CString::new(octets.concat())
+fn again(args: &[OsString]) -> Option<()> {
+    let text = |parts: &[&OsStr]| {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+        CString::new(parts.concat()).ok()
+    };
+    let own = text(&[env::current_exe().ok()?.as_os_str()])?;
+    let args: Option<Vec<CString>> = args.iter().map(|arg| text(&[arg])).collect();
+    let mut variables: Vec<(OsString, OsString)> = env::vars_os().collect();
+    variables.push((ARENAS.into(), "1".into()));
+    let variables = variables.iter();
+    let variables = variables.map(|(name, value)| text(&[name, OsStr::new("="), value]));
+    let variables: Option<Vec<CString>> = variables.collect();
+    execve(&own, &args?, &variables?).ok().map(drop)
 }
