@@ -477,16 +477,22 @@ impl<'a> Conn<'a> {
 /// connections, which therefore never get it. Without a thread for it the stack of the connection has to do.
 fn handshake(stream: Stream, config: &Arc<ServerConfig>, deadline: Instant) -> io::Result<Stream> {
     let mut stream = Some(stream);
-    let mut upgrade = || {
-        let tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
-        let stream = stream.take().ok_or(ErrorKind::NotConnected)?;
-        stream.upgrade(tls.into(), deadline)
-    };
     let own = std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().stack_size(HANDSHAKE_STACK);
-        let thread = builder.spawn_scoped(scope, &mut upgrade).ok()?;
-        let ended = thread.join();
+        let thread = builder.spawn_scoped(scope, || upgrade(&mut stream, config, deadline));
+        let ended = thread.ok()?.join();
         Some(ended.unwrap_or_else(|_| Err(io::Error::other("the handshake ended in a panic"))))
     });
-    own.unwrap_or_else(upgrade)
+    own.unwrap_or_else(|| upgrade(&mut stream, config, deadline))
+}
+
+#[inline(never)]
+fn upgrade(
+    stream: &mut Option<Stream>,
+    config: &Arc<ServerConfig>,
+    deadline: Instant,
+) -> io::Result<Stream> {
+    let tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+    let stream = stream.take().ok_or(ErrorKind::NotConnected)?;
+    stream.upgrade(tls.into(), deadline)
 }

@@ -1,6 +1,5 @@
 //! Warnings about the disk and the aliases that any client can cause by asking for a recipient: each only once a minute.
 
-use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ const MAX_KNOWN: usize = 4_096;
 struct Recent {
     hasher: RandomState,
     since: Instant,
-    known: HashSet<u64>,
+    known: Vec<u64>,
 }
 
 static RECENT: Mutex<Option<Recent>> = Mutex::new(None);
@@ -32,13 +31,18 @@ fn is_new(recent: &mut Option<Recent>, line: &str, now: Instant) -> bool {
     let recent = recent.get_or_insert_with(|| Recent {
         hasher: RandomState::new(),
         since: now,
-        known: HashSet::new(),
+        known: Vec::new(),
     });
     if now.saturating_duration_since(recent.since) >= PAUSE || recent.known.len() >= MAX_KNOWN {
         recent.known.clear();
         recent.since = now;
     }
-    recent.known.insert(recent.hasher.hash_one(line))
+    let hash = recent.hasher.hash_one(line);
+    let new = !recent.known.contains(&hash);
+    if new {
+        recent.known.push(hash);
+    }
+    new
 }
 
 #[cfg(test)]

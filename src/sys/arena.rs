@@ -16,23 +16,22 @@ const ARENAS: &str = "MALLOC_ARENA_MAX";
 /// /proc, it goes on as it is.
 pub fn limit(args: &[OsString]) {
     let limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
-    if limited && env::var_os(ARENAS).is_none() {
-        // It only returns with an error.
-        let _ = again(args);
+    if !limited || env::var_os(ARENAS).is_some() {
+        return;
     }
-}
-
-fn again(args: &[OsString]) -> Option<()> {
-    let text = |parts: &[&OsStr]| {
-        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-        CString::new(parts.concat()).ok()
-    };
-    let own = text(&[env::current_exe().ok()?.as_os_str()])?;
-    let args: Option<Vec<CString>> = args.iter().map(|arg| text(&[arg])).collect();
-    let mut variables: Vec<(OsString, OsString)> = env::vars_os().collect();
-    variables.push((ARENAS.into(), "1".into()));
-    let variables = variables.iter();
-    let variables = variables.map(|(name, value)| text(&[name, OsStr::new("="), value]));
-    let variables: Option<Vec<CString>> = variables.collect();
-    execve(&own, &args?, &variables?).ok().map(drop)
+    let text = |text: &OsStr| CString::new(text.as_bytes()).ok();
+    let mut variables = vec![OsString::from(format!("{ARENAS}=1"))];
+    for (mut variable, value) in env::vars_os() {
+        variable.push("=");
+        variable.push(value);
+        variables.push(variable);
+    }
+    let all = |texts: &[OsString]| texts.iter().filter_map(|one| text(one)).collect::<Vec<_>>();
+    if let Some(own) = env::current_exe()
+        .ok()
+        .and_then(|path| text(path.as_os_str()))
+    {
+        // It only returns with an error.
+        let _ = execve(&own, &all(args), &all(&variables));
+    }
 }
