@@ -14,6 +14,8 @@ use crate::encoding::{base64_decode, base64_encode, hex_encode};
 /// PBKDF2 rounds that a server may ask for: fewer would make the password easy to guess (RFC 7677 §4), more would be a
 /// denial of service.
 const ITERATIONS: std::ops::RangeInclusive<u32> = 4_096..=1_000_000;
+/// Octets of an initial response, whose command must fit into 512 octets in base64 (RFC 4954 §4).
+const MAX_INITIAL: usize = 372;
 const UNEXPECTED: &str = "an unexpected challenge";
 
 /// The mechanisms that a client uses, strongest first, and what each needs besides the password.
@@ -126,11 +128,15 @@ impl ClientExchange {
         Self { state }
     }
 
-    /// The initial response, if the client speaks first.
+    /// The initial response, if the client speaks first. A long one waits for the server's empty challenge.
     pub fn initial(&mut self) -> Option<Zeroizing<Vec<u8>>> {
         match &self.state {
             State::Plain(octets) => {
                 let octets = octets.clone();
+                if octets.len() > MAX_INITIAL {
+                    self.state = State::Login(vec![octets]);
+                    return None;
+                }
                 self.state = State::Done;
                 Some(octets)
             }
@@ -274,6 +280,25 @@ mod tests {
         let proof = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
         assert!(login.step(proof).is_ok_and(|octets| octets.is_empty()));
         assert_eq!(login.proven(), Ok(()));
+    }
+
+    /// RFC 4954 §4: the command with an initial response has at most 512 octets.
+    #[test]
+    fn long_passwords_wait_for_the_challenge() {
+        for length in [300, 366, 367, 1_000] {
+            let password = "x".repeat(length);
+            let pair = ("user", password.as_str());
+            let mut login = ClientExchange::start(Mechanism::Plain, pair, &[], None, String::new());
+            let message = format!("\0user\0{password}").into_bytes();
+            let fits = "AUTH PLAIN \r\n".len() + base64_encode(&message).len() <= 512;
+            let sent = match login.initial() {
+                Some(sent) => sent,
+                None => login.step(b"").unwrap_or_default(),
+            };
+            assert_eq!((sent.as_slice() == message, login.proven()), (true, Ok(())));
+            let mut login = ClientExchange::start(Mechanism::Plain, pair, &[], None, String::new());
+            assert_eq!(login.initial().is_some(), fits, "{length}");
+        }
     }
 
     #[test]
