@@ -372,6 +372,8 @@ fn the_queue_is_listed_and_run() {
     let url = format!("smtp://{}", gone.local_addr().unwrap());
     drop(gone);
     let mut a = front(&[&url], &["--retry", "1h"]);
+    // Clients are greeted once the queue is open.
+    a.client().reply();
     let queue = a.dir.join("queue").display().to_string();
     let run = |args: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mailslot"));
