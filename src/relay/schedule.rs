@@ -192,8 +192,11 @@ impl Schedule {
         tls: bool,
     ) -> u64 {
         let lane = self.0.entry(hop.clone()).or_default();
-        lane.failures = lane.failures.saturating_add(1);
-        lane.until = now.saturating_add(policy.wait(lane.failures, chance));
+        // Connections that fail together are one failure.
+        if lane.until <= now {
+            lane.failures = lane.failures.saturating_add(1);
+            lane.until = now.saturating_add(policy.wait(lane.failures, chance));
+        }
         lane.clear = match tls {
             true => lane.until.saturating_add(LONGEST.as_secs()),
             false => 0,
@@ -362,6 +365,8 @@ mod tests {
         assert_eq!(all.start(0, |_| 2), Some(a.clone()));
         let first = all.take(&a, 0).unwrap();
         assert_eq!(all.failed(&a, 0, &policy(), 0, true), 300);
+        // The second connection of the same time fails, too.
+        assert_eq!(all.failed(&a, 9, &policy(), 0, true), 300);
         all.add(&a, &first, 300);
         assert_eq!(all.take(&a, 299), None);
         all.end(&a);
