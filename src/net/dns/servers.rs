@@ -74,7 +74,8 @@ impl Servers {
             Some(("attempts", value)) => {
                 self.attempts = limited(value).map_or(self.attempts, |n| n.min(5));
             }
-            Some(("ndots", value)) => self.ndots = number(value).unwrap_or(self.ndots).min(15),
+            // With 0, as in Docker's networks, a short name is looked for in the search domains, too.
+            Some(("ndots", value)) => self.ndots = number(value).unwrap_or(self.ndots).clamp(1, 15),
             _ => {}
         }
     }

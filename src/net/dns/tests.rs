@@ -485,7 +485,8 @@ fn resolv_conf() {
     let zone = if_nametoindex("lo").unwrap_or(0);
     let lo = SocketAddrV6::new("fe80::1".parse().unwrap(), 53, 0, zone);
     assert!(zone == 0 || zones.addresses == [lo.into()], "{zones:?}");
-    let none = Servers::parse("options timeout:0 attempts:x\n");
+    let none = Servers::parse("options timeout:0 attempts:x ndots:0\n");
     assert_eq!(none.addresses, ["127.0.0.1:53".parse().unwrap()]);
     assert_eq!((none.timeout.as_secs(), none.attempts), (5, 2));
+    assert_eq!(none.ndots, 1);
 }
