@@ -12,6 +12,8 @@ use crate::smtp::params::original_recipient;
 pub const MAX_RETURNED: usize = 64 * 1024;
 /// Maximum octets of a line without its end (RFC 5322 §2.1.1).
 const MAX_LINE: usize = 998;
+/// The delivery time has expired (RFC 3463 §3.5).
+pub const EXPIRED: Status = Status::new(5, 4, 7);
 const TEXT_PART: &str =
     "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n";
 
@@ -174,9 +176,14 @@ impl Report<'_> {
             self.action.intro()
         );
         for recipient in self.recipients {
+            // The last reply alone would look like a reason to try again.
+            let given_up = match recipient.status == EXPIRED {
+                true => "Given up after too many tries: ",
+                false => "",
+            };
             let reason = match &recipient.remote {
-                Some(host) => format!("{host} said: {}", recipient.text),
-                None => recipient.text.clone(),
+                Some(host) => format!("{given_up}{host} said: {}", recipient.text),
+                None => format!("{given_up}{}", recipient.text),
             };
             let _ = write!(text, "\n<{}>\n{}", recipient.address, folded(&reason));
         }

@@ -7,8 +7,8 @@ use super::schedule::{Hop, RetryPolicy};
 use super::sender::{FIRST_TIME, Relay, chance};
 use crate::clock;
 use crate::queue::{Envelope, QueuedRecipient};
-use crate::report::{Action, MAX_RETURNED, Report, ReportRecipient};
-use crate::smtp::client::{Outcome, Status, Verdict};
+use crate::report::{Action, EXPIRED, MAX_RETURNED, Report, ReportRecipient};
+use crate::smtp::client::{Outcome, Verdict};
 
 /// A recipient and its outcome.
 pub(super) struct Settled {
@@ -219,10 +219,7 @@ fn report_recipient(one: &Settled) -> ReportRecipient {
 
 fn give_up(outcome: &mut Outcome) {
     outcome.verdict = Verdict::Failed;
-    outcome.status = Status::new(5, 4, 7);
-    if !outcome.remote {
-        outcome.text = format!("Given up after too many tries: {}", outcome.text);
-    }
+    outcome.status = EXPIRED;
 }
 
 /// True if NOTIFY asks for this.

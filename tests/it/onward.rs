@@ -408,6 +408,7 @@ fn giving_up_names_the_last_reply() {
     let failed = reports.iter().find(|text| text.contains("Action: failed"));
     let failed = failed.unwrap();
     for part in [
+        "<bob@b.test>\n    Given up after too many tries: ",
         "\nStatus: 5.4.7\n",
         "\nDiagnostic-Code: smtp; 450 4.2.1 try again\n",
     ] {
