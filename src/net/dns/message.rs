@@ -135,8 +135,12 @@ fn is_referral(packet: &Packet<'_>) -> bool {
         let mut records = packet.name_servers.iter();
         records.any(|record| record.rdata.type_code() == kind)
     };
+    let can_tell = [
+        PacketFlag::AUTHORITATIVE_ANSWER,
+        PacketFlag::RECURSION_AVAILABLE,
+    ];
     packet.answers.is_empty()
-        && !packet.has_flags(PacketFlag::AUTHORITATIVE_ANSWER)
+        && !can_tell.into_iter().any(|flag| packet.has_flags(flag))
         && has(TYPE::NS)
         && !has(TYPE::SOA)
 }

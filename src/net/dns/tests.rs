@@ -441,6 +441,11 @@ fn a_referral_is_no_answer() {
             PacketFlag::AUTHORITATIVE_ANSWER,
             Some(Error::NoData),
         ),
+        (
+            RData::NS(NS(name("b.example"))),
+            PacketFlag::RECURSION_AVAILABLE,
+            Some(Error::NoData),
+        ),
         (a(1), PacketFlag::empty(), Some(Error::NoData)),
     ] {
         let authority = record("example", 60, authority);
