@@ -112,7 +112,7 @@ impl Relay {
             RouteKind::Host { host, port, .. } => match self.settings.resolver.addresses(host) {
                 Ok(found) => Ok(vec![at(host, tcp(found, *port))]),
                 Err(e) => Err(NoConnection::Later(ConnectionError::Lost(
-                    Stage::Connect,
+                    Stage::LookUp,
                     format!("{host}: {e}"),
                 ))),
             },
@@ -192,7 +192,7 @@ fn unroutable(why: Unroutable) -> NoConnection {
         Unroutable::NullMx => Status::new(5, 1, 10),
         Unroutable::Loop => Status::new(5, 4, 6),
         Unroutable::Later(text) => {
-            return NoConnection::Later(ConnectionError::Lost(Stage::Connect, text.clone()));
+            return NoConnection::Later(ConnectionError::Lost(Stage::LookUp, text.clone()));
         }
     };
     NoConnection::Never(Outcome::local(Verdict::Failed, status, why.to_string()))
@@ -283,13 +283,14 @@ mod tests {
             (Unroutable::NoSuchDomain, Some("5.1.2")),
             (Unroutable::NullMx, Some("5.1.10")),
             (Unroutable::Loop, Some("5.4.6")),
-            (Unroutable::Later("silence".to_owned()), None),
+            (Unroutable::Later("silence".to_owned()), Some("4.4.3")),
         ] {
-            let never = match unroutable(why) {
+            let found = match unroutable(why) {
                 NoConnection::Never(outcome) => Some(outcome.status.to_string()),
-                _ => None,
+                NoConnection::Later(failure) => Some(failure.status().to_string()),
+                NoConnection::Waits(_) => None,
             };
-            assert_eq!(never.as_deref(), status);
+            assert_eq!(found.as_deref(), status);
         }
     }
 }

@@ -62,6 +62,8 @@ impl Outcome {
 /// The stage of the dialogue in which a reply is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Looking up the host's name.
+    LookUp,
     /// Connecting.
     Connect,
     /// The 220 of the connection.
@@ -106,6 +108,7 @@ impl Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::LookUp => "look-up",
             Self::Connect => "connect",
             Self::Greeting => "greeting",
             Self::Hello => "EHLO",
@@ -149,6 +152,7 @@ impl ConnectionError {
             Self::Tls(_) => Status::new(4, 7, 5),
             Self::Auth(_) => Status::new(4, 7, 0),
             Self::Protocol(..) => Status::new(4, 5, 0),
+            Self::Lost(Stage::LookUp, _) => Status::new(4, 4, 3),
             Self::Lost(Stage::Connect, _) => Status::new(4, 4, 1),
             Self::Lost(..) => Status::new(4, 4, 2),
         }
