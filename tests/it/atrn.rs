@@ -222,6 +222,8 @@ fn a_limit_of_messages_is_kept() {
         // Only then may the next one have the mail.
         a.logged("turned");
         assert_eq!(queued(&a), left);
+        // The next turn may begin.
+        a.logged("turned");
     }
 }
 
