@@ -2,7 +2,7 @@
 //! waits for them.
 
 use std::sync::{Arc, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::schedule::Hop;
 use super::sender::{Relay, State, chance};
@@ -10,6 +10,9 @@ use crate::client::Handle;
 use crate::clock;
 use crate::metrics::Waiting;
 use crate::smtp::client::{ConnectionError, Stage};
+
+/// How long ATRN waits for a thread that has its mail.
+const BUSY: Duration = Duration::from_secs(2);
 
 impl Relay {
     /// Called when a connection to a hop is open.
@@ -108,13 +111,14 @@ impl Relay {
     /// Claims hops for ATRN; false if any is claimed already, and at a shutdown.
     pub(super) fn claim(&self, hops: &[Hop]) -> bool {
         let mut state = self.lock();
-        !state.stopping && state.schedule.claim(hops)
-    }
-
-    /// True if mail of these hops is being looked at, and so does not wait at the moment.
-    pub(super) fn is_busy(&self, hops: &[Hop]) -> bool {
-        let state = self.lock();
-        hops.iter().any(|hop| state.schedule.is_running(hop))
+        if state.stopping || !state.schedule.claim(hops) {
+            return false;
+        }
+        // A thread that looks at a message has it for a moment; then it waits again.
+        let busy = |state: &mut State| state.schedule.is_running(hops);
+        let waited = self.changed.wait_timeout_while(state, BUSY, busy);
+        drop(waited);
+        true
     }
 
     /// Releases claimed hops.

@@ -152,9 +152,10 @@ impl Schedule {
         true
     }
 
-    /// True while connections to a hop are open or opened.
-    pub fn is_running(&self, hop: &Hop) -> bool {
-        self.0.get(hop).is_some_and(|lane| lane.running > 0)
+    /// True if a thread has mail of one of these hops.
+    pub fn is_running(&self, hops: &[Hop]) -> bool {
+        let mut lanes = hops.iter().filter_map(|hop| self.0.get(hop));
+        lanes.any(|lane| lane.running > 0)
     }
 
     /// Releases claimed hops.
@@ -443,8 +444,11 @@ mod tests {
             out.iter().map(AsRef::as_ref).collect::<Vec<_>>(),
             ["1", "3"]
         );
-        all.release(&[a.clone(), b]);
+        let both = [a.clone(), b];
+        all.release(&both);
+        assert!(!all.is_running(&both));
         assert_eq!(all.start(10, |_| 1), Some(a.clone()));
+        assert!(all.is_running(&both));
         assert_eq!(all.take(&a, 10).as_deref(), Some("2"));
         all.end(&a);
         assert!(all.0.is_empty());

@@ -17,8 +17,7 @@ use crate::smtp::client::{Channel, ClientConfig, TlsUse};
 /// Why the roles cannot be reversed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoTurn {
-    /// The user has no `atrn:` hop, not for a named domain, or is fetching mail already; or all of it has
-    /// just come and does not wait yet.
+    /// The user has no `atrn:` hop, not for a named domain, or is fetching mail already.
     Refused,
     /// No mail is waiting.
     NothingWaits,
@@ -85,13 +84,10 @@ impl Relay {
         if hops.is_empty() || !domains.iter().all(own) || !self.claim(&hops) {
             return Err(NoTurn::Refused);
         }
-        let (busy, names) = (self.is_busy(&hops), names(domains));
+        let names = names(domains);
         if hops.iter().all(|hop| self.wanted(hop, &names).is_empty()) {
             self.release(&hops);
-            return Err(match busy {
-                true => NoTurn::Refused,
-                false => NoTurn::NothingWaits,
-            });
+            return Err(NoTurn::NothingWaits);
         }
         Ok(())
     }
