@@ -166,7 +166,7 @@ fn by_address(host: &client::Destination) -> impl Iterator<Item = client::Destin
 /// password is not tried at all of them. After `end` the rest is left.
 ///
 /// # Errors
-/// That of the last address, or `failure` without any.
+/// The first one of TLS, else that of the last address, or `failure` without any.
 fn first<T>(
     hosts: impl Iterator<Item = client::Destination>,
     end: Instant,
@@ -180,6 +180,8 @@ fn first<T>(
         match open(&host) {
             Ok(opened) => return Ok((opened, host.host)),
             Err(e @ ConnectionError::Auth(_)) => return Err(e),
+            // The next try may succeed in the clear where TLS failed, whatever was wrong with the others.
+            Err(_) if failure.is_of_tls() => {}
             Err(e) => failure = e,
         }
     }
@@ -239,6 +241,14 @@ mod tests {
             first(std::iter::empty(), end, none(), |_| Ok(())),
             Err(none())
         );
+        let broken = ConnectionError::Tls("bad certificate".to_owned());
+        let found = first::<()>(all.iter().cloned(), end, none(), |host| {
+            Err(match host.host.as_str() {
+                "says" => broken.clone(),
+                _ => refused(Stage::Greeting),
+            })
+        });
+        assert_eq!(found, Err(broken));
         // A wrong password is not tried at each of them, and silent ones do not hold a thread for hours.
         let tried = |end, failure: ConnectionError| {
             let mut tried = 0;

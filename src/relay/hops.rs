@@ -9,7 +9,7 @@ use super::sender::{Relay, State, chance};
 use crate::client::Handle;
 use crate::clock;
 use crate::metrics::Waiting;
-use crate::smtp::client::{ConnectionError, Stage};
+use crate::smtp::client::ConnectionError;
 
 /// How long ATRN waits for a thread that has its mail.
 const BUSY: Duration = Duration::from_secs(2);
@@ -24,13 +24,7 @@ impl Relay {
 
     /// Called when a hop did not answer: all its mail waits.
     pub(super) fn hop_failed(&self, hop: &Hop, failure: &ConnectionError) {
-        let tls = matches!(
-            failure,
-            ConnectionError::Tls(_)
-                | ConnectionError::Lost(Stage::StartTls, _)
-                | ConnectionError::Protocol(Stage::StartTls, _)
-        );
-        let wait = self.hop_waits(hop, tls);
+        let wait = self.hop_waits(hop, failure.is_of_tls());
         let route = self.route(hop.route).map_or("", |route| &route.url);
         let domain = &hop.domain;
         log::warn!(

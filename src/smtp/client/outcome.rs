@@ -142,6 +142,14 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
+    /// True if the connection could have been used without TLS.
+    pub const fn is_of_tls(&self) -> bool {
+        matches!(
+            self,
+            Self::Tls(_) | Self::Lost(Stage::StartTls, _) | Self::Protocol(Stage::StartTls, _)
+        )
+    }
+
     /// The enhanced status code for recipients that this defers.
     pub fn status(&self) -> Status {
         match self {
