@@ -91,7 +91,10 @@ impl Relay {
         let link = self.transactions(hop, &envelope, &mut content, &mut attempt, (link, thread));
         let silent = attempt.settled.iter().find(|one| one.is_silence());
         let silent = silent.map(|one| one.outcome.clone());
-        let next = self.settle(hop, id, &envelope, attempt.settled, &mut content);
+        let next = match attempt.settled.is_empty() {
+            true => attempt.rest.iter().map(|to| to.next).min(),
+            false => self.settle(hop, id, &envelope, attempt.settled, &mut content),
+        };
         if let Some(outcome) = silent {
             self.put_off_overdue(hop, id, &outcome);
         }
@@ -195,6 +198,10 @@ impl Relay {
             }
             let mut open = match link.take().map_or_else(|| self.connect(hop, thread), Ok) {
                 Ok(open) => open,
+                // The message goes over the other connection.
+                Err(NoConnection::Later(failure)) if self.is_served(hop, thread, &failure) => {
+                    return None;
+                }
                 Err(trouble) => {
                     attempt.all(&self.no_connection(hop, trouble), "");
                     return None;

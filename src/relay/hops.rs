@@ -18,19 +18,36 @@ impl Relay {
     /// Called when a connection to a hop is open.
     pub(super) fn opened(&self, hop: &Hop, thread: usize, handle: Handle) {
         let mut state = self.lock();
-        state.handles.insert(thread, handle);
+        state.handles.insert(thread, (hop.clone(), handle));
         state.schedule.answered(hop);
+    }
+
+    /// Called when a thread could not connect to a hop. If another thread has a connection, the hop may allow only that
+    /// one: true, and there is no other for a while.
+    pub(super) fn is_served(&self, hop: &Hop, thread: usize, failure: &ConnectionError) -> bool {
+        let mut state = self.lock();
+        let mut others = state.handles.iter().filter(|(own, _)| **own != thread);
+        let served = others.any(|(_, (other, _))| other == hop);
+        if served {
+            let wait = self.settings.retry_policy.wait(1, chance());
+            let until = clock::seconds().saturating_add(wait);
+            state.schedule.limit(hop, until);
+            drop(state);
+            self.log_failure(hop, wait, &format!("one connection only: {failure}"));
+        }
+        served
     }
 
     /// Called when a hop did not answer: all its mail waits.
     pub(super) fn hop_failed(&self, hop: &Hop, failure: &ConnectionError) {
         let wait = self.hop_waits(hop, failure.is_of_tls());
+        self.log_failure(hop, wait, &failure.to_string());
+    }
+
+    fn log_failure(&self, hop: &Hop, wait: u64, why: &str) {
         let route = self.route(hop.route).map_or("", |route| &route.url);
         let domain = &hop.domain;
-        log::warn!(
-            "relay hop={route:?} domain={domain:?} wait={wait} why={:?}",
-            failure.to_string()
-        );
+        log::warn!("relay hop={route:?} domain={domain:?} wait={wait} why={why:?}");
     }
 
     /// Defers all mail of a hop; `tls` is true if TLS was the reason. Returns the wait in seconds.

@@ -68,6 +68,8 @@ struct Lane {
     until: u64,
     /// Until then it is tried without TLS, because TLS failed.
     clear: u64,
+    /// Until then it has one connection, because it refused another.
+    alone: u64,
     /// True while an ATRN connection has claimed it.
     claimed: bool,
 }
@@ -88,6 +90,7 @@ impl Schedule {
         for lane in self.0.values_mut() {
             lane.until = lane.until.saturating_sub(seconds);
             lane.clear = lane.clear.saturating_sub(seconds);
+            lane.alone = lane.alone.saturating_sub(seconds);
             let waiting = std::mem::take(&mut lane.waiting).into_iter();
             let earlier = waiting.map(|(next, id)| (next.saturating_sub(seconds), id));
             lane.waiting = earlier.collect();
@@ -112,7 +115,7 @@ impl Schedule {
         let wanting = self.0.iter_mut().filter(|(hop, lane)| {
             let due = lane.waiting.first().is_some_and(|(next, _)| *next <= now);
             // A failing hop is tried by one connection only.
-            let most = if lane.failures > 0 {
+            let most = if lane.failures > 0 || now < lane.alone {
                 most(hop).min(1)
             } else {
                 most(hop)
@@ -205,6 +208,19 @@ impl Schedule {
         lane.until
     }
 
+    /// Called when a hop refused a connection beside another one.
+    pub fn limit(&mut self, hop: &Hop, until: u64) {
+        if let Some(lane) = self.0.get_mut(hop) {
+            lane.alone = until;
+        }
+    }
+
+    /// True if one of several threads of a hop must end that has no connection.
+    pub fn is_limited(&self, hop: &Hop, now: u64) -> bool {
+        let lane = self.0.get(hop);
+        lane.is_some_and(|lane| lane.running > 1 && now < lane.alone)
+    }
+
     /// Called when a hop has answered.
     pub fn answered(&mut self, hop: &Hop) {
         if let Some(lane) = self.0.get_mut(hop) {
@@ -271,7 +287,8 @@ impl Schedule {
         let times = lanes.filter_map(|(_, lane)| {
             let (next, _) = lane.waiting.first()?;
             let idle = lane.failures == 0 || lane.running == 0;
-            idle.then(|| (*next).max(lane.until))
+            let alone = if lane.running > 0 { lane.alone } else { 0 };
+            idle.then(|| (*next).max(lane.until).max(alone))
         });
         times.min()
     }
@@ -396,6 +413,29 @@ mod tests {
         assert_eq!(all.waiting(&a).len(), 2);
         assert!(all.remove(&a, "1") && !all.remove(&a, "1"));
         assert_eq!(all.waiting(&a).len(), 1);
+    }
+
+    #[test]
+    fn a_hop_with_one_connection_gets_no_other() {
+        let mut all = Schedule::default();
+        let a = hop("a");
+        for id in ["1", "2", "3"] {
+            all.add(&a, &id.into(), 0);
+        }
+        assert!(all.start(0, |_| 2).is_some() && all.start(0, |_| 2).is_some());
+        all.limit(&a, 300);
+        assert!(all.is_limited(&a, 0), "the one that was refused must end");
+        all.end(&a);
+        assert!(!all.is_limited(&a, 0) && all.take(&a, 0).is_some());
+        assert_eq!((all.start(299, |_| 2), all.next(|_| 2)), (None, Some(300)));
+        assert_eq!(all.start(300, |_| 2), Some(a.clone()));
+        all.end(&a);
+        all.end(&a);
+        assert_eq!(
+            all.start(1, |_| 2),
+            Some(a),
+            "it may have another first one"
+        );
     }
 
     #[test]

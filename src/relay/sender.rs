@@ -92,15 +92,16 @@ pub(super) struct State {
     pub(super) grace: u64,
     /// Threads that send.
     pub(super) running: usize,
-    /// Open connections, by the number of their thread.
-    pub(super) handles: HashMap<usize, Handle>,
+    /// Open connections and their hops, by the number of their thread.
+    pub(super) handles: HashMap<usize, (Hop, Handle)>,
     pub(super) threads: usize,
 }
 
 impl State {
     /// Closes all connections except those in the middle of a message.
     fn cut_idle(&self) {
-        let idle = self.handles.values().filter(|handle| !handle.is_sending());
+        let handles = self.handles.values().map(|(_, handle)| handle);
+        let idle = handles.filter(|handle| !handle.is_sending());
         idle.for_each(Handle::cut);
     }
 
@@ -347,7 +348,7 @@ impl Relay {
         while state.running > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                state.handles.values().for_each(Handle::cut);
+                state.handles.values().for_each(|(_, handle)| handle.cut());
                 return;
             }
             let waited = self
@@ -394,7 +395,7 @@ impl Relay {
         let deadline = Instant::now() + IDLE;
         let mut state = self.lock();
         loop {
-            if state.stopping {
+            if state.stopping || !open && state.schedule.is_limited(hop, clock::seconds()) {
                 return None;
             }
             if let Some(id) = state.schedule.take(hop, clock::seconds()) {

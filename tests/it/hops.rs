@@ -446,3 +446,36 @@ fn reports_that_cannot_be_delivered() {
     wait_for_empty(&a);
     assert!(hop.heard("u@b.test").matches("RCPT").count() > 2);
 }
+
+/// A hop that allows one connection gets everything over that one, at once.
+#[test]
+fn a_hop_that_allows_one_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("smtp://{}", listener.local_addr().unwrap());
+    let a = front(&[&url], &["--retry", "1h"]);
+    for _ in 0..4 {
+        send(&a, "me@a.test", &["x@far.test"], "x");
+    }
+    let (mut hop, _) = listener.accept().unwrap();
+    hop.write_all(b"220 hop\r\n").unwrap();
+    let mut input = BufReader::new(hop.try_clone().unwrap());
+    let (mut line, mut content, mut sent) = (String::new(), false, 0);
+    while sent < 4 && input.read_line(&mut line).unwrap() > 0 {
+        if line.starts_with("MAIL") && sent == 0 {
+            let (mut other, _) = listener.accept().unwrap();
+            other.write_all(b"421 4.7.0 one only\r\n").unwrap();
+            a.logged("one connection only");
+        }
+        sent += usize::from(line == ".\r\n");
+        let reply = match (line.as_str(), content) {
+            (".\r\n", _) => &b"250 ok\r\n"[..],
+            (_, true) => b"",
+            ("DATA\r\n", _) => b"354 go\r\n",
+            _ => b"250 ok\r\n",
+        };
+        content = reply.is_empty() || reply.starts_with(b"354");
+        hop.write_all(reply).unwrap();
+        line.clear();
+    }
+    wait_for_empty(&a);
+}
