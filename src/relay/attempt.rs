@@ -210,7 +210,11 @@ impl Relay {
             let batch = attempt.batch(&open);
             let fresh = open.used == 0;
             open.used += 1;
-            let sent = content.send(&mut open.connection, envelope, &batch);
+            let mut sent = content.send(&mut open.connection, envelope, &batch);
+            if open.exposed && needs_tls(&mut sent.outcomes) {
+                self.lock().schedule.encrypt(hop);
+                open.used = usize::MAX;
+            }
             // An idle connection may have been closed by the peer, so a new one is tried.
             if !fresh && !self.is_stopping() && is_unused(sent.failure.as_ref()) {
                 attempt.rest.splice(0..0, batch);
@@ -268,6 +272,17 @@ impl Relay {
             }
         }
     }
+}
+
+/// True if a server wants TLS (RFC 3207 §4). Such a refusal is not about the mail, so that it is tried again.
+fn needs_tls(outcomes: &mut [Outcome]) -> bool {
+    let mut found = false;
+    for one in outcomes {
+        if one.verdict == Verdict::Failed && one.remote && one.text.starts_with("530") {
+            (one.verdict, one.status.class, found) = (Verdict::Later, 4, true);
+        }
+    }
+    found
 }
 
 /// True for the reverse-path of a client that names no domain.

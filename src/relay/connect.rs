@@ -57,6 +57,7 @@ impl Relay {
             connection,
             host,
             used: 0,
+            exposed: clear,
         })
     }
 

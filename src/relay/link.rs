@@ -10,6 +10,8 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) host: String,
     pub(super) used: usize,
+    /// True if it is in the clear because TLS failed.
+    pub(super) exposed: bool,
 }
 
 impl Link {

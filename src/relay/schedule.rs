@@ -228,6 +228,13 @@ impl Schedule {
         }
     }
 
+    /// Called when a hop refuses mail without TLS.
+    pub fn encrypt(&mut self, hop: &Hop) {
+        if let Some(lane) = self.0.get_mut(hop) {
+            lane.clear = 0;
+        }
+    }
+
     /// True if a hop is tried without TLS.
     pub fn is_clear(&self, hop: &Hop, now: u64) -> bool {
         self.0.get(hop).is_some_and(|lane| now < lane.clear)
@@ -480,10 +487,7 @@ mod tests {
         assert!(!all.claim(std::slice::from_ref(&b)));
         assert_eq!((all.start(10, |_| 1), all.next(|_| 1)), (None, None));
         let out = all.withdraw(&a, |id| id != "2");
-        assert_eq!(
-            out.iter().map(AsRef::as_ref).collect::<Vec<_>>(),
-            ["1", "3"]
-        );
+        assert_eq!(out, ["1", "3"].map(Arc::from));
         let both = [a.clone(), b];
         all.release(&both);
         assert!(!all.is_running(&both));

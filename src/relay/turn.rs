@@ -181,6 +181,7 @@ impl Relay {
             connection: connection.map_err(|e| e.to_string())?,
             host,
             used: 0,
+            exposed: false,
         })
     }
 

@@ -128,6 +128,23 @@ fn a_hop_whose_tls_fails_is_tried_in_the_clear() {
     }
 }
 
+/// RFC 3207 §4: a hop whose TLS failed once may take no mail without it. That is no reason to return the mail.
+#[test]
+fn a_hop_that_takes_nothing_in_the_clear() {
+    let strict = |line: &str| match line.get(..4) {
+        Some("STAR") => Some("454 4.7.0 not now\r\n"),
+        Some("MAIL") => Some("530 5.7.0 Must issue a STARTTLS command first\r\n"),
+        _ => None,
+    };
+    let hop = Hop::answering(&["STARTTLS"], strict);
+    let a = front(&[&hop.url], &[]);
+    send(&a, "alice@a.test", &["x@b.test"], "x");
+    // The next try is with TLS again.
+    hop.heard("MAIL FROM:<alice@a.test>\r\nQUIT\r\nEHLO mx.test\r\nSTARTTLS\r\n");
+    assert_eq!(queued(&a), 1);
+    assert!(a.messages("a.test/alice").is_empty());
+}
+
 /// A hop that counts its connections and waits a little before each 250.
 fn counting(counts: Arc<[AtomicUsize; 3]>, ended: mpsc::Sender<Instant>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
