@@ -1,6 +1,8 @@
 //! `sendmail`, as programs call it, with a server and without one.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +19,7 @@ fn server(args: &[&str]) -> Server {
     Server::launch(&setup).unwrap()
 }
 
-fn run(program: &str, args: &[&str], input: &[u8], to: &str) -> Output {
+fn run(program: &str, args: &[impl AsRef<OsStr>], input: &[u8], to: &str) -> Output {
     let mut child = Command::new(program)
         .args(args)
         .env("MAILSLOT_SENDMAIL_TO", to)
@@ -126,6 +128,39 @@ fn missing_fields_are_added_and_bcc_is_removed() {
     assert!(server.messages("x.test/e").remove(0).starts_with("A: b\n"));
     assert_eq!(sendmail(&["f@x.test", "f@x.test"], b"", url).0, 0);
     assert_eq!(server.messages("x.test/f").len(), 1);
+}
+
+/// The From that is added names the sender. A name in another encoding than UTF-8 is left out, and the mail is sent.
+#[test]
+fn senders_and_names_of_callers() {
+    let server = server(&[]);
+    let url = &server.urls[0];
+    for (mailbox, args, from) in [
+        ("a", &[&b"-fwww@x.test"[..]][..], "From: www@x.test\n"),
+        (
+            "b",
+            &[b"-f", b"W <w@x.test>", b"-FWeb"],
+            "From: Web <w@x.test>\n",
+        ),
+        (
+            "c",
+            &[b"-f", b"w@x.test", b"-F", b"J\xf6rg"],
+            "From: w@x.test\n",
+        ),
+    ] {
+        let to = format!("{mailbox}@x.test");
+        let mut all = vec![OsStr::new("--sendmail")];
+        all.extend(args.iter().map(|arg| OsStr::from_bytes(arg)));
+        all.push(OsStr::new(&to));
+        let ended = run(env!("CARGO_BIN_EXE_mailslot"), &all, b"A: b\n\nx\n", url);
+        assert!(ended.status.success(), "{ended:?}");
+        let stored = server.messages(&format!("x.test/{mailbox}")).remove(0);
+        assert!(stored.contains(from), "{stored}");
+    }
+    // A missing comma makes no other address, and a folded one is one.
+    let text = b"To: d@x.test e@x.test, \"g\n h\"@x.test\n\nx\n";
+    assert_eq!(sendmail(&["-t"], text, url).0, 69);
+    assert_eq!(server.messages("x.test/g h").len(), 1);
 }
 
 #[test]

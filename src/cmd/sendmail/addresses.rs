@@ -57,17 +57,25 @@ impl Parser {
     }
 }
 
-/// Blanks around dots and the at sign are dropped (RFC 5322 §4.4), except in a quoted local part.
+/// Blanks at the ends and around dots and at signs are dropped (RFC 5322 §4.4), except in a quoted local part. Others
+/// stay: without a comma two addresses must not become one that was not meant.
 fn without_blanks(address: &str) -> String {
-    let mut quoted = false;
-    let mut escaped = false;
-    let kept = address.chars().filter(|&c| {
-        let keep = quoted || !c.is_whitespace();
+    let mut kept = String::with_capacity(address.len());
+    let (mut quoted, mut escaped, mut blank) = (false, false, false);
+    let joins = |c| matches!(c, '.' | '@' | ',' | ':');
+    for c in address.trim().chars() {
+        if !quoted && c.is_whitespace() {
+            blank = true;
+            continue;
+        }
+        if std::mem::take(&mut blank) && !joins(c) && !kept.ends_with(joins) {
+            kept.push(' ');
+        }
+        kept.push(c);
         quoted ^= c == '"' && !escaped;
         escaped = c == '\\' && !escaped;
-        keep
-    });
-    kept.collect()
+    }
+    kept
 }
 
 /// Skips a comment, which may contain others.
@@ -120,6 +128,8 @@ mod tests {
                 &["a@b", "c@d"],
             ),
             ("a (one (two) \\) three) @ b", &["a@b"]),
+            ("a . b @ c, <@x, @y : d@e>", &["a.b@c", "d@e"]),
+            ("a@b c@d", &["a@b c@d"]),
             ("undisclosed-recipients:;", &[]),
             ("Team: a@b, B <c@d>; e@f", &["a@b", "c@d", "e@f"]),
             ("<@x,@y:a@b>", &["a@b"]),

@@ -61,7 +61,9 @@ impl InputMessage {
             ["To", "Cc", "Bcc"]
         };
         let values = names.iter().flat_map(|name| self.values(name));
-        let found = values.flat_map(|value| addresses(&String::from_utf8_lossy(value)));
+        // Unfolded (RFC 5322 §2.2.3): a quoted local part may be folded, too.
+        let text = |value| String::from_utf8_lossy(value).replace('\n', "");
+        let found = values.flat_map(|value| addresses(&text(value)));
         let found = found.collect();
         self.fields.retain(|field| {
             let name = split(field).map_or(&b""[..], |(name, _)| name);
@@ -177,9 +179,13 @@ mod tests {
 
     #[test]
     fn recipients_of_the_header() {
-        let text = "To: a@b,\n c@d\nSubject: x\nbCC : e@f\nCc: G <g@h>\nTo: i\n\nBcc: no@x\n";
+        let text =
+            "To: a@b,\n \"c\n d\"@d\nSubject: x\nbCC : e@f\nCc: G <g@h>\nTo: i\n\nBcc: no@x\n";
         let mut message = parse(text);
-        assert_eq!(message.take_recipients(), ["a@b", "c@d", "i", "g@h", "e@f"]);
+        assert_eq!(
+            message.take_recipients(),
+            ["a@b", "\"c d\"@d", "i", "g@h", "e@f"]
+        );
         assert!(!message.has("Bcc") && message.has("cc"));
         assert!(content(&message).ends_with("\n\nBcc: no@x\n"));
         let mut message = parse("To: a@b\nResent-To: c@d\nResent-Bcc: e@f\n\n");

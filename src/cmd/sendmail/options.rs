@@ -97,7 +97,8 @@ impl Options {
         let mut all = Self::default();
         let mut words = args.iter();
         while let Some(word) = words.next() {
-            let word = word.to_str().ok_or("an argument is not UTF-8")?;
+            // A full name may be in another encoding.
+            let word = word.to_string_lossy();
             match word.strip_prefix('-') {
                 Some("-") => break,
                 Some("-queue") => {
@@ -107,14 +108,12 @@ impl Options {
                 Some(long) if long.starts_with("-queue=") => {
                     all.queue = long.strip_prefix("-queue=").map(PathBuf::from);
                 }
-                None | Some("") => all.recipients.push(word.to_owned()),
+                None | Some("") => all.recipients.push(word.to_string()),
                 Some(letters) => all.letters(letters, &mut words)?,
             }
         }
-        for word in words {
-            let word = word.to_str().ok_or("an argument is not UTF-8")?;
-            all.recipients.push(word.to_owned());
-        }
+        let rest = words.map(|word| word.to_string_lossy().into_owned());
+        all.recipients.extend(rest);
         Ok(all)
     }
 
@@ -136,9 +135,9 @@ impl Options {
             if value == Operand::Attached || !attached.is_empty() {
                 return set(self, attached);
             }
-            let next = words.next().and_then(|word| word.to_str());
+            let next = words.next().map(|word| word.to_string_lossy());
             let next = next.ok_or_else(|| format!("-{letter} needs a value"))?;
-            return set(self, next.to_owned());
+            return set(self, next.into_owned());
         }
         Ok(())
     }

@@ -48,11 +48,15 @@ impl Person {
         format!("{}@{}", self.user, self.host)
     }
 
-    /// The value of From, with `name` or else the user's own. A non-ASCII name is omitted, because it would have to be
-    /// encoded.
-    pub(super) fn mailbox(&self, name: Option<&str>) -> String {
-        let name = name.unwrap_or(&self.full_name).trim();
-        let address = self.address();
+    /// The value of From: `sender`, or the user if it is empty, with `name` or else the user's own. A non-ASCII name is
+    /// omitted, because it would have to be encoded.
+    pub(super) fn mailbox(&self, name: Option<&str>, sender: &str) -> String {
+        let (address, own) = match sender {
+            "" => (self.address(), self.full_name.as_str()),
+            whole if whole.contains('@') => (whole.to_owned(), ""),
+            user => (format!("{user}@{}", self.host), ""),
+        };
+        let name = name.unwrap_or(own).trim();
         let atom = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_' | '\'');
         if name.is_empty() || !name.bytes().all(|octet| (b' '..=b'~').contains(&octet)) {
             address
@@ -73,8 +77,10 @@ mod tests {
     fn senders_and_their_names() {
         let users = "root:x:0:0:Super & User,,,:/root:/bin/sh\nbroken\nbob:x:7:7::/:\n";
         let of = |uid| Person::of(uid, users, "h".to_owned());
-        assert_eq!(of(0).mailbox(None), "Super root User <root@h>");
-        assert_eq!(of(7).mailbox(None), "bob@h");
+        assert_eq!(of(0).mailbox(None, ""), "Super root User <root@h>");
+        assert_eq!(of(7).mailbox(None, ""), "bob@h");
+        assert_eq!(of(0).mailbox(None, "www"), "www@h");
+        assert_eq!(of(0).mailbox(Some("Web"), "w@x"), "Web <w@x>");
         assert_eq!(of(8).address(), "uid8@h");
         for (name, expected) in [
             ("Cron Daemon", "Cron Daemon <bob@h>"),
@@ -83,7 +89,7 @@ mod tests {
             ("a\nBcc: x", "bob@h"),
             ("", "bob@h"),
         ] {
-            assert_eq!(of(7).mailbox(Some(name)), expected, "{name}");
+            assert_eq!(of(7).mailbox(Some(name), ""), expected, "{name}");
         }
     }
 }

@@ -97,8 +97,11 @@ fn server() -> Result<ListenUrl, ExitError> {
 }
 
 /// Sends the message on standard input.
-fn send(options: Options) -> Result<(), ExitError> {
+fn send(mut options: Options) -> Result<(), ExitError> {
     let me = Person::current();
+    // `-f ''` and `-f '<>'` are the null reverse-path.
+    let first = |text: String| addresses(&text).into_iter().next().unwrap_or_default();
+    options.sender = options.sender.map(first);
     let mut input = Vec::new();
     let read = io::stdin()
         .lock()
@@ -123,7 +126,8 @@ fn send(options: Options) -> Result<(), ExitError> {
         return Err(("no recipient named".to_owned(), USAGE));
     }
     let name = options.full_name.as_deref();
-    message.add_missing("From", &me.mailbox(name));
+    let sender = options.sender.as_deref().unwrap_or_default();
+    message.add_missing("From", &me.mailbox(name, sender));
     message.add_missing("Date", &clock::rfc5322_now());
     message.add_missing("Message-ID", &format!("<{}@{}>", clock::unique(), me.host));
     deliver(&options, &me, recipients, &message.content())
@@ -171,17 +175,12 @@ fn envelope(
         notify: options.notify.clone(),
         orcpt: None,
     };
-    let sender = options.sender.as_deref().map(addresses);
     let mut seen = std::collections::HashSet::new();
     let once = recipients
         .into_iter()
         .filter(|path| seen.insert(path.clone()));
     ClientEnvelope {
-        // `-f ''` and `-f '<>'` are the null reverse-path.
-        reverse_path: match sender {
-            Some(addresses) => addresses.into_iter().next().unwrap_or_default(),
-            None => me.address(),
-        },
+        reverse_path: options.sender.clone().unwrap_or_else(|| me.address()),
         recipients: once.map(rcpt).collect(),
         content: scan.finish(),
         ret: options.ret.clone(),
