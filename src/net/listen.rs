@@ -223,6 +223,7 @@ fn accept(
     take: &mut dyn FnMut(usize, Accepted),
 ) -> bool {
     let mut scarce = false;
+    let mut failed = 0;
     for _ in 0..BURST {
         match listener.accept() {
             Ok((socket, peer)) => take(number, accepted(socket, peer, false)),
@@ -252,9 +253,17 @@ fn accept(
                     return true;
                 }
                 // The client has already gone, or the network failed.
-                _ => log::debug!("accept: {e}"),
+                _ => {
+                    log::debug!("accept: {e}");
+                    failed += 1;
+                }
             },
         }
+    }
+    if failed == BURST {
+        // The socket or the call fails for good.
+        log::warn!("accept: {failed} errors in a row");
+        std::thread::sleep(SCARCE);
     }
     true
 }
@@ -446,5 +455,25 @@ fn bind_unix(
             let _ = std::fs::remove_file(&own);
             Err(fault(e))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use nix::sys::socket::{Shutdown, shutdown};
+    use std::os::fd::AsRawFd as _;
+
+    /// A socket that another process has shut down is always ready, and always an error.
+    #[test]
+    fn an_error_that_stays_does_not_spin() {
+        let tcp = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        shutdown(tcp.as_raw_fd(), Shutdown::Both).unwrap();
+        let listener = Listener::Tcp(tcp);
+        let begun = std::time::Instant::now();
+        let mut take = |_, _| unreachable!("nobody connected");
+        assert!(accept(&listener, 0, &mut None, &mut take));
+        assert!(begun.elapsed() >= SCARCE);
     }
 }
