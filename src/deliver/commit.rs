@@ -272,7 +272,14 @@ impl Spool {
         let dirs = self.take_ticket(index)?;
         let number = match self.way(index, &dirs)? {
             Way::Copy => return self.publish(index, &dirs),
-            Way::Move(number) => return self.publish_source(index, number, &dirs),
+            Way::Move(number) => match self.publish_source(index, number, &dirs) {
+                // Another mount of the same file system.
+                Err(trouble) if trouble.errno() == Some(Errno::EXDEV) => {
+                    self.stage_copy(index)?;
+                    return self.publish(index, &dirs);
+                }
+                other => return other,
+            },
             Way::Link(number) => number,
         };
         for attempt in 0..ATTEMPTS {

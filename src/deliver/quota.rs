@@ -407,7 +407,9 @@ fn recount(
         }
     }
     let temporary = format!("{}.{NAME}", clock::unique());
-    let tmp = disk::fd(&dirs.tmp);
+    // A folder may be another file system, from which the file could not be moved.
+    let inbox = disk.open_in(base, "tmp".as_ref(), false);
+    let tmp = disk::fd(inbox.as_ref().unwrap_or(&dirs.tmp));
     let file = disk.create(tmp, &temporary);
     let file = file.map_err(Fault::at("open", "tmp"))?;
     let text = format!("{}\n{} {}\n", quota.definition(), used.bytes, used.messages);

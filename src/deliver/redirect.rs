@@ -1,4 +1,4 @@
-//! Redirects junk to the folder `.Junk` of each mailbox that has one. The file, which is in the `tmp/` of an inbox by
+//! Redirects junk to the folder `.Junk` of each mailbox that has a usable one. The file, which is in the `tmp/` of an inbox by
 //! then, is moved or linked from there.
 
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::refusal::Trouble;
 use super::spool::Spool;
 use super::target::Target;
+use crate::smtp::reply;
 
 /// The junk folder.
 const JUNK: &str = ".Junk";
@@ -42,6 +43,13 @@ impl Spool {
             folder: Some(JUNK.to_owned()),
             ..(*target).clone()
         });
+        // RCPT did not look at it, and the message may be for others too.
+        if let Err(trouble) = self.dirs(index)
+            && trouble.refusal() == reply::MAILBOX_UNUSABLE
+        {
+            self.log(&trouble);
+            self.delivery(index)?.target = target;
+        }
         Ok(())
     }
 }

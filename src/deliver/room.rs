@@ -37,8 +37,8 @@ impl Room {
     /// # Errors
     /// 452 4.3.1 if it has not.
     pub fn check(&self, path: &Path, octets: u64) -> Result<(), Reply> {
-        let enough = |seen: &Seen| seen.at.elapsed() < KNOWN && octets < seen.free / 2;
-        if lock(&self.last).as_ref().is_some_and(enough) {
+        let known = |seen: &Seen| seen.at.elapsed() < KNOWN && octets < seen.free / 2;
+        if lock(&self.last).as_ref().is_some_and(known) {
             return Ok(());
         }
         let free = free(path).unwrap_or_else(|trouble| {
@@ -49,10 +49,22 @@ impl Room {
         });
         let at = Instant::now();
         *lock(&self.last) = Some(Seen { at, free });
-        if octets > free || free == 0 {
-            return Err(reply::DISK_FULL);
-        }
-        Ok(())
+        enough(free, octets)
+    }
+}
+
+/// Checks the room for `octets` at a mailbox, which may be on a file system of its own.
+///
+/// # Errors
+/// 452 4.3.1 if there is none.
+pub(super) fn at_mailbox(maildir: &Path, octets: u64) -> Result<(), Reply> {
+    enough(free(maildir).unwrap_or(u64::MAX), octets)
+}
+
+fn enough(free: u64, octets: u64) -> Result<(), Reply> {
+    match octets > free || free == 0 {
+        true => Err(reply::DISK_FULL),
+        false => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use super::groups::Groups;
 use super::junk::JunkField;
 use super::maildir;
 use super::quota::Ledger;
-use super::room::Room;
+use super::room::{self, Room};
 use super::spool::Spool;
 use super::sweep;
 use super::syncs::Syncs;
@@ -119,6 +119,15 @@ impl Store {
     /// 452 4.3.1 if it has not, else by [`refusal`](super::refusal()).
     pub fn room(&self, path: &Path, octets: u64) -> Result<(), Reply> {
         self.room.check(path, octets)
+    }
+
+    /// Checks that the file system of a mailbox has room for `octets`. Nothing is cached: it is for mailboxes that are
+    /// not open.
+    ///
+    /// # Errors
+    /// 452 4.3.1 if it has not.
+    pub fn mailbox_room(&self, target: &Target, octets: u64) -> Result<(), Reply> {
+        room::at_mailbox(&target.maildir, octets)
     }
 
     /// True if [`Self::sweep`] has work.

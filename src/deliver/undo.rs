@@ -60,6 +60,10 @@ impl Drop for Spool {
             self.undo(index);
         }
         self.remove_sources();
+        // After an error RCPT must look closely again, or it would accept the mailbox for as long as it is asked to.
+        for delivery in self.deliveries.iter().filter(|delivery| !delivery.done) {
+            self.context.dirs.forget(&delivery.target);
+        }
         // These close the message's last descriptors, so others may only use them afterwards.
         self.sources.clear();
         self.deliveries.clear();

@@ -50,3 +50,31 @@ fn marked_mail_goes_to_its_folder() {
     deliver("X-Spam-Flag: yes", &["has"]);
     assert_eq!(counts(&server), [2, 2, 1, 2]);
 }
+
+/// The rest of the message's recipients must not suffer from a folder that cannot be used.
+#[test]
+fn without_a_usable_folder_it_goes_to_the_inbox() {
+    let server = launch();
+    let inbox = server.dir.join("mail/a.test/lacks");
+    let junk = inbox.join(".Junk");
+    let mut client = server.client();
+    assert!(client.reply().starts_with("220"));
+    client.send(b"EHLO c\r\n");
+    assert!(client.reply().starts_with("250"));
+    for (number, kind) in ["file", "link", "part"].into_iter().enumerate() {
+        match kind {
+            "file" => std::fs::write(&junk, "").unwrap(),
+            "link" => std::os::unix::fs::symlink("../has/.Junk", &junk).unwrap(),
+            _ => {
+                std::fs::create_dir(&junk).unwrap();
+                std::fs::write(junk.join("new"), "").unwrap();
+            }
+        }
+        client.send(b"MAIL FROM:<>\r\nRCPT TO:<lacks@a.test>\r\nRCPT TO:<has@a.test>\r\nDATA\r\n");
+        (0..4).for_each(|_| assert!(client.reply().starts_with(['2', '3']), "{kind}"));
+        client.send(b"X-Spam: Yes\r\n\r\nx\r\n.\r\n");
+        assert!(client.reply().starts_with("250 2.0.0"), "{kind}");
+        assert_eq!(counts(&server), [0, number + 1, 0, number + 1], "{kind}");
+        let _ = std::fs::remove_file(&junk);
+    }
+}

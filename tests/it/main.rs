@@ -34,6 +34,7 @@ mod log;
 mod memory;
 mod metrics;
 mod minima;
+mod mounts;
 mod oauth;
 mod onward;
 mod open_relay;

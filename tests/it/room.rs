@@ -11,8 +11,17 @@ pub struct Mounted(PathBuf);
 
 impl Mounted {
     pub fn new(kind: &str, dir: &Path, options: &str) -> Option<Self> {
+        Self::mount(&["-t", kind, "-o", options, "none"], dir)
+    }
+
+    /// `dir` once more, as a mount of its own.
+    pub fn bind(dir: &Path) -> Option<Self> {
+        Self::mount(&["--bind", &dir.display().to_string()], dir)
+    }
+
+    fn mount(args: &[&str], dir: &Path) -> Option<Self> {
         let mut mount = Command::new("mount");
-        mount.args(["-t", kind, "-o", options, "none"]).arg(dir);
+        mount.args(args).arg(dir);
         let mounted = mount.stderr(Stdio::null()).status();
         let mounted = mounted.is_ok_and(|status| status.success());
         if !mounted {

@@ -50,6 +50,34 @@ fn kept_directories_are_where_their_paths_lead() {
     assert_eq!(files(&old, "new").len(), 2);
 }
 
+/// RCPT must look closely again, or the mailbox would be accepted, and fail the message for others, again and again.
+#[test]
+fn directories_of_a_message_that_failed_are_not_kept() {
+    let scratch = Scratch::new();
+    let target = target(&scratch, "a");
+    let store = store();
+    begin(&store, std::slice::from_ref(&target))
+        .commit()
+        .unwrap();
+    assert!(store.is_open(&target));
+    fs::remove_dir_all(target.maildir.join("tmp")).unwrap();
+    fs::write(target.maildir.join("tmp"), "").unwrap();
+    assert!(
+        begin(&store, std::slice::from_ref(&target))
+            .commit()
+            .is_err()
+    );
+    assert!(!store.is_open(&target));
+    fs::remove_file(target.maildir.join("tmp")).unwrap();
+    begin(&store, std::slice::from_ref(&target))
+        .commit()
+        .unwrap();
+    let spool = begin(&store, std::slice::from_ref(&target));
+    fs::rename(target.maildir.join("tmp"), target.maildir.join("old")).unwrap();
+    drop(spool);
+    assert!(!store.is_open(&target));
+}
+
 /// Unused directories are closed, and evicted by others.
 #[test]
 fn kept_directories_are_few() {

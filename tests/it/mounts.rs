@@ -1,0 +1,123 @@
+//! Mailboxes of which a part is another file system or another mount, or becomes full or read-only. Needs root;
+//! otherwise these tests are skipped with a message.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::room::Mounted;
+use crate::server::{Server, Setup};
+
+fn serve(args: &[&str]) -> Server {
+    let common = ["-d", "x.test"];
+    let args = common.iter().chain(args).map(|arg| (*arg).to_owned());
+    let dirs = ["bob/cur", "alice/tmp", "alice/new", "alice/cur"];
+    let setup = Setup {
+        args: args.collect(),
+        dirs: dirs.map(|dir| format!("mail/x.test/{dir}")).into(),
+        ..Setup::default()
+    };
+    Server::launch(&setup).unwrap()
+}
+
+fn alice(server: &Server) -> PathBuf {
+    server.dir.join("mail/x.test/alice")
+}
+
+/// The codes of the replies to the recipients and to the message, which is marked as junk.
+fn send(server: &Server, to: &[&str]) -> Vec<String> {
+    let mut client = server.client();
+    client.send(b"EHLO c\r\nMAIL FROM:<>\r\n");
+    (0..3).for_each(|_| assert!(client.reply().starts_with('2')));
+    let mut codes = Vec::new();
+    for to in to {
+        client.send(format!("RCPT TO:<{to}@x.test>\r\n").as_bytes());
+        codes.push(client.reply());
+    }
+    client.send(b"DATA\r\n");
+    if client.reply().starts_with("354") {
+        client.send(b"X-Spam: Yes\r\n\r\nx\r\n.\r\n");
+        codes.push(client.reply());
+    }
+    codes.iter().map(|reply| reply[..9].to_owned()).collect()
+}
+
+const TAKEN: &str = "250 2.1.5";
+const DELIVERED: &str = "250 2.0.0";
+const UNUSABLE: &str = "451 4.2.0";
+
+/// Nothing can be moved from tmp/ to new/ then. Told at the end, it would fail everybody's message.
+#[test]
+fn parts_that_are_mounts_are_told_at_rcpt() {
+    for part in ["tmp", "new"] {
+        for bind in [false, true] {
+            let server = serve(&[]);
+            let dir = alice(&server).join(part);
+            let mounted = match bind {
+                true => Mounted::bind(&dir),
+                false => Mounted::new("tmpfs", &dir, "size=1m"),
+            };
+            if mounted.is_none() {
+                return;
+            }
+            let codes = send(&server, &["alice", "bob"]);
+            assert_eq!(codes, [UNUSABLE, TAKEN, DELIVERED], "{part} {bind}");
+            server.logged("call=\"rename\"");
+        }
+    }
+    // Mail never goes to cur/.
+    let server = serve(&[]);
+    if let Some(_mounted) = Mounted::bind(&alice(&server).join("cur")) {
+        assert_eq!(send(&server, &["alice"]), [TAKEN, DELIVERED]);
+    }
+}
+
+/// A folder may be a mount: junk for it is copied from the tmp/ of the inbox, and maildirsize is not made there.
+#[test]
+fn folders_that_are_mounts() {
+    for (to, bind) in [("alice", false), ("alice", true), ("alice+Junk", true)] {
+        let server = serve(&["--junk", "X-Spam:Yes", "--quota", "1M"]);
+        let dir = alice(&server).join(".Junk");
+        fs::create_dir(&dir).unwrap();
+        let mounted = match bind {
+            true => Mounted::bind(&dir),
+            false => Mounted::new("tmpfs", &dir, "size=1m"),
+        };
+        if mounted.is_none() {
+            return;
+        }
+        assert_eq!(send(&server, &[to]), [TAKEN, DELIVERED], "{to} {bind}");
+        assert_eq!(server.messages("x.test/alice/.Junk").len(), 1);
+        let sizes = fs::read_to_string(alice(&server).join("maildirsize")).unwrap();
+        assert!(sizes.starts_with("1048576S\n"), "{sizes}");
+    }
+}
+
+/// After the first message that fails, RCPT tells, and others get theirs.
+#[test]
+fn a_mailbox_that_becomes_read_only_or_full() {
+    for full in [false, true] {
+        let server = serve(&[]);
+        let dir = alice(&server);
+        let Some(_mounted) = Mounted::new("tmpfs", &dir, "size=64k") else {
+            return;
+        };
+        assert_eq!(send(&server, &["alice", "bob"]).len(), 3);
+        let (told, failed) = match full {
+            true => {
+                let _ = fs::write(dir.join("filler"), [0; 100_000]);
+                ("452 4.3.1", "452 4.3.1")
+            }
+            false => {
+                let mut remount = Command::new("mount");
+                remount.args(["-o", "remount,ro"]).arg(&dir);
+                assert!(remount.status().unwrap().success());
+                (UNUSABLE, "451 4.3.0")
+            }
+        };
+        // Its directories are open.
+        assert_eq!(send(&server, &["alice", "bob"]), [TAKEN, TAKEN, failed]);
+        let codes = send(&server, &["alice", "bob"]);
+        assert_eq!(codes, [told, TAKEN, DELIVERED], "full: {full}");
+    }
+}
