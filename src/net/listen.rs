@@ -222,8 +222,7 @@ fn accept(
     spare: &mut Option<File>,
     take: &mut dyn FnMut(usize, Accepted),
 ) -> bool {
-    let mut scarce = false;
-    let mut failed = 0;
+    let (mut scarce, mut failed) = (false, 0);
     for _ in 0..BURST {
         match listener.accept() {
             Ok((socket, peer)) => take(number, accepted(socket, peer, false)),
