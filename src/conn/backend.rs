@@ -80,7 +80,7 @@ impl ServerBackend<'_> {
         }
         if !open && !self.store.is_open(target) {
             self.directory.check_usable(target)?;
-            self.store.mailbox_room(target, size)?;
+            self.store.check(target, size)?;
         }
         self.store.quota_check(target, size)
     }

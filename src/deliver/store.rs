@@ -121,13 +121,22 @@ impl Store {
         self.room.check(path, octets)
     }
 
-    /// Checks that the file system of a mailbox has room for `octets`. Nothing is cached: it is for mailboxes that are
-    /// not open.
+    /// Checks a mailbox that is not open, for a message of `octets` or 0 if unknown: the room on its file system, and if
+    /// it has an owner that delivery can open it with the owner's rights. A missing one is not created.
     ///
     /// # Errors
-    /// 452 4.3.1 if it has not.
-    pub fn mailbox_room(&self, target: &Target, octets: u64) -> Result<(), Reply> {
-        room::at_mailbox(&target.maildir, octets)
+    /// 452 4.3.1 if there is no room, else by [`refusal`](super::refusal()).
+    pub fn check(&self, target: &Target, octets: u64) -> Result<(), Reply> {
+        room::at_mailbox(&target.maildir, octets)?;
+        if target.owner.is_none() || !target.maildir.is_dir() {
+            return Ok(());
+        }
+        // A stranger may ask, so nothing is synced; the delivery does that.
+        let opened = maildir::open(self.context.disk.as_ref(), &Syncs::new(Sync::None), target);
+        opened.map(drop).map_err(|trouble| {
+            log::warn!("mailbox cannot be used {trouble}");
+            trouble.refusal()
+        })
     }
 
     /// True if [`Self::sweep`] has work.

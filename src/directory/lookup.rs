@@ -192,15 +192,15 @@ impl Directory {
     /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 if the mail root is missing, 550 for a name that is too
     /// long.
     pub fn check_usable(&self, target: &Target) -> Result<(), Reply> {
-        if let Some(folder) = &target.folder {
-            mailbox::check(&target.maildir.join(folder), target.owner)?;
-        }
-        mailbox::check(&target.maildir, target.owner)?;
         match mailbox::exists(&target.root)? {
-            true => Ok(()),
-            false if target.root == self.root => Err(reply::MAILBOX_AWAY),
-            false => Err(reply::MAILBOX_UNUSABLE),
+            true => {}
+            false if target.root == self.root => return Err(reply::MAILBOX_AWAY),
+            false => return Err(reply::MAILBOX_UNUSABLE),
         }
+        if let Some(folder) = &target.folder {
+            mailbox::check(&target.maildir.join(folder), target.owner, false)?;
+        }
+        mailbox::check(&target.maildir, target.owner, target.may_create)
     }
 
     /// The key of a forward-path; `None` if its domain is not delivered here.

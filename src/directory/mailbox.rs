@@ -41,19 +41,20 @@ fn is_missing(error: &io::Error) -> bool {
     )
 }
 
-/// Checks that a Maildir or a folder can take a message, by what delivery will open. A missing one may be created, but
-/// not in place of a file or a link.
+/// Checks that a Maildir or a folder can take a message, by what delivery will open. A missing one is fine, unless it is
+/// to be created and cannot be.
 ///
 /// # Errors
 /// 550 for a name that is too long for its file system, else 451.
-pub(super) fn check(dir: &Path, owner: Option<Owner>) -> Result<(), Reply> {
-    let found = match fs::symlink_metadata(dir) {
+pub(super) fn check(dir: &Path, owner: Option<Owner>, creates: bool) -> Result<(), Reply> {
+    let checked = match fs::symlink_metadata(dir) {
         Err(e) if e.kind() == ErrorKind::InvalidFilename => return Err(reply::NO_SUCH_USER),
+        Err(e) if is_missing(&e) && creates => check_parent(dir, owner),
         Err(e) if is_missing(&e) => return Ok(()),
-        found => found.map_err(|e| ("stat", dir.to_path_buf(), e)),
+        Err(e) => Err(("stat", dir.to_path_buf(), e)),
+        Ok(meta) => check_parts(dir, &meta, owner),
     };
-    let found = found.and_then(|meta| check_parts(dir, &meta, owner));
-    found.map_err(|(call, path, error)| {
+    checked.map_err(|(call, path, error)| {
         warn(&format!(
             "mailbox cannot be used call=\"{call}\" path={path:?} error={error}"
         ));
@@ -63,6 +64,16 @@ pub(super) fn check(dir: &Path, owner: Option<Owner>) -> Result<(), Reply> {
 
 /// A call that failed, on a path.
 type FailedCall = (&'static str, PathBuf, io::Error);
+
+/// Checks that a directory can be created: in the nearest one above it that exists.
+fn check_parent(dir: &Path, owner: Option<Owner>) -> Result<(), FailedCall> {
+    let mut above = dir.ancestors().skip(1);
+    let Some(dir) = above.find(|dir| fs::symlink_metadata(dir).is_ok()) else {
+        return Ok(());
+    };
+    let meta = fs::metadata(dir).map_err(|e| ("stat", dir.to_path_buf(), e))?;
+    check_access(dir, &meta, owner, AccessFlags::W_OK | AccessFlags::X_OK)
+}
 
 /// Checks the directories of a Maildir. Symbolic links inside it are not followed.
 fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), FailedCall> {
@@ -154,9 +165,9 @@ mod tests {
             let maker = scope.spawn(|| maildirs.iter().try_for_each(fs::create_dir));
             for maildir in &maildirs {
                 while !maildir.exists() {
-                    assert!(check(maildir, None).is_ok());
+                    assert!(check(maildir, None, true).is_ok());
                 }
-                assert!(check(maildir, None).is_ok());
+                assert!(check(maildir, None, true).is_ok());
             }
             maker.join().unwrap().unwrap();
         });

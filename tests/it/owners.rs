@@ -96,6 +96,30 @@ fn a_directory_closed_by_its_owner_is_refused_at_rcpt() {
     }
 }
 
+/// As root leaves a Maildir that it made for a user: delivery enters it with the user's rights.
+#[test]
+fn a_maildir_that_its_owner_cannot_enter_is_refused_at_rcpt() {
+    for (part, mode, to_alice) in [
+        ("Maildir", 0o700, "451 4.2.0"),
+        ("Maildir/new", 0o700, "451 4.2.0"),
+        ("Maildir/cur", 0o700, "451 4.2.0"),
+        ("Maildir", 0o755, "250 2.1.5"),
+    ] {
+        let Some(server) = serve(USERS) else { return };
+        let home = server.dir.join("alice");
+        for name in ["Maildir", "Maildir/tmp", "Maildir/new", "Maildir/cur"] {
+            std::fs::create_dir(home.join(name)).unwrap();
+            chown(home.join(name), Some(ALICE), Some(ALICE)).unwrap();
+        }
+        chown(home.join(part), Some(0), Some(0)).unwrap();
+        std::fs::set_permissions(home.join(part), Permissions::from_mode(mode)).unwrap();
+        let replies = send(&mut server.client(), &["alice", "bob"]);
+        assert!(replies[0].starts_with(to_alice), "{part} {replies:?}");
+        let mut rest = replies.iter().skip(1);
+        assert!(rest.all(|reply| reply.starts_with("250")), "{replies:?}");
+    }
+}
+
 #[test]
 fn mail_belongs_to_the_hosts_own_users() {
     let Some(server) = serve(USERS) else { return };

@@ -113,6 +113,14 @@ fn unusable_mailboxes() {
     }
     std::fs::remove_dir_all(scratch.0.join("mail")).unwrap();
     assert_eq!(check("g"), Err(crate::smtp::reply::MAILBOX_AWAY));
+    // One that cannot be made fails each message, too.
+    std::fs::create_dir(scratch.0.join("mail")).unwrap();
+    assert_eq!(check("g"), Ok(()));
+    std::fs::write(&mail, "").unwrap();
+    assert_eq!(check("g"), Err(crate::smtp::reply::MAILBOX_UNUSABLE));
+    std::fs::remove_file(&mail).unwrap();
+    std::os::unix::fs::symlink("nowhere", &mail).unwrap();
+    assert_eq!(check("g"), Err(crate::smtp::reply::MAILBOX_UNUSABLE));
 }
 
 /// `%h` is the account's home: /etc/passwd serves a host's own users.
