@@ -19,7 +19,7 @@ use crate::clock;
 use crate::smtp::reply::{self, Reply};
 
 /// Maximum names to try: a second one is only needed if clock, process id and count all repeat.
-const ATTEMPTS: u32 = 10;
+pub(super) const ATTEMPTS: u32 = 10;
 
 /// The receipt for a message that is in `new/` and durable. Only a commit makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,13 +146,20 @@ impl Spool {
         self.check_refusals(members)?;
         self.reserve_all(members)?;
         for &index in members {
-            self.prepare(index)
-                .map_err(|trouble| softened(self.log(&trouble), count))?;
+            let prepared = self.prepare(index).or_else(|trouble| {
+                self.retreat(index, trouble)?;
+                self.prepare(index)
+            });
+            prepared.map_err(|trouble| softened(self.log(&trouble), count))?;
         }
         let mut left = members;
         while let Some((&index, rest)) = left.split_first() {
-            self.appear(index, left)
-                .map_err(|trouble| softened(self.log(&trouble), count))?;
+            let appeared = self.appear(index, left).or_else(|trouble| {
+                self.retreat(index, trouble)?;
+                self.prepare(index)?;
+                self.appear(index, left)
+            });
+            appeared.map_err(|trouble| softened(self.log(&trouble), count))?;
             left = rest;
         }
         Ok(())
@@ -198,7 +205,10 @@ impl Spool {
     fn reserve_all(&mut self, members: &[usize]) -> Result<(), Reply> {
         let mut full = 0;
         for &index in members {
-            let room = self.reserve(index);
+            let room = self.reserve(index).or_else(|trouble| {
+                self.retreat(index, trouble)?;
+                self.reserve(index)
+            });
             let room = room.map_err(|trouble| softened(self.log(&trouble), members.len()))?;
             full += usize::from(!room);
         }
@@ -354,52 +364,6 @@ impl Spool {
         synced.map_err(Trouble::at("fsync", &dirs.path))
     }
 
-    /// Copies the message into a mailbox's `tmp/`, durably: another file system or owner, a file system without hard
-    /// links, or one link too many.
-    fn stage_copy(&mut self, index: usize) -> Result<(), Trouble> {
-        if self.delivery(index)?.staged {
-            return Ok(());
-        }
-        let context = Arc::clone(&self.context);
-        let dirs = self.dirs(index)?;
-        let text_from = self.exact_from.filter(|_| self.is_rewritten(index));
-        for attempt in 0..ATTEMPTS {
-            self.choose_name(index, attempt)?;
-            let common = self.name.clone();
-            let delivery = self.delivery(index)?;
-            let name = delivery.name(&common).to_owned();
-            let to = match context.disk.create(disk::fd(&dirs.tmp), &name) {
-                Err(e) if errno(&e) == Some(Errno::EEXIST) => continue,
-                other => other.map_err(dirs.in_tmp("open", &name))?,
-            };
-            delivery.staged = true;
-            if let Some(to_whom) = dirs.owner {
-                let given = context.disk.give(disk::fd(&to), to_whom);
-                given.map_err(dirs.in_tmp("fchown", &name))?;
-            }
-            let from = self.any_source()?;
-            let copied = disk::copy(context.disk.as_ref(), from, &to, text_from);
-            copied.map_err(dirs.in_tmp("copy", &name))?;
-            let synced = context.syncs.file(context.disk.as_ref(), disk::fd(&to));
-            return synced.map_err(dirs.in_tmp("fsync", &name));
-        }
-        Err(Trouble::at("open", &dirs.path)(Errno::EEXIST.into()))
-    }
-
-    /// A file that holds the whole message.
-    fn any_source(&self) -> Result<&std::fs::File, Trouble> {
-        let found = self.sources.iter().find_map(|s| s.file.as_ref().ok());
-        found.ok_or_else(|| {
-            let failed = self.sources.iter().find_map(|s| s.file.as_ref().err());
-            let opened = self.deliveries.iter().find_map(|d| d.refusal.as_ref());
-            let refusal = failed.or(opened).cloned();
-            Trouble::Rule {
-                path: Default::default(),
-                refusal: refusal.unwrap_or(reply::LOCAL_ERROR),
-            }
-        })
-    }
-
     /// Moves a staged copy from `tmp/` into `new/`, without replacing anything.
     fn publish(&mut self, index: usize, dirs: &OpenMaildir) -> Result<(), Trouble> {
         let delivery = self.deliveries.get(index);
@@ -449,7 +413,7 @@ impl Spool {
     }
 
     /// The message's own name at the first attempt, then others (F27).
-    fn choose_name(&mut self, index: usize, attempt: u32) -> Result<(), Trouble> {
+    pub(super) fn choose_name(&mut self, index: usize, attempt: u32) -> Result<(), Trouble> {
         let size = self.size_at(index);
         let renamed = match attempt {
             0 if size == self.size => None,

@@ -18,6 +18,7 @@
 
 mod commit;
 mod context;
+mod copies;
 #[cfg(test)]
 mod crash_model;
 mod dir_cache;

@@ -1,12 +1,13 @@
 //! Redirects junk to the folder `.Junk` of each mailbox that has a usable one. The file, which is in the `tmp/` of an inbox by
 //! then, is moved or linked from there.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 
+use super::disk;
 use super::refusal::Trouble;
-use super::spool::Spool;
+use super::spool::{Delivery, Spool};
 use super::target::Target;
-use crate::smtp::reply;
 
 /// The junk folder.
 const JUNK: &str = ".Junk";
@@ -43,13 +44,32 @@ impl Spool {
             folder: Some(JUNK.to_owned()),
             ..(*target).clone()
         });
-        // RCPT did not look at it, and the message may be for others too.
-        if let Err(trouble) = self.dirs(index)
-            && trouble.refusal() == reply::MAILBOX_UNUSABLE
-        {
-            self.log(&trouble);
-            self.delivery(index)?.target = target;
+        delivery.inbox = Some(target);
+        Ok(())
+    }
+
+    /// Goes back from the junk folder to the inbox after an error: RCPT did not look at the folder, and the message may
+    /// be for others too.
+    ///
+    /// # Errors
+    /// The error itself, if there is no way back.
+    pub(super) fn retreat(&mut self, index: usize, trouble: Trouble) -> Result<(), Trouble> {
+        let delivery = self.delivery(index)?;
+        let Some(inbox) = delivery.inbox.take() else {
+            return Err(trouble);
+        };
+        let name = delivery.staged.then(|| delivery.renamed.take());
+        self.log(&trouble);
+        if let Some(renamed) = name {
+            let dirs = self.dirs(index)?;
+            let name = renamed.map_or_else(|| self.name.clone(), |(_, name)| name);
+            let disk = self.context.disk.as_ref();
+            let _ = disk.unlink(disk::fd(&dirs.tmp), OsStr::new(&name));
         }
+        let delivery = self.delivery(index)?;
+        let reserved = delivery.reserved;
+        *delivery = Delivery::new(inbox);
+        delivery.reserved = reserved;
         Ok(())
     }
 }

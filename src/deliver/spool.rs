@@ -68,6 +68,8 @@ pub struct Spool {
 /// The delivery to one mailbox. Unless `done` it is undone when the spool is dropped.
 pub(super) struct Delivery {
     pub(super) target: Arc<Target>,
+    /// The inbox, if the target is its junk folder.
+    pub(super) inbox: Option<Arc<Target>>,
     pub(super) dirs: Option<Arc<OpenMaildir>>,
     /// The identity of `new/` at the first look-up.
     pub(super) identity: Option<FileId>,
@@ -423,9 +425,10 @@ impl Spool {
 
 impl Delivery {
     /// A delivery that has not begun.
-    fn new(target: Arc<Target>) -> Self {
+    pub(super) fn new(target: Arc<Target>) -> Self {
         Self {
             target,
+            inbox: None,
             dirs: None,
             identity: None,
             refusal: None,

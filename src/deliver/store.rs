@@ -127,7 +127,10 @@ impl Store {
     /// # Errors
     /// 452 4.3.1 if there is no room, else by [`refusal`](super::refusal()).
     pub fn check(&self, target: &Target, octets: u64) -> Result<(), Reply> {
-        room::at_mailbox(&target.maildir, octets)?;
+        match &target.folder {
+            Some(folder) => room::at_mailbox(&target.maildir.join(folder), octets)?,
+            None => room::at_mailbox(&target.maildir, octets)?,
+        }
         if target.owner.is_none() || !target.maildir.is_dir() {
             return Ok(());
         }

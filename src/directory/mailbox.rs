@@ -77,8 +77,8 @@ fn check_parent(dir: &Path, owner: Option<Owner>) -> Result<(), FailedCall> {
 
 /// Checks the directories of a Maildir. Symbolic links inside it are not followed.
 fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), FailedCall> {
-    check_access(dir, meta, owner, AccessFlags::X_OK)?;
     let read = AccessFlags::R_OK | AccessFlags::X_OK;
+    check_access(dir, meta, owner, read)?;
     let write = read | AccessFlags::W_OK;
     let mut devices = Vec::with_capacity(3);
     for (name, flags) in [("tmp", write), ("new", write), ("cur", read)] {

@@ -2,7 +2,7 @@
 //! otherwise these tests are skipped with a message.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::room::Mounted;
@@ -93,6 +93,37 @@ fn folders_that_are_mounts() {
     }
 }
 
+/// Junk goes to the inbox then, and others get theirs.
+#[test]
+fn a_junk_folder_that_takes_nothing() {
+    for full in [false, true] {
+        let server = serve(&["--junk", "X-Spam:Yes"]);
+        let dir = alice(&server).join(".Junk");
+        fs::create_dir_all(dir.join("new")).unwrap();
+        let mounted = match full {
+            true => Mounted::new("tmpfs", &dir, "size=8k"),
+            false => Mounted::bind(&dir),
+        };
+        if mounted.is_none() {
+            return;
+        }
+        match full {
+            true => drop(fs::write(dir.join("filler"), [0; 10_000])),
+            false => remount_read_only(&dir, "remount,bind,ro"),
+        }
+        let codes = send(&server, &["alice", "bob"]);
+        assert_eq!(codes, [TAKEN, TAKEN, DELIVERED], "full: {full}");
+        assert_eq!(server.messages("x.test/alice").len(), 1);
+        assert!(server.messages("x.test/alice/.Junk").is_empty());
+    }
+}
+
+fn remount_read_only(dir: &Path, options: &str) {
+    let mut remount = Command::new("mount");
+    remount.args(["-o", options]).arg(dir);
+    assert!(remount.status().unwrap().success());
+}
+
 /// After the first message that fails, RCPT tells, and others get theirs.
 #[test]
 fn a_mailbox_that_becomes_read_only_or_full() {
@@ -109,9 +140,7 @@ fn a_mailbox_that_becomes_read_only_or_full() {
                 ("452 4.3.1", "452 4.3.1")
             }
             false => {
-                let mut remount = Command::new("mount");
-                remount.args(["-o", "remount,ro"]).arg(&dir);
-                assert!(remount.status().unwrap().success());
+                remount_read_only(&dir, "remount,ro");
                 (UNUSABLE, "451 4.3.0")
             }
         };

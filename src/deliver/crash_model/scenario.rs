@@ -91,7 +91,12 @@ impl Scenario {
             let Ok(delivered) = outcome else { continue };
             for target in group.iter() {
                 let inner = target.maildir.strip_prefix(&scratch.0).unwrap();
-                let folder = if self.junk { ".Junk/new" } else { "new" };
+                // After an error in the folder it is in the inbox.
+                let in_folder = target.maildir.join(".Junk/new").join(delivered.name());
+                let folder = match in_folder.exists() {
+                    true => ".Junk/new",
+                    false => "new",
+                };
                 let path = inner.join(folder).join(delivered.name());
                 let names = path.iter().map(|name| name.to_str().unwrap().to_owned());
                 promised.push((names.collect(), END));
