@@ -14,6 +14,7 @@ use super::lists::Lists;
 use super::mailbox;
 use super::names;
 use super::pattern::{Pattern, Values};
+use super::root::Root;
 use super::users::{Entry, Users};
 use crate::deliver::{Owner, Quota, Target};
 use crate::failure::FileError;
@@ -47,7 +48,7 @@ pub struct DirectoryConfig {
 pub struct Directory {
     pub(super) domains: Domains,
     pub(super) pattern: Pattern,
-    pub(super) root: Arc<Path>,
+    pub(super) root: Root,
     create: bool,
     delimiter: String,
     pub(super) users: Option<Users>,
@@ -115,7 +116,7 @@ impl Directory {
             .transpose()?;
         let directory = Self {
             domains,
-            root: Arc::from(pattern.root()),
+            root: Root::new(Arc::from(pattern.root())),
             pattern,
             create: settings.create,
             delimiter: settings.delimiter.clone(),
@@ -168,7 +169,12 @@ impl Directory {
 
     /// The part of the pattern before its first `%`, to its last slash.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.root.path
+    }
+
+    /// True if the mail root is there, and still mounted if it was.
+    pub fn has_root(&self) -> bool {
+        self.root.exists() == Ok(true)
     }
 
     /// Maximum mailboxes of one transaction.
@@ -192,10 +198,12 @@ impl Directory {
     /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 if the mail root is missing, 550 for a name that is too
     /// long.
     pub fn check_usable(&self, target: &Target) -> Result<(), Reply> {
-        match mailbox::exists(&target.root)? {
-            true => {}
-            false if target.root == self.root => return Err(reply::MAILBOX_AWAY),
-            false => return Err(reply::MAILBOX_UNUSABLE),
+        if target.root != self.root.path {
+            if !mailbox::exists(&target.root)? {
+                return Err(reply::MAILBOX_UNUSABLE);
+            }
+        } else if !self.root.exists()? {
+            return Err(reply::MAILBOX_AWAY);
         }
         if let Some(folder) = &target.folder {
             mailbox::check(&target.maildir.join(folder), target.owner, false)?;
@@ -397,7 +405,7 @@ impl Directory {
 
     fn new_target(&self, local: &str, domain: &str, maildir: PathBuf) -> Target {
         Target {
-            root: Arc::clone(&self.root),
+            root: Arc::clone(&self.root.path),
             maildir,
             address: [local, "@", domain].concat(),
             may_create: false,
@@ -410,7 +418,7 @@ impl Directory {
 
     /// The refusal of an unknown name, or of any name while the mail root is missing.
     pub(super) fn unknown(&self, reply: Reply) -> Reply {
-        match mailbox::exists(&self.root) {
+        match self.root.exists() {
             Err(refusal) => refusal,
             Ok(false) if self.users.is_none() => reply::MAILBOX_AWAY,
             Ok(_) => reply,

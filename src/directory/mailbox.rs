@@ -22,9 +22,17 @@ const MAX_FOLDERS: usize = 4_096;
 /// # Errors
 /// 451 for local errors.
 pub(super) fn exists(dir: &Path) -> Result<bool, Reply> {
+    device(dir).map(|device| device.is_some())
+}
+
+/// The device of a directory, if it exists.
+///
+/// # Errors
+/// 451 for local errors.
+pub(super) fn device(dir: &Path) -> Result<Option<u64>, Reply> {
     match fs::metadata(dir) {
-        Ok(meta) => Ok(meta.is_dir()),
-        Err(e) if is_missing(&e) => Ok(false),
+        Ok(meta) => Ok(meta.is_dir().then(|| meta.dev())),
+        Err(e) if is_missing(&e) => Ok(None),
         Err(e) => {
             warn(&format!(
                 "mailbox unknown call=\"stat\" path={dir:?} error={e}"

@@ -16,6 +16,7 @@ mod names;
 mod owners;
 mod pattern;
 mod postmaster;
+mod root;
 #[cfg(test)]
 mod tests;
 mod userdb;

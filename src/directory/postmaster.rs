@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::fallbacks::Search;
 use super::lookup::Directory;
-use super::mailbox;
 use crate::deliver::Target;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Reply};
@@ -51,7 +50,7 @@ impl Directory {
             .get(&domain)
             .and_then(|search| search.target.clone());
         // Accounts cannot take mail either while the directory of all mailboxes is gone.
-        found.ok_or_else(|| match mailbox::exists(&self.root) {
+        found.ok_or_else(|| match self.root.exists() {
             Ok(true) => reply::NO_SUCH_USER,
             Ok(false) => reply::MAILBOX_AWAY,
             Err(refusal) => refusal,

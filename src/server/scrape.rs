@@ -137,8 +137,8 @@ impl Scrape {
             return Some("stopping".to_owned());
         }
         let snapshot = self.state.snapshot();
-        let root = snapshot.directory.root();
-        (!root.is_dir()).then(|| format!("{} is not a directory", root.display()))
+        let root = snapshot.directory.root().display();
+        (!snapshot.directory.has_root()).then(|| format!("{root} is missing or not mounted"))
     }
 }
 

@@ -270,7 +270,7 @@ fn health_is_reported() {
     assert!(
         check(&url)
             .unwrap_err()
-            .ends_with(": mail is not a directory")
+            .ends_with(": mail is missing or not mounted")
     );
     std::fs::rename(server.dir.join("gone"), server.dir.join("mail")).unwrap();
     assert!(get(&server, "/healthz").contains("200 OK"));

@@ -124,6 +124,30 @@ fn remount_read_only(dir: &Path, options: &str) {
     assert!(remount.status().unwrap().success());
 }
 
+/// What an unmounted volume leaves is not the mail root: mail there would be hidden when it is mounted again.
+#[test]
+fn a_mail_root_that_is_unmounted() {
+    for create in [false, true] {
+        let server = serve(if create { &["--create"] } else { &[] });
+        let root = server.dir.join("mail");
+        let Some(mounted) = Mounted::new("tmpfs", &root, "size=1m") else {
+            return;
+        };
+        fs::create_dir_all(root.join("x.test/carol/cur")).unwrap();
+        assert_eq!(send(&server, &["carol"]), [TAKEN, DELIVERED]);
+        drop(mounted);
+        for to in ["carol", "alice", "nobody", "postmaster"] {
+            assert_eq!(send(&server, &[to]), ["451 4.2.1"], "{to} {create}");
+        }
+        assert!(!root.join("x.test/carol").exists());
+        let Some(_mounted) = Mounted::new("tmpfs", &root, "size=1m") else {
+            return;
+        };
+        fs::create_dir_all(root.join("x.test/carol/cur")).unwrap();
+        assert_eq!(send(&server, &["carol"]), [TAKEN, DELIVERED]);
+    }
+}
+
 /// After the first message that fails, RCPT tells, and others get theirs.
 #[test]
 fn a_mailbox_that_becomes_read_only_or_full() {
