@@ -220,7 +220,9 @@ impl Backend for ServerBackend<'_> {
     }
 
     fn room(&mut self, octets: u64) -> Result<(), Reply> {
-        self.store.room(self.directory.root(), octets)?;
+        if !self.directory.is_in_homes() {
+            self.store.room(self.directory.root(), octets)?;
+        }
         // Remote targets of aliases are open to every client.
         match self.relay {
             Some((relay, _)) => relay.room(octets),

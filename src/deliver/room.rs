@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::refusal::Trouble;
 use crate::lock::lock;
@@ -95,8 +95,9 @@ fn free(path: &Path) -> Result<u64, Trouble> {
         u64::from(found.files()),
         u64::from(found.files_available()),
     );
-    // ramfs and some others state 0 of 0 blocks, which means nothing.
-    if found.blocks() == 0 {
+    // ramfs and some others state 0 of 0 blocks, which means nothing. On a read-only one, which may have no free block
+    // at all, mailboxes can only be mounts.
+    if found.blocks() == 0 || found.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(u64::MAX);
     }
     // Some file systems don't count inodes and state 0 of 0.

@@ -172,6 +172,11 @@ impl Directory {
         &self.root.path
     }
 
+    /// True if mailboxes are in the homes of their accounts, and there is no mail root.
+    pub fn is_in_homes(&self) -> bool {
+        self.pattern.needs_home()
+    }
+
     /// True if the mail root is there, and still mounted if it was.
     pub fn has_root(&self) -> bool {
         self.root.exists() == Ok(true)

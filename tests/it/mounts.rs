@@ -124,6 +124,22 @@ fn remount_read_only(dir: &Path, options: &str) {
     assert!(remount.status().unwrap().success());
 }
 
+/// A read-only root that is full, as squashfs always is, says nothing about the mailboxes mounted on it.
+#[test]
+fn a_read_only_root_with_mailboxes_on_it() {
+    let server = serve(&[]);
+    let root = server.dir.join("mail");
+    let Some(_root) = Mounted::new("tmpfs", &root, "size=16k") else {
+        return;
+    };
+    let dir = alice(&server);
+    fs::create_dir_all(&dir).unwrap();
+    let _mailbox = Mounted::new("tmpfs", &dir, "size=1m").unwrap();
+    let _ = fs::write(root.join("filler"), [0; 100_000]);
+    remount_read_only(&root, "remount,ro");
+    assert_eq!(send(&server, &["alice"]), [TAKEN, DELIVERED]);
+}
+
 /// What an unmounted volume leaves is not the mail root: mail there would be hidden when it is mounted again.
 #[test]
 fn a_mail_root_that_is_unmounted() {
