@@ -15,7 +15,7 @@ use crate::smtp::address::ForwardPath;
 /// The target of an alias.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AliasTarget {
-    /// A local name in lower case; without a domain it is at that of the alias.
+    /// A local name as written, because folders keep their case; without a domain it is at that of the alias.
     Local(String, Option<usize>),
     /// Written with a backslash: the mailbox of a local name, even if an alias has that name.
     Mailbox(String, Option<usize>),
@@ -125,6 +125,17 @@ impl Aliases {
         lists.filter_map(|(name, rule, at)| (rule.targets.len() > 1).then_some((name, at)))
     }
 
+    /// A name as it is found: the one of an alias in lower case.
+    fn key<'a>(&'a self, local: &'a str, domain: usize) -> &'a str {
+        let lower = local.to_ascii_lowercase();
+        let own = self
+            .at
+            .get(domain)
+            .and_then(|map| map.get_key_value(&lower));
+        let found = own.or_else(|| self.everywhere.get_key_value(&lower));
+        found.map_or(local, |(key, _)| key)
+    }
+
     fn rule(&self, local: &str, domain: usize) -> Option<&Rule> {
         let own = self.at.get(domain).and_then(|map| map.get(local));
         own.or_else(|| self.everywhere.get(local))
@@ -166,7 +177,8 @@ impl Aliases {
                         Some(target) => {
                             stack.push((node, next + 1));
                             if let AliasTarget::Local(local, at) = target {
-                                let target = (local.as_str(), at.unwrap_or(node.1));
+                                let domain = at.unwrap_or(node.1);
+                                let target = (self.key(local, domain), domain);
                                 if target != node {
                                     stack.push((target, 0));
                                 }
@@ -263,7 +275,7 @@ fn parse_target(target: &str, domains: &Domains) -> Result<AliasTarget, String> 
     match path.ok_or_else(|| format!("'{target}' is not an address"))? {
         ForwardPath::Postmaster => Ok(AliasTarget::Local("postmaster".to_owned(), None)),
         ForwardPath::Mailbox(mailbox) => {
-            let local = composed(&mailbox.local().to_ascii_lowercase()).into_owned();
+            let local = composed(mailbox.local()).into_owned();
             match mailbox.domain() {
                 None => Ok(AliasTarget::Local(local, None)),
                 Some(domain) => Ok(match domains.find(&domain_key(domain)) {

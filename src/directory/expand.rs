@@ -241,7 +241,8 @@ impl Directory {
         };
         let domain = at.unwrap_or(from.domain);
         let base = self.split(&from.local).map(|(base, _)| base);
-        let own = *local == from.local || Some(local.as_str()) == base;
+        let same = |name: &str| local.eq_ignore_ascii_case(name);
+        let own = same(&from.local) || base.is_some_and(same);
         let spelled: Cow<'a, str> = match detail {
             Some(detail) if self.split(local).is_none() => {
                 format!("{local}{}{detail}", self.separator()).into()

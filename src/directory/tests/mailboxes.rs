@@ -55,6 +55,25 @@ fn folders_keep_their_case() {
     }
     std::fs::create_dir_all(alice.join(".junk")).unwrap();
     assert_eq!(folder("junk").as_deref(), Some(".junk"));
+    // In the target of an alias, too.
+    std::fs::create_dir_all(alice.join(".A&AOk-")).unwrap();
+    let with_aliases = |aliases: &str| {
+        Directory::load(&DirectoryConfig {
+            aliases: Some(scratch.file("aliases", aliases)),
+            ..settings(&scratch)
+        })
+    };
+    for (aliases, expected) in [
+        ("x: Alice+Junk\n", ".Junk"),
+        ("x: alice+A\u{e9}\n", ".A&AOk-"),
+        ("x: alice\nalice: ALICE+Junk\n", ".Junk"),
+    ] {
+        let found = target(&with_aliases(aliases).unwrap(), "<x@example.org>");
+        assert_eq!(found.folder.as_deref(), Some(expected), "{aliases}");
+    }
+    let list = with_aliases("x: alice, ALICE\n").unwrap();
+    assert_eq!(resolve(&list, "<x@example.org>").unwrap().len(), 1);
+    assert!(with_aliases("one: TWO\nTwo: One\n").is_err(), "a loop");
 }
 
 /// A mailbox that cannot take mail now is refused at RCPT.
