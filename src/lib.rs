@@ -58,3 +58,4 @@ pub mod sys;
 mod testing;
 pub mod throttle;
 pub mod values;
+mod warnings;

@@ -21,6 +21,7 @@ use super::target::{Form, Sync, Target};
 use super::trace::Trace;
 use crate::lock::lock;
 use crate::smtp::reply::{self, Reply};
+use crate::warnings::warn;
 
 /// How often a Maildir's `tmp/` is swept.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -137,7 +138,7 @@ impl Store {
         // A stranger may ask, so nothing is synced; the delivery does that.
         let opened = maildir::open(self.context.disk.as_ref(), &Syncs::new(Sync::None), target);
         opened.map(drop).map_err(|trouble| {
-            log::warn!("mailbox cannot be used {trouble}");
+            warn(&format!("mailbox cannot be used {trouble}"));
             trouble.refusal()
         })
     }

@@ -8,10 +8,10 @@ use super::aliases::AliasTarget;
 use super::key::AliasKey;
 use super::lists::Expansion;
 use super::lookup::{Alias, Directory, Found, IsOpen, Lookup};
-use super::warnings::warn;
 use crate::deliver::{Group, Target};
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::reply::{self, Reply};
+use crate::warnings::warn;
 
 /// Maximum members of a list to which a subaddress is passed on, because each one's folders must be read and the result
 /// is not shared; and steps of the search for them.

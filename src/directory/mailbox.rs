@@ -10,9 +10,9 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::names;
-use super::warnings::warn;
 use crate::deliver::Owner;
 use crate::smtp::reply::{self, Reply};
+use crate::warnings::warn;
 
 /// Maximum entries of a Maildir that are searched for a folder with another case.
 const MAX_FOLDERS: usize = 4_096;

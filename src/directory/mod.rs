@@ -22,7 +22,6 @@ mod tests;
 mod userdb;
 mod users;
 mod vrfy;
-mod warnings;
 
 pub use self::expand::{Onward, ResolveContext};
 pub use self::lookup::{Directory, DirectoryConfig};

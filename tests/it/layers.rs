@@ -13,8 +13,8 @@ const EDGES: &[(&str, &str)] = &[
     ("cmd", "auth client clock encoding failure net options queue random read relay settings smtp"),
     ("config", "deliver directory failure greylist net oauth options relay settings smtp sys values"),
     ("conn", "auth clock deliver directory encoding greylist maillog net oauth queue random relay report smtp state throttle values"),
-    ("deliver", "clock lock smtp"),
-    ("directory", "auth deliver encoding failure lock punycode smtp"),
+    ("deliver", "clock lock smtp warnings"),
+    ("directory", "auth deliver encoding failure lock punycode smtp warnings"),
     ("failure", "read"),
     ("greylist", "failure lock random read"),
     ("log_queue", "lock"),
@@ -32,6 +32,7 @@ const EDGES: &[(&str, &str)] = &[
     ("sys", "encoding failure read"),
     ("throttle", "lock rates"),
     ("values", "encoding"),
+    ("warnings", "lock"),
 ];
 
 /// Pure modules, and the names that they must not use.

@@ -21,7 +21,7 @@ struct Recent {
 static RECENT: Mutex<Option<Recent>> = Mutex::new(None);
 
 /// Logs a warning, unless it was logged within the last minute.
-pub(super) fn warn(line: &str) {
+pub(crate) fn warn(line: &str) {
     if is_new(&mut lock(&RECENT), line, Instant::now()) {
         log::warn!("{line}");
     }
