@@ -1,7 +1,7 @@
 //! The recipients of a message: its mailboxes, each once, and those of each recipient. A thousand recipients that are
 //! the same list of a thousand members take two thousand steps.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::target::{Group, Target};
@@ -57,14 +57,14 @@ impl Groups {
         let mut lists = HashMap::new();
         let mut groups = Vec::new();
         let mut add = |group: &Group| {
-            let found = group
-                .iter()
-                .map(|target| places.get(&target.mailbox()).copied());
+            let mut members = BTreeSet::new();
+            let complete = group.iter().all(|target| {
+                let place = places.get(&target.mailbox()).copied();
+                place.map(|place| members.insert(place)).is_some()
+            });
             // If one were missing, the empty group would get no receipt.
-            let mut members: Vec<usize> = found.collect::<Option<_>>().unwrap_or_default();
-            members.sort_unstable();
-            members.dedup();
-            groups.push(members);
+            let members = members.into_iter().filter(|_| complete);
+            groups.push(members.collect());
             groups.len() - 1
         };
         let each = self.each.iter().map(|group| match group.list() {

@@ -93,7 +93,7 @@ impl Schedule {
             lane.alone = lane.alone.saturating_sub(seconds);
             let waiting = std::mem::take(&mut lane.waiting).into_iter();
             let earlier = waiting.map(|(next, id)| (next.saturating_sub(seconds), id));
-            lane.waiting = earlier.collect();
+            lane.waiting.extend(earlier);
         }
     }
 
@@ -180,9 +180,10 @@ impl Schedule {
             .into_iter()
             .partition(|(_, id)| wanted(id));
         lane.waiting = rest;
-        let mut ids: Vec<Arc<str>> = out.into_iter().map(|(_, id)| id).collect();
-        ids.sort_unstable();
-        ids
+        // Ids are in the order in which messages came, whenever they are due.
+        let mut ids = BTreeSet::new();
+        ids.extend(out.into_iter().map(|(_, id)| (0, id)));
+        ids.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Called when a hop did not answer: all its mail waits. Returns the time of the next try, which is without TLS if
