@@ -16,10 +16,10 @@ use mailslot::settings::Settings;
 use mailslot::sys::{arena, inherited, privileges};
 
 fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
-    arena::limit(&args);
+    arena::limit();
     // A SIGHUP while files are read must not end the process.
     let blocked = server::block_reload();
+    let args: Vec<OsString> = std::env::args_os().collect();
     if let Some((name, args)) = sendmail::called_as(&args) {
         return sendmail::run(name, args);
     }

@@ -112,10 +112,9 @@ impl<K: Eq + Hash> Rates<K> {
         events.add(self.span, now);
     }
 
-    /// Takes back the last event of a key.
+    /// Takes back an event that was just added.
     pub fn take_back(&mut self, key: &K) {
-        let all = [&mut self.current, &mut self.previous];
-        let events = all.into_iter().find_map(|all| all.get_mut(key));
+        let events = self.current.get_mut(key);
         if let Some(burst) = events.and_then(|events| events.0.last_mut()) {
             burst.count = burst.count.saturating_sub(1);
         }

@@ -3,8 +3,8 @@
 //! and ends the process. With a single arena it needs what the program does.
 
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt as _;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::execve;
@@ -14,24 +14,27 @@ const ARENAS: &str = "MALLOC_ARENA_MAX";
 
 /// Starts the program again with a single arena if its address space is limited. If that is not possible, as without
 /// /proc, it goes on as it is.
-pub fn limit(args: &[OsString]) {
+pub fn limit() {
     let limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
-    if !limited || env::var_os(ARENAS).is_some() {
-        return;
+    if limited && env::var_os(ARENAS).is_none() {
+        again();
     }
-    let text = |text: &OsStr| CString::new(text.as_bytes()).ok();
-    let mut variables = vec![OsString::from(format!("{ARENAS}=1"))];
-    for (mut variable, value) in env::vars_os() {
-        variable.push("=");
-        variable.push(value);
-        variables.push(variable);
-    }
-    let all = |texts: &[OsString]| texts.iter().filter_map(|one| text(one)).collect::<Vec<_>>();
-    if let Some(own) = env::current_exe()
-        .ok()
-        .and_then(|path| text(path.as_os_str()))
-    {
-        // It only returns with an error.
-        let _ = execve(&own, &all(args), &all(&variables));
-    }
+}
+
+/// It only returns if it fails.
+fn again() -> Option<()> {
+    let own = env::current_exe().ok()?.into_os_string().into_vec();
+    let args = texts("/proc/self/cmdline")?;
+    let mut variables = texts("/proc/self/environ")?;
+    variables.push(CString::new(format!("{ARENAS}=1")).ok()?);
+    execve(&CString::new(own).ok()?, &args, &variables).ok()?;
+    None
+}
+
+/// The texts of a file, each with a NUL after it.
+fn texts(path: &str) -> Option<Vec<CString>> {
+    let octets = std::fs::read(path).ok()?;
+    let texts = octets.split_inclusive(|octet| *octet == 0);
+    let texts = texts.map(|text| CString::from_vec_with_nul(text.to_vec()).ok());
+    texts.collect()
 }
