@@ -35,7 +35,7 @@ MUTANTS = [
     ("smtp", "        if more_input {", "        if false {", "plaintext after STARTTLS is executed"),
     ("smtp", "if total > self.policy.max_size.saturating_mul(2) {", "if total > self.policy.max_size.saturating_mul(3) {", "BDAT goes on past twice the limit"),
     ("smtp", "let too_large = total > self.policy.max_size;", "let too_large = size > self.policy.max_size;", "only a single chunk is held to the limit"),
-    ("smtp", "if transaction.recipients.len() >= self.policy.max_recipients {", "if transaction.recipients.len() > self.policy.max_recipients {", "one recipient too many"),
+    ("smtp", "if transaction.recipients.len() >= most {", "if transaction.recipients.len() > most {", "one recipient too many"),
     ("smtp", "if transaction.params.body == Some(BodyType::Binary) {", "if false {", "DATA with BINARYMIME"),
     ("auth", "if !authzid.is_empty() && authzid != authcid {", "if false {", "PLAIN acts as another user"),
     ("auth", "        if password.contains(&0) {", "        if false {", "a NUL at the end of a password"),
