@@ -75,7 +75,7 @@ impl Budget {
         let wanted = max_connections.saturating_add(senders);
         let most = fit(wanted, space, OTHERS_SPACE, EACH_SPACE);
         warn("octets of address space", space, most, wanted);
-        let memory = memory().unwrap_or(u64::MAX);
+        let memory = memory().unwrap_or(u64::MAX).min(installed());
         let fitting = fit(most, memory, OTHERS_MEMORY, EACH_MEMORY);
         warn("octets of memory", memory, fitting, most);
         // If not all fit, one in four goes to next hops.
@@ -153,6 +153,14 @@ fn raise_descriptors(max_connections: usize, senders: usize) -> usize {
     let wanted = wanted.try_into().unwrap_or(hard).min(hard);
     let raised = soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
     usize::try_from(if raised { wanted } else { soft }).unwrap_or(usize::MAX)
+}
+
+/// The memory of the host.
+fn installed() -> u64 {
+    #[cfg(target_os = "linux")]
+    return nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total());
+    #[cfg(not(target_os = "linux"))]
+    u64::MAX
 }
 
 /// The memory that the control groups of this process allow, if it is limited.
