@@ -75,7 +75,7 @@ impl Budget {
         let wanted = max_connections.saturating_add(senders);
         let most = fit(wanted, space, OTHERS_SPACE, EACH_SPACE);
         warn("octets of address space", space, most, wanted);
-        let memory = memory().unwrap_or(u64::MAX).min(installed());
+        let memory = memory().unwrap_or(u64::MAX);
         let fitting = fit(most, memory, OTHERS_MEMORY, EACH_MEMORY);
         warn("octets of memory", memory, fitting, most);
         // If not all fit, one in four goes to next hops.
@@ -85,7 +85,8 @@ impl Budget {
         };
         let fitting = fitting.saturating_sub(senders).max(1);
         let limit = raise_descriptors(fitting, senders);
-        let recipients = pool(memory, RECIPIENT_MEMORY).min(pool(space, RECIPIENT_SPACE));
+        let recipients = pool(memory.min(installed()), RECIPIENT_MEMORY);
+        let recipients = recipients.min(pool(space, RECIPIENT_SPACE));
         let budget = Self {
             recipients,
             ..Self::of_descriptors(limit, fitting, senders)
@@ -155,7 +156,7 @@ fn raise_descriptors(max_connections: usize, senders: usize) -> usize {
     usize::try_from(if raised { wanted } else { soft }).unwrap_or(usize::MAX)
 }
 
-/// The memory of the host.
+/// The memory of the host. Most connections take little of it, so it only limits recipients.
 fn installed() -> u64 {
     #[cfg(target_os = "linux")]
     return nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total());
