@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::sender::Relay;
+use crate::lock::lock;
 use crate::net::dns::to_alabel;
 
 /// The mail to retry.
@@ -41,7 +42,9 @@ impl Relay {
         let Some(domain) = to_alabel(domain.strip_suffix('.').unwrap_or(domain)) else {
             return Ok(0);
         };
-        // Read the files before locking the schedule: new mail needs that lock.
+        // One client at a time, because there may be many files. They are read before the schedule is locked: new mail
+        // needs that lock.
+        let _one = lock(&self.search);
         let ids = self.queue().ids()?.into_iter();
         let ids: HashSet<String> = ids.filter(|id| self.is_for(id, &domain, below)).collect();
         Ok(self.retry_now(|_, id| ids.contains(id)).max(ids.len()))

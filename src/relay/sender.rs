@@ -77,6 +77,8 @@ pub struct Relay {
     room: Room,
     state: Mutex<State>,
     pub(super) changed: Condvar,
+    /// Held while envelopes are read on request.
+    pub(super) search: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -161,6 +163,7 @@ impl Relay {
             room: Room::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
+            search: Mutex::default(),
         };
         let ids = relay.queue.ids();
         let ids = ids.map_err(|e| Failure::System(format!("--queue: {}: {e}", dir.display())))?;

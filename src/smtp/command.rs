@@ -172,7 +172,7 @@ pub const COMMANDS: &[CommandRow] = &[
     row("EXPN", Verb::Expn, Required, "EXPN name [SMTPUTF8]").noise().login().keyword("EXPN"),
     row("STARTTLS", Verb::StartTls, Optional, "STARTTLS").in_clear().greeted().keyword("STARTTLS"),
     row("AUTH", Verb::Auth, Optional, "AUTH mechanism [initial-response]").greeted().keyword("AUTH"),
-    row("ETRN", Verb::Etrn, Required, "ETRN [@]domain | ETRN #name").greeted().keyword("ETRN"),
+    row("ETRN", Verb::Etrn, Required, "ETRN [@]domain | ETRN #name").noise().greeted().keyword("ETRN"),
     row("ATRN", Verb::Atrn, Optional, "ATRN [domain[,domain]...]").greeted().keyword("ATRN"),
     row("XCLIENT", Verb::Xclient, Required, XCLIENT).keyword("XCLIENT"),
     unimplemented("SEND"), unimplemented("SOML"), unimplemented("SAML"), unimplemented("TURN"),

@@ -76,6 +76,16 @@ fn mail_on_its_way_is_told() {
     assert_eq!(codes, ["250", "250", "250", "251"], "{replies:?}");
 }
 
+/// Reading a long queue takes a while: ETRN without end is noise.
+#[test]
+fn etrn_counts_as_noise() {
+    let a = front(&["smtp://127.0.0.1:9"], &[]);
+    let commands = [&["EHLO me"][..], &["ETRN c.test"; 100]].concat();
+    let replies = ask(&a, &commands);
+    let codes = |code: &str| replies.iter().filter(|r| r.starts_with(code)).count();
+    assert_eq!((codes("250"), codes("251"), codes("421")), (1, 99, 1));
+}
+
 fn envelopes(server: &Server) -> String {
     // A file may be removed between the listing and the reading.
     let texts = super::relay::envelopes(server).into_iter();
