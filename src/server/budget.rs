@@ -35,7 +35,7 @@ const OTHERS_SPACE: u64 = 12 * 1024 * 1024;
 const EACH_MEMORY: u64 = 288 * 1024;
 /// Octets of memory of everything else.
 const OTHERS_MEMORY: u64 = 8 * 1024 * 1024;
-/// The part of address space and memory for further recipients.
+/// The part of address space and memory that is kept for further recipients, who also get what connections leave.
 const RECIPIENTS: u64 = 8;
 /// Maximum octets of a recipient: in memory with the longest address and parameters, also in the report about it, and of
 /// address space, where the allocator may have to use a page for each part.
@@ -85,8 +85,11 @@ impl Budget {
         };
         let fitting = fitting.saturating_sub(senders).max(1);
         let limit = raise_descriptors(fitting, senders);
-        let recipients = pool(memory.min(installed()), RECIPIENT_MEMORY);
-        let recipients = recipients.min(pool(space, RECIPIENT_SPACE));
+        let all = u64::try_from(fitting.saturating_add(senders)).unwrap_or(u64::MAX);
+        let used = |others: u64, each: u64| others.saturating_add(each.saturating_mul(all));
+        let recipients = pool(memory, used(OTHERS_MEMORY, EACH_MEMORY), RECIPIENT_MEMORY)
+            .min(pool(space, used(OTHERS_SPACE, EACH_SPACE), RECIPIENT_SPACE))
+            .min(pool(installed(), installed() / 2, RECIPIENT_MEMORY));
         let budget = Self {
             recipients,
             ..Self::of_descriptors(limit, fitting, senders)
@@ -129,9 +132,10 @@ fn fit(max_connections: usize, all: u64, others: u64, each: u64) -> usize {
     usize::try_from(most).map_or(max_connections, |most| most.min(max_connections))
 }
 
-/// The number of further recipients that their part of `all` is enough for.
-fn pool(all: u64, each: u64) -> usize {
-    usize::try_from(all / RECIPIENTS / each).unwrap_or(usize::MAX)
+/// The number of further recipients that there is room for, with so much of `all` in other use.
+fn pool(all: u64, used: u64, each: u64) -> usize {
+    let left = all.saturating_sub(used).max(all / RECIPIENTS);
+    usize::try_from(left / each).unwrap_or(usize::MAX)
 }
 
 fn warn(what: &str, allowed: u64, enough: usize, wanted: usize) {
@@ -156,7 +160,7 @@ fn raise_descriptors(max_connections: usize, senders: usize) -> usize {
     usize::try_from(if raised { wanted } else { soft }).unwrap_or(usize::MAX)
 }
 
-/// The memory of the host. Most connections take little of it, so it only limits recipients.
+/// The memory of the host. Most connections take little of it, so it only limits recipients, to half of it.
 fn installed() -> u64 {
     #[cfg(target_os = "linux")]
     return nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total());
@@ -240,8 +244,9 @@ mod tests {
         assert_eq!(fit(512, 32 * mib, OTHERS_MEMORY, EACH_MEMORY), 71);
         assert_eq!(fit(512, mib, OTHERS_MEMORY, EACH_MEMORY), 1);
         assert_eq!(fit(512, u64::MAX, OTHERS_MEMORY, EACH_MEMORY), 512);
-        assert_eq!(pool(32 * mib, RECIPIENT_MEMORY), 1_024);
-        assert_eq!(pool(u64::MAX, RECIPIENT_SPACE).min(1_000_000), 1_000_000);
+        assert_eq!(pool(32 * mib, 28 * mib, RECIPIENT_MEMORY), 1_024);
+        assert_eq!(pool(32 * mib, 12 * mib, RECIPIENT_MEMORY), 5 * 1_024);
+        assert!(pool(u64::MAX, u64::MAX, RECIPIENT_SPACE) > 1_000_000);
     }
 
     #[test]
