@@ -3,7 +3,8 @@
 //! bounded memory; callers handle replies and the file.
 //!
 //! Each triple is known by a keyed hash of 64 bits and a time: 12 octets, and 4 more in the index. When a triple is
-//! tried again in time, its place is taken by the client's network, whose mail then all passes.
+//! tried again in time, its place is taken by the client's network, whose mail then all passes. A network adds few
+//! triples in a time, so that its flood does not push out those of others before they are tried again.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,6 +23,10 @@ pub const RETRY_WITHIN: u32 = 4 * 60 * 60;
 const KNOWN: u32 = 36 * 24 * 60 * 60;
 /// Times are kept as seconds after this one (2025-01-01), in 31 bits.
 const EPOCH: u64 = 1_735_689_600;
+/// Seconds for which the triples of networks are counted, the maximum in them, and the counts: networks share them.
+const PERIOD: u32 = 10 * 60;
+const MAX_NEW: u8 = 200;
+const COUNTS: usize = 4_096;
 /// The bit that marks a time as a client's, not a triple's.
 const PASSED: u32 = 1 << 31;
 /// Octets of the secret.
@@ -50,6 +55,9 @@ pub struct Greylist {
     next: usize,
     /// Positions in the ring, by hash with linear probing.
     index: Vec<u16>,
+    /// Triples that were added in a period, by network.
+    added: Vec<u8>,
+    period: u32,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -76,6 +84,8 @@ impl Greylist {
             ring: Vec::new(),
             next: 0,
             index: vec![FREE; SLOTS],
+            added: vec![0; COUNTS],
+            period: 0,
         }
     }
 
@@ -97,7 +107,9 @@ impl Greylist {
             to.to_lowercase().as_bytes(),
         ]);
         let Some(at) = self.find(triple) else {
-            self.insert(triple, now);
+            if self.may_add(&network, now / PERIOD) {
+                self.insert(triple, now);
+            }
             return Decision::Wait;
         };
         match self.age(at, now) {
@@ -121,6 +133,18 @@ impl Greylist {
                 Decision::Pass
             }
         }
+    }
+
+    /// Counts one more triple of a network, of IPv6 of its /48, unless it has added too many.
+    fn may_add(&mut self, network: &[u8], period: u32) -> bool {
+        let site = self.hash(&[b"site", network.get(..6).unwrap_or(network)]);
+        if self.period != period {
+            self.period = period;
+            self.added.fill(0);
+        }
+        let count = self.added.get_mut(home(site) % COUNTS);
+        let count = count.filter(|count| **count < MAX_NEW);
+        count.map(|count| *count += 1).is_some()
     }
 
     /// Serialises the list.
@@ -386,40 +410,65 @@ mod tests {
         assert!(std::mem::size_of::<RingEntry>() * CAPACITY + 2 * SLOTS <= 1 << 20);
     }
 
+    /// A client of its own network for each number.
+    fn client(number: usize) -> IpAddr {
+        let [.., a, b, c] = number.to_be_bytes();
+        IpAddr::from([10 + a, b, c, 1])
+    }
+
     #[test]
     fn the_oldest_are_forgotten() {
         let mut list = list();
-        let from = |number: usize| format!("{number}@x");
         for number in 0..CAPACITY + 100 {
-            list.check(ip("192.0.2.1"), &from(number), "b@y", NOW);
+            list.check(client(number), "a@x", "b@y", NOW);
         }
-        for number in [100, 101, 5_000, CAPACITY + 99] {
-            let triple = list.hash(&[
-                b"triple",
-                &network(ip("192.0.2.1")),
-                from(number).as_bytes(),
-                b"b@y",
-            ]);
-            assert!(list.find(triple).is_some(), "{number}");
+        let is_known = |number: usize| {
+            let triple = list.hash(&[b"triple", &network(client(number)), b"a@x", b"b@y"]);
+            list.find(triple).is_some()
+        };
+        assert!([100, 101, 5_000, CAPACITY + 99].into_iter().all(is_known));
+        assert!(!is_known(99));
+    }
+
+    /// One network cannot make the list forget what others tried.
+    #[test]
+    fn a_flood_does_not_push_out_first_tries() {
+        let mut list = list();
+        let honest = ip("198.51.100.1");
+        assert_eq!(list.check(honest, "a@x", "b@y", NOW), Decision::Wait);
+        for number in 0..80_000_u64 {
+            let from = format!("{number}@spam");
+            for client in [
+                "203.0.113.5",
+                &format!("2001:db8:5:{:x}::1", number % 65_536),
+            ] {
+                let decision = list.check(ip(client), &from, "b@y", NOW + number / 1_000);
+                assert_eq!(decision, Decision::Wait);
+            }
         }
-        let oldest = list.hash(&[b"triple", &network(ip("192.0.2.1")), b"99@x", b"b@y"]);
-        assert!(list.find(oldest).is_none());
+        assert_eq!(list.check(honest, "a@x", "b@y", NOW + 300), Decision::Pass);
+        // Later the other network can be known, too.
+        let later = NOW + u64::from(PERIOD);
+        for (at, expected) in [(0, Decision::Wait), (300, Decision::Pass)] {
+            assert_eq!(
+                list.check(ip("203.0.113.9"), "new@x", "b@y", later + at),
+                expected
+            );
+        }
     }
 
     #[test]
     fn a_file_keeps_it() {
         let mut list = list();
         for number in 0..CAPACITY + 10 {
-            list.check(ip("192.0.2.1"), &format!("{number}@x"), "b@y", NOW);
+            list.check(client(number), "a@x", "b@y", NOW);
         }
         let file = list.save();
         let mut again = Greylist::load(DELAY, &file).unwrap();
-        let decision = again.check(ip("192.0.2.1"), "65544@x", "b@y", NOW + 300);
-        assert_eq!(decision, Decision::Pass);
-        assert_eq!(
-            again.check(ip("192.0.2.1"), "else@x", "b@y", NOW + 300),
-            Decision::Pass
-        );
+        for from in ["a@x", "else@x"] {
+            let decision = again.check(client(65_544), from, "b@y", NOW + 300);
+            assert_eq!(decision, Decision::Pass);
+        }
         let again = Greylist::load(DELAY, &again.save()).unwrap();
         let left = again.ring.iter().filter(|entry| entry.hash() != 0);
         // The triple was replaced by the client, and the client took the oldest place.
