@@ -22,20 +22,21 @@ impl Relay {
         state.schedule.answered(hop);
     }
 
-    /// Called when a thread could not connect to a hop. If another thread has a connection, the hop may allow only that
-    /// one: true, and there is no other for a while.
+    /// Called when a thread could not connect to a hop. If others have connections, the hop may allow no more: true,
+    /// and there are no more for a while.
     pub(super) fn is_served(&self, hop: &Hop, thread: usize, failure: &ConnectionError) -> bool {
         let mut state = self.lock();
-        let mut others = state.handles.iter().filter(|(own, _)| **own != thread);
-        let served = others.any(|(_, (other, _))| other == hop);
-        if served {
+        let others = state.handles.iter().filter(|(own, _)| **own != thread);
+        let open = others.filter(|(_, (other, _))| other == hop).count();
+        if open > 0 {
             let wait = self.settings.retry_policy.wait(1, chance());
             let until = clock::seconds().saturating_add(wait);
-            state.schedule.limit(hop, until);
+            state.schedule.limit(hop, open, until);
             drop(state);
-            self.log_failure(hop, wait, &format!("one connection only: {failure}"));
+            let why = format!("only {open} at a time: {failure}");
+            self.log_failure(hop, wait, &why);
         }
-        served
+        open > 0
     }
 
     /// Called when a hop did not answer: all its mail waits.

@@ -68,8 +68,8 @@ struct Lane {
     until: u64,
     /// Until then it is tried without TLS, because TLS failed.
     clear: u64,
-    /// Until then it has one connection, because it refused another.
-    alone: u64,
+    /// It refused a connection beside so many, and until then has no more.
+    limit: (usize, u64),
     /// True while an ATRN connection has claimed it.
     claimed: bool,
 }
@@ -90,7 +90,7 @@ impl Schedule {
         for lane in self.0.values_mut() {
             lane.until = lane.until.saturating_sub(seconds);
             lane.clear = lane.clear.saturating_sub(seconds);
-            lane.alone = lane.alone.saturating_sub(seconds);
+            lane.limit.1 = lane.limit.1.saturating_sub(seconds);
             let waiting = std::mem::take(&mut lane.waiting).into_iter();
             let earlier = waiting.map(|(next, id)| (next.saturating_sub(seconds), id));
             lane.waiting.extend(earlier);
@@ -115,10 +115,10 @@ impl Schedule {
         let wanting = self.0.iter_mut().filter(|(hop, lane)| {
             let due = lane.waiting.first().is_some_and(|(next, _)| *next <= now);
             // A failing hop is tried by one connection only.
-            let most = if lane.failures > 0 || now < lane.alone {
-                most(hop).min(1)
-            } else {
-                most(hop)
+            let most = match lane.limit {
+                _ if lane.failures > 0 => most(hop).min(1),
+                (limit, until) if now < until => most(hop).min(limit),
+                _ => most(hop),
             };
             due && lane.until <= now && lane.running < most && !lane.claimed
         });
@@ -209,17 +209,17 @@ impl Schedule {
         lane.until
     }
 
-    /// Called when a hop refused a connection beside another one.
-    pub fn limit(&mut self, hop: &Hop, until: u64) {
+    /// Called when a hop refused a connection beside `open` others.
+    pub fn limit(&mut self, hop: &Hop, open: usize, until: u64) {
         if let Some(lane) = self.0.get_mut(hop) {
-            lane.alone = until;
+            lane.limit = (open, until);
         }
     }
 
-    /// True if one of several threads of a hop must end that has no connection.
+    /// True if one of a hop's threads must end that has no connection.
     pub fn is_limited(&self, hop: &Hop, now: u64) -> bool {
         let lane = self.0.get(hop);
-        lane.is_some_and(|lane| lane.running > 1 && now < lane.alone)
+        lane.is_some_and(|lane| lane.running > lane.limit.0 && now < lane.limit.1)
     }
 
     /// Called when a hop has answered.
@@ -295,8 +295,9 @@ impl Schedule {
         let times = lanes.filter_map(|(_, lane)| {
             let (next, _) = lane.waiting.first()?;
             let idle = lane.failures == 0 || lane.running == 0;
-            let alone = if lane.running > 0 { lane.alone } else { 0 };
-            idle.then(|| (*next).max(lane.until).max(alone))
+            let full = lane.running >= lane.limit.0;
+            let until = lane.until.max(lane.limit.1 * u64::from(full));
+            idle.then(|| (*next).max(until))
         });
         times.min()
     }
@@ -431,7 +432,7 @@ mod tests {
             all.add(&a, &id.into(), 0);
         }
         assert!(all.start(0, |_| 2).is_some() && all.start(0, |_| 2).is_some());
-        all.limit(&a, 300);
+        all.limit(&a, 1, 300);
         assert!(all.is_limited(&a, 0), "the one that was refused must end");
         all.end(&a);
         assert!(!all.is_limited(&a, 0) && all.take(&a, 0).is_some());
