@@ -294,10 +294,9 @@ impl Schedule {
         let lanes = self.0.iter().filter(free);
         let times = lanes.filter_map(|(_, lane)| {
             let (next, _) = lane.waiting.first()?;
-            let idle = lane.failures == 0 || lane.running == 0;
             let full = lane.running >= lane.limit.0;
             let until = lane.until.max(lane.limit.1 * u64::from(full));
-            idle.then(|| (*next).max(until))
+            (lane.failures == 0 || lane.running == 0).then(|| (*next).max(until))
         });
         times.min()
     }
