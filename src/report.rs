@@ -176,15 +176,14 @@ impl Report<'_> {
             self.action.intro()
         );
         for recipient in self.recipients {
+            let mut reason = match &recipient.remote {
+                Some(host) => format!("{host} said: {}", recipient.text),
+                None => recipient.text.clone(),
+            };
             // The last reply alone would look like a reason to try again.
-            let given_up = match recipient.status == EXPIRED {
-                true => "Given up after too many tries: ",
-                false => "",
-            };
-            let reason = match &recipient.remote {
-                Some(host) => format!("{given_up}{host} said: {}", recipient.text),
-                None => format!("{given_up}{}", recipient.text),
-            };
+            if recipient.status == EXPIRED {
+                reason.insert_str(0, "Given up after too many tries: ");
+            }
             let _ = write!(text, "\n<{}>\n{}", recipient.address, folded(&reason));
         }
         let _ = write!(
@@ -232,10 +231,16 @@ impl Report<'_> {
         if let Some(host) = &recipient.remote {
             let words = folded(&recipient.text);
             let words = words.trim_start().replace("\n    ", "\n\t");
-            if let Some(host) = mta_name(host) {
-                let _ = writeln!(text, "Remote-MTA: dns; {host}");
-            }
-            let _ = write!(text, "Diagnostic-Code: smtp; {words}");
+            // RFC 3464 §2.1.2: a domain, or an address in brackets.
+            let (open, close) = match host.parse() {
+                Ok(IpAddr::V4(_)) => ("[", "]"),
+                Ok(IpAddr::V6(_)) => ("[IPv6:", "]"),
+                Err(_) => ("", ""),
+            };
+            let _ = write!(
+                text,
+                "Remote-MTA: dns; {open}{host}{close}\nDiagnostic-Code: smtp; {words}"
+            );
         }
         if let Some(until) = self.until {
             let _ = writeln!(text, "Will-Retry-Until: {until}");
@@ -322,15 +327,6 @@ fn quoted_printable(text: &[u8], coded: &mut Vec<u8>) {
                 length += 3;
             }
         }
-    }
-}
-
-/// The name of a server, with an address in brackets (RFC 3464 §2.1.2); `None` for the peer of a Unix socket.
-fn mta_name(host: &str) -> Option<String> {
-    match host.parse() {
-        Ok(IpAddr::V4(_)) => Some(format!("[{host}]")),
-        Ok(IpAddr::V6(_)) => Some(format!("[IPv6:{host}]")),
-        Err(_) => Some(host.to_owned()).filter(|host| !host.starts_with("unix:")),
     }
 }
 

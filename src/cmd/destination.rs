@@ -52,7 +52,7 @@ fn hosts(host: Option<&str>) -> Result<Vec<IpAddr>, String> {
     let Some(host) = host else {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     };
-    let found = Resolver::system().addresses(host);
+    let found = Resolver::system(false).addresses(host);
     let found = found.map_err(|e| format!("{host}: {e}"))?;
     Ok(found.into_iter().map(loopback).collect())
 }

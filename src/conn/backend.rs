@@ -265,8 +265,7 @@ impl Backend for ServerBackend<'_> {
     fn atrn(&mut self, user: &str, domains: &[&str]) -> Result<(), Reply> {
         let refused = || reply::ATRN_REFUSED;
         let (relay, _) = self.relay.ok_or_else(refused)?;
-        let is_user = |name: &str| self.directory.is_account(user, name);
-        relay.claim_turn(is_user, domains).map_err(|why| match why {
+        relay.claim_turn(user, domains).map_err(|why| match why {
             NoTurn::Refused => refused(),
             NoTurn::NothingWaits => reply::NOTHING_WAITING,
         })

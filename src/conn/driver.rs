@@ -288,8 +288,7 @@ impl<'a> Conn<'a> {
                 tls: self.cipher.is_some(),
                 peer: self.client.log_name().to_owned(),
             };
-            let is_user = |name: &str| self.snapshot.directory.is_account(&user, name);
-            relay.turn(is_user, &domains, turned);
+            relay.turn(&user, &domains, turned);
         }
         let (info, took) = (log::Level::Info, self.begun.elapsed());
         maillog::connection(info, &who, self.messages, 0, "turned", took);

@@ -35,11 +35,6 @@ impl Directory {
         self.entry(login).map(|entry| entry.user.to_owned())
     }
 
-    /// True if `login` is another name of `account`, or the same.
-    pub fn is_account(&self, account: &str, login: &str) -> bool {
-        self.account_name(login).as_deref() == Some(account)
-    }
-
     fn entry(&self, login: &str) -> Option<Entry<'_>> {
         let users = self.users.as_ref()?;
         let login = composed(&login.to_ascii_lowercase()).into_owned();

@@ -85,7 +85,7 @@ impl RelayConfig {
     /// The file and what is wrong with it; no roots although a certificate has to be verified.
     pub fn load(
         &self,
-        (hostname, domain): (&str, &str),
+        (hostname, domain, chroot): (&str, &str, bool),
         listen: &[ListenUrl],
         inherited: Vec<SocketAddr>,
     ) -> Result<RelayRules, Failure> {
@@ -108,7 +108,7 @@ impl RelayConfig {
             domain: to_alabel(domain).unwrap_or_default(),
             threads: MAX_THREADS,
             tls: ClientTls::new(roots).map_err(Failure::System)?,
-            resolver: Resolver::system(),
+            resolver: Resolver::system(chroot),
             own: listen.iter().flat_map(own).chain(inherited).collect(),
         })
     }

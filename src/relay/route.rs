@@ -271,6 +271,17 @@ impl Routes {
         Ok(Self(routes))
     }
 
+    /// Gives the users who fetch mail the names of their accounts, which may have others to log in.
+    pub fn name_users(&mut self, account: impl Fn(&str) -> Option<String>) {
+        for route in &mut self.0 {
+            if let RouteKind::Atrn(user) = &mut route.kind
+                && let Some(account) = account(user)
+            {
+                *user = account;
+            }
+        }
+    }
+
     /// All of them.
     pub fn all(&self) -> &[Route] {
         &self.0

@@ -64,7 +64,7 @@ pub struct RelayRules {
     /// TLS as a client.
     pub tls: ClientTls,
     /// Looks up names.
-    pub resolver: Resolver,
+    pub resolver: &'static Resolver,
     /// Where this host listens for SMTP.
     pub own: Vec<SocketAddr>,
 }

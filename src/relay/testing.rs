@@ -29,7 +29,7 @@ pub(super) fn relay(dir: &Scratch, urls: &[&str]) -> Relay {
         domain: "a.test".to_owned(),
         threads: MAX_THREADS,
         tls: ClientTls::new(None).unwrap(),
-        resolver: Resolver::system(),
+        resolver: Resolver::system(false),
         own: Vec::new(),
     };
     let syncs = Arc::new(Syncs::new(Sync::None));

@@ -66,17 +66,12 @@ impl Drop for Claim<'_> {
 }
 
 impl Relay {
-    /// Claims a user's hops for the mail of these domains, or for all of it if none is named. `is_user` is true for
-    /// the names of that user.
+    /// Claims a user's hops for the mail of these domains, or for all of it if none is named.
     ///
     /// # Errors
     /// Why there is nothing to send.
-    pub fn claim_turn(
-        &self,
-        is_user: impl Fn(&str) -> bool,
-        domains: &[&str],
-    ) -> Result<(), NoTurn> {
-        let hops = self.fetched_by(is_user);
+    pub fn claim_turn(&self, user: &str, domains: &[&str]) -> Result<(), NoTurn> {
+        let hops = self.fetched_by(user);
         let own = |domain: &&str| {
             let route = self.settings.routes.find(domain);
             route.is_some_and(|route| hops.iter().any(|hop| hop.route == route))
@@ -93,14 +88,13 @@ impl Relay {
     }
 
     /// Sends the claimed mail, then QUIT.
-    pub fn turn(&self, is_user: impl Fn(&str) -> bool, domains: &[&str], turned: Turned) {
-        let hops = self.fetched_by(is_user);
+    pub fn turn(&self, user: &str, domains: &[&str], turned: Turned) {
+        let hops = self.fetched_by(user);
         let claim = Claim {
             relay: self,
             thread: self.begin_thread(),
             hops: &hops,
         };
-        let peer = turned.peer.clone();
         match self.take_over(turned) {
             Ok(link) => {
                 let (handle, mut link) = (link.connection.handle(), Some(link));
@@ -112,15 +106,16 @@ impl Relay {
                     link.connection.quit();
                 }
             }
-            Err(e) => log::warn!("ATRN client={peer:?}: {e}"),
+            Err(e) => log::warn!("ATRN user={user:?}: {e}"),
         }
     }
 
     /// The `atrn:` hops of a user.
-    fn fetched_by(&self, is_user: impl Fn(&str) -> bool) -> Vec<Hop> {
+    fn fetched_by(&self, user: &str) -> Vec<Hop> {
         let routes = self.settings.routes.all().iter().enumerate();
-        let own = routes
-            .filter(|(_, route)| matches!(&route.kind, RouteKind::Atrn(user) if is_user(user)));
+        let own = routes.filter(
+            |(_, route)| matches!(&route.kind, RouteKind::Atrn(own) if own.eq_ignore_ascii_case(user)),
+        );
         let hop = |(route, _)| Hop {
             route,
             domain: "".into(),
@@ -151,7 +146,11 @@ impl Relay {
     }
 
     fn take_over(&self, turned: Turned) -> Result<Link, String> {
-        let host = turned.peer;
+        // The peer of a Unix socket has no name that a report could have.
+        let host = match turned.peer.starts_with("unix") {
+            true => "localhost".to_owned(),
+            false => turned.peer,
+        };
         let settings = ClientConfig {
             lmtp: false,
             hostname: self.settings.hostname.clone(),

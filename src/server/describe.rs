@@ -113,7 +113,7 @@ impl Server {
             return String::new();
         };
         let mut text = String::new();
-        for line in relay.look_up(&Resolver::system()) {
+        for line in relay.look_up(Resolver::system(false)) {
             text.push_str(&format!("\n{line}"));
         }
         let snapshot = self.state.snapshot();

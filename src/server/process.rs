@@ -79,9 +79,13 @@ impl Server {
             .domains
             .first()
             .map_or(hostname, String::as_str);
-        let relay = relay.map(|relay| relay.load((hostname, domain), &config.listen, sockets));
+        let chroot = config.privileges.chroot.is_some();
+        let own = (hostname, domain, chroot);
+        let relay = relay.map(|relay| relay.load(own, &config.listen, sockets));
         let mut relay = relay.transpose()?;
         if let Some(relay) = &mut relay {
+            let account = |name: &str| snapshot.directory.account_name(name);
+            relay.routes.name_users(account);
             relay.threads = budget.senders;
         }
         let store = Store::new(&config.policy.hostname, config.sync, budget.open);
@@ -126,7 +130,8 @@ impl Server {
         let started = clock::seconds();
         let mut listeners = self.bind(&config.listen)?;
         let scraped = self.bind(&config.metrics)?;
-        self.give_up_privileges()?;
+        self.config.privileges.give_up()?;
+        self.make_root().map_err(system)?;
         for line in self.describe().lines() {
             log::info!("{line}");
         }
@@ -163,17 +168,6 @@ impl Server {
             greylist.save();
         }
         Ok(())
-    }
-
-    /// Gives up privileges, and makes the mail root with those that are left.
-    fn give_up_privileges(&mut self) -> Result<(), Failure> {
-        let privileges = &self.config.privileges;
-        let relay = self.relay.as_mut();
-        if let Some(relay) = relay.filter(|_| privileges.chroot.is_some()) {
-            relay.resolver.keep_hosts();
-        }
-        privileges.give_up()?;
-        self.make_root().map_err(Failure::System)
     }
 
     /// Sets up admission, and the thread for the metrics listeners.

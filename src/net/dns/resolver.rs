@@ -44,7 +44,7 @@ impl fmt::Display for Error {
 #[derive(Debug)]
 pub struct Resolver {
     hosts: PathBuf,
-    /// The text of the hosts file, for when it cannot be read any more.
+    /// The text of the hosts file, for a chroot where it cannot be read.
     known_hosts: String,
     /// The path of resolv.conf, and its last modification time.
     resolv_conf: Option<PathBuf>,
@@ -53,15 +53,18 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Uses the system's files. They are read here once, so that the name servers are known after a chroot.
-    pub fn system() -> Self {
+    /// Uses the system's files. They are read here once, so that the name servers and, with `chroot`, the hosts are known
+    /// after a chroot. It is needed until the process ends.
+    pub fn system(chroot: bool) -> &'static Self {
         let path = Path::new(RESOLV_CONF);
         let servers = Servers::parse(&read::system_file(path).unwrap_or_default());
-        Self {
+        let known_hosts = chroot.then(|| read::system_file(HOSTS).unwrap_or_default());
+        Box::leak(Box::new(Self {
+            known_hosts: known_hosts.unwrap_or_default(),
             resolv_conf: Some(path.to_owned()),
             servers: Mutex::new((servers, changed(path))),
             ..Self::new(Path::new(HOSTS), Servers::default())
-        }
+        }))
     }
 
     /// Uses the given hosts file and servers.
@@ -73,11 +76,6 @@ impl Resolver {
             servers: Mutex::new((servers, None)),
             cache: Cache::default(),
         }
-    }
-
-    /// Reads the hosts file before a chroot; in one that has no such file the hosts stay known.
-    pub fn keep_hosts(&mut self) {
-        self.known_hosts = read::system_file(&self.hosts).unwrap_or_default();
     }
 
     /// The addresses of a host, IPv6 before IPv4. A host in the hosts file is not looked up elsewhere. A name with few

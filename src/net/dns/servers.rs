@@ -1,6 +1,6 @@
 //! Parses resolv.conf(5).
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
@@ -90,11 +90,12 @@ fn address(word: &str) -> Option<SocketAddr> {
         Some((address, port)) => (address, port.parse().ok()?),
         None => (word, PORT),
     };
-    match address.split_once('%') {
-        None => Some(SocketAddr::new(address.parse().ok()?, port)),
-        Some((address, zone)) => {
-            let index = number(zone).or_else(|| if_nametoindex(zone).ok())?;
-            Some(SocketAddrV6::new(address.parse().ok()?, port, 0, index).into())
-        }
+    let (address, zone) = address.split_once('%').unwrap_or((address, ""));
+    let mut address = SocketAddr::new(address.parse().ok()?, port);
+    if let SocketAddr::V6(six) = &mut address
+        && !zone.is_empty()
+    {
+        six.set_scope_id(if_nametoindex(zone).ok()?);
     }
+    Some(address)
 }

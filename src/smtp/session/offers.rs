@@ -31,7 +31,7 @@ impl<R> Session<R> {
         }
         let protected = !self.policy.require_tls || self.channel != Channel::Clear;
         // Clients that fetch mail look for its command before they log in.
-        let user = self.user().is_some() || !self.mechanisms().is_empty();
+        let user = || self.user().is_some() || !self.mechanisms().is_empty();
         let (ever, never, now) = match row.verb {
             Verb::StartTls => (
                 self.policy.starttls,
@@ -48,9 +48,9 @@ impl<R> Session<R> {
             Verb::Etrn => (
                 self.policy.etrn,
                 reply::NOT_OFFERED,
-                protected && (self.exempt || user),
+                protected && (self.exempt || user()),
             ),
-            Verb::Atrn => (self.policy.atrn, reply::NOT_OFFERED, protected && user),
+            Verb::Atrn => (self.policy.atrn, reply::NOT_OFFERED, protected && user()),
             Verb::Xclient => (self.trusted, reply::NOT_TRUSTED, protected),
             Verb::Unimplemented => (false, reply::NOT_OFFERED, false),
             _ => return Offer::Now,
