@@ -33,8 +33,7 @@ impl Relay {
             let until = clock::seconds().saturating_add(wait);
             state.schedule.limit(hop, open, until);
             drop(state);
-            let why = format!("only {open} at a time: {failure}");
-            self.log_failure(hop, wait, &why);
+            self.log_failure(hop, open, wait, failure);
         }
         open > 0
     }
@@ -42,13 +41,16 @@ impl Relay {
     /// Called when a hop did not answer: all its mail waits.
     pub(super) fn hop_failed(&self, hop: &Hop, failure: &ConnectionError) {
         let wait = self.hop_waits(hop, failure.is_of_tls());
-        self.log_failure(hop, wait, &failure.to_string());
+        self.log_failure(hop, 0, wait, failure);
     }
 
-    fn log_failure(&self, hop: &Hop, wait: u64, why: &str) {
+    fn log_failure(&self, hop: &Hop, open: usize, wait: u64, failure: &ConnectionError) {
         let route = self.route(hop.route).map_or("", |route| &route.url);
         let domain = &hop.domain;
-        log::warn!("relay hop={route:?} domain={domain:?} wait={wait} why={why:?}");
+        log::warn!(
+            "relay hop={route:?} domain={domain:?} open={open} wait={wait} why={:?}",
+            failure.to_string()
+        );
     }
 
     /// Defers all mail of a hop; `tls` is true if TLS was the reason. Returns the wait in seconds.

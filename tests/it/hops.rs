@@ -464,7 +464,7 @@ fn a_hop_that_allows_one_connection() {
         if line.starts_with("MAIL") && sent == 0 {
             let (mut other, _) = listener.accept().unwrap();
             other.write_all(b"421 4.7.0 one only\r\n").unwrap();
-            a.logged("only 1 at a time");
+            a.logged("open=1");
         }
         sent += usize::from(line == ".\r\n");
         let reply = match (line.as_str(), content) {
