@@ -163,6 +163,19 @@ fn senders_and_names_of_callers() {
     assert_eq!(server.messages("x.test/g h").len(), 1);
 }
 
+/// More recipients than the server takes at once are several transactions.
+#[test]
+fn more_recipients_than_a_transaction_has() {
+    let server = server(&["--max-recipients", "2"]);
+    let text = b"To: a@x.test, b@x.test, c@y.test, d@x.test, e@x.test\n\nx\n";
+    let (status, said) = sendmail(&["-t"], text, &server.urls[0]);
+    assert_eq!(status, 69, "{said}");
+    assert!(said.starts_with("sendmail: c@y.test: 550 5.7.1") && said.lines().count() == 1);
+    for mailbox in ["a", "b", "d", "e"] {
+        assert_eq!(server.messages(&format!("x.test/{mailbox}")).len(), 1);
+    }
+}
+
 #[test]
 fn exit_statuses() {
     let dir = std::env::temp_dir().join(format!("mailslot-statuses-{}", std::process::id()));

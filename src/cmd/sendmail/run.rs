@@ -155,11 +155,25 @@ fn deliver(
     let destination = destination(&url).map_err(|why| later(format!("{url}: {why}")))?;
     let mut connection = Connection::open(&destination, settings, &tls, None)
         .map_err(|failure| later(format!("{url}: {failure}")))?;
-    let envelope = envelope(options, me, recipients, content);
-    let names: Vec<String> = envelope.recipients.iter().map(|r| r.path.clone()).collect();
-    let outcomes = connection.deliver(envelope, &mut &content[..]).outcomes;
+    let mut envelope = envelope(options, me, recipients, content);
+    let mut settled = Vec::with_capacity(envelope.recipients.len());
+    loop {
+        let sent = connection.deliver(envelope.clone(), &mut &content[..]);
+        let again = |outcome: &Outcome| outcome.verdict == Verdict::NextTransaction;
+        let over = sent.failure.is_some() || sent.outcomes.iter().all(again);
+        let tried = std::mem::take(&mut envelope.recipients);
+        for (to, outcome) in tried.into_iter().zip(sent.outcomes) {
+            match again(&outcome) && !over {
+                true => envelope.recipients.push(to),
+                false => settled.push((to.path, outcome)),
+            }
+        }
+        if envelope.recipients.is_empty() {
+            break;
+        }
+    }
     connection.quit();
-    verdict(&names, &outcomes)
+    verdict(&settled)
 }
 
 fn envelope(
@@ -190,9 +204,9 @@ fn envelope(
 }
 
 /// Reports each failed recipient. Temporary failures decide the exit status.
-fn verdict(names: &[String], outcomes: &[Outcome]) -> Result<(), ExitError> {
+fn verdict(settled: &[(String, Outcome)]) -> Result<(), ExitError> {
     let mut worst = None;
-    for (name, outcome) in names.iter().zip(outcomes) {
+    for (name, outcome) in settled {
         let status = match outcome.verdict {
             Verdict::Accepted => continue,
             Verdict::Later | Verdict::NextTransaction => TRY_LATER,
