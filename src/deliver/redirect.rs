@@ -58,13 +58,12 @@ impl Spool {
         let Some(inbox) = delivery.inbox.take() else {
             return Err(trouble);
         };
-        let name = delivery.staged.then(|| delivery.renamed.take());
         self.log(&trouble);
-        if let Some(renamed) = name {
+        if self.delivery(index)?.staged {
             let dirs = self.dirs(index)?;
-            let name = renamed.map_or_else(|| self.name.clone(), |(_, name)| name);
-            let disk = self.context.disk.as_ref();
-            let _ = disk.unlink(disk::fd(&dirs.tmp), OsStr::new(&name));
+            let name = self.deliveries.get(index).map(|d| d.name(&self.name));
+            let name = OsStr::new(name.unwrap_or_default());
+            let _ = self.context.disk.unlink(disk::fd(&dirs.tmp), name);
         }
         let delivery = self.delivery(index)?;
         let reserved = delivery.reserved;

@@ -38,6 +38,8 @@ pub struct Store {
     /// When each Maildir was last swept.
     swept: Mutex<HashMap<PathBuf, Instant>>,
     room: Room,
+    /// For looks at mailboxes.
+    unsynced: Syncs,
 }
 
 impl Store {
@@ -64,6 +66,7 @@ impl Store {
             context: Arc::new(context),
             swept: Mutex::default(),
             room: Room::default(),
+            unsynced: Syncs::new(Sync::None),
         }
     }
 
@@ -128,15 +131,13 @@ impl Store {
     /// # Errors
     /// 452 4.3.1 if there is no room, else by [`refusal`](super::refusal()).
     pub fn check(&self, target: &Target, octets: u64) -> Result<(), Reply> {
-        match &target.folder {
-            Some(folder) => room::at_mailbox(&target.maildir.join(folder), octets)?,
-            None => room::at_mailbox(&target.maildir, octets)?,
-        }
+        let folder = target.folder.as_deref().unwrap_or_default();
+        room::at_mailbox(&target.maildir.join(folder), octets)?;
         if target.owner.is_none() || !target.maildir.is_dir() {
             return Ok(());
         }
         // A stranger may ask, so nothing is synced; the delivery does that.
-        let opened = maildir::open(self.context.disk.as_ref(), &Syncs::new(Sync::None), target);
+        let opened = maildir::open(self.context.disk.as_ref(), &self.unsynced, target);
         opened.map(drop).map_err(|trouble| {
             warn(&format!("mailbox cannot be used {trouble}"));
             trouble.refusal()

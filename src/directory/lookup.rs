@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::aliases::{AliasTarget, Aliases};
 use super::composition::composed;
@@ -14,7 +15,6 @@ use super::lists::Lists;
 use super::mailbox;
 use super::names;
 use super::pattern::{Pattern, Values};
-use super::root::Root;
 use super::users::{Entry, Users};
 use crate::deliver::{Owner, Quota, Target};
 use crate::failure::FileError;
@@ -48,7 +48,9 @@ pub struct DirectoryConfig {
 pub struct Directory {
     pub(super) domains: Domains,
     pub(super) pattern: Pattern,
-    pub(super) root: Root,
+    pub(super) root: Arc<Path>,
+    /// True once the root was seen to be a mount.
+    pub(super) mounted: AtomicBool,
     create: bool,
     delimiter: String,
     pub(super) users: Option<Users>,
@@ -116,7 +118,8 @@ impl Directory {
             .transpose()?;
         let directory = Self {
             domains,
-            root: Root::new(Arc::from(pattern.root())),
+            root: Arc::from(pattern.root()),
+            mounted: AtomicBool::new(false),
             pattern,
             create: settings.create,
             delimiter: settings.delimiter.clone(),
@@ -129,6 +132,8 @@ impl Directory {
             hasher: RandomState::new(),
         };
         directory.warn_of_long_lists();
+        // Whether it is a mount now must be known.
+        directory.has_root();
         Ok(directory)
     }
 
@@ -169,17 +174,12 @@ impl Directory {
 
     /// The part of the pattern before its first `%`, to its last slash.
     pub fn root(&self) -> &Path {
-        &self.root.path
+        &self.root
     }
 
     /// True if mailboxes are in the homes of their accounts, and there is no mail root.
     pub fn is_in_homes(&self) -> bool {
         self.pattern.needs_home()
-    }
-
-    /// True if the mail root is there, and still mounted if it was.
-    pub fn has_root(&self) -> bool {
-        self.root.exists() == Ok(true)
     }
 
     /// Maximum mailboxes of one transaction.
@@ -203,11 +203,11 @@ impl Directory {
     /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 if the mail root is missing, 550 for a name that is too
     /// long.
     pub fn check_usable(&self, target: &Target) -> Result<(), Reply> {
-        if target.root != self.root.path {
+        if target.root != self.root {
             if !mailbox::exists(&target.root)? {
                 return Err(reply::MAILBOX_UNUSABLE);
             }
-        } else if !self.root.exists()? {
+        } else if !self.root_exists()? {
             return Err(reply::MAILBOX_AWAY);
         }
         if let Some(folder) = &target.folder {
@@ -410,7 +410,7 @@ impl Directory {
 
     fn new_target(&self, local: &str, domain: &str, maildir: PathBuf) -> Target {
         Target {
-            root: Arc::clone(&self.root.path),
+            root: Arc::clone(&self.root),
             maildir,
             address: [local, "@", domain].concat(),
             may_create: false,
@@ -423,7 +423,7 @@ impl Directory {
 
     /// The refusal of an unknown name, or of any name while the mail root is missing.
     pub(super) fn unknown(&self, reply: Reply) -> Reply {
-        match self.root.exists() {
+        match self.root_exists() {
             Err(refusal) => refusal,
             Ok(false) if self.users.is_none() => reply::MAILBOX_AWAY,
             Ok(_) => reply,

@@ -88,32 +88,26 @@ fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), 
     let read = AccessFlags::R_OK | AccessFlags::X_OK;
     check_access(dir, meta, owner, read)?;
     let write = read | AccessFlags::W_OK;
-    let mut devices = Vec::with_capacity(3);
+    let mut apart = false;
+    let mut device = None;
     for (name, flags) in [("tmp", write), ("new", write), ("cur", read)] {
         let part = dir.join(name);
         match fs::symlink_metadata(&part) {
             Ok(meta) => {
                 check_access(&part, &meta, owner, flags)?;
-                devices.push(meta.dev());
+                apart |= flags == write && *device.get_or_insert(meta.dev()) != meta.dev();
             }
             Err(e) if is_missing(&e) => check_access(dir, meta, owner, write)?,
             Err(e) => return Err(("stat", part, e)),
         }
     }
-    match devices.as_slice() {
-        [tmp, new, ..] => check_moves(dir, tmp == new),
-        _ => Ok(()),
-    }
-}
-
-/// Checks that a message can be moved from `tmp/` into `new/`: not between file systems, nor between mounts of one.
-fn check_moves(dir: &Path, same_device: bool) -> Result<(), FailedCall> {
-    // Nothing can move: `.` has no name to change, but different mounts are an error that comes first.
+    // Messages cannot be moved between file systems, nor between mounts of one. Nothing moves here: `.` has no name to
+    // change, but different mounts are an error that comes first.
     let tried = fs::rename(dir.join("tmp/."), dir.join("new/."));
-    match tried.map_err(|e| e.kind()) {
-        Err(kind) if same_device && kind != ErrorKind::CrossesDevices => Ok(()),
-        _ => Err(("rename", dir.join("new"), Errno::EXDEV.into())),
+    if apart || tried.is_err_and(|e| e.kind() == ErrorKind::CrossesDevices) {
+        return Err(("rename", dir.join("new"), Errno::EXDEV.into()));
     }
+    Ok(())
 }
 
 /// Checks that a path is a directory that delivery may use. In a directory of the mailbox's owner, delivery has only

@@ -50,7 +50,7 @@ impl Directory {
             .get(&domain)
             .and_then(|search| search.target.clone());
         // Accounts cannot take mail either while the directory of all mailboxes is gone.
-        found.ok_or_else(|| match self.root.exists() {
+        found.ok_or_else(|| match self.root_exists() {
             Ok(true) => reply::NO_SUCH_USER,
             Ok(false) => reply::MAILBOX_AWAY,
             Err(refusal) => refusal,

@@ -67,6 +67,7 @@ fn parts_that_are_mounts_are_told_at_rcpt() {
     }
     // Mail never goes to cur/.
     let server = serve(&[]);
+    fs::remove_dir(alice(&server).join("tmp")).unwrap();
     if let Some(_mounted) = Mounted::bind(&alice(&server).join("cur")) {
         assert_eq!(send(&server, &["alice"]), [TAKEN, DELIVERED]);
     }

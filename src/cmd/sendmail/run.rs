@@ -155,21 +155,19 @@ fn deliver(
     let destination = destination(&url).map_err(|why| later(format!("{url}: {why}")))?;
     let mut connection = Connection::open(&destination, settings, &tls, None)
         .map_err(|failure| later(format!("{url}: {failure}")))?;
-    let mut envelope = envelope(options, me, recipients, content);
-    let mut settled = Vec::with_capacity(envelope.recipients.len());
-    loop {
-        let sent = connection.deliver(envelope.clone(), &mut &content[..]);
+    let (mut settled, mut rest) = (Vec::new(), recipients);
+    while !rest.is_empty() {
+        let envelope = envelope(options, me, rest, content);
+        let names: Vec<String> = envelope.recipients.iter().map(|r| r.path.clone()).collect();
+        let sent = connection.deliver(envelope, &mut &content[..]);
         let again = |outcome: &Outcome| outcome.verdict == Verdict::NextTransaction;
         let over = sent.failure.is_some() || sent.outcomes.iter().all(again);
-        let tried = std::mem::take(&mut envelope.recipients);
-        for (to, outcome) in tried.into_iter().zip(sent.outcomes) {
+        rest = Vec::new();
+        for (name, outcome) in names.into_iter().zip(sent.outcomes) {
             match again(&outcome) && !over {
-                true => envelope.recipients.push(to),
-                false => settled.push((to.path, outcome)),
+                true => rest.push(name),
+                false => settled.push((name, outcome)),
             }
-        }
-        if envelope.recipients.is_empty() {
-            break;
         }
     }
     connection.quit();
