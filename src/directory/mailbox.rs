@@ -95,7 +95,7 @@ fn check_parts(dir: &Path, meta: &Metadata, owner: Option<Owner>) -> Result<(), 
         match fs::symlink_metadata(&part) {
             Ok(meta) => {
                 check_access(&part, &meta, owner, flags)?;
-                apart |= flags == write && *device.get_or_insert(meta.dev()) != meta.dev();
+                apart |= flags == write && *device.get_or_insert_with(|| meta.dev()) != meta.dev();
             }
             Err(e) if is_missing(&e) => check_access(dir, meta, owner, write)?,
             Err(e) => return Err(("stat", part, e)),

@@ -200,9 +200,16 @@ fn with_addresses(
 }
 
 /// Sorts by preference, at random within one.
-fn shuffle(hosts: &mut [Mx]) {
+fn shuffle(hosts: &mut Vec<Mx>) {
     let chance = RandomState::new();
-    hosts.sort_unstable_by_key(|mx| (mx.preference, chance.hash_one(&mx.host)));
+    let mut sorted = Vec::with_capacity(hosts.len());
+    for mx in hosts.drain(..) {
+        let key = (mx.preference, chance.hash_one(&mx.host));
+        // There are few, and a sort of the standard library would be larger.
+        let place = sorted.partition_point(|(other, _)| *other <= key);
+        sorted.insert(place, (key, mx));
+    }
+    hosts.extend(sorted.into_iter().map(|(_, mx)| mx));
 }
 
 /// `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3).
