@@ -121,7 +121,7 @@ impl Relay {
                 let own = |name: &str, addresses: &[IpAddr]| {
                     self.is_own_name(name) || addresses.iter().any(|&ip| self.is_own(ip, SMTP_PORT))
                 };
-                let found = dial::exchangers(&self.settings.resolver, domain, &own);
+                let found = dial::exchangers(self.settings.resolver, domain, &own);
                 let found = found.map_err(unroutable)?;
                 let hosts = found
                     .into_iter()

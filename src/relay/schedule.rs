@@ -253,10 +253,8 @@ impl Schedule {
         let lanes = self.0.iter().filter(|(hop, _)| hop.route == route);
         let ids = lanes.flat_map(|(_, lane)| lane.waiting.iter().map(|(_, id)| id.as_ref()));
         ids.fold((0, None), |(count, oldest), id| {
-            (
-                count + 1,
-                Some(oldest.map_or(id, |oldest: &str| oldest.min(id))),
-            )
+            let oldest = oldest.map_or(id, |oldest: &str| oldest.min(id));
+            (count + 1, Some(oldest))
         })
     }
 
