@@ -232,6 +232,8 @@ impl ListenerRules {
 pub(crate) fn reload(config: &Config, state: &ServerState) {
     match load(config) {
         Ok(snapshot) => {
+            let before = state.snapshot();
+            snapshot.directory.keep_root(&before.directory);
             state.renew(Arc::new(snapshot));
             log::info!("reloaded");
         }

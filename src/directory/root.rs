@@ -25,6 +25,12 @@ impl Directory {
         Ok(is_mount || !was_mount)
     }
 
+    /// Knows of the root what another directory did, before a reload.
+    pub fn keep_root(&self, before: &Self) {
+        let was_mount = before.mounted.load(Ordering::Relaxed);
+        self.mounted.fetch_or(was_mount, Ordering::Relaxed);
+    }
+
     /// True if the mail root is there, and still mounted if it was.
     pub fn has_root(&self) -> bool {
         matches!(self.root_exists(), Ok(true))

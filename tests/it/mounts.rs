@@ -153,6 +153,8 @@ fn a_mail_root_that_is_unmounted() {
         fs::create_dir_all(root.join("x.test/carol/cur")).unwrap();
         assert_eq!(send(&server, &["carol"]), [TAKEN, DELIVERED]);
         drop(mounted);
+        server.signal(nix::sys::signal::Signal::SIGHUP);
+        server.reloaded();
         for to in ["carol", "alice", "nobody", "postmaster"] {
             assert_eq!(send(&server, &[to]), ["451 4.2.1"], "{to} {create}");
         }
