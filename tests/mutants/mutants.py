@@ -18,7 +18,7 @@ MUTANTS = [
     ("deliver", 'synced.map_err(Trouble::at("fsync", &dirs.path))', "synced.or(Ok(()))", "a failed sync of new/ is acknowledged"),
     ("deliver", "let wanted = state.begun.wrapping_add(1);", "let wanted = state.begun;", "a shared sync serves those who came after it began"),
     ("deliver", "Some(errno) if self.failures != ticket.failures => Err(errno.into()),", "Some(_) if self.failures != ticket.failures => Ok(()),", "a failed shared sync is told to nobody who waited"),
-    ("deliver", 'return synced.map_err(dirs.in_tmp("fsync", &name));', "return synced.or(Ok(()));", "a failed sync of a copy is acknowledged"),
+    ("deliver", 'synced.map_err(dirs.in_tmp("fsync", name))', "synced.or(Ok(()))", "a failed sync of a copy is acknowledged"),
     ("deliver", "_ if full == members.len() => Err(reply::MAILBOX_FULL),", "_ if full > 0 => Err(reply::MAILBOX_FULL),", "one full mailbox bounces the message for all"),
     ("deliver", "500.. if count > 1 => reply::SOME_FULL,", "500.. if count > 9 => reply::SOME_FULL,", "one bad disk bounces the message for all"),
     ("deliver", "self.delivery(index)?.reserved = reservation == Reservation::Made;", "", "quota of a failed message is not given back"),
