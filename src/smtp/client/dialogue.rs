@@ -185,6 +185,8 @@ impl ClientSession {
     pub fn stage(&self) -> Stage {
         match &self.state {
             State::Greeting => Stage::Greeting,
+            // With TLS 1.3 the server may refuse the handshake after the client has finished it.
+            State::Hello { .. } if self.is_upgraded() => Stage::StartTls,
             State::Hello { .. } => Stage::Hello,
             State::StartTls | State::Handshake => Stage::StartTls,
             State::Auth(_) => Stage::Auth,
@@ -194,6 +196,11 @@ impl ClientSession {
             State::End(_) | State::EmptyEnd(_) => Stage::End,
             State::Quit | State::Closed => Stage::Quit,
         }
+    }
+
+    /// True after STARTTLS, which is the only way to TLS for a client that uses it.
+    fn is_upgraded(&self) -> bool {
+        self.settings.tls != TlsUse::Never && self.channel != Channel::Clear
     }
 
     /// Begins a transaction. It has outcomes once [`Self::want`] is `Ready` or `Closed` again.

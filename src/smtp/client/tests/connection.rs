@@ -68,6 +68,28 @@ fn starttls_and_input_injected_after_it() {
     assert_eq!(client.want(), Want::Closed);
 }
 
+/// With TLS 1.3 a server refuses a handshake, as without a client's certificate, when the client has finished it.
+#[test]
+fn a_connection_that_ends_right_after_the_handshake() {
+    let mut client = clear(settings());
+    let server = ["220 h\r\n", "250-h\r\n250 STARTTLS\r\n", "220 go\r\n"];
+    talk(&mut client, &server);
+    client.tls_started(None, false);
+    let Want::Reply(stage) = client.want() else {
+        panic!("{:?}", client.want());
+    };
+    client.lost(ConnectionError::Lost(stage, "fatal alert".to_owned()));
+    assert!(client.failure().unwrap().is_of_tls());
+    // From the first octet it is no question of STARTTLS.
+    let never = ClientConfig {
+        tls: TlsUse::Never,
+        ..settings()
+    };
+    let mut client = ClientSession::new(never, tls());
+    talk(&mut client, &["220 h\r\n"]);
+    assert_eq!(client.want(), Want::Reply(Stage::Hello));
+}
+
 #[test]
 fn required_tls_is_required() {
     let required = || ClientConfig {
