@@ -198,14 +198,14 @@ impl Schedule {
     ) -> u64 {
         let lane = self.0.entry(hop.clone()).or_default();
         // Connections that fail together are one failure.
-        if lane.until <= now {
+        let first = lane.until <= now;
+        if first {
             lane.failures = lane.failures.saturating_add(1);
             lane.until = now.saturating_add(policy.wait(lane.failures, chance));
         }
-        lane.clear = match tls {
-            true => lane.until.saturating_add(LONGEST.as_secs()),
-            false => 0,
-        };
+        if first || tls {
+            lane.clear = u64::from(tls) * lane.until.saturating_add(LONGEST.as_secs());
+        }
         lane.until
     }
 
@@ -390,7 +390,7 @@ mod tests {
         let first = all.take(&a, 0).unwrap();
         assert_eq!(all.failed(&a, 0, &policy(), 0, true), 300);
         // The second connection of the same time fails, too.
-        assert_eq!(all.failed(&a, 9, &policy(), 0, true), 300);
+        assert_eq!(all.failed(&a, 9, &policy(), 0, false), 300);
         all.add(&a, &first, 300);
         assert_eq!(all.take(&a, 299), None);
         all.end(&a);
