@@ -274,11 +274,13 @@ impl Relay {
     }
 }
 
-/// True if a server wants TLS (RFC 3207 §4). Such a refusal is not about the mail, so that it is tried again.
+/// True if a server wants TLS (RFC 3207 §4), or has not offered in the clear what the mail needs. Neither is a refusal of
+/// the mail, so that it is tried again.
 fn needs_tls(outcomes: &mut [Outcome]) -> bool {
     let mut found = false;
     for one in outcomes {
-        if one.verdict == Verdict::Failed && one.remote && one.text.starts_with("530") {
+        let is_refused = one.remote && !one.text.starts_with("530");
+        if one.verdict == Verdict::Failed && !is_refused {
             (one.verdict, one.status.class, found) = (Verdict::Later, 4, true);
         }
     }

@@ -142,7 +142,16 @@ fn a_hop_that_takes_nothing_in_the_clear() {
     // The next try is with TLS again.
     hop.heard("MAIL FROM:<alice@a.test>\r\nQUIT\r\nEHLO mx.test\r\nSTARTTLS\r\n");
     assert_eq!(queued(&a), 1);
-    assert!(a.messages("a.test/alice").is_empty());
+    // Nor is what it offers in TLS only.
+    let shy = |line: &str| line.starts_with("STAR").then_some("454 4.7.0 not now\r\n");
+    let hop = Hop::answering(&["STARTTLS"], shy);
+    let b = front(&[&hop.url], &[]);
+    send(&b, "alice@a.test", &["x@b.test"], "\u{e9}");
+    hop.heard("EHLO mx.test\r\nQUIT\r\nEHLO mx.test\r\nSTARTTLS\r\n");
+    assert_eq!(queued(&b), 1);
+    for server in [a, b] {
+        assert!(server.messages("a.test/alice").is_empty());
+    }
 }
 
 /// A hop that counts its connections and waits a little before each 250.
