@@ -190,6 +190,8 @@ fn with_addresses(
             Err(Error::Temporary(why)) => trouble = Unroutable::Later(why),
         }
         if end <= Instant::now() {
+            // Nothing is known about the others.
+            trouble = Unroutable::Later("looking up its mail servers takes too long".to_owned());
             break;
         }
     }
@@ -230,6 +232,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::net::dns::Servers;
     use crate::testing::Scratch;
 
     #[test]
@@ -257,6 +260,23 @@ mod tests {
         drop(unix);
         let long = Address::Unix("/x".repeat(200).into());
         assert!(connect(&long, soon()).is_err());
+    }
+
+    /// Mail is not returned before all its exchangers were looked up.
+    #[test]
+    fn slow_look_ups() {
+        let resolver = Resolver::new(Path::new("/nonexistent"), Servers::default());
+        let found = |end| {
+            let gone = [1, 2].map(|preference| Mx {
+                preference,
+                host: "?".to_owned(),
+            });
+            with_addresses(&resolver, gone.into(), &|_, _| false, end)
+        };
+        let later = Instant::now() + LOOK_UPS;
+        assert_eq!(found(later), Err(Unroutable::NoSuchDomain));
+        let over = found(Instant::now());
+        assert!(matches!(over, Err(Unroutable::Later(_))), "{over:?}");
     }
 
     #[test]
