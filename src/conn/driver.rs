@@ -333,7 +333,12 @@ impl<'a> Conn<'a> {
             let ends = matches!(step.next, Next::Close | Next::StartTls | Next::Turn(_));
             let waits = self.session.is_grouped() && self.stream.output().len() <= MAX_UNSENT;
             if !(ends || waits) {
-                self.flush(Instant::now())?;
+                match self.flush(Instant::now()) {
+                    // A client that has gone may have sent a whole message before.
+                    Err(e)
+                        if e.kind() != ErrorKind::TimedOut && !self.stream.input().is_empty() => {}
+                    sent => sent?,
+                }
             }
             let ended = match step.next {
                 Next::Command => None,

@@ -213,3 +213,22 @@ fn few_replies_wait_for_others() {
         assert!(first.ends_with("\r\n"));
     }
 }
+
+/// F35: scripts send everything at once and go; what they sent counts.
+#[test]
+fn clients_that_do_not_wait_for_replies() {
+    let server = Server::start(&["--create", "--sync", "none", "--max-connections", "20"]);
+    for number in 0..20 {
+        let mut client = server.client();
+        if number % 2 == 1 {
+            client.reply();
+        }
+        let all = format!("{ENVELOPE}DATA\r\nSubject: {number}\r\n\r\nx\r\n.\r\nQUIT\r\n");
+        client.send(all.replacen("EHLO", "NOOP\r\nEHLO", 1).as_bytes());
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while server.stored().len() < 20 {
+        assert!(Instant::now() < deadline, "{}", server.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
