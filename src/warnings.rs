@@ -1,4 +1,5 @@
-//! Warnings about the disk and the aliases that any client can cause by asking for a recipient: each only once a minute.
+//! Warnings about the disk and the aliases that any client can cause by asking for a recipient: each only once a
+//! minute.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Mutex;

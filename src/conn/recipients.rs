@@ -18,7 +18,8 @@ impl<'a> RecipientCount<'a> {
         Self { pool, own: 0 }
     }
 
-    /// Maximum recipients of the transaction now. Connections that ask at the same time may exceed the pool by one each.
+    /// Maximum recipients of the transaction now. Connections that ask at the same time may exceed the pool by one
+    /// each.
     pub(super) fn limit(&self) -> usize {
         let free = self
             .pool

@@ -19,6 +19,8 @@ const OTHERS: usize = 64;
 const OTHERS_LEAST: usize = 13;
 /// Descriptors of a connection to a next hop: its socket, that of a question to DNS, and the content.
 const SENDER: usize = 3;
+/// Descriptors for which there may be one such connection.
+const SENDERS_SHARE: usize = 32;
 /// Refused connections that are not closed yet.
 const LINGERING: usize = 64;
 /// Descriptors of Maildirs kept open, if the system allows that many.
@@ -37,8 +39,8 @@ const EACH_MEMORY: u64 = 288 * 1024;
 const OTHERS_MEMORY: u64 = 8 * 1024 * 1024;
 /// The part of address space and memory that is kept for further recipients, who also get what connections leave.
 const RECIPIENTS: u64 = 8;
-/// Maximum octets of a recipient: in memory with the longest address and parameters, also in the report about it, and of
-/// address space, where the allocator may have to use a page for each part.
+/// Maximum octets of a recipient: in memory with the longest address and parameters, also in the report about it, and
+/// of address space, where the allocator may have to use a page for each part.
 const RECIPIENT_MEMORY: u64 = 4 * 1024;
 const RECIPIENT_SPACE: u64 = 40 * 1024;
 /// Where Linux shows its control groups.
@@ -102,7 +104,7 @@ impl Budget {
     /// The budget for a limit of descriptors.
     fn of_descriptors(limit: usize, max_connections: usize, senders: usize) -> Self {
         let lingering = LINGERING.min(limit / 8);
-        let senders = senders.min(limit / 32);
+        let senders = senders.min(limit / SENDERS_SHARE);
         let others = (limit / 4).clamp(OTHERS_LEAST, OTHERS);
         let rest = limit.saturating_sub(others + lingering + senders * SENDER);
         let most = (rest / (1 + MESSAGE)).max(rest.saturating_sub(BUSY * MESSAGE));
@@ -154,7 +156,7 @@ fn raise_descriptors(max_connections: usize, senders: usize) -> usize {
     let wanted = max_connections
         .saturating_mul(HELD * MAILDIR)
         .saturating_add(needed(max_connections) + OTHERS + LINGERING + 2 * OPEN)
-        .saturating_add(senders.saturating_mul(SENDER).max(32 * senders));
+        .saturating_add(senders.saturating_mul(SENDERS_SHARE));
     let wanted = wanted.try_into().unwrap_or(hard).min(hard);
     let raised = soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
     usize::try_from(if raised { wanted } else { soft }).unwrap_or(usize::MAX)
