@@ -1,12 +1,17 @@
 //! The answers to VRFY and EXPN (RFC 5321 §3.5).
 
 use std::borrow::Cow;
+use std::sync::Mutex;
 
 use super::aliases::AliasTarget;
 use super::key::AliasKey;
 use super::lookup::{Alias, Directory, Lookup};
+use crate::lock::lock;
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::reply::{self, Reply};
+
+/// Held while all accounts are searched for a name, so that this takes no more than one core.
+static SEARCH: Mutex<()> = Mutex::new(());
 
 impl Directory {
     /// The user or alias with an address, a name, a full name or a word of one (RFC 5321 §3.5.1).
@@ -27,6 +32,7 @@ impl Directory {
             }
         }
         let name = unquoted(name.trim());
+        let _one = lock(&SEARCH);
         let mut named = self.users.iter().flat_map(|users| users.called(&name));
         match (named.next(), named.next()) {
             (None, _) => Err(reply::NO_SUCH_USER),
