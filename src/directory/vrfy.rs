@@ -10,7 +10,7 @@ use crate::lock::lock;
 use crate::smtp::address::{ForwardPath, Mailbox};
 use crate::smtp::reply::{self, Reply};
 
-/// Held while all accounts are searched for a name, so that this takes no more than one core.
+/// Held while all accounts are searched for a name, or a list is written out, so that this takes no more than one core.
 static SEARCH: Mutex<()> = Mutex::new(());
 
 impl Directory {
@@ -62,6 +62,7 @@ impl Directory {
                 self.line(&AliasKey::new(local, at.unwrap_or(key.domain)))
             }
         };
+        let _one = lock(&SEARCH);
         Ok(targets.iter().map(line).collect())
     }
 
