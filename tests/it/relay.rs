@@ -385,10 +385,11 @@ fn the_queue_is_listed_and_run() {
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(text).unwrap())
     };
-    assert_eq!(
-        run(&["--queue-list"]),
-        (Some(0), "the queue is empty\n".into())
-    );
+    // The queue is opened after the listeners.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while run(&["--queue-list"]) != (Some(0), "the queue is empty\n".into()) {
+        assert!(Instant::now() < deadline, "{}", a.log());
+    }
     let reply = send(&a, "alice@a.test", &["bob@b.test", "c@d.test"], "x")[3].clone();
     let id = reply.trim_end().rsplit(' ').next().unwrap().to_owned();
     let deadline = Instant::now() + Duration::from_secs(20);
