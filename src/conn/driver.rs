@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustls::{ServerConfig, ServerConnection};
-
 use super::backend::ServerBackend;
 use super::client::Client;
 use super::floor::Floor;
+use super::handshake::handshake;
 use super::live::Live;
 use super::message::Message;
 use super::proxied::{self, ClaimSlot};
@@ -29,8 +28,6 @@ use crate::state::{ServerState, Snapshot, under_stress};
 
 /// Timeout of a TLS handshake, independent of `--timeout`.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// Octets of a handshake's stack: three times what an unoptimized build needs.
-const HANDSHAKE_STACK: usize = 192 * 1024;
 /// Delay of the reply to a failed login: it slows down guessing without blocking a thread for long.
 const WRONG_LOGIN_PAUSE: Duration = Duration::from_millis(200);
 /// Maximum refusals of a connection with their own log line; more are only counted.
@@ -474,29 +471,4 @@ impl<'a> Conn<'a> {
         self.say(Some(&reply));
         maillog::one_line(&reply).into()
     }
-}
-
-/// A handshake needs more stack than everything after it, and touched pages would stay in memory while the connection
-/// idles. So it runs in a thread of its own, whose stack is reused by the next handshake; its size differs from that of
-/// connections, which therefore never get it. Without a thread for it the stack of the connection has to do.
-fn handshake(stream: Stream, config: &Arc<ServerConfig>, deadline: Instant) -> io::Result<Stream> {
-    let mut stream = Some(stream);
-    let own = std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().stack_size(HANDSHAKE_STACK);
-        let thread = builder.spawn_scoped(scope, || upgrade(&mut stream, config, deadline));
-        let ended = thread.ok()?.join();
-        Some(ended.unwrap_or_else(|_| Err(io::Error::other("the handshake ended in a panic"))))
-    });
-    own.unwrap_or_else(|| upgrade(&mut stream, config, deadline))
-}
-
-#[inline(never)]
-fn upgrade(
-    stream: &mut Option<Stream>,
-    config: &Arc<ServerConfig>,
-    deadline: Instant,
-) -> io::Result<Stream> {
-    let tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
-    let stream = stream.take().ok_or(ErrorKind::NotConnected)?;
-    stream.upgrade(tls.into(), deadline)
 }

@@ -7,6 +7,7 @@ pub mod client;
 mod content;
 mod driver;
 mod floor;
+mod handshake;
 pub mod live;
 pub mod message;
 mod notice;
