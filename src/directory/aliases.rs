@@ -149,16 +149,13 @@ impl Aliases {
             Open,
             Done,
         }
+        let mut marks: HashMap<(&str, usize), Mark> = HashMap::new();
         for domain in 0..domains {
             let own = self.at.get(domain).into_iter().flatten();
-            let all = self.everywhere.iter().chain(own);
-            // In the order of the file, so that the same fault is always reported. Each type that is sorted has a sort of
-            // its own in the binary, and texts are sorted anyway.
-            let numbered = all.map(|(name, rule)| format!("{:09} {name}", rule.line));
-            let mut starts: Vec<String> = numbered.collect();
-            starts.sort_unstable();
-            let mut marks: HashMap<(&str, usize), Mark> = HashMap::new();
-            for (_, start) in starts.iter().filter_map(|start| start.split_once(' ')) {
+            // In the order of the file, so that the same fault is always reported.
+            let mut starts: Vec<(&String, &Rule)> = self.everywhere.iter().chain(own).collect();
+            starts.sort_unstable_by_key(|(name, rule)| (rule.line, *name));
+            for start in starts.into_iter().map(|(name, _)| name.as_str()) {
                 let mut stack = vec![((start, domain), 0_usize)];
                 while let Some((node, next)) = stack.pop() {
                     let Some(rule) = self.rule(node.0, node.1) else {
