@@ -1,5 +1,5 @@
-//! Redirects junk to the folder `.Junk` of each mailbox that has a usable one. The file, which is in the `tmp/` of an inbox by
-//! then, is moved or linked from there.
+//! Redirects junk to the folder `.Junk` of each mailbox that has a usable one. The file, which is in the `tmp/` of an
+//! inbox by then, is moved or linked from there.
 
 use std::ffi::OsStr;
 use std::sync::Arc;

@@ -274,8 +274,8 @@ impl Relay {
     }
 }
 
-/// True if a server wants TLS (RFC 3207 §4), or has not offered in the clear what the mail needs. Neither is a refusal of
-/// the mail, so that it is tried again.
+/// True if a server wants TLS (RFC 3207 §4), or has not offered in the clear what the mail needs. Neither is a refusal
+/// of the mail, so that it is tried again.
 fn needs_tls(outcomes: &mut [Outcome]) -> bool {
     let mut found = false;
     for one in outcomes {

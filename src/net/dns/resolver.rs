@@ -53,8 +53,8 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Uses the system's files. They are read here once, so that the name servers and, with `chroot`, the hosts are known
-    /// after a chroot. It is needed until the process ends.
+    /// Uses the system's files. They are read here once, so that the name servers and, with `chroot`, the hosts are
+    /// known after a chroot. It is needed until the process ends.
     pub fn system(chroot: bool) -> &'static Self {
         let path = Path::new(RESOLV_CONF);
         let servers = Servers::parse(&read::system_file(path).unwrap_or_default());

@@ -81,7 +81,8 @@ impl Servers {
     }
 }
 
-/// `ADDRESS`, `ADDRESS%ZONE` or `[ADDRESS]:PORT`: routers announce themselves by link-local addresses, which have a zone.
+/// `ADDRESS`, `ADDRESS%ZONE` or `[ADDRESS]:PORT`. Routers announce themselves by link-local addresses, which have a
+/// zone.
 fn address(word: &str) -> Option<SocketAddr> {
     let bracketed = word
         .strip_prefix('[')

@@ -57,8 +57,8 @@ impl RemoteReply {
 /// Why the input is not SMTP.
 type Malformed = &'static str;
 
-/// The splitter: octets in, complete replies out. Its memory is bounded by the limits above. A long reply is cut, so that
-/// a refusal in many words is still one.
+/// The splitter: octets in, complete replies out. Its memory is bounded by the limits above. A long reply is cut, so
+/// that a refusal in many words is still one.
 #[derive(Debug, Default)]
 pub struct Replies {
     buffer: Vec<u8>,
