@@ -336,7 +336,7 @@ def main():
         root = None if getpass.getuser() == "root" else "needs root"
         for name, programs, run in (
             ("fetchmail", ["fetchmail"], by_fetchmail),
-            ("Dovecot by LMTP", ["dovecot"], by_dovecot),
+            ("Dovecot by LMTP", ["dovecot", "/usr/lib/dovecot/lmtp"], by_dovecot),
             ("a smarthost with SCRAM", ["dovecot", "doveadm", "postfix", "postconf"], by_smarthost),
         ):
             if why := need(*programs) or (root if name != "fetchmail" else None):
