@@ -20,6 +20,7 @@ use super::socket::Socket;
 use super::url::{BindTo, ListenUrl, Scheme};
 use crate::sys::{ids, inherited};
 use crate::values::Networks;
+use crate::warnings::warn;
 
 /// The backlog of each listener.
 const BACKLOG: i32 = 1_024;
@@ -261,7 +262,7 @@ fn accept(
     }
     if failed == BURST {
         // The socket or the call fails for good.
-        log::warn!("accept: {failed} errors in a row");
+        warn(&format!("accept: {failed} errors in a row"));
         std::thread::sleep(SCARCE);
     }
     true

@@ -20,7 +20,7 @@ const EDGES: &[(&str, &str)] = &[
     ("log_queue", "lock"),
     ("maillog", "encoding smtp"),
     ("metrics", "lock"),
-    ("net", "encoding lock punycode random read sys values"),
+    ("net", "encoding lock punycode random read sys values warnings"),
     ("oauth", "auth failure"),
     ("queue", "deliver failure lock"),
     ("relay", "client clock deliver encoding failure lock metrics net options queue read report settings smtp values"),
