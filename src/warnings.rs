@@ -1,5 +1,5 @@
-//! Warnings about the disk and the aliases that any client can cause by asking for a recipient: each only once a
-//! minute.
+//! Warnings that would fill the log: any client can cause those about the disk and the aliases by asking for a
+//! recipient, and accept can fail for ever. Each comes only once a minute.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Mutex;
