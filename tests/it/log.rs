@@ -1,10 +1,11 @@
 //! The log: refusals, ends of connections, the dialogue, and a reader that stalls.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::server::{Server, first_address};
+use crate::server::{Server, Setup, first_address};
 use crate::tls;
 
 /// One line a refusal with the whole reply, the eleventh and later counted, and the reason of the end.
@@ -236,5 +237,78 @@ fn trouble_with_recipients_is_told_once() {
         "mailbox cannot be used call=\"open\"",
     ] {
         assert_eq!(log.matches(words).count(), 1, "{words}: {log}");
+    }
+}
+
+/// The keys of a line.
+fn keys(line: &str) -> BTreeSet<&str> {
+    let mut quoted = false;
+    let words = line.split(|c| {
+        quoted ^= c == '"';
+        c == ' ' && !quoted
+    });
+    words
+        .filter_map(|word| word.split_once('='))
+        .map(|(key, _)| key)
+        .collect()
+}
+
+/// The table of the README: each line, and what has backticks beside it.
+fn documented() -> Vec<(&'static str, BTreeSet<&'static str>)> {
+    let readme = include_str!("../../README.md");
+    let (_, table) = readme.split_once("| line | fields |\n|---|---|\n").unwrap();
+    let rows = table.lines().take_while(|row| row.starts_with('|'));
+    rows.map(|row| {
+        let mut parts = row.split('`').skip(1).step_by(2);
+        let name = parts.next().unwrap();
+        (name, parts.chain(keys(name)).collect())
+    })
+    .collect()
+}
+
+#[test]
+fn the_readme_names_the_fields() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hop = format!("smtp://{}", gone.local_addr().unwrap());
+    drop(gone);
+    let args = [
+        "--users",
+        "users",
+        "--insecure-auth",
+        "--relay-from",
+        "127.0.0.0/8",
+        "--relay",
+        &hop,
+    ];
+    let setup = Setup {
+        args: args.map(str::to_owned).into(),
+        files: vec![("users".into(), "alice:{PLAIN}secret\n".into())],
+        ..Setup::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let mut client = server.client();
+    client.send(b"EHLO c\r\nAUTH PLAIN AGFsaWNlAHdyb25n\r\nMAIL FROM:<me@a.test>\r\n");
+    client.send(b"RCPT TO:<nobody@localhost>\r\nRCPT TO:<alice@localhost>\r\n");
+    client.send(b"RCPT TO:<u@far.test>\r\nBDAT 3 LAST\r\nx\r\nQUIT\r\n");
+    while !client.reply().is_empty() {}
+    let rows = documented();
+    rows.iter().for_each(|(name, _)| server.logged(name));
+    let log = server.log();
+    // With TLS, a login, and many or no accepted recipients.
+    let others = ["auth", "refused_more", "reply", "tls"];
+    for (name, fields) in rows {
+        let start = format!("] {name}");
+        let lines = log
+            .lines()
+            .filter_map(|line| line.find(&start).map(|at| &line[at + 2..]));
+        let seen: BTreeSet<&str> = lines.flat_map(keys).collect();
+        let missing: Vec<_> = fields
+            .difference(&seen)
+            .filter(|key| !others.contains(key))
+            .collect();
+        assert!(
+            seen.is_subset(&fields) && missing.is_empty(),
+            "{name}: {seen:?} {fields:?}"
+        );
     }
 }
