@@ -13,7 +13,7 @@ use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
 use crate::smtp::params::{BodyType, Notify, RcptParams};
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::session::{Session, Transaction};
+use crate::smtp::session::{AcceptedRecipient, Session, Transaction};
 
 /// A message from DATA or the first BDAT to its outcome.
 pub struct Message {
@@ -207,17 +207,18 @@ impl Message {
                 return refuse(&refusal(&e));
             }
         };
-        let (replies, onward) = match each {
+        let (replies, receipt) = match each {
             true => commit_each(self.spool, session, relay),
             false => {
                 let outcome = self.spool.commit();
-                let queued = draft.as_ref().and_then(|_| outcome.as_ref().ok().cloned());
-                (vec![answer(outcome)], queued)
+                let receipt = draft.as_ref().and_then(|_| outcome.as_ref().ok().cloned());
+                (vec![answer(outcome)], receipt)
             }
         };
-        if let (Some(draft), Some(delivered), Some(relay)) = (draft, onward, relay) {
-            let envelope = draft.keep(delivered.name());
-            relay.add(delivered.id(), &envelope);
+        if let (Some(draft), Some(receipt), Some(relay)) = (draft, receipt, relay) {
+            let envelope = draft.keep(receipt.name());
+            let envelope = without_refused(envelope, receipt.id(), (session, &replies), relay);
+            relay.add(receipt.id(), &envelope);
         }
         MessageOutcome {
             notice: Notice::new(session, relay, &id, self.start, &replies),
@@ -248,21 +249,7 @@ impl Message {
             envid: transaction.params.envid.clone(),
             ..Envelope::default()
         };
-        for to in &transaction.recipients {
-            let notify = notify(&to.params, to.mailboxes.len());
-            for target in to.mailboxes.iter().filter(|target| relay.is_queue(target)) {
-                let known = |to: &QueuedRecipient| is_same(&to.address, &target.address);
-                if !envelope.recipients.iter().any(known) {
-                    envelope.recipients.push(QueuedRecipient {
-                        address: target.address.clone(),
-                        next: created,
-                        notify: notify.clone(),
-                        orcpt: to.params.orcpt.clone(),
-                        ..QueuedRecipient::default()
-                    });
-                }
-            }
-        }
+        envelope.recipients = onward(transaction.recipients.iter(), relay, created);
         if envelope.recipients.is_empty() {
             return Ok(None);
         }
@@ -283,6 +270,55 @@ impl Message {
             _ => over_rate.then_some(reply::RATE_LIMITED),
         }
     }
+}
+
+/// The recipients of the queue to which these lead, each once.
+fn onward<'a>(
+    recipients: impl Iterator<Item = &'a AcceptedRecipient<Group>>,
+    relay: &Relay,
+    now: u64,
+) -> Vec<QueuedRecipient> {
+    let mut queued: Vec<QueuedRecipient> = Vec::new();
+    for to in recipients {
+        let notify = notify(&to.params, to.mailboxes.len());
+        for target in to.mailboxes.iter().filter(|target| relay.is_queue(target)) {
+            let known = |to: &QueuedRecipient| is_same(&to.address, &target.address);
+            if !queued.iter().any(known) {
+                queued.push(QueuedRecipient {
+                    address: target.address.clone(),
+                    next: now,
+                    notify: notify.clone(),
+                    orcpt: to.params.orcpt.clone(),
+                    ..QueuedRecipient::default()
+                });
+            }
+        }
+    }
+    queued
+}
+
+/// Removes from a queued message those to which only refused recipients lead: the client sends the message for them
+/// again. An SMTP client has one reply for all, and no such recipients.
+fn without_refused(
+    mut envelope: Envelope,
+    id: &str,
+    (session, replies): (&Session<Group>, &[Reply]),
+    relay: &Relay,
+) -> Envelope {
+    if replies.len() > 1
+        && replies.iter().any(Reply::is_error)
+        && let Some(transaction) = session.transaction()
+    {
+        let recipients = transaction.recipients.iter().zip(replies);
+        let accepted = recipients.filter(|(_, reply)| !reply.is_error());
+        let left = onward(accepted.map(|(to, _)| to), relay, envelope.created);
+        envelope.recipients.clone_from(&left);
+        // If it cannot be written, the queue still remembers it.
+        if let Err(e) = relay.queue().change(id, |queued| queued.recipients = left) {
+            log::error!("queue id={id}: {e}");
+        }
+    }
+    envelope
 }
 
 /// True if two addresses differ at most in the case of their domains.

@@ -160,6 +160,53 @@ fn lmtp_reports_on_each_accepted_recipient() {
     assert!(!report.contains("full@"), "{report}");
 }
 
+/// A recipient that is refused after the content goes to none of its addresses: the client sends it again.
+#[test]
+fn lmtp_relays_for_accepted_recipients_only() {
+    let hop = Hop::start(&[]);
+    let aliases = "team: full, bob@b.test, dora@b.test\nother: carol@b.test, dora@b.test\n";
+    let args = [
+        "-d",
+        "a.test",
+        "--create",
+        "--quota",
+        "5000",
+        "--aliases",
+        "aliases",
+        "--relay",
+        &hop.url,
+    ];
+    let a = Server::launch(&Setup {
+        listen: vec!["lmtp://127.0.0.1:0".into()],
+        args: args.map(str::to_owned).into(),
+        files: vec![("aliases".into(), aliases.into())],
+        ..Setup::default()
+    })
+    .unwrap();
+    let mut client = Client::new(TcpStream::connect(a.address()).unwrap());
+    let content = format!("Subject: x\r\n\r\n{}\r\n.", "xyz\r\n".repeat(1_300));
+    let commands = [
+        "LHLO c",
+        "MAIL FROM:<me@c.test>",
+        "RCPT TO:<team@a.test>",
+        "RCPT TO:<other@a.test>",
+        "DATA",
+        &content,
+    ];
+    let replies = say(&mut client, &commands);
+    let last = [replies[5].clone(), client.reply()];
+    assert!(
+        last[0].starts_with("452") && last[1].starts_with("250"),
+        "{last:?}"
+    );
+    let heard = hop.heard("\r\n.\r\n");
+    assert!(!heard.contains("bob@b.test"), "{heard}");
+    assert!(
+        heard.contains("RCPT TO:<carol@b.test>\r\nRCPT TO:<dora@b.test>\r\nDATA"),
+        "{heard}"
+    );
+}
+
 #[test]
 fn offered_where_it_is_honoured() {
     let hello = |server: &Server, word: &str| {
