@@ -286,6 +286,15 @@ mod tests {
         }
     }
 
+    /// mailslot-users(5): SASLprep would take these for the same.
+    #[test]
+    fn passwords_are_compared_as_they_are() {
+        for (hashed, typed) in [("\u{e9}", "e\u{301}"), ("\u{aa}", "a"), ("I\u{ad}X", "IX")] {
+            let stored = Stored::parse(&format!("{{PLAIN}}{hashed}")).unwrap();
+            assert!(stored.verify(hashed.as_bytes()) && !stored.verify(typed.as_bytes()));
+        }
+    }
+
     #[test]
     fn mechanisms_of_each_form() {
         use Mechanism::{CramMd5, Login, Plain, ScramSha256, ScramSha256Plus};

@@ -41,6 +41,23 @@ MUTANTS = [
     ("auth", "        if password.contains(&0) {", "        if false {", "a NUL at the end of a password"),
     ("auth", "last.channel == self.channel && last.nonce == self.nonce", "last.channel == self.channel", "SCRAM with another nonce"),
     ("auth", "last.channel == self.channel && last.nonce == self.nonce", "last.nonce == self.nonce", "SCRAM without channel binding"),
+    ("smtp", "if self.dots && self.line_start && line.first() == Some(&b'.') {", "if false {", "a dot at the start of a line is not doubled for the next hop"),
+    ("smtp", "self.encoder.sent() == self.envelope.content.wire", "true", "a content that is too short is ended as if it were whole"),
+    ("smtp", "Planned::Rcpt(_) if self.refused => self.stray |= class == 2,", "Planned::Rcpt(_) if self.refused => {}", "a message without its MAIL is sent empty"),
+    ("conn", "&& replies.iter().any(Reply::is_error)", "&& false", "LMTP relays for refused recipients too"),
+    ("conn", "may_relay: self.relay.is_some_and(|(_, may_relay)| may_relay),", "may_relay: true,", "everybody may relay"),
+    ("queue", "let synced = written.and_then(|()| self.syncs.file(disk, fd(&file)));", "let synced = written;", "an envelope is not synced"),
+    ("queue", "self.durably(|| self.write(name, text))?;", "self.write(name, text)?;", "the name of a changed envelope is not synced"),
+    ("queue", "        self.folder.remove(&name)?;\n", "", "the content of a message that was sent stays"),
+    ("queue", "        self.kept = true;\n", "", "the envelope of an accepted message is removed"),
+    ("queue", "unsaved.push((id.to_owned(), envelope.clone()));", "", "a full disk makes a message be sent twice"),
+    ("queue", "let wanted = envelopes.binary_search(id).is_ok();", "let wanted = true;", "a message that was sent is sent again after a crash"),
+    ("relay", "Verdict::Failed => !reported,", "Verdict::Failed => false,", "a failure is forgotten while its report cannot be queued"),
+    ("relay", "!recipients.is_empty() && !envelope.from.is_empty()", "!recipients.is_empty()", "a report is reported"),
+    ("relay", "matches!(stage, Stage::Reset | Stage::Mail | Stage::Idle)", "matches!(stage, Stage::Reset | Stage::Mail | Stage::Idle | Stage::End)", "a message whose end had no reply is sent again at once"),
+    ("relay", "TlsMode::Required => TlsUse::Required,", "TlsMode::Required => TlsUse::Offered,", "TLS that is required is only tried"),
+    ("relay", "            Err(e @ ConnectionError::Auth(_)) => return Err(e),\n", "", "a password is tried at all addresses"),
+    ("relay", "policy.is_over(state.received(created), now) && state.grace <= now", "policy.is_over(state.received(created), now)", "a clock that is set forward bounces the queue"),
 ]
 # What no test can see, and why.
 EXPLAINED = {}
