@@ -118,12 +118,27 @@ impl Directory {
             own: key.own,
             ..AliasKey::new(alias.name, key.domain)
         };
-        let fixed = self.users.is_some() || self.creates();
-        if let Some(known) = self.lists.get(&list, fixed) {
+        if let Some(known) = self.lists.get(&list) {
             return known;
         }
         let found = self.expand(&list, &mut usize::MAX.clone(), onward);
-        self.lists.keep(list, found)
+        let fixed = (self.users.is_some() || self.creates()) && self.is_fixed(&found);
+        self.lists.keep(list, found, fixed)
+    }
+
+    /// True if an expansion does not depend on the disk, as folders and errors do.
+    fn is_fixed(&self, found: &Result<Vec<(u64, Target)>, Reply>) -> bool {
+        let plain = |(_, target): &(u64, Target)| {
+            let local = target
+                .address
+                .rsplit_once('@')
+                .map_or("", |(local, _)| local);
+            self.split(local).is_none()
+        };
+        match found {
+            Ok(found) => found.iter().all(plain),
+            Err(refusal) => refusal.code() != reply::LOCAL_ERROR.code(),
+        }
     }
 
     /// The mailboxes of an alias, each once, with their numbers.

@@ -9,7 +9,7 @@ use crate::deliver::{Group, Target};
 use crate::lock::lock;
 use crate::smtp::reply::Reply;
 
-/// How long an expansion is valid if mailboxes are directories, which may appear and vanish.
+/// How long an expansion is valid if it depends on directories, which may appear and vanish.
 const FRESH: Duration = Duration::from_millis(100);
 /// Maximum mailboxes in the cache.
 const MAX_KEPT: usize = 100_000;
@@ -23,25 +23,29 @@ pub(super) struct Lists(Mutex<CachedLists>);
 
 #[derive(Default)]
 struct CachedLists {
-    expansions: HashMap<AliasKey<'static>, (Instant, Expansion)>,
+    /// Each with the time until which it is valid; without one it is as long as the files are.
+    expansions: HashMap<AliasKey<'static>, (Option<Instant>, Expansion)>,
     targets: HashMap<u64, Arc<Target>>,
     /// Members of all expansions, and one for each expansion.
     size: usize,
 }
 
 impl Lists {
-    /// A cached expansion; `fixed` if only the files decide which mailboxes exist.
-    pub(super) fn get(&self, key: &AliasKey<'_>, fixed: bool) -> Option<Expansion> {
+    /// A cached expansion.
+    pub(super) fn get(&self, key: &AliasKey<'_>) -> Option<Expansion> {
         let kept = self.lock();
-        let (since, found) = kept.expansions.get(key)?;
-        (fixed || since.elapsed() < FRESH).then(|| found.clone())
+        let (until, found) = kept.expansions.get(key)?;
+        let valid = until.is_none_or(|until| Instant::now() < until);
+        valid.then(|| found.clone())
     }
 
-    /// Keeps an expansion. Equal mailboxes, which have equal numbers, are shared.
+    /// Keeps an expansion; `fixed` if only the files decide on it. Equal mailboxes, which have equal numbers, are
+    /// shared.
     pub(super) fn keep(
         &self,
         key: AliasKey<'_>,
         found: Result<Vec<(u64, Target)>, Reply>,
+        fixed: bool,
     ) -> Expansion {
         let mut kept = self.lock();
         let length = found.as_ref().map_or(1, |found| found.len() + 1);
@@ -60,9 +64,10 @@ impl Lists {
             };
             found.into_iter().map(share).collect::<Group>()
         });
+        let until = (!fixed).then(|| Instant::now() + FRESH);
         if kept
             .expansions
-            .insert(key.into_owned(), (Instant::now(), found.clone()))
+            .insert(key.into_owned(), (until, found.clone()))
             .is_none()
         {
             kept.size += length;

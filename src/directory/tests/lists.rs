@@ -120,6 +120,33 @@ fn members_come_and_go() {
     }
 }
 
+/// With accounts only the files decide who the members are, but folders come and go.
+#[test]
+fn folders_of_members_come_and_go() {
+    let scratch = Scratch::new();
+    let settings = DirectoryConfig {
+        users: Some(scratch.file("users", "a\nb\n")),
+        aliases: Some(scratch.file("aliases", "spam: a+Spam\nall: spam, b\n")),
+        ..settings(&scratch)
+    };
+    let directory = Directory::load(&settings).unwrap();
+    let folder = scratch.0.join("mail/example.org/a/.Spam");
+    let first = |to: &str| resolve(&directory, to).unwrap().remove(0);
+    for alias in ["<spam@example.org>", "<all@example.org>"] {
+        for exists in [false, true] {
+            match exists {
+                true => std::fs::create_dir_all(&folder).unwrap(),
+                false => drop(std::fs::remove_dir(&folder)),
+            }
+            let mut tries = 0;
+            while first(alias).ends_with(":.Spam") != exists {
+                tries += 1;
+                assert!(tries < 1_000_000, "never heard of: {alias} {exists}");
+            }
+        }
+    }
+}
+
 /// Remote members of a list are relayed if possible, and counted.
 #[test]
 fn remote_members() {
