@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::maildir::OpenMaildir;
+use super::owner;
 use super::target::Target;
 use crate::lock::lock;
 
@@ -88,7 +89,9 @@ impl DirCache {
             (Arc::clone(&kept.dirs), kept.looked)
         };
         let fresh = |at| !look && now.saturating_duration_since(at) < FRESH;
-        if looked.is_some_and(fresh) || dirs.in_place(disk) {
+        // A reload of the users file may have changed the owner.
+        let same_owner = dirs.owner == owner::receiver(target.owner);
+        if same_owner && (looked.is_some_and(fresh) || dirs.in_place(disk)) {
             return Some(dirs);
         }
         self.shard(&key).remove(&key);

@@ -252,3 +252,33 @@ fn folders_are_swept_and_links_are_not_followed() {
     }
     assert!(elsewhere.join("tmp/old").exists());
 }
+
+/// After a reload the users file may name another owner, although the mailbox is still open.
+#[test]
+fn a_changed_owner_counts_for_the_next_message() {
+    let Some(scratch) = scratch() else { return };
+    let store = store();
+    for owner in [Some(ALICE), Some(BOB), None] {
+        let target = Target {
+            owner,
+            ..target(&scratch, "a")
+        };
+        assert!(!store.is_open(&target));
+        begin(&store, std::slice::from_ref(&target))
+            .commit()
+            .unwrap();
+        assert!(store.is_open(&target));
+        let root = Owner { uid: 0, gid: 0 };
+        let new = files(&target.maildir, "new");
+        let found = new
+            .iter()
+            .filter(|file| owner_of(file).0 == owner.unwrap_or(root));
+        assert_eq!(found.count(), 1);
+        // As the operator does before a change.
+        if let Some(Owner { uid, gid }) = owner.map(|_| BOB) {
+            for part in ["", "tmp", "new", "cur"] {
+                chown(target.maildir.join(part), Some(uid), Some(gid)).unwrap();
+            }
+        }
+    }
+}
