@@ -117,9 +117,9 @@ pub enum Sync {
 }
 
 impl Target {
-    /// False for the queue, which is its own root.
+    /// False for the queue, which is its own root. That of an account may be, too, if it is the home.
     pub(super) fn is_mailbox(&self) -> bool {
-        self.maildir.as_os_str() != self.root.as_os_str()
+        self.may_create || self.maildir.as_os_str() != self.root.as_os_str()
     }
 
     /// The identity of its mailbox or folder.
