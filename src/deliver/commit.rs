@@ -264,10 +264,10 @@ impl Spool {
             return Ok(Way::Copy);
         };
         if let Err(refusal) = &source.file {
-            return Err(Trouble::Rule {
-                path: dirs.path.clone(),
-                refusal: refusal.clone(),
-            });
+            // A 5xx is that of the mailbox with the file: another one may have a quota of its own.
+            let refusal = softened(refusal.clone(), 1 + usize::from(source.home != index));
+            let path = dirs.path.clone();
+            return Err(Trouble::Rule { path, refusal });
         }
         Ok(match source.dirs.owner == dirs.owner {
             true if self.deliveries.len() == 1 && source.home == index => Way::Move(number),
@@ -433,7 +433,7 @@ impl Spool {
 }
 
 /// The refusal of one mailbox for all of several: a 5xx would bounce the message for the others.
-fn softened(refusal: Reply, count: usize) -> Reply {
+pub(super) fn softened(refusal: Reply, count: usize) -> Reply {
     match refusal.code() {
         500.. if count > 1 => reply::SOME_FULL,
         _ => refusal,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::commit::ATTEMPTS;
+use super::commit::{ATTEMPTS, softened};
 use super::disk::{self, errno};
 use super::maildir::OpenMaildir;
 use super::refusal::Trouble;
@@ -69,7 +69,8 @@ impl Spool {
             let refusal = failed.or(opened).cloned();
             Trouble::Rule {
                 path: Default::default(),
-                refusal: refusal.unwrap_or(reply::LOCAL_ERROR),
+                // That of another mailbox.
+                refusal: softened(refusal.unwrap_or(reply::LOCAL_ERROR), 2),
             }
         })
     }

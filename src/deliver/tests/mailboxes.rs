@@ -310,6 +310,25 @@ fn one_bad_disk_decides_for_nobody_else() {
     }
 }
 
+/// The file of a message is in the first recipient's mailbox. If that is over a quota of the file system, which may be
+/// its own, a 552 to the others would bounce their mail (LMTP).
+#[test]
+fn a_disk_quota_decides_for_nobody_else() {
+    let scratch = Scratch::new();
+    let device = disk::Disk::identity(&disk::Real, &scratch.0)
+        .unwrap()
+        .device;
+    let targets = [target(&scratch, "a"), target(&scratch, "b")];
+    let full = Script {
+        bad_device: Some((device, "write", Errno::EDQUOT)),
+        ..Script::default()
+    };
+    let store = Store::with_disk("mx", Sync::Full, OPEN, Box::new(full));
+    let outcomes = begin(&store, &targets).commit_each();
+    let codes: Vec<u16> = outcomes.into_iter().map(|o| code(o).0).collect();
+    assert_eq!(codes, [552, 452]);
+}
+
 /// The file of a message is in the first recipient's mailbox. If that is removed, only he does not get it (LMTP).
 #[test]
 fn a_removed_mailbox_takes_no_mail_of_others_with_it() {
@@ -446,4 +465,22 @@ fn a_maildir_replaced_while_spam_comes_in_is_noticed() {
     assert_eq!(code(spool.commit()), (451, Some((4, 2, 1))));
     assert!(files(&target.maildir.join(".Junk"), "new").is_empty());
     assert!(files(&scratch.0.join("old"), "tmp").is_empty());
+}
+
+/// The Maildir of an account may be its home (`--maildir %h`), which is the root of its path, as the queue is its own.
+#[test]
+fn spam_for_a_maildir_that_is_a_home() {
+    let scratch = Scratch::new();
+    let target = Target {
+        root: Arc::from(scratch.0.as_path()),
+        maildir: scratch.0.clone(),
+        ..target(&scratch, "a")
+    };
+    let field = JunkField::parse("X-Spam-Flag: YES");
+    let store = store().with_junk(field.into_iter().collect());
+    fs::create_dir(scratch.0.join(".Junk")).unwrap();
+    let mut spool = begin(&store, std::slice::from_ref(&target));
+    spool.write(b"X-Spam-Flag: YES\n\nx\n");
+    spool.commit().unwrap();
+    assert_eq!(files(&scratch.0.join(".Junk"), "new").len(), 1);
 }
