@@ -17,6 +17,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::dns::{Error, Mx, Resolver, to_alabel};
 use super::socket::{Socket, time_left};
+use crate::warnings::warn;
 
 /// Maximum exchangers of a domain that are considered.
 const MAX_EXCHANGERS: usize = 20;
@@ -87,7 +88,10 @@ pub fn is_own(address: IpAddr) -> bool {
         let four = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
         four.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
     };
-    getifaddrs().is_ok_and(|mut all| all.any(|interface| own(interface) == Some(address)))
+    let all = getifaddrs().inspect_err(|e| {
+        warn(&format!("own addresses unknown call=\"getifaddrs\" error={e}"));
+    });
+    all.is_ok_and(|mut all| all.any(|interface| own(interface) == Some(address)))
 }
 
 /// A host that takes mail for a domain.

@@ -38,6 +38,9 @@ fn the_unit_leaves_little_exposed() {
     let prefixed = read("mailslot.service").replace("@PREFIX@", "/usr");
     // Without chown `?group=` of a socket would end the server.
     assert!(prefixed.contains("SystemCallFilter=setrlimit prlimit64 @chown\n"));
+    // Without netlink it would not know its own addresses, and send mail to itself (`mx:`).
+    let families = "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK\n";
+    assert!(prefixed.contains(families));
     std::fs::write(&unit, prefixed).unwrap();
     let mut analyze = Command::new("systemd-analyze");
     analyze
