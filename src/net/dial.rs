@@ -89,7 +89,9 @@ pub fn is_own(address: IpAddr) -> bool {
         four.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
     };
     let all = getifaddrs().inspect_err(|e| {
-        warn(&format!("own addresses unknown call=\"getifaddrs\" error={e}"));
+        warn(&format!(
+            "own addresses unknown call=\"getifaddrs\" error={e}"
+        ));
     });
     all.is_ok_and(|mut all| all.any(|interface| own(interface) == Some(address)))
 }

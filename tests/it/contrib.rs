@@ -68,6 +68,54 @@ fn init_scripts_are_scripts() {
     }
 }
 
+/// A second start would replace the pid in the file by that of a process that ends at once, and `stop` find nothing.
+/// The pid of another program, after a crash, does not keep it from starting.
+#[test]
+fn the_busybox_script_starts_one_server() {
+    let dir = std::env::temp_dir().join(format!("mailslot-init-{}", std::process::id()));
+    let path = |name: &str| dir.join(name).display().to_string();
+    let script = |name: &str, text: &str| {
+        std::fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
+        std::fs::write(dir.join(name), text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir.join(name), mode).unwrap();
+    };
+    script(
+        "sbin/mailslot",
+        "#!/bin/sh\n[ $# = 0 ] && read -r line\nexit 0\n",
+    );
+    let started = format!(
+        "#!/bin/sh\necho x >{}\n: >{}\n",
+        path("started"),
+        path("run/mailslot.log")
+    );
+    script("bin/start-stop-daemon", &started);
+    script("bin/logger", "#!/bin/sh\n");
+    let text = read("init/busybox").replace("@PREFIX@", &path(""));
+    script(
+        "S50mailslot",
+        &text.replace("=/run/", &format!("={}", path("run/"))),
+    );
+    std::fs::create_dir(dir.join("run")).unwrap();
+    let mut server = Command::new(dir.join("sbin/mailslot"));
+    let mut server = server.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    for (pid, starts) in [(server.id(), false), (std::process::id(), true)] {
+        std::fs::write(dir.join("run/mailslot.pid"), pid.to_string()).unwrap();
+        let mut start = Command::new("sh");
+        start.args([&path("S50mailslot"), "start"]);
+        start.env(
+            "PATH",
+            format!("{}:{}", path("bin"), std::env::var("PATH").unwrap()),
+        );
+        let output = run(&mut start).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(dir.join("started").exists(), starts);
+    }
+    drop(server.stdin.take());
+    server.wait().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 /// `make uninstall` removes everything that `make install` has put under DESTDIR.
 #[test]
 fn what_is_installed_can_be_removed() {
