@@ -160,10 +160,7 @@ impl Server {
         }
         manager.stopping();
         drop(listeners);
-        if let Some(relay) = relay {
-            relay.stop();
-        }
-        admission.limits.drain();
+        drain(relay.as_deref(), &admission.limits);
         if let Some(greylist) = greylist {
             greylist.save();
         }
@@ -279,6 +276,18 @@ impl Server {
         };
         std::thread::Builder::new().spawn(wait).map(|_| ())
     }
+}
+
+/// Ends the connections to next hops and those of clients at the same time: together they have the time that one has.
+fn drain(relay: Option<&Relay>, limits: &ConnLimits) {
+    let stop = || relay.iter().for_each(|relay| relay.stop());
+    std::thread::scope(|scope| {
+        let stopping = std::thread::Builder::new().spawn_scoped(scope, stop);
+        limits.drain();
+        if stopping.is_err() {
+            stop();
+        }
+    });
 }
 
 fn signals() -> SigSet {

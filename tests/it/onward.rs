@@ -385,6 +385,8 @@ fn a_message_that_was_sent_is_settled_at_a_shutdown() {
     let mut a = front(&[&url], &[]);
     send(&a, "alice@a.test", &["bob@b.test"], "Subject: x\r\n\r\nx");
     told.recv().unwrap();
+    let mut idle = a.client();
+    idle.reply();
     a.signal(Signal::SIGTERM);
     // Once no newcomer is let in, it is stopping.
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -392,6 +394,9 @@ fn a_message_that_was_sent_is_settled_at_a_shutdown() {
         assert!(Instant::now() < deadline, "it does not stop");
         std::thread::sleep(Duration::from_millis(5));
     }
+    // Clients do not wait for next hops: together both have 30 seconds.
+    assert!(idle.reply().starts_with("421 4.3.2"));
+    assert!(Instant::now() < deadline, "clients wait for the hop");
     go.send(()).unwrap();
     assert_eq!(a.ended(), Some(0));
     served.join().unwrap();
