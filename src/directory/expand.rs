@@ -205,12 +205,14 @@ impl Directory {
                     false
                 }
                 Lookup::Alias(Alias {
-                    targets, detail, ..
+                    targets,
+                    name,
+                    detail,
                 }) => {
                     let detail = detail.filter(|_| targets.len() <= MAX_DETAILED);
                     // Pushed in reverse, so that the first one is visited first.
                     for target in targets.iter().rev() {
-                        match self.follow(&key, target, detail) {
+                        match self.follow((&key, name), target, detail) {
                             ToVisit::Name(next) if !seen.insert(next.clone()) => {}
                             next => todo.push(next),
                         }
@@ -242,10 +244,10 @@ impl Directory {
         }
     }
 
-    /// The next step for an alias target.
+    /// The next step for a target of the alias `name`, by which a name was found.
     fn follow<'a>(
         &self,
-        from: &AliasKey<'_>,
+        (from, name): (&AliasKey<'_>, &str),
         target: &'a AliasTarget,
         detail: Option<&str>,
     ) -> ToVisit<'a> {
@@ -255,19 +257,22 @@ impl Directory {
             AliasTarget::Remote(address) => return ToVisit::Remote(address),
         };
         let domain = at.unwrap_or(from.domain);
-        let base = self.split(&from.local).map(|(base, _)| base);
-        let same = |name: &str| local.eq_ignore_ascii_case(name);
-        let own = same(&from.local) || base.is_some_and(same);
         let spelled: Cow<'a, str> = match detail {
             Some(detail) if self.split(local).is_none() => {
                 format!("{local}{}{detail}", self.separator()).into()
             }
             _ => local.into(),
         };
-        ToVisit::Name(AliasKey {
-            own: escaped || (own && domain == from.domain),
-            ..AliasKey::new(spelled, domain)
-        })
+        let mut key = AliasKey::new(spelled, domain);
+        let same = |name: &str| local.eq_ignore_ascii_case(name);
+        // A folder of the name, unless it is an alias itself.
+        let base = self.split(local).map(|(base, _)| base);
+        let folder = base.is_some_and(|base| base.eq_ignore_ascii_case(name));
+        let aliases = self.aliases.as_ref();
+        let is_alias = || aliases.is_some_and(|all| all.find(&key.local, domain).is_some());
+        let own = same(&from.local) || same(name) || folder && !is_alias();
+        key.own = escaped || (own && domain == from.domain);
+        ToVisit::Name(key)
     }
 
     /// Notes the address through which a single mailbox was reached, if it differs.

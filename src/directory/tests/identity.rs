@@ -337,3 +337,22 @@ fn decoys_of_names_in_the_file() {
     assert_eq!(like("locked"), like("bob"));
     assert_eq!(like("sue"), like("eve"));
 }
+
+/// The target of an alias with a subaddress is not itself, although the name before the separator is.
+#[test]
+fn an_alias_with_a_subaddress_leads_to_another_alias() {
+    let scratch = Scratch::new();
+    let aliases = "alice+list: alice\nalice: alice+out\nalice+out: bob\n\
+        carol+x: carol+x\ncarol: carol+y, bob\n";
+    let directory = with_files(&scratch, USERS, aliases);
+    std::fs::create_dir_all(scratch.0.join("mail/example.org/bob/.y")).unwrap();
+    let found = |to: &str| resolve(&directory, to);
+    for to in ["<alice@example.org>", "<alice+list@example.org>"] {
+        assert_eq!(found(to), one("bob@example.org"), "{to}");
+    }
+    assert_eq!(found("<carol+x@example.org>"), one("carol+x@example.org"));
+    let both = ["carol+y@example.org", "bob@example.org"];
+    for to in ["<carol@example.org>", "<carol+z@example.org>"] {
+        assert_eq!(found(to), Ok(both.map(str::to_owned).to_vec()), "{to}");
+    }
+}
