@@ -25,6 +25,12 @@ impl Directory {
         Ok(is_mount || !was_mount)
     }
 
+    /// Forgets the root, which is another directory after a chroot, and looks again.
+    pub fn renew_root(&self) {
+        self.mounted.store(false, Ordering::Relaxed);
+        self.has_root();
+    }
+
     /// Knows of the root what another directory did, before a reload.
     pub fn keep_root(&self, before: &Self) {
         let was_mount = before.mounted.load(Ordering::Relaxed);

@@ -131,6 +131,9 @@ impl Server {
         let mut listeners = self.bind(&config.listen)?;
         let scraped = self.bind(&config.metrics)?;
         self.config.privileges.give_up()?;
+        if self.config.privileges.chroot.is_some() {
+            self.state.snapshot().directory.renew_root();
+        }
         self.make_root().map_err(system)?;
         for line in self.describe().lines() {
             log::info!("{line}");

@@ -91,6 +91,23 @@ fn privileges_are_gone_and_reloads_read_inside() {
     );
 }
 
+/// A directory that is a mount outside, as /proc is everywhere, need not be one inside.
+#[test]
+fn the_mail_root_is_that_inside() {
+    if !root() {
+        return;
+    }
+    let args = ["--maildir", "/proc/%u", "--chroot", "."];
+    let setup = Setup {
+        args: args.map(str::to_owned).into(),
+        dirs: vec!["proc/alice".into()],
+        ..Setup::default()
+    };
+    let server = Server::launch(&setup).unwrap();
+    let reply = send(&server, "alice");
+    assert!(reply.starts_with("250"), "{reply}");
+}
+
 /// A reload may name owners: no thread that assumes a user's rights may have groups of root's.
 #[test]
 fn no_groups_where_there_are_users() {
