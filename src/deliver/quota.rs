@@ -26,6 +26,7 @@ use super::refusal::Trouble;
 use super::target::{Quota, TRASH, Target};
 use crate::clock;
 use crate::lock::lock;
+use crate::warnings::warn;
 
 /// The file, in the Maildir itself.
 const NAME: &str = "maildirsize";
@@ -259,7 +260,8 @@ impl Fault {
     fn log(self, done: &str, maildir: &Path) {
         if let Some(error) = self.error {
             let trouble = Trouble::at(self.call, maildir.join(self.place))(error);
-            log::warn!("quota not {done} {trouble}");
+            // Any client can cause it by asking for a recipient.
+            warn(&format!("quota not {done} {trouble}"));
         }
     }
 }

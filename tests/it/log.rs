@@ -210,10 +210,13 @@ fn a_message_to_many_long_addresses() {
 #[test]
 fn trouble_with_recipients_is_told_once() {
     let setup = crate::server::Setup {
-        args: ["--aliases", "aliases", "--max-errors", "200"]
+        args: "--aliases aliases --max-errors 200 --quota 1M"
+            .split(' ')
             .map(str::to_owned)
+            .collect(),
+        dirs: ["alice", "bob", "carol/maildirsize"]
+            .map(|dir| format!("mail/localhost/{dir}"))
             .to_vec(),
-        dirs: vec!["mail/localhost/alice".into(), "mail/localhost/bob".into()],
         files: vec![
             ("aliases".into(), "team: alice, gone\n".into()),
             ("mail/localhost/bob/new".into(), String::new()),
@@ -224,9 +227,11 @@ fn trouble_with_recipients_is_told_once() {
     let mut client = server.client();
     client.reply();
     client.send(b"EHLO c\r\nMAIL FROM:<>\r\n");
-    for n in 0..100 {
-        let names = format!("RCPT TO:<team+{n}@localhost>\r\nRCPT TO:<bob@localhost>\r\n");
-        client.send(names.as_bytes());
+    for n in 0..50 {
+        let names = [&format!("team+{n}"), "bob", "carol"];
+        let names = names.map(|name| format!("RCPT TO:<{name}@localhost>\r\n"));
+        client.send(names.concat().as_bytes());
+        client.send(b"RSET\r\nMAIL FROM:<>\r\n");
     }
     client.send(b"QUIT\r\n");
     while !client.reply().is_empty() {}
@@ -235,6 +240,7 @@ fn trouble_with_recipients_is_told_once() {
     for words in [
         "alias target missing name=\"gone\"",
         "mailbox cannot be used call=\"open\"",
+        "quota not checked call=\"open\"",
     ] {
         assert_eq!(log.matches(words).count(), 1, "{words}: {log}");
     }
