@@ -38,6 +38,8 @@ fn the_unit_leaves_little_exposed() {
     let prefixed = read("mailslot.service").replace("@PREFIX@", "/usr");
     // Without chown `?group=` of a socket would end the server.
     assert!(prefixed.contains("SystemCallFilter=setrlimit prlimit64 @chown\n"));
+    // The package makes it private, and systemd would open it for all.
+    assert!(prefixed.contains("StateDirectory=mailslot\nStateDirectoryMode=0700\n"));
     // Without netlink it would not know its own addresses, and send mail to itself (`mx:`).
     let families = "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK\n";
     assert!(prefixed.contains(families));
@@ -236,6 +238,25 @@ fn the_package_is_whole() {
     let check = check.arg("--check").arg("--config").arg(config);
     assert!(run(check).unwrap().status.success());
     std::fs::remove_dir_all(&target).unwrap();
+}
+
+/// An upgrade succeeds although the server cannot start, as with a configuration that is unusable at the moment.
+#[test]
+fn a_package_is_configured_without_a_server() {
+    let dir = std::env::temp_dir().join(format!("mailslot-postinst-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    for (name, status) in [("adduser", 0), ("install", 0), ("systemctl", 1)] {
+        let program = dir.join(name);
+        std::fs::write(&program, format!("#!/bin/sh\nexit {status}\n")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, mode).unwrap();
+    }
+    let script = read("debian/postinst").replace("/run/systemd/system", "/");
+    let mut sh = Command::new("/bin/sh");
+    sh.args(["-c", &script, "postinst", "configure"]);
+    let output = run(sh.env("PATH", &dir)).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// No option is misspelt where nothing else would notice.
