@@ -13,7 +13,8 @@ pub struct Live {
     /// The socket.
     pub socket: Arc<Socket>,
     opened: Instant,
-    /// True from the 354 or the first accepted chunk to the reply: at a shutdown the message may finish.
+    /// True from the 354 or the first accepted chunk to the reply: at a shutdown the message may finish. Also with
+    /// reversed roles.
     busy: AtomicBool,
     /// True while waiting for the client.
     waiting: AtomicBool,

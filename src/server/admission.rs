@@ -136,13 +136,18 @@ impl ConnLimits {
         stress || all.live.values().any(|live| live.is_busy())
     }
 
-    /// Idle connections get 421 now; one with a message may finish it (F41, F42).
-    pub(super) fn drain(&self) {
-        let all = self.lock();
-        for live in all.live.values().filter(|live| !live.is_busy()) {
+    /// Idle connections get 421 now (F41). Returns until when those with a message may finish it (F42).
+    pub(super) fn end_idle(&self) -> Instant {
+        for live in self.lock().live.values().filter(|live| !live.is_busy()) {
             live.socket.shutdown(Shutdown::Read);
         }
-        let all = self.wait_empty(all, GRACE);
+        Instant::now() + GRACE
+    }
+
+    /// Waits for the end of all connections, and ends those that are left at the `deadline`.
+    pub(super) fn drain(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let all = self.wait_empty(self.lock(), left);
         for live in all.live.values() {
             live.set_busy(false);
             live.socket.shutdown(Shutdown::Read);

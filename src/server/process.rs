@@ -163,7 +163,12 @@ impl Server {
         }
         manager.stopping();
         drop(listeners);
-        drain(relay.as_deref(), &admission.limits);
+        // Messages to next hops and those of clients have the same time to finish.
+        let deadline = admission.limits.end_idle();
+        if let Some(relay) = relay {
+            relay.stop();
+        }
+        admission.limits.drain(deadline);
         if let Some(greylist) = greylist {
             greylist.save();
         }
@@ -279,18 +284,6 @@ impl Server {
         };
         std::thread::Builder::new().spawn(wait).map(|_| ())
     }
-}
-
-/// Ends the connections to next hops and those of clients at the same time: together they have the time that one has.
-fn drain(relay: Option<&Relay>, limits: &ConnLimits) {
-    let stop = || relay.iter().for_each(|relay| relay.stop());
-    std::thread::scope(|scope| {
-        let stopping = std::thread::Builder::new().spawn_scoped(scope, stop);
-        limits.drain();
-        if stopping.is_err() {
-            stop();
-        }
-    });
 }
 
 fn signals() -> SigSet {

@@ -201,6 +201,37 @@ fn a_turned_connection_that_breaks() {
     assert_eq!(queued(&a), 0);
 }
 
+/// At a shutdown the reply to a message that was sent completely is awaited here, too, and no other message begins.
+#[test]
+fn a_turned_connection_at_a_shutdown() {
+    let mut a = keeper(&["--insecure-auth"]);
+    for _ in 0..2 {
+        send(&a, "me@a.test", &["x@one.test"], "Subject: x\r\n\r\nx");
+    }
+    noted(&a, 1);
+    let (mut idle, mut client) = (a.client(), logged_in(&a, "odd"));
+    idle.reply();
+    assert!(ask(&mut client, "ATRN").starts_with("250"));
+    for (line, answer) in [
+        ("220 hop", "EHLO"),
+        ("250 hop", "MAIL"),
+        ("250 ok", "RCPT"),
+        ("250 ok", "DATA"),
+        ("354 go", ".\r\n"),
+    ] {
+        client.send(format!("{line}\r\n").as_bytes());
+        let mut said = client.reply();
+        while !said.starts_with(answer) {
+            assert!(!said.is_empty(), "no answer to {line}");
+            said = client.reply();
+        }
+    }
+    a.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(idle.reply().starts_with("421 4.3.2"));
+    assert_eq!(ask(&mut client, "250 ok"), "QUIT\r\n");
+    assert_eq!((a.ended(), queued(&a)), (Some(0), 1));
+}
+
 /// RFC 9422 §4.1: what is over its limit of messages waits for the next turn.
 #[test]
 fn a_limit_of_messages_is_kept() {
