@@ -272,29 +272,45 @@ impl Message {
     }
 }
 
-/// The recipients of the queue to which these lead, each once.
+/// The recipients of the queue to which these lead, each once, with the reports that any of them asks for.
 fn onward<'a>(
     recipients: impl Iterator<Item = &'a AcceptedRecipient<Group>>,
     relay: &Relay,
     now: u64,
 ) -> Vec<QueuedRecipient> {
-    let mut queued: Vec<QueuedRecipient> = Vec::new();
+    let mut queued: Vec<(QueuedRecipient, Option<Notify>)> = Vec::new();
+    let mut lists = Vec::new();
     for to in recipients {
         let notify = notify(&to.params, to.mailboxes.len());
+        if let Some(list) = to.mailboxes.list() {
+            // Once more it adds nothing, and its members may be many.
+            if lists.contains(&(list, notify)) {
+                continue;
+            }
+            lists.push((list, notify));
+        }
         for target in to.mailboxes.iter().filter(|target| relay.is_queue(target)) {
-            let known = |to: &QueuedRecipient| is_same(&to.address, &target.address);
-            if !queued.iter().any(known) {
-                queued.push(QueuedRecipient {
-                    address: target.address.clone(),
-                    next: now,
-                    notify: notify.clone(),
-                    orcpt: to.params.orcpt.clone(),
-                    ..QueuedRecipient::default()
-                });
+            let mut all = queued.iter_mut();
+            match all.find(|(to, _)| is_same(&to.address, &target.address)) {
+                Some((_, known)) if *known != notify => *known = Some(either(*known, notify)),
+                Some(_) => {}
+                None => queued.push((
+                    QueuedRecipient {
+                        address: target.address.clone(),
+                        next: now,
+                        orcpt: to.params.orcpt.clone(),
+                        ..QueuedRecipient::default()
+                    },
+                    notify,
+                )),
             }
         }
     }
-    queued
+    let named = |(to, notify): (QueuedRecipient, Option<Notify>)| QueuedRecipient {
+        notify: notify.map(|notify| notify.to_string()),
+        ..to
+    };
+    queued.into_iter().map(named).collect()
 }
 
 /// Removes from a queued message those to which only refused recipients lead: the client sends the message for them
@@ -329,10 +345,25 @@ fn is_same(one: &str, other: &str) -> bool {
 
 /// The value of NOTIFY for the mailboxes of a recipient. Success of a list of several is an `expanded` report of its
 /// own instead (RFC 3461 §6.2.7.3).
-fn notify(params: &RcptParams, mailboxes: usize) -> Option<String> {
+fn notify(params: &RcptParams, mailboxes: usize) -> Option<Notify> {
     let notify = params.notify?;
     let success = notify.success && mailboxes <= 1;
-    Some(Notify { success, ..notify }.to_string())
+    Some(Notify { success, ..notify })
+}
+
+/// Both wishes; a missing one is for failures and delays (RFC 3461 §4.1).
+fn either(one: Option<Notify>, other: Option<Notify>) -> Notify {
+    const USUAL: Notify = Notify {
+        success: false,
+        failure: true,
+        delay: true,
+    };
+    let (one, other) = (one.unwrap_or(USUAL), other.unwrap_or(USUAL));
+    Notify {
+        success: one.success || other.success,
+        failure: one.failure || other.failure,
+        delay: one.delay || other.delay,
+    }
 }
 
 /// Commits for each recipient by itself: the replies, and the receipt of the queue if one has the message there.

@@ -84,6 +84,25 @@ fn delivered_and_expanded() {
     assert!(report.starts_with("Return-Path: <>\n"), "{report}");
 }
 
+/// An address to which two recipients lead has what both ask for: NEVER for an alias is not for the address.
+#[test]
+fn two_wishes_for_one_address() {
+    let hop = Hop::start(&["DSN"]);
+    let a = front(&[&hop.url], &[]);
+    for (alias, itself, both) in [
+        (" NOTIFY=NEVER", " NOTIFY=FAILURE", " NOTIFY=FAILURE"),
+        (" NOTIFY=NEVER", "", " NOTIFY=FAILURE,DELAY"),
+        (" NOTIFY=SUCCESS", " NOTIFY=NEVER", " NOTIFY=SUCCESS"),
+        ("", " NOTIFY=SUCCESS", " NOTIFY=SUCCESS,FAILURE,DELAY"),
+        ("", "", ""),
+    ] {
+        let alias = format!("RCPT TO:<away@a.test>{alias}");
+        let itself = format!("RCPT TO:<bob@B.test>{itself}");
+        send(&a, &["MAIL FROM:<alice@a.test>", &alias, &itself]);
+        hop.heard(&format!("RCPT TO:<bob@b.test>{both}\r\n"));
+    }
+}
+
 /// R157 R159 The connection goes on after a message whose report cannot be delivered.
 #[test]
 fn reports_that_go_nowhere() {
