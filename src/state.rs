@@ -132,20 +132,6 @@ impl ServerState {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The current timeout of clients.
-    pub(crate) fn wait(&self) -> Duration {
-        self.adjusted(self.timeout)
-    }
-
-    /// The current value of a timeout: a tenth of it under stress.
-    pub(crate) fn adjusted(&self, wait: Duration) -> Duration {
-        if self.is_stressed() {
-            under_stress(wait)
-        } else {
-            wait
-        }
-    }
-
     /// True while more than four fifths of the connections are in use.
     pub(crate) fn is_stressed(&self) -> bool {
         self.stress.load(Ordering::Relaxed)

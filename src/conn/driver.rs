@@ -229,11 +229,7 @@ impl<'a> Conn<'a> {
         let begun = Instant::now();
         let short = under_stress(HANDSHAKE.min(self.state.timeout));
         self.live.begin_wait(None, begun + short);
-        let secured = handshake(
-            self.take_stream(),
-            &config,
-            begun + self.state.adjusted(HANDSHAKE),
-        );
+        let secured = handshake(self.take_stream(), &config, begun + HANDSHAKE);
         self.live.end_wait();
         let version = secured.as_ref().ok().and_then(Stream::tls_version);
         let version = version.unwrap_or("unknown");

@@ -30,7 +30,7 @@ pub(super) fn client(
 ) -> Result<Option<Client>, String> {
     let begun = Instant::now();
     let wait = state.timeout.min(HEADER);
-    let deadline = begun + state.adjusted(wait);
+    let deadline = begun + wait;
     loop {
         match Header::parse(stream.input()) {
             Header::Whole { used, addresses } => {

@@ -22,7 +22,7 @@ impl Conn<'_> {
             return Err(Stop::TimedOut);
         }
         self.live.begin_wait(until, short);
-        let filled = self.stream.fill(since + self.state.wait());
+        let filled = self.stream.fill(since + self.state.timeout);
         self.live.end_wait();
         if let Some(floor) = &mut self.floor {
             floor.waited(begun.elapsed());
@@ -53,7 +53,7 @@ impl Conn<'_> {
     pub(super) fn flush(&mut self, since: Instant) -> io::Result<()> {
         self.live
             .begin_wait(None, since + under_stress(self.state.timeout));
-        let sent = self.stream.flush(since + self.state.wait());
+        let sent = self.stream.flush(since + self.state.timeout);
         self.live.end_wait();
         match sent {
             Err(_) if self.live.expired() => Err(ErrorKind::TimedOut.into()),

@@ -127,9 +127,10 @@ impl ConnLimits {
     /// Ends waits whose time is over: by the minimum rate of a message, or by stress. Returns true if another one may
     /// end soon.
     pub(super) fn expire(&self) -> bool {
+        let all = self.lock();
+        self.update_stress(&all);
         let stress = self.state.stress.load(Ordering::Relaxed);
         let now = Instant::now();
-        let all = self.lock();
         for live in all.live.values() {
             live.expire(now, stress);
         }

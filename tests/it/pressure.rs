@@ -202,6 +202,27 @@ fn a_quick_message_under_stress() {
     assert!(client.reply().starts_with("250"));
 }
 
+/// A client whose wait began under stress has the whole timeout once that is over.
+#[test]
+fn stress_that_is_over_ends_no_wait() {
+    let slots = SLOTS.to_string();
+    let server = Server::start(&["--create", "--timeout", "20s", "--max-connections", &slots]);
+    let mut clients: Vec<Client> = (0..SLOTS).map(|_| server.client()).collect();
+    for client in &mut clients {
+        assert!(client.reply().starts_with("220"));
+    }
+    let mut last = clients.remove(SLOTS - 1);
+    clients[0].send(b"QUIT\r\n");
+    assert!(clients[0].reply().starts_with("221"));
+    let (longer, whole) = (Duration::from_secs(5), Duration::from_secs(20));
+    last.socket.set_read_timeout(Some(longer)).unwrap();
+    let early = last.socket.peek(&mut [0]);
+    assert!(early.is_err(), "{}", last.reply());
+    last.socket.set_read_timeout(Some(whole)).unwrap();
+    last.send(b"NOOP\r\n");
+    assert!(last.reply().starts_with("250"));
+}
+
 /// A server under a limit of the shell's `ulimit`.
 fn limited(limit: &str, args: &[&str]) -> Server {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
