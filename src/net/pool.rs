@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::lock::lock;
 
-type Job = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce() -> Box<dyn Send> + Send>;
 
 /// No thread is free, and no other can be started.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,15 +54,20 @@ impl Pool {
         }
     }
 
-    /// Hands a job to an idle thread or to a new one.
+    /// Hands a job to an idle thread or to a new one. The job's value is dropped once its thread is idle again: whoever
+    /// waits for that finds the thread.
     ///
     /// # Errors
     /// [`Full`] if all threads are busy, or the system cannot start another one.
-    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Full> {
+    pub fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(), Full> {
+        let job: Job = Box::new(|| Box::new(job()));
         let mut state = lock(&self.shared.state);
         if let Some(idle) = state.idle.pop() {
             drop(state);
-            *lock(&idle.job) = Some(Box::new(job));
+            *lock(&idle.job) = Some(job);
             idle.thread.unpark();
             return Ok(());
         }
@@ -71,9 +76,8 @@ impl Pool {
         }
         let shared = Arc::clone(&self.shared);
         let builder = std::thread::Builder::new().stack_size(self.stack);
-        let first: Job = Box::new(job);
         builder
-            .spawn(move || work(&shared, first))
+            .spawn(move || work(&shared, job))
             .map_err(|_| Full)?;
         state.threads += 1;
         Ok(())
@@ -89,10 +93,12 @@ fn work(shared: &Shared, first: Job) {
         // Taken before it runs: the lock is not held meanwhile.
         let job = lock(&idle.job).take();
         if let Some(job) = job {
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            let value = catch_unwind(AssertUnwindSafe(job));
+            if value.is_err() {
                 log::error!("a connection ended in a panic");
             }
             lock(&shared.state).idle.push(Arc::clone(&idle));
+            drop(value);
         }
         if !wait(shared, &idle) {
             return;
@@ -158,6 +164,22 @@ mod tests {
         let (open, gate) = mpsc::channel();
         assert_eq!(run(gate), second);
         drop(open);
+    }
+
+    /// A slot of a job that has ended is always one for which there is a thread.
+    #[test]
+    fn the_thread_is_free_before_the_slot() {
+        struct Slot(Pool, mpsc::Sender<Result<(), Full>>);
+        impl Drop for Slot {
+            fn drop(&mut self) {
+                let _ = self.1.send(self.0.run(|| {}));
+            }
+        }
+        let pool = Pool::new(1, 64 * 1024, Duration::from_secs(5));
+        let (send, receive) = mpsc::channel();
+        let slot = Slot(pool.clone(), send);
+        assert_eq!(pool.run(move || slot), Ok(()));
+        assert_eq!(receive.recv(), Ok(Ok(())));
     }
 
     #[test]

@@ -241,6 +241,7 @@ impl Admission {
         let job = move || {
             let mut claim = |client| slot.claim(client);
             conn::serve(&state, &own, peer, listener, &mut claim);
+            slot
         };
         if self.pool.run(job).is_err() {
             self.limits.set_scarce();

@@ -223,6 +223,20 @@ fn stress_that_is_over_ends_no_wait() {
     assert!(last.reply().starts_with("250"));
 }
 
+/// The only place is free for the next client as soon as a connection has ended.
+#[test]
+fn one_client_after_the_other() {
+    let server = Server::start(&["--create", "--max-connections", "1"]);
+    for number in 0..1_000 {
+        let mut client = server.client();
+        client.send(b"QUIT\r\n");
+        for code in ["220", "221", ""] {
+            let reply = client.reply();
+            assert!(reply.starts_with(code), "{number}: {reply}");
+        }
+    }
+}
+
 /// A server under a limit of the shell's `ulimit`.
 fn limited(limit: &str, args: &[&str]) -> Server {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
