@@ -18,11 +18,13 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Begins an exchange without any state of an earlier one.
+    /// Begins an exchange without any state of an earlier one. Without a nonce it is over: another one's responses could
+    /// be repeated.
     pub fn start(mechanism: Mechanism, context: &ExchangeContext<'_>) -> Self {
+        let machine = || Self::machine(mechanism, context);
         Self {
             mechanism,
-            machine: Some(Self::machine(mechanism, context)),
+            machine: (!context.nonce.is_empty()).then(machine),
         }
     }
 
@@ -68,6 +70,14 @@ impl fmt::Debug for Exchange {
 mod tests {
     use super::super::testing::*;
     use super::*;
+
+    #[test]
+    fn nothing_begins_without_random_numbers() {
+        for &mechanism in super::super::mechanism::MECHANISMS {
+            assert!(Exchange::start(mechanism, &context("")).is_over());
+            assert!(!Exchange::start(mechanism, &context("x")).is_over());
+        }
+    }
 
     /// A9: a finished exchange cannot be used again.
     #[test]

@@ -272,7 +272,6 @@ impl Backend for ServerBackend<'_> {
     }
 
     fn nonce(&mut self) -> String {
-        // Without random numbers the challenge is empty, which no mechanism accepts.
         random::octets::<24>().map_or_else(|_| String::new(), |octets| base64_encode(&octets))
     }
 }

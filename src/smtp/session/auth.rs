@@ -72,6 +72,9 @@ impl<R> Session<R> {
             nonce: backend.nonce(),
         };
         let exchange = Exchange::start(mechanism, &context);
+        if exchange.is_over() {
+            return Err(reply::LOCAL_ERROR);
+        }
         self.tried_account = None;
         Ok(self.proceed(Box::new(exchange), initial.as_deref(), backend))
     }

@@ -65,6 +65,6 @@ pub trait Backend: Accounts {
     fn atrn(&mut self, _user: &str, _domains: &[&str]) -> Result<(), Reply> {
         Err(reply::NOTHING_WAITING)
     }
-    /// Fresh, unpredictable, printable text for challenges.
+    /// Fresh, unpredictable, printable text for challenges; empty if the system has no random numbers.
     fn nonce(&mut self) -> String;
 }
