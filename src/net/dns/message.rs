@@ -17,6 +17,9 @@ const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum time to cache a negative answer (RFC 2308 §5).
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(60 * 60);
 
+/// TC in the flags (RFC 1035 §4.1.1).
+const TRUNCATED: u8 = 0x02;
+
 /// A name that no host has.
 const UNUSABLE: &str = "?";
 
@@ -101,6 +104,10 @@ pub(super) fn answer(octets: &[u8], id: u16, name: &str, kind: RecordType) -> Re
     if !is_plausible(octets, id) {
         return Err(Bad::NotOurs);
     }
+    // RFC 2181 §9: nothing else of it counts. dnscache cuts all records, but still announces them.
+    if is_truncated(octets) {
+        return Err(Bad::Truncated);
+    }
     let packet = Packet::parse(octets).map_err(|_| Bad::Failed("the answer is malformed"))?;
     let [asked] = packet.questions.as_slice() else {
         return Err(Bad::NotOurs);
@@ -111,9 +118,6 @@ pub(super) fn answer(octets: &[u8], id: u16, name: &str, kind: RecordType) -> Re
         && asked.qclass == QCLASS::CLASS(CLASS::IN);
     if !ours {
         return Err(Bad::NotOurs);
-    }
-    if packet.has_flags(PacketFlag::TRUNCATION) {
-        return Err(Bad::Truncated);
     }
     match packet.rcode() {
         RCODE::NoError if is_referral(&packet) => {
@@ -145,6 +149,10 @@ fn is_referral(packet: &Packet<'_>) -> bool {
         && !has(TYPE::SOA)
 }
 
+fn is_truncated(octets: &[u8]) -> bool {
+    octets.get(2).is_some_and(|flags| flags & TRUNCATED != 0)
+}
+
 /// Checks the header before anything is allocated: our id, an answer, one question, a plausible number of records.
 fn is_plausible(octets: &[u8], id: u16) -> bool {
     let Some((header, rest)) = octets.split_first_chunk::<12>() else {
@@ -159,7 +167,7 @@ fn is_plausible(octets: &[u8], id: u16) -> bool {
     u16::from_be_bytes([*id0, *id1]) == id
         && flags & 0x80 != 0
         && u16::from_be_bytes([*q0, *q1]) == 1
-        && records <= MAX_RECORDS.min(rest.len() / 11)
+        && (is_truncated(octets) || records <= MAX_RECORDS.min(rest.len() / 11))
 }
 
 /// Follows the name through its aliases to the data.
