@@ -21,7 +21,7 @@ use crate::warnings::warn;
 
 /// Maximum exchangers of a domain that are considered.
 const MAX_EXCHANGERS: usize = 20;
-/// Maximum addresses of an exchanger that are tried.
+/// Maximum addresses of an exchanger that are tried, of each family.
 const MAX_ADDRESSES: usize = 8;
 /// Time after which no further exchanger is looked up.
 const LOOK_UPS: Duration = Duration::from_secs(2 * 60);
@@ -188,8 +188,11 @@ fn with_addresses(
                 }
                 break;
             }
-            Ok(mut addresses) => {
-                addresses.truncate(MAX_ADDRESSES);
+            Ok(addresses) => {
+                let four = addresses.iter().filter(|ip| ip.is_ipv4());
+                let six = addresses.iter().filter(|ip| ip.is_ipv6());
+                let addresses = six.take(MAX_ADDRESSES).chain(four.take(MAX_ADDRESSES));
+                let addresses = addresses.copied().collect();
                 found.push((preference, Exchanger { host, addresses }));
             }
             Err(Error::NoSuchName | Error::NoData) => {}
@@ -283,6 +286,24 @@ mod tests {
         assert_eq!(found(later), Err(Unroutable::NoSuchDomain));
         let over = found(Instant::now());
         assert!(matches!(over, Err(Unroutable::Later(_))), "{over:?}");
+    }
+
+    /// A host without IPv6 reaches an exchanger with many such addresses, too.
+    #[test]
+    fn addresses_of_both_families_are_tried() {
+        let six = (0..=MAX_ADDRESSES).map(|n| format!("2001:db8::{n} mx.test\n"));
+        let dir = Scratch::new();
+        let hosts = dir.file("hosts", six.collect::<String>() + "192.0.2.1 mx.test\n");
+        let resolver = Resolver::new(&hosts, Servers::default());
+        let mx = Mx {
+            preference: 1,
+            host: "mx.test".to_owned(),
+        };
+        let end = Instant::now() + LOOK_UPS;
+        let found = with_addresses(&resolver, vec![mx], &|_, _| false, end).unwrap();
+        let addresses = &found.first().unwrap().addresses;
+        let four = addresses.iter().filter(|ip| ip.is_ipv4()).count();
+        assert_eq!((addresses.len(), four), (MAX_ADDRESSES + 1, 1));
     }
 
     #[test]
