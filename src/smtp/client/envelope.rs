@@ -6,6 +6,8 @@ use super::outcome::{Outcome, Verdict};
 use super::status::Status;
 use crate::smtp::body::plain_run;
 
+const NO_UTF8: &str = "The next hop does not accept internationalized addresses or headers";
+
 /// One recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rcpt {
@@ -133,12 +135,16 @@ impl Scan {
 }
 
 impl ClientEnvelope {
-    /// True if an address or the header needs SMTPUTF8.
-    pub fn needs_utf8(&self) -> bool {
+    /// True if the sender's address or the header needs SMTPUTF8.
+    fn needs_utf8(&self) -> bool {
+        self.smtputf8 || !self.reverse_path.is_ascii()
+    }
+
+    /// True if MAIL has SMTPUTF8.
+    fn has_utf8(&self, offered: &Extensions) -> bool {
         let mut recipients = self.recipients.iter();
-        self.smtputf8
-            || !self.reverse_path.is_ascii()
-            || recipients.any(|rcpt| !rcpt.path.is_ascii())
+        let needed = self.needs_utf8() || recipients.any(|rcpt| !rcpt.path.is_ascii());
+        offered.smtputf8 && needed
     }
 
     /// The reason why this message cannot be sent to a server with these extensions, if any; it is never converted.
@@ -151,8 +157,7 @@ impl ClientEnvelope {
                 "REQUIRETLS is requested, but the next hop does not offer it in verified TLS";
             (Status::new(5, 7, 30), text)
         } else if self.needs_utf8() && !offered.smtputf8 {
-            let text = "The next hop does not accept internationalized addresses or headers";
-            (Status::new(5, 6, 7), text)
+            (Status::new(5, 6, 7), NO_UTF8)
         } else if content.bare && !offered.chunking {
             let text = "The message has a bare CR or LF, but the next hop does not offer CHUNKING";
             (Status::new(5, 6, 3), text)
@@ -189,7 +194,7 @@ impl ClientEnvelope {
         } else if self.content.eight_bit && offered.eight_bit {
             line.push_str(" BODY=8BITMIME");
         }
-        if self.needs_utf8() {
+        if self.has_utf8(offered) {
             line.push_str(" SMTPUTF8");
         }
         if self.requiretls {
@@ -201,36 +206,38 @@ impl ClientEnvelope {
         }
         line
     }
+
+    /// The RCPT command of a recipient, without its CRLF.
+    pub fn rcpt(&self, place: usize, offered: &Extensions) -> Option<String> {
+        let rcpt = self.recipients.get(place)?;
+        let mut line = format!("RCPT TO:<{}>", rcpt.path);
+        if offered.dsn {
+            parameter(&mut line, "NOTIFY", rcpt.notify.as_deref());
+            let orcpt = rcpt.orcpt.as_deref();
+            let ascii = orcpt.filter(|value| !value.is_ascii() && !self.has_utf8(offered));
+            let ascii = ascii.map(to_xtext);
+            parameter(&mut line, "ORCPT", ascii.as_deref().or(orcpt));
+        }
+        Some(line)
+    }
 }
 
 impl Rcpt {
-    /// The reason why this recipient cannot be sent to the server, if any.
-    pub fn unfit(&self) -> Option<Outcome> {
+    /// The reason why this recipient cannot be sent to a server with these extensions, if any.
+    pub fn unfit(&self, offered: &Extensions) -> Option<Outcome> {
         let values = [&self.notify, &self.orcpt];
         let safe = !self.path.is_empty()
             && is_path(&self.path)
             && values.into_iter().flatten().all(|v| is_value(v));
-        let status = Status::new(5, 1, 3);
-        (!safe).then(|| {
-            Outcome::local(
-                Verdict::Failed,
-                status,
-                "The recipient's address cannot be sent",
-            )
-        })
-    }
-
-    /// The RCPT command, without its CRLF.
-    pub fn rcpt(&self, offered: &Extensions) -> String {
-        let mut line = format!("RCPT TO:<{}>", self.path);
-        if offered.dsn {
-            parameter(&mut line, "NOTIFY", self.notify.as_deref());
-            let orcpt = self.orcpt.as_deref();
-            let ascii = orcpt.filter(|value| !value.is_ascii() && !offered.smtputf8);
-            let ascii = ascii.map(to_xtext);
-            parameter(&mut line, "ORCPT", ascii.as_deref().or(orcpt));
-        }
-        line
+        let (status, text) = if !safe {
+            let text = "The recipient's address cannot be sent";
+            (Status::new(5, 1, 3), text)
+        } else if !self.path.is_ascii() && !offered.smtputf8 {
+            (Status::new(5, 6, 7), NO_UTF8)
+        } else {
+            return None;
+        };
+        Some(Outcome::local(Verdict::Failed, status, text))
     }
 }
 
@@ -240,7 +247,7 @@ fn parameter(line: &mut String, name: &str, value: Option<&str>) {
     }
 }
 
-/// The form of an internationalized ORCPT for servers without SMTPUTF8 (RFC 6533 §3, utf-8-addr-xtext).
+/// The form of an internationalized ORCPT in a transaction without SMTPUTF8 (RFC 6533 §3, utf-8-addr-xtext).
 fn to_xtext(value: &str) -> String {
     let mut coded = String::with_capacity(value.len());
     for c in value.chars() {

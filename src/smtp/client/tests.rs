@@ -137,6 +137,36 @@ fn parameters_go_where_they_are_offered() {
     );
 }
 
+/// RFC 6531 §3.2: the message itself may go to the others.
+#[test]
+fn an_internationalized_recipient_fails_alone() {
+    let mut client = ready("");
+    client.begin(envelope(&["j\u{e9}@y", "x@y"], "hi\n"));
+    let commands = "MAIL FROM:<a@b>\r\nRCPT TO:<x@y>\r\nDATA\r\n";
+    let replies = ["250 ok\r\n", "250 ok\r\n", "354 go\r\n"];
+    assert_eq!(talk(&mut client, &replies), commands);
+    finish(&mut client, "hi\n", "250 ok\r\n");
+    assert_eq!(verdicts(&mut client), ["Failed 5.6.7", "Accepted 2.0.0"]);
+}
+
+/// RFC 6533 §3: servers refuse an ORCPT in UTF-8 in a transaction without SMTPUTF8.
+#[test]
+fn an_internationalized_original_recipient() {
+    for (path, spelled, smtputf8) in [
+        ("x@y", "j\\x{E9}@z", ""),
+        ("j\u{e9}@y", "j\u{e9}@z", " SMTPUTF8"),
+    ] {
+        let mut message = envelope(&[path], "hi\n");
+        message.recipients.first_mut().unwrap().orcpt = Some("utf-8;j\u{e9}@z".into());
+        let mut client = ready(ALL);
+        client.begin(message);
+        let commands = format!(
+            "MAIL FROM:<a@b> SIZE=4{smtputf8}\r\nRCPT TO:<{path}> ORCPT=utf-8;{spelled}\r\nDATA\r\n"
+        );
+        assert_eq!(talk(&mut client, &[]), commands);
+    }
+}
+
 #[test]
 fn what_a_server_cannot_take_is_never_sent() {
     let unsent = |keywords: &str, message: ClientEnvelope| {

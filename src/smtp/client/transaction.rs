@@ -72,7 +72,7 @@ impl Transaction {
         let mut plan = VecDeque::new();
         let mut planned = 0;
         let outcomes = envelope.recipients.iter().enumerate().map(|(place, rcpt)| {
-            let refusal = unfit.clone().or_else(|| rcpt.unfit());
+            let refusal = unfit.clone().or_else(|| rcpt.unfit(offered));
             if refusal.is_some() {
                 return refusal;
             }
@@ -134,8 +134,8 @@ impl Transaction {
                 Planned::Data if nobody => continue,
                 Planned::Reset => "RSET".to_owned(),
                 Planned::Mail => self.envelope.mail(&self.offered),
-                Planned::Rcpt(place) => match self.envelope.recipients.get(place) {
-                    Some(rcpt) => rcpt.rcpt(&self.offered),
+                Planned::Rcpt(place) => match self.envelope.rcpt(place, &self.offered) {
+                    Some(line) => line,
                     None => continue,
                 },
                 Planned::Data => "DATA".to_owned(),
