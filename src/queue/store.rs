@@ -300,7 +300,11 @@ impl Queue {
     fn remove(&self, id: &str) -> io::Result<()> {
         let name = lock(&self.names).get(id).cloned();
         let name = name.ok_or(io::ErrorKind::NotFound)?;
-        self.folder.remove(&name)?;
+        match self.folder.remove(&name) {
+            // Removed by hand.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
         lock(&self.names).remove(id);
         // A start removes what is left.
         let _ = self.folder.remove(id);

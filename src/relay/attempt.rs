@@ -91,9 +91,11 @@ impl Relay {
         let link = self.transactions(hop, &envelope, &mut content, &mut attempt, (link, thread));
         let silent = attempt.settled.iter().find(|one| one.is_silence());
         let silent = silent.map(|one| one.outcome.clone());
-        let next = match attempt.settled.is_empty() {
-            true => attempt.rest.iter().map(|to| to.next).min(),
-            false => self.settle(hop, id, &envelope, attempt.settled, &mut content),
+        let waits = attempt.rest.iter().map(|to| to.next).min();
+        let next = match waits.filter(|_| attempt.settled.is_empty()) {
+            Some(next) => Some(next),
+            // Also without recipients: they are settled, but the disk failed when that was to be written.
+            None => self.settle(hop, id, &envelope, attempt.settled, &mut content),
         };
         if let Some(outcome) = silent {
             self.put_off_overdue(hop, id, &outcome);
@@ -202,6 +204,8 @@ impl Relay {
                 Err(NoConnection::Later(failure)) if self.is_served(hop, thread, &failure) => {
                     return None;
                 }
+                // That was no try.
+                Err(_) if self.is_stopping() => return None,
                 Err(trouble) => {
                     attempt.all(&self.no_connection(hop, trouble), "");
                     return None;
@@ -330,7 +334,70 @@ fn is_unused(failure: Option<&ConnectionError>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::path::PathBuf;
+
+    use super::super::testing::relay;
     use super::*;
+    use crate::testing::Scratch;
+
+    const ID: &str = "1700000000.M1P1Q1";
+
+    /// A queue with one message for `x@one.test`, which nobody has fetched yet. Returns the file of its content.
+    fn with_message() -> (Scratch, Relay, PathBuf) {
+        let dir = Scratch::new();
+        let new = dir.0.join("queue/new");
+        std::fs::create_dir_all(&new).unwrap();
+        std::fs::write(dir.0.join("queue/lock"), "").unwrap();
+        let created = clock::seconds() - 10 * 86_400;
+        let envelope = format!(
+            "mailslot-envelope 1\nfrom me\ncreated {created}\ncontent lines\nto 0 0 x@one.test\n"
+        );
+        std::fs::write(new.join(ID), envelope).unwrap();
+        let content = new.join(format!("{ID}.h,S=13"));
+        std::fs::write(&content, "Subject: x\n\ny").unwrap();
+        let relay = relay(&dir, &["atrn:1", "smtp://127.0.0.1:1?for=far.test"]);
+        (dir, relay, content)
+    }
+
+    /// Mail that was sent but could not be removed must not be there at the next start, which would send it again.
+    #[test]
+    fn settled_mail_is_removed_once_that_is_possible() {
+        let (_dir, relay, content) = with_message();
+        std::fs::remove_file(&content).unwrap();
+        std::fs::create_dir(&content).unwrap();
+        let settle = |envelope: &mut Envelope| envelope.recipients.clear();
+        assert!(relay.queue.change(ID, settle).is_err());
+        std::fs::remove_dir(&content).unwrap();
+        std::fs::write(&content, "Subject: x\n\ny").unwrap();
+        let hop = relay.hop_or_none("x@one.test");
+        relay.send_message(&hop, &ID.into(), None, 0);
+        assert!(!content.exists());
+    }
+
+    /// A stop is no try: nothing is known about the hop, and nobody is told that it does not answer.
+    #[test]
+    fn mail_is_not_tried_at_a_stop() {
+        let (_dir, relay, content_path) = with_message();
+        relay.lock().stopping = true;
+        let hop = relay.hop_or_none("x@one.test");
+        relay.forget(&hop, ID);
+        relay.send_message(&hop, &ID.into(), None, 0);
+        let envelope = relay.queue.read(ID).unwrap();
+        let tries: Vec<u32> = envelope.recipients.iter().map(|to| to.tries).collect();
+        assert_eq!(tries, [0]);
+        assert_eq!(relay.waiting(&hop).len(), 1);
+        // Nor is anything given up because this side has closed the connection.
+        let cut = ConnectionError::Lost(Stage::Rcpt, "closed".to_owned()).outcome();
+        let mut attempt = Attempt {
+            rest: relay.recipients(&envelope, &hop),
+            settled: Vec::new(),
+        };
+        attempt.all(&cut, "one.test");
+        let mut content = relay.content(ID, &envelope).unwrap();
+        let next = relay.settle(&hop, ID, &envelope, attempt.settled, &mut content);
+        assert!(next.is_some() && content_path.exists());
+    }
 
     #[test]
     fn senders_without_a_domain() {

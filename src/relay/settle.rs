@@ -39,7 +39,8 @@ impl Relay {
     ) -> Option<u64> {
         let now = clock::seconds();
         let policy = &self.settings.retry_policy;
-        let over = self.is_over(envelope.created, now);
+        // At a stop this side closes connections: the next start has another try.
+        let over = self.is_over(envelope.created, now) && !self.is_stopping();
         for one in &mut settled {
             if over && one.outcome.verdict == Verdict::Later {
                 give_up(&mut one.outcome);

@@ -187,6 +187,10 @@ fn small_contents_are_in_memory_as_long_as_their_file_is_there() {
     std::fs::remove_file(dir.0.join("new/2.M1P1Q1.host,S=1")).unwrap();
     let gone = queue.content("2.M1P1Q1").err().unwrap();
     assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    // While it was being sent.
+    let settled = queue.change("2.M1P1Q1", |envelope| envelope.recipients.clear());
+    assert_eq!(settled.unwrap(), None);
+    assert!(queue.read("2.M1P1Q1").is_err());
 }
 
 /// An id is unique, but if it were not, nobody's envelope would be replaced.
