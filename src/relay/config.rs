@@ -44,9 +44,7 @@ impl RelayConfig {
             let parsed = value.text.parse::<Route>();
             let route = parsed.map_err(|expected| value.invalid(expected))?;
             if listen.iter().any(|url| is_itself(&route, url)) {
-                return Err(value.fault(format_args!(
-                    "'{route}' is one of the own listeners; name another server"
-                )));
+                return Err(value.fault(own_listener(&route)));
             }
             routes.push(route);
         }
@@ -82,13 +80,21 @@ impl RelayConfig {
     /// Reads the files. Mail is not sent to this host itself, where it listens or has `inherited` a socket.
     ///
     /// # Errors
-    /// The file and what is wrong with it; no roots although a certificate has to be verified.
+    /// The file and what is wrong with it; no roots although a certificate has to be verified; a hop that is an
+    /// inherited socket.
     pub fn load(
         &self,
         (hostname, domain, chroot): (&str, &str, bool),
         listen: &[ListenUrl],
         inherited: Vec<SocketAddr>,
     ) -> Result<RelayRules, Failure> {
+        let sockets = inherited.iter().map(|at| format!("smtp://{at}").parse());
+        let sockets: Vec<ListenUrl> = sockets.filter_map(Result::ok).collect();
+        let is_own = |route: &&Route| sockets.iter().any(|url| is_itself(route, url));
+        if let Some(route) = self.routes.all().iter().find(is_own) {
+            let why = own_listener(route);
+            return Err(Failure::Usage(format!("--relay: {why}")));
+        }
         let verifies = self.routes.all().iter().any(Route::verifies);
         let roots = match &self.tls_ca {
             Some(path) => Some(Roots::load(path)),
@@ -126,6 +132,10 @@ impl RelayConfig {
         };
         self.routes.all().iter().map(line).collect()
     }
+}
+
+fn own_listener(route: &Route) -> String {
+    format!("'{route}' is one of the own listeners; name another server")
 }
 
 /// Where this host listens for SMTP.
@@ -169,6 +179,8 @@ fn addresses(host: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -198,5 +210,31 @@ mod tests {
         assert_eq!(own("smtp://:26"), ["0.0.0.0:26".parse().unwrap()]);
         assert_eq!(own("smtp://[::1]:26"), ["[::1]:26".parse().unwrap()]);
         assert!(own("lmtp://:26").is_empty() && own("smtp:/run/s").is_empty());
+    }
+
+    #[test]
+    fn hops_that_are_inherited_sockets() {
+        let load = |hop: &str| {
+            let config = RelayConfig {
+                routes: Routes::new(vec![hop.parse().unwrap()]).unwrap(),
+                from: Networks::default(),
+                logins: None,
+                tls_ca: None,
+                dir: PathBuf::from("queue"),
+                retry_policy: RetryPolicy {
+                    retry: Duration::from_secs(300),
+                    retry_for: Duration::from_secs(600),
+                },
+            };
+            let sockets = ["0.0.0.0:26", "[::1]:27"].map(|at| at.parse().unwrap());
+            config.load(("mx.test", "a.test", false), &[], sockets.into())
+        };
+        for own in ["smtp://127.0.0.1:26", "smtp://[::1]:27"] {
+            let said = load(own).err().unwrap().to_string();
+            assert!(said.contains("one of the own listeners"), "{said}");
+        }
+        for other in ["smtp://192.0.2.1:26", "smtp://127.0.0.1:27", "mx:"] {
+            assert!(load(other).is_ok(), "{other}");
+        }
     }
 }
