@@ -73,11 +73,7 @@ impl Notice {
             let Some((action, text)) = fate(&to.mailboxes, relay) else {
                 continue;
             };
-            let address = to.path.as_str();
-            let address = match address.contains('@') {
-                true => address.to_owned(),
-                false => format!("{address}@{}", session.policy().hostname),
-            };
+            let address = to.path.as_str().to_owned();
             let orcpt = to.params.orcpt.clone();
             reported.push((
                 action,
@@ -104,12 +100,22 @@ impl Notice {
     /// Sends the reports, one for each kind of action.
     pub(super) fn send(&self, state: &ServerState) {
         let relay = state.relay.get().map(AsRef::as_ref);
+        let snapshot = state.snapshot();
+        // Where recipients without a domain are.
+        let domain = snapshot.directory.domains().first();
+        let domain = domain.map_or(self.hostname.as_str(), String::as_str);
         let date = clock::rfc5322_now();
         for action in [Action::Delivered, Action::Expanded] {
             let found = self.reported.iter().filter(|(own, _)| *own == action);
-            let recipients: Vec<ReportRecipient> = found.map(|(_, one)| one.clone()).collect();
+            let mut recipients: Vec<ReportRecipient> = found.map(|(_, one)| one.clone()).collect();
             if recipients.is_empty() {
                 continue;
+            }
+            for address in recipients.iter_mut().map(|one| &mut one.address) {
+                if !address.contains('@') {
+                    address.push('@');
+                    address.push_str(domain);
+                }
             }
             let report = Report {
                 action,

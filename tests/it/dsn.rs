@@ -58,7 +58,7 @@ fn delivered_and_expanded() {
         "Original-Envelope-Id: QQ+1\n",
         "Original-Recipient: rfc822; Rob+x@z.test\nFinal-Recipient: rfc822; robert@a.test\n\
          Action: delivered\nStatus: 2.0.0\n",
-        "Final-Recipient: rfc822; dave@mx.test\nAction: delivered\n",
+        "Final-Recipient: rfc822; dave@a.test\nAction: delivered\n",
         "Content-Type: text/rfc822-headers\n\nSubject: secret\n\n--",
     ] {
         assert!(delivered.contains(part), "{part} in {delivered}");
