@@ -84,7 +84,7 @@ pub struct ReportRecipient {
     pub status: Status,
     /// The reason, as text.
     pub text: String,
-    /// The host that gave the reason, if any.
+    /// The host that gave the reason, if any; empty for a host that was not used because of that.
     pub remote: Option<String>,
 }
 
@@ -177,8 +177,8 @@ impl Report<'_> {
         );
         for recipient in self.recipients {
             let mut reason = match &recipient.remote {
-                Some(host) => format!("{host} said: {}", recipient.text),
-                None => recipient.text.clone(),
+                Some(host) if !host.is_empty() => format!("{host} said: {}", recipient.text),
+                _ => recipient.text.clone(),
             };
             // The last reply alone would look like a reason to try again.
             if recipient.status == EXPIRED {
@@ -237,10 +237,10 @@ impl Report<'_> {
                 Ok(IpAddr::V6(_)) => ("[IPv6:", "]"),
                 Err(_) => ("", ""),
             };
-            let _ = write!(
-                text,
-                "Remote-MTA: dns; {open}{host}{close}\nDiagnostic-Code: smtp; {words}"
-            );
+            if !host.is_empty() {
+                let _ = writeln!(text, "Remote-MTA: dns; {open}{host}{close}");
+            }
+            let _ = write!(text, "Diagnostic-Code: smtp; {words}");
         }
         if let Some(until) = self.until {
             let _ = writeln!(text, "Will-Retry-Until: {until}");

@@ -208,13 +208,12 @@ fn update(
 }
 
 fn report_recipient(one: &Settled) -> ReportRecipient {
-    let remote = one.outcome.remote && !one.host.is_empty();
     ReportRecipient {
         address: one.to.address.clone(),
         orcpt: one.to.orcpt.clone(),
         status: one.outcome.status,
         text: one.outcome.text.clone(),
-        remote: remote.then(|| one.host.clone()),
+        remote: one.outcome.remote.then(|| one.host.clone()),
     }
 }
 
@@ -262,6 +261,7 @@ mod tests {
     use super::super::testing::relay;
     use super::*;
     use crate::lock::lock;
+    use crate::smtp::client::{ConnectionError, Replies, Stage};
     use crate::testing::Scratch;
 
     /// The recipients at each hop have their notice, and only one.
@@ -305,6 +305,44 @@ mod tests {
             found,
             [(true, vec!["u@one.test"]), (true, vec!["v@two.test"])]
         );
+    }
+
+    /// The last reply is told, also one to a connection that was not used.
+    #[test]
+    fn the_last_reply_is_in_a_report() {
+        let reply = Replies::new().take(&mut &b"554 5.7.1 not you\r\n"[..]);
+        let refused = ConnectionError::Refused(Stage::Greeting, reply.unwrap().unwrap());
+        for (host, mta) in [("", ""), ("mx.test", "Remote-MTA: dns; mx.test\n")] {
+            let one = Settled {
+                to: QueuedRecipient::default(),
+                outcome: refused.outcome(),
+                host: host.to_owned(),
+                dsn: false,
+            };
+            let report = Report {
+                action: Action::Failed,
+                hostname: "a.test",
+                to: "me@a.test",
+                id: "1",
+                date: "",
+                arrived: "",
+                until: None,
+                envid: None,
+                message: "2",
+                recipients: &[report_recipient(&one)],
+                start: b"",
+                full: false,
+            };
+            let text = String::from_utf8(report.content()).unwrap();
+            let told = format!("Status: 4.7.1\n{mta}Diagnostic-Code: smtp; 554 5.7.1 not you\n");
+            assert!(text.contains(&told), "{text}");
+            let said = if host.is_empty() {
+                "    554"
+            } else {
+                "    mx.test said: 554"
+            };
+            assert!(text.contains(said), "{text}");
+        }
     }
 
     /// Mail that came before the clock was set is not returned by the next start, which did not see that.
