@@ -334,7 +334,7 @@ fn is_unused(failure: Option<&ConnectionError>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
     use std::path::PathBuf;
 
     use super::super::testing::relay;
@@ -373,6 +373,22 @@ mod tests {
         let hop = relay.hop_or_none("x@one.test");
         relay.send_message(&hop, &ID.into(), None, 0);
         assert!(!content.exists());
+    }
+
+    /// A hop whose thread panics has its other messages sent, and the one in hand is tried again later.
+    #[test]
+    fn a_panic_ends_one_try() {
+        let (_dir, relay, _content) = with_message();
+        relay.report_by(Box::new(|_, _, _| panic!("in a report")));
+        let hop = relay.hop_or_none("x@one.test");
+        let started = relay.lock().schedule.start(clock::seconds(), |_| 1);
+        assert_eq!(started.as_ref(), Some(&hop));
+        let thread = relay.begin_thread();
+        let send = std::panic::AssertUnwindSafe(|| relay.send(&hop, thread));
+        assert!(std::panic::catch_unwind(send).is_err());
+        let state = relay.lock();
+        assert!(!state.schedule.is_running(std::slice::from_ref(&hop)));
+        assert_eq!((state.running, state.schedule.waiting(&hop).len()), (0, 1));
     }
 
     /// A stop is no try: nothing is known about the hop, and nobody is told that it does not answer.

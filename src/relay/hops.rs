@@ -163,6 +163,38 @@ impl Relay {
     }
 }
 
+/// A thread that sends, until it ends. After a panic its message is tried again later.
+pub(super) struct Running<'a> {
+    relay: &'a Relay,
+    hop: &'a Hop,
+    thread: usize,
+    /// The message in hand.
+    pub(super) id: Option<Arc<str>>,
+}
+
+impl<'a> Running<'a> {
+    pub(super) const fn new(relay: &'a Relay, hop: &'a Hop, thread: usize) -> Self {
+        Self {
+            relay,
+            hop,
+            thread,
+            id: None,
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            let wait = self.relay.settings.retry_policy.longest();
+            let next = clock::seconds().saturating_add(wait);
+            self.relay.put_off(self.hop, id, next);
+        }
+        self.relay.lock().schedule.end(self.hop);
+        self.relay.end_thread(self.thread);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]

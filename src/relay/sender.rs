@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::hops::Running;
 use super::idle::IdleConnections;
 use super::link::Link;
 use super::logins::Logins;
@@ -375,10 +376,13 @@ impl Relay {
     }
 
     /// One connection's thread: message after message, until none is due.
-    fn send(&self, hop: &Hop, thread: usize) {
+    pub(super) fn send(&self, hop: &Hop, thread: usize) {
         let mut link = None;
+        let mut running = Running::new(self, hop, thread);
         while let Some(id) = self.next_message(hop, link.is_some()) {
+            running.id = Some(Arc::clone(&id));
             link = self.send_message(hop, &id, link.take(), thread);
+            running.id = None;
             if let Some(Link { connection, .. }) = link.take_if(|link| link.is_used_up()) {
                 connection.quit();
             }
@@ -389,8 +393,6 @@ impl Relay {
         if let Some(Link { connection, .. }) = link {
             connection.quit();
         }
-        self.lock().schedule.end(hop);
-        self.end_thread(thread);
     }
 
     /// The next message that is due; with an open connection it waits a little for one.
