@@ -154,6 +154,16 @@ impl Relay {
         state.threads
     }
 
+    /// A sending thread of a hop, which is removed when this is dropped.
+    pub(super) const fn running<'a>(&'a self, hop: &'a Hop, thread: usize) -> Running<'a> {
+        Running {
+            relay: self,
+            hop,
+            thread,
+            id: None,
+        }
+    }
+
     /// Removes a sending thread.
     pub(super) fn end_thread(&self, thread: usize) {
         let mut state = self.lock();
@@ -170,17 +180,6 @@ pub(super) struct Running<'a> {
     thread: usize,
     /// The message in hand.
     pub(super) id: Option<Arc<str>>,
-}
-
-impl<'a> Running<'a> {
-    pub(super) const fn new(relay: &'a Relay, hop: &'a Hop, thread: usize) -> Self {
-        Self {
-            relay,
-            hop,
-            thread,
-            id: None,
-        }
-    }
 }
 
 impl Drop for Running<'_> {

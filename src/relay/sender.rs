@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::hops::Running;
 use super::idle::IdleConnections;
 use super::link::Link;
 use super::logins::Logins;
@@ -378,7 +377,7 @@ impl Relay {
     /// One connection's thread: message after message, until none is due.
     pub(super) fn send(&self, hop: &Hop, thread: usize) {
         let mut link = None;
-        let mut running = Running::new(self, hop, thread);
+        let mut running = self.running(hop, thread);
         while let Some(id) = self.next_message(hop, link.is_some()) {
             running.id = Some(Arc::clone(&id));
             link = self.send_message(hop, &id, link.take(), thread);
