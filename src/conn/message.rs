@@ -184,14 +184,12 @@ impl Message {
     ) -> MessageOutcome {
         let each = session.policy().service == Service::Lmtp;
         let size = self.size();
-        let refuse = |reply: &Reply| {
-            let count = if each { recipients(session).count() } else { 1 };
-            MessageOutcome {
-                id: None,
-                replies: vec![reply.clone(); count],
-                size,
-                notice: None,
-            }
+        let count = if each { recipients(session).count() } else { 1 };
+        let refuse = |reply: &Reply| MessageOutcome {
+            id: None,
+            replies: vec![reply.clone(); count],
+            size,
+            notice: None,
         };
         if let Some(refused) = self.refused(over_rate) {
             return refuse(&refused);
