@@ -3,7 +3,7 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::destination::{connect, destination};
@@ -54,7 +54,8 @@ pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
 pub fn check(url: &ListenUrl) -> Result<(), String> {
     let end = Instant::now() + LIMIT;
     let fault = |e: &dyn std::fmt::Display| format!("{url}: {e}");
-    let destination = destination(url).map_err(|e| fault(&e))?;
+    let named = url.clone();
+    let destination = by(end, move || destination(&named)).map_err(|e| fault(&e))?;
     if url.scheme == Scheme::Metrics {
         return healthz(&destination, end).map_err(|e| fault(&e));
     }
@@ -72,6 +73,18 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
     Ok(())
 }
 
+/// The result of a look-up: name servers that do not answer would take longer.
+fn by<T: Send + 'static>(
+    end: Instant,
+    look_up: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let (done, result) = mpsc::channel();
+    let thread = std::thread::Builder::new().spawn(move || done.send(look_up()));
+    thread.map_err(|e| e.to_string())?;
+    let found = result.recv_timeout(end.saturating_duration_since(Instant::now()));
+    found.unwrap_or_else(|_| Err("looking up its name takes too long".to_owned()))
+}
+
 /// The health that a metrics listener reports.
 fn healthz(destination: &Destination, end: Instant) -> io::Result<()> {
     let mut stream = Stream::new(Arc::new(connect(destination, || end)?));
@@ -85,4 +98,24 @@ fn healthz(destination: &Destination, end: Instant) -> io::Result<()> {
     }
     let why = answer.lines().next_back().unwrap_or_default();
     Err(io::Error::other(why.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_up_has_a_deadline() {
+        let later = Instant::now() + LIMIT;
+        assert_eq!(by(later, || Ok(7)), Ok(7));
+        assert_eq!(
+            by(later, || Err::<(), _>("no".to_owned())),
+            Err("no".to_owned())
+        );
+        let silent = || {
+            std::thread::park();
+            Ok(())
+        };
+        assert!(by(Instant::now(), silent).is_err());
+    }
 }
