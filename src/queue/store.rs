@@ -132,6 +132,11 @@ impl Queue {
         &self.dir
     }
 
+    /// True if the folder's path still leads to it.
+    pub fn is_in_place(&self) -> bool {
+        self.folder.in_place().is_ok()
+    }
+
     /// Takes over the envelopes of an earlier version, which had a directory of their own.
     fn adopt(&self) -> io::Result<()> {
         let old = self.dir.join(OLD_ENVELOPES);

@@ -144,8 +144,8 @@ impl Relay {
         link
     }
 
-    /// A message that cannot be read now, as without descriptors, is tried again. One that is gone or damaged stays as
-    /// it is. Neither delays anything else.
+    /// A message that cannot be read now, as without descriptors or while the folder is elsewhere, is tried again. One
+    /// that is gone or damaged stays as it is. Neither delays anything else.
     pub(super) fn unreadable(&self, hop: &Hop, id: &Arc<str>, error: &io::Error) {
         log::error!("queue id={id}: {error}");
         let lasting = [
@@ -153,7 +153,7 @@ impl Relay {
             ErrorKind::InvalidData,
             ErrorKind::PermissionDenied,
         ];
-        if !lasting.contains(&error.kind()) {
+        if !lasting.contains(&error.kind()) || !self.queue.is_in_place() {
             let wait = self.settings.retry_policy.wait(1, chance());
             self.put_off(hop, id, clock::seconds().saturating_add(wait));
         }

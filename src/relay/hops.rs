@@ -234,5 +234,9 @@ mod tests {
         std::fs::remove_file(&envelope).unwrap();
         relay.send_message(&hop, &id, None, 0);
         assert!(relay.waiting(&hop).is_empty());
+        // A directory that is not in its place for a while has all its mail when it is back.
+        std::fs::rename(dir.0.join("queue/new"), dir.0.join("queue/away")).unwrap();
+        relay.send_message(&hop, &id, None, 0);
+        assert_eq!(relay.waiting(&hop), [id]);
     }
 }
