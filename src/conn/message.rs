@@ -328,7 +328,8 @@ fn without_refused(
         let left = onward(accepted.map(|(to, _)| to), relay, envelope.created);
         envelope.recipients.clone_from(&left);
         // If it cannot be written, the queue still remembers it.
-        if let Err(e) = relay.queue().change(id, |queued| queued.recipients = left) {
+        let change = |queued: &mut Envelope| queued.recipients = left;
+        if let Err(e) = relay.queue().change(id, &envelope, change) {
             log::error!("queue id={id}: {e}");
         }
     }

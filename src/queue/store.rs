@@ -268,17 +268,24 @@ impl Queue {
         Ok(self.dir.join(MESSAGES).join(name))
     }
 
-    /// Changes an envelope; without recipients the message is removed. Returns the envelope, if it still exists.
+    /// Changes an envelope, or `known` if it cannot be read now; without recipients the message is removed. Returns the
+    /// envelope, if it still exists.
     ///
     /// # Errors
     /// An error of the disk. A restart loses the change, unless a later one of the message is written.
     pub fn change(
         &self,
         id: &str,
+        known: &Envelope,
         change: impl FnOnce(&mut Envelope),
     ) -> io::Result<Option<Envelope>> {
         let _one = self.writing.get(slot(id)).map(lock);
-        let mut envelope = self.read(id)?;
+        let mut envelope = match self.read(id) {
+            // Removed by hand.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.is_in_place() => return Err(e),
+            // As without descriptors: a change that is lost would make the message be sent twice.
+            read => read.unwrap_or_else(|_| known.clone()),
+        };
         lock(&self.fresh).retain(|fresh| fresh.id != id);
         change(&mut envelope);
         let saved = self.save(id, &envelope);

@@ -367,7 +367,8 @@ mod tests {
         std::fs::remove_file(&content).unwrap();
         std::fs::create_dir(&content).unwrap();
         let settle = |envelope: &mut Envelope| envelope.recipients.clear();
-        assert!(relay.queue.change(ID, settle).is_err());
+        let known = relay.queue.read(ID).unwrap();
+        assert!(relay.queue.change(ID, &known, settle).is_err());
         std::fs::remove_dir(&content).unwrap();
         std::fs::write(&content, "Subject: x\n\ny").unwrap();
         let hop = relay.hop_or_none("x@one.test");

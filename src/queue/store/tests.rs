@@ -48,17 +48,19 @@ fn a_message_from_draft_to_end() {
     assert_eq!(queue.ids().unwrap(), [ID]);
     assert!(queue.content(ID).is_ok());
     let left = queue
-        .change(ID, |envelope| drop(envelope.recipients.remove(0)))
+        .change(ID, &envelope(), |envelope| {
+            drop(envelope.recipients.remove(0))
+        })
         .unwrap();
     assert_eq!(left.unwrap().recipients[0].address, "c@d");
     assert_eq!(
         queue
-            .change(ID, |envelope| envelope.recipients.clear())
+            .change(ID, &envelope(), |envelope| envelope.recipients.clear())
             .unwrap(),
         None
     );
     assert!(queue.ids().unwrap().is_empty() && queue.content(ID).is_err());
-    assert!(queue.change(ID, |_| {}).is_err());
+    assert!(queue.change(ID, &envelope(), |_| {}).is_err());
 }
 
 /// Whatever modes the directories had that were there before.
@@ -147,7 +149,9 @@ fn the_latest_envelopes_are_in_memory_until_they_are_changed() {
     assert_eq!(known, FRESH);
     let last = &ids[FRESH + 4];
     std::fs::write(dir.0.join(MESSAGES).join(last), envelope().to_text()).unwrap();
-    let changed = queue.change(last, |envelope| envelope.recipients.truncate(1));
+    let changed = queue.change(last, &envelope(), |envelope| {
+        envelope.recipients.truncate(1)
+    });
     assert_eq!(changed.unwrap(), Some(read(&dir.0, last).unwrap()));
     std::fs::remove_file(dir.0.join(MESSAGES).join(last)).unwrap();
     assert!(queue.read(last).is_err());
@@ -180,7 +184,7 @@ fn small_contents_are_in_memory_as_long_as_their_file_is_there() {
         draft.unwrap().keep(&content(&dir, id));
         assert_eq!(octets(id), kept, "{id}");
     }
-    let change = |id| queue.change(id, |envelope| envelope.recipients.truncate(1));
+    let change = |id| queue.change(id, &envelope(), |envelope| envelope.recipients.truncate(1));
     change("1.M1P1Q1").unwrap();
     assert_eq!(octets("1.M1P1Q1"), None, "after the first try");
     // Removed by hand.
@@ -188,7 +192,9 @@ fn small_contents_are_in_memory_as_long_as_their_file_is_there() {
     let gone = queue.content("2.M1P1Q1").err().unwrap();
     assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     // While it was being sent.
-    let settled = queue.change("2.M1P1Q1", |envelope| envelope.recipients.clear());
+    let settled = queue.change("2.M1P1Q1", &envelope(), |envelope| {
+        envelope.recipients.clear()
+    });
     assert_eq!(settled.unwrap(), None);
     assert!(queue.read("2.M1P1Q1").is_err());
 }
@@ -263,7 +269,7 @@ fn an_envelope_never_becomes_too_long_to_be_read() {
             (to.last, to.tries) = (Some(answer.clone()), 1);
         }
     };
-    queue.change(ID, fail).unwrap();
+    queue.change(ID, &of(6_000), fail).unwrap();
     let read = queue.read(ID).unwrap();
     assert_eq!(read.recipients.len(), 6_000);
     assert!(read.recipients.iter().all(|to| to.tries == 1));
@@ -296,4 +302,23 @@ fn a_directory_that_was_replaced_takes_no_mail() {
     std::fs::remove_dir(&new).unwrap();
     std::fs::rename(dir.0.join("away"), &new).unwrap();
     assert!(queue.draft(ID, envelope(), None).is_ok());
+}
+
+/// As without descriptors: what was sent is not sent again because of that.
+#[test]
+fn a_change_of_an_envelope_that_cannot_be_read() {
+    let dir = Scratch::new();
+    drop(open(&dir).unwrap());
+    let path = dir.0.join("new").join(ID);
+    std::fs::write(&path, envelope().to_text()).unwrap();
+    content(&dir, ID);
+    let queue = open(&dir).unwrap();
+    let known = queue.read(ID).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let settle = |envelope: &mut Envelope| envelope.recipients.truncate(1);
+    assert!(queue.change(ID, &known, settle).is_err());
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, known.to_text()).unwrap();
+    assert_eq!(queue.read(ID).unwrap().recipients.len(), 1);
 }
