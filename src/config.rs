@@ -284,7 +284,10 @@ fn pattern(settings: &Settings) -> Result<String, Failure> {
         let reason = format!("'{}' has no %u; use mail/%d/%u, for example", value.text);
         return Err(value.fault(reason));
     }
-    if letters.match_indices("%h").any(|(at, _)| at > 0) {
+    // Mail is only delivered below the home, or into it.
+    let below_home = value.text.strip_prefix("%h").unwrap_or("%h");
+    let is_path = below_home.is_empty() || below_home.starts_with('/');
+    if letters.contains("%h") && (!is_path || below_home.replace("%%", "").contains("%h")) {
         return Err(value.invalid("%h at the beginning only, as in %h/Maildir"));
     }
     if ["%u", "%d", "%h"]
