@@ -273,8 +273,7 @@ impl<'a> Conn<'a> {
             self.session.user().unwrap_or_default().to_owned(),
         );
         let _ = self.flush(Instant::now());
-        // At a shutdown the relay decides whether this may go on.
-        self.live.set_busy(true);
+        self.live.set_turned();
         if let Some((relay, _)) = self.relay() {
             let domains: Vec<&str> = domains.iter().map(String::as_str).collect();
             let turned = Turned {

@@ -13,9 +13,10 @@ pub struct Live {
     /// The socket.
     pub socket: Arc<Socket>,
     opened: Instant,
-    /// True from the 354 or the first accepted chunk to the reply: at a shutdown the message may finish. Also with
-    /// reversed roles.
+    /// True from the 354 or the first accepted chunk to the reply: at a shutdown the message may finish.
     busy: AtomicBool,
+    /// True once the roles are reversed: at a shutdown the relay decides first.
+    turned: AtomicBool,
     /// True while waiting for the client.
     waiting: AtomicBool,
     /// The end of the wait, in milliseconds after `opened`.
@@ -35,6 +36,7 @@ impl Live {
             socket: Arc::new(socket),
             opened: Instant::now(),
             busy: AtomicBool::new(false),
+            turned: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             until: AtomicUsize::new(NEVER),
             until_stressed: AtomicUsize::new(NEVER),
@@ -51,6 +53,16 @@ impl Live {
     /// refused, or the shutdown waits for it.
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::SeqCst);
+    }
+
+    /// True if the roles are reversed.
+    pub fn is_turned(&self) -> bool {
+        self.turned.load(Ordering::SeqCst)
+    }
+
+    /// Notes that the roles are reversed, for the rest of the connection.
+    pub fn set_turned(&self) {
+        self.turned.store(true, Ordering::SeqCst);
     }
 
     /// Begins a wait for the client, with two ends that its socket does not know: `until`, if any, and `stressed`,

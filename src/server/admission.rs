@@ -137,16 +137,23 @@ impl ConnLimits {
         stress || all.live.values().any(|live| live.is_busy())
     }
 
-    /// Idle connections get 421 now (F41). Returns until when those with a message may finish it (F42).
+    /// Idle connections get 421 now (F41), except those that the relay uses. Returns until when messages may finish
+    /// (F42).
     pub(super) fn end_idle(&self) -> Instant {
-        for live in self.lock().live.values().filter(|live| !live.is_busy()) {
-            live.socket.shutdown(Shutdown::Read);
-        }
+        self.end_unless(Live::is_turned);
         Instant::now() + GRACE
     }
 
-    /// Waits for the end of all connections, and ends those that are left at the `deadline`.
+    fn end_unless(&self, spared: fn(&Live) -> bool) {
+        let all = self.lock();
+        for live in all.live.values().filter(|l| !l.is_busy() && !spared(l)) {
+            live.socket.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Waits for the end of all connections, and ends those that are left at the `deadline`. The relay has stopped.
     pub(super) fn drain(&self, deadline: Instant) {
+        self.end_unless(|_| false);
         let left = deadline.saturating_duration_since(Instant::now());
         let all = self.wait_empty(self.lock(), left);
         for live in all.live.values() {
