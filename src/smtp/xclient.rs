@@ -142,11 +142,13 @@ fn address(value: &str) -> Option<IpAddr> {
     }
 }
 
+/// LMTP is not Postfix's; Dovecot says so as a proxy for LMTP.
 fn extended(value: &str) -> Option<bool> {
-    if value.eq_ignore_ascii_case("ESMTP") {
-        return Some(true);
+    let is = |name: &str| value.eq_ignore_ascii_case(name);
+    match is("ESMTP") || is("LMTP") {
+        true => Some(true),
+        false => is("SMTP").then_some(false),
     }
-    value.eq_ignore_ascii_case("SMTP").then_some(false)
 }
 
 #[cfg(test)]
@@ -180,6 +182,10 @@ mod tests {
         ] {
             let helo = Attributes::parse(text).map(|attributes| attributes.helo);
             assert_eq!(helo, Some(name), "{text}");
+        }
+        for (proto, extended) in [("SMTP", false), ("esmtp", true), ("LMTP", true)] {
+            let found = Attributes::parse(&format!("PROTO={proto}"));
+            assert_eq!(found.map(|found| found.extended), Some(extended), "{proto}");
         }
         let source = |text: &str| Attributes::parse(text).map(|attributes| attributes.address);
         assert_eq!(source("ADDR=[TEMPUNAVAIL]"), Some(AddrAttribute::Unknown));
