@@ -114,29 +114,17 @@ impl Stream {
         }
     }
 
-    /// Sends the output buffer by `deadline`.
+    /// Sends the output buffer by `deadline`. After an error it has what was not sent.
     ///
     /// # Errors
     /// `TimedOut` if the client does not read, or another error of the socket.
     pub fn flush(&mut self, deadline: Instant) -> io::Result<()> {
+        self.wire.deadline = deadline;
         let mut sent = 0;
-        while let Some(rest) = self.output.get(sent..).filter(|rest| !rest.is_empty()) {
-            self.wire.deadline = deadline;
-            let octets = match &mut self.tls {
-                None => self.wire.write(rest)?,
-                Some(tls) => {
-                    let octets = tls.writer().write(rest)?;
-                    send_records(tls, &mut self.wire)?;
-                    octets
-                }
-            };
-            if octets == 0 {
-                return Err(ErrorKind::WriteZero.into());
-            }
-            sent += octets;
-        }
-        self.output.clear();
-        Ok(())
+        let tls = self.tls.as_deref_mut();
+        let flushed = send_all(&mut self.wire, tls, &self.output, &mut sent);
+        self.output.drain(..sent);
+        flushed
     }
 
     /// Flushes, then reads once; 0 is the end of the stream. In TLS that is a close_notify:
@@ -264,6 +252,32 @@ impl Stream {
         if expected || !self.input().is_empty() || socket.has_input() {
             socket.drain(UNREAD, deadline);
         }
+    }
+}
+
+/// Sends octets and counts them in `sent`, also those that TLS will send next.
+fn send_all(
+    wire: &mut Wire,
+    mut tls: Option<&mut Connection>,
+    octets: &[u8],
+    sent: &mut usize,
+) -> io::Result<()> {
+    loop {
+        if let Some(tls) = &mut tls {
+            send_records(tls, wire)?;
+        }
+        let rest = octets.get(*sent..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let written = match &mut tls {
+            None => wire.write(rest)?,
+            Some(tls) => tls.writer().write(rest)?,
+        };
+        if written == 0 {
+            return Err(ErrorKind::WriteZero.into());
+        }
+        *sent += written;
     }
 }
 
@@ -419,5 +433,62 @@ impl Write for Wire {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    use rustls::ServerConnection;
+
+    use super::*;
+    use crate::net::client_tls::ClientTls;
+    use crate::net::tls::Certificate;
+
+    fn in_tls(server: Stream, client: Stream, deadline: Instant) -> [Stream; 2] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+        let certificate = Certificate::load(&dir.join("cert.pem"), &dir.join("key.pem")).unwrap();
+        let here = ServerConnection::new(certificate.config().unwrap()).unwrap();
+        let there = ClientTls::new(None).unwrap().connection("x", false);
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| client.upgrade(there.unwrap(), deadline).unwrap());
+            let server = server.upgrade(here.into(), deadline).unwrap();
+            [server, client.join().unwrap()]
+        })
+    }
+
+    /// A client that does not read for a while gets each reply once.
+    #[test]
+    fn nothing_is_sent_twice() {
+        for tls in [false, true] {
+            let (one, other) = UnixStream::pair().unwrap();
+            let [mut server, mut client] =
+                [one, other].map(|socket| Stream::new(Arc::new(Socket::Unix(socket))));
+            let deadline = Instant::now() + Duration::from_secs(20);
+            if tls {
+                [server, client] = in_tls(server, client, deadline);
+            }
+            let replies: Vec<u8> = (0..100_000)
+                .flat_map(|n| format!("{n}\n").into_bytes())
+                .collect();
+            server.output().extend_from_slice(&replies);
+            let slow = server.flush(Instant::now() + Duration::from_millis(10));
+            assert_eq!(slow.map_err(|e| e.kind()), Err(ErrorKind::TimedOut));
+            let received = std::thread::scope(|scope| {
+                scope.spawn(move || server.close(false, deadline));
+                let mut received = Vec::new();
+                while received.len() < replies.len() && client.fill(deadline).unwrap() > 0 {
+                    let read = client.input().len();
+                    received.extend_from_slice(client.input());
+                    client.consume(read);
+                }
+                assert!(!client.fill(deadline).is_ok_and(|more| more > 0));
+                received
+            });
+            assert!(received == replies, "{tls}");
+        }
     }
 }
