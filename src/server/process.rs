@@ -163,12 +163,7 @@ impl Server {
         }
         manager.stopping();
         drop(listeners);
-        // Messages to next hops and those of clients have the same time to finish.
-        let deadline = admission.limits.end_idle();
-        if let Some(relay) = relay {
-            relay.stop();
-        }
-        admission.limits.drain(deadline);
+        drain(relay.as_deref(), &admission.limits);
         if let Some(greylist) = greylist {
             greylist.save();
         }
@@ -284,6 +279,15 @@ impl Server {
         };
         std::thread::Builder::new().spawn(wait).map(|_| ())
     }
+}
+
+/// Ends all connections. Messages to next hops and those of clients have the same time to finish.
+fn drain(relay: Option<&Relay>, limits: &ConnLimits) {
+    let deadline = limits.end_idle();
+    if let Some(relay) = relay {
+        relay.stop();
+    }
+    limits.drain(deadline);
 }
 
 fn signals() -> SigSet {
