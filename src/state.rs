@@ -219,7 +219,7 @@ pub(crate) fn reload(config: &Config, state: &ServerState) {
     match load(config) {
         Ok(snapshot) => {
             let before = state.snapshot();
-            snapshot.directory.keep_root(&before.directory);
+            snapshot.directory.keep_roots(&before.directory);
             state.renew(Arc::new(snapshot));
             log::info!("reloaded");
         }

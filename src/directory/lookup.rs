@@ -3,8 +3,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use super::aliases::{AliasTarget, Aliases};
 use super::composition::composed;
@@ -49,8 +48,8 @@ pub struct Directory {
     pub(super) domains: Domains,
     pub(super) pattern: Pattern,
     pub(super) root: Arc<Path>,
-    /// True once the root was seen to be a mount.
-    pub(super) mounted: AtomicBool,
+    /// The roots that were seen to be mounts.
+    pub(super) mounted: Mutex<Vec<Arc<Path>>>,
     create: bool,
     delimiter: String,
     pub(super) users: Option<Users>,
@@ -119,7 +118,7 @@ impl Directory {
         let directory = Self {
             domains,
             root: Arc::from(pattern.root()),
-            mounted: AtomicBool::new(false),
+            mounted: Mutex::default(),
             pattern,
             create: settings.create,
             delimiter: settings.delimiter.clone(),
@@ -203,12 +202,11 @@ impl Directory {
     /// 451 4.2.0 for a mailbox that cannot be used, 451 4.2.1 if the mail root is missing, 550 for a name that is too
     /// long.
     pub fn check_usable(&self, target: &Target) -> Result<(), Reply> {
-        if target.root != self.root {
-            if !mailbox::exists(&target.root)? {
-                return Err(reply::MAILBOX_UNUSABLE);
-            }
-        } else if !self.root_exists()? {
-            return Err(reply::MAILBOX_AWAY);
+        if !self.exists(&target.root)? {
+            return Err(match target.root == self.root {
+                true => reply::MAILBOX_AWAY,
+                false => reply::MAILBOX_UNUSABLE,
+            });
         }
         if let Some(folder) = &target.folder {
             mailbox::check(&target.maildir.join(folder), target.owner, false)?;

@@ -193,3 +193,33 @@ fn a_mailbox_that_becomes_read_only_or_full() {
         assert_eq!(codes, [told, TAKEN, DELIVERED], "full: {full}");
     }
 }
+
+/// The same for the directory that holds the Maildir of an account, such as a home.
+#[test]
+fn a_home_that_is_unmounted() {
+    for (pattern, extra) in [("%h/Maildir", ""), ("mail/%u", "userdb_mail=maildir:~/box")] {
+        let home = std::env::temp_dir().join(format!("mailslot-home-{}", std::process::id()));
+        let users = format!("alice:x::::{}::{extra}\n", home.display());
+        let setup = Setup {
+            args: ["-d", "x.test", "--users", "users", "--maildir", pattern]
+                .map(str::to_owned)
+                .into(),
+            dirs: vec!["mail".into()],
+            files: vec![("users".into(), users)],
+            ..Setup::default()
+        };
+        fs::create_dir(&home).unwrap();
+        let server = Server::launch(&setup).unwrap();
+        let mounted = Mounted::new("tmpfs", &home, "size=1m");
+        let sent = mounted.map(|mounted| {
+            let before = send(&server, &["alice"]);
+            drop(mounted);
+            (before, send(&server, &["alice"]))
+        });
+        let left = fs::read_dir(&home).unwrap().count();
+        fs::remove_dir_all(&home).unwrap();
+        let Some((before, after)) = sent else { return };
+        assert_eq!(before, [TAKEN, DELIVERED], "{pattern}");
+        assert_eq!((after, left), (vec![UNUSABLE.to_owned()], 0), "{pattern}");
+    }
+}
