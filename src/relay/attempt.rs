@@ -200,12 +200,12 @@ impl Relay {
             }
             let mut open = match link.take().map_or_else(|| self.connect(hop, thread), Ok) {
                 Ok(open) => open,
+                // That was no try.
+                Err(_) if self.is_stopping() => return None,
                 // The message goes over the other connection.
                 Err(NoConnection::Later(failure)) if self.is_served(hop, thread, &failure) => {
                     return None;
                 }
-                // That was no try.
-                Err(_) if self.is_stopping() => return None,
                 Err(trouble) => {
                     attempt.all(&self.no_connection(hop, trouble), "");
                     return None;
