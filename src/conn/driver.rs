@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -143,8 +144,18 @@ pub fn serve(
         floor: None,
         recipients: RecipientCount::new(&state.recipients),
     };
-    if conn.open(implicit, proxy).is_some() {
-        conn.serve();
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        if conn.open(implicit, proxy).is_some() {
+            conn.serve();
+        }
+    }));
+    if let Err(panic) = served {
+        // With reversed roles it would not be a reply.
+        if !live.is_turned() {
+            conn.say(Some(&reply::INTERNAL_ERROR));
+            conn.end(&maillog::one_line(&reply::INTERNAL_ERROR), true);
+        }
+        resume_unwind(panic);
     }
 }
 
@@ -208,6 +219,11 @@ impl<'a> Conn<'a> {
                 }
             }
         };
+        self.end(&end, unread);
+    }
+
+    /// Logs why the connection ends, and closes it.
+    fn end(&mut self, end: &str, unread: bool) {
         let level = match self.is_healthcheck() {
             true => log::Level::Debug,
             false => log::Level::Info,
@@ -215,7 +231,7 @@ impl<'a> Conn<'a> {
         if log::log_enabled!(level) {
             let more = self.refusals.saturating_sub(REFUSALS);
             let (who, took) = (self.who(), self.begun.elapsed());
-            maillog::connection(level, &who, self.messages, more, &end, took);
+            maillog::connection(level, &who, self.messages, more, end, took);
         }
         self.stream.close(unread, Instant::now() + LINGER);
     }

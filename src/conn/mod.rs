@@ -14,6 +14,8 @@ mod notice;
 mod proxied;
 mod recipients;
 mod reports;
+#[cfg(test)]
+mod tests;
 mod waits;
 
 pub use self::driver::serve;

@@ -178,6 +178,8 @@ table! {
     CHALLENGE = plain(334, "");
     /// DATA (RFC 5321 §4.1.1.4).
     START_DATA = plain(354, "End data with <CR><LF>.<CR><LF>");
+    /// A panic (RFC 5321 §3.8).
+    INTERNAL_ERROR = reply(421, Enhanced(3, 0), "Internal error, closing the connection");
     /// A shutdown (RFC 5321 §3.8).
     UNAVAILABLE = reply(421, Enhanced(3, 2), "Server is shutting down");
     /// No connection or thread is free (RFC 5321 §3.8).
