@@ -114,7 +114,8 @@ impl<K: Eq + Hash> Rates<K> {
 
     /// Takes back an event that was just added.
     pub fn take_back(&mut self, key: &K) {
-        let events = self.current.get_mut(key);
+        let (current, previous) = (&mut self.current, &mut self.previous);
+        let events = current.get_mut(key).or_else(|| previous.get_mut(key));
         if let Some(burst) = events.and_then(|events| events.0.last_mut()) {
             burst.count = burst.count.saturating_sub(1);
         }
@@ -152,6 +153,18 @@ mod tests {
         rates.add("a", at(700));
         assert!(rates.is_used_up(&"a", at(701)), "600, 650 and 700");
         assert!(!rates.is_used_up(&"a", at(1_300)));
+    }
+
+    /// Also if the older half of the keys was forgotten meanwhile.
+    #[test]
+    fn an_event_is_taken_back() {
+        let begin = Instant::now();
+        let mut rates = Rates::new(1, SPAN, begin);
+        rates.add("a", begin + SPAN / 2);
+        rates.add("b", begin + SPAN);
+        assert!(rates.is_used_up(&"a", begin + SPAN));
+        rates.take_back(&"a");
+        assert!(!rates.is_used_up(&"a", begin + SPAN) && rates.is_used_up(&"b", begin + SPAN));
     }
 
     /// A key with many events needs little memory, and no event is forgotten early.

@@ -37,7 +37,7 @@ enum Decoder {
 
 /// The outcome of a message.
 pub struct MessageOutcome {
-    /// The unique part of the file name; `None` if nothing was delivered.
+    /// The unique part of the file name; `None` if the message was refused before any delivery was tried.
     pub id: Option<String>,
     /// One reply, or on LMTP one for each recipient.
     pub replies: Vec<Reply>,
