@@ -357,7 +357,7 @@ impl<'a> Conn<'a> {
                 Next::Skip { size, reply, times } => self.skip(size, &reply, times)?,
                 Next::Close => Some(Ended::Close(step.reply.unwrap_or(reply::BYE))),
                 Next::StartTls => Some(Ended::StartTls),
-                Next::Xclient(attributes) => self.hand_over(&attributes),
+                Next::Xclient(attributes) => self.hand_over(*attributes),
                 Next::Turn(domains) => Some(Ended::Turn(domains)),
             };
             let transaction = self.session.transaction();
@@ -371,14 +371,20 @@ impl<'a> Conn<'a> {
 
     /// XCLIENT: continues as the client that a trusted proxy names, if that client may have one more connection. From
     /// now on the connection only has the client's rights.
-    fn hand_over(&mut self, attributes: &Attributes) -> Option<Ended> {
-        self.client = self.client.handed_over(attributes);
+    fn hand_over(&mut self, mut attributes: Attributes) -> Option<Ended> {
+        // As after AUTH, a user is one whatever the spelling of the login.
+        if let Some(login) = &mut attributes.login
+            && let Some(account) = self.snapshot.directory.account_name(login)
+        {
+            *login = account;
+        }
+        self.client = self.client.handed_over(&attributes);
         if let Err(refused) = (self.claim)(self.client.counted()) {
             self.say(Some(&refused));
             return Some(Ended::Close(refused));
         }
         self.trust();
-        let greeting = self.session.xclient_done(attributes);
+        let greeting = self.session.xclient_done(&attributes);
         self.say(Some(&greeting));
         None
     }

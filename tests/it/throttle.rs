@@ -190,6 +190,17 @@ fn a_user_sends_so_many_messages() {
     assert_eq!(send(&mut client), "250 2.0.0");
     assert_eq!(login(&mut client, "ALICE", "right"), "235 2.7.0");
     assert_eq!(send(&mut client), "450 4.7.1");
+    // It is the same user where a trusted proxy has checked the login.
+    let mut proxy = from(&server, "127.0.0.1");
+    for spelled in ["Alice", "ALICE+40A.test"] {
+        let xclient = ask(
+            &mut proxy,
+            &format!("XCLIENT ADDR=127.0.0.1 LOGIN={spelled}"),
+        );
+        assert_eq!(xclient, "220 mx.te");
+        assert!(ask(&mut proxy, "EHLO c").starts_with("250"));
+        assert_eq!(send(&mut proxy), "450 4.7.1");
+    }
     let mut client = from(&server, "192.0.2.1");
     assert_eq!(login(&mut client, "bob", "right"), "235 2.7.0");
     assert_eq!(send(&mut client), "250 2.0.0");
