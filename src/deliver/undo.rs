@@ -46,7 +46,14 @@ impl Spool {
                     let _ = dirs.syncs.sync(dirs.syncs.ticket(), sync);
                 }
             }
-            Err(trouble) => log::error!("undo failed id={} {trouble}", self.id),
+            Err(trouble) => {
+                log::error!("undo failed id={} {trouble}", self.id);
+                // The mailbox that takes its place has all of its room.
+                if reserved && !published {
+                    let (ledger, size) = (&self.context.ledger, self.size_at(index));
+                    let _ = ledger.publish(&target.maildir, size, || Ok(()));
+                }
+            }
         }
         if let Some(delivery) = self.deliveries.get_mut(index) {
             (delivery.published, delivery.staged, delivery.reserved) = (false, false, false);

@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::super::disk::Real;
-use super::super::faults::{Scratch, Script, target};
+use super::super::faults::{Scratch, Script, each_alone, target, trace};
 use super::super::maildir;
+use super::super::store::Store;
 use super::super::syncs::Syncs;
-use super::super::target::Sync;
+use super::super::target::{Form, Sync};
 use super::*;
 
 const LIMIT: Quota = Quota {
@@ -190,4 +191,33 @@ fn unreadable_files_are_recalculated() {
         let text = fs::read_to_string(&file).unwrap();
         assert_eq!(text, "1000S,3C\n0 0\n7 1\n");
     }
+}
+
+/// A mailbox that is gone at the end holds no room in the one that takes its place.
+#[test]
+fn a_removed_mailbox_has_nothing_reserved() {
+    let scratch = Scratch::new();
+    let [a, b, c] = ["a", "b", "c"].map(|user| Target {
+        quota: Some(LIMIT),
+        may_create: user == "c",
+        ..target(&scratch, user)
+    });
+    for target in [&a, &b] {
+        fs::create_dir_all(&target.maildir).unwrap();
+    }
+    let gone = b.maildir.clone();
+    let disk = Script {
+        meanwhile: Some(Arc::new(move |name| {
+            if name == "c" {
+                fs::remove_dir_all(&gone).unwrap();
+            }
+        })),
+        ..Script::default()
+    };
+    let store = Store::with_disk("mx", Sync::None, 0, Box::new(disk)).with_held(0);
+    let targets = [a, b.clone(), c].map(Arc::new);
+    let spool = store.begin(&trace(), each_alone(&targets), Form::Text, None);
+    assert!(spool.commit().is_err());
+    let kept = store.context.ledger.mailbox(&b.maildir);
+    assert_eq!(lock(&kept).pending, Used::default());
 }
