@@ -46,7 +46,14 @@ pub(super) fn deliver(
         is_open: &|target| state.store.is_open(target),
     };
     let snapshot = state.snapshot();
-    let targets = match snapshot.directory.resolve(&path, context) {
+    // As at RCPT: nothing is created while the mail root is not mounted.
+    let usable = |target: &Arc<Target>| match relay.is_some_and(|relay| relay.is_queue(target)) {
+        true => Ok(()),
+        false => snapshot.directory.check_usable(target),
+    };
+    let targets = snapshot.directory.resolve(&path, context);
+    let targets = targets.and_then(|group| group.iter().try_for_each(usable).map(|()| group));
+    let targets = match targets {
         Ok(targets) => targets,
         Err(refusal) if refusal.code() >= 500 => return dropped(to, refusal.text()),
         Err(refusal) => return Err(refusal.text().to_owned()),

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::relay::{self, front};
 use crate::room::Mounted;
+use crate::scripted::Hop;
 use crate::server::{Server, Setup};
 
 fn serve(args: &[&str]) -> Server {
@@ -222,4 +224,24 @@ fn a_home_that_is_unmounted() {
         assert_eq!(before, [TAKEN, DELIVERED], "{pattern}");
         assert_eq!((after, left), (vec![UNUSABLE.to_owned()], 0), "{pattern}");
     }
+}
+
+/// A report for a sender here waits for the volume, too: it would be hidden under the mount.
+#[test]
+fn a_report_waits_for_an_unmounted_mail_root() {
+    let refuse = |line: &str| line.starts_with("RCPT").then_some("550 5.1.1 no\r\n");
+    let hop = Hop::answering(&[], refuse);
+    let server = front(&[&hop.url], &[]);
+    let root = server.dir.join("mail");
+    let Some(mounted) = Mounted::new("tmpfs", &root, "size=1m") else {
+        return;
+    };
+    relay::send(&server, "", &["carol@a.test"], "x");
+    drop(mounted);
+    relay::send(&server, "alice@a.test", &["bob@b.test"], "x");
+    server.logged("outcome=failed");
+    server.logged("Mailbox not available now");
+    assert!(!root.join("a.test").exists());
+    let _mounted = Mounted::new("tmpfs", &root, "size=1m");
+    relay::wait_for(&server, "a.test/alice", 1);
 }
