@@ -38,6 +38,8 @@ fn the_unit_leaves_little_exposed() {
     let prefixed = read("mailslot.service").replace("@PREFIX@", "/usr");
     // Without chown `?group=` of a socket would end the server.
     assert!(prefixed.contains("SystemCallFilter=setrlimit prlimit64 @chown\n"));
+    // At boot an address may not be there yet (71). Five starts within 10 seconds would be the last.
+    assert!(prefixed.contains("RestartSec=5\nRestartPreventExitStatus=64 78\n"));
     // The package makes it private, and systemd would open it for all.
     assert!(prefixed.contains("StateDirectory=mailslot\nStateDirectoryMode=0700\n"));
     // Without netlink it would not know its own addresses, and send mail to itself (`mx:`).
