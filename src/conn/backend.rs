@@ -220,7 +220,7 @@ impl Backend for ServerBackend<'_> {
     }
 
     fn room(&mut self, octets: u64) -> Result<(), Reply> {
-        if !self.directory.is_in_homes() {
+        if !self.directory.is_without_root() {
             self.store.room(self.directory.root(), octets)?;
         }
         // Remote targets of aliases are open to every client.

@@ -176,9 +176,11 @@ impl Directory {
         &self.root
     }
 
-    /// True if mailboxes are in the homes of their accounts, and there is no mail root.
-    pub fn is_in_homes(&self) -> bool {
-        self.pattern.needs_home()
+    /// True if mailboxes are in the homes of their accounts, or all accounts have Maildirs of their own: there is no
+    /// mail root.
+    pub fn is_without_root(&self) -> bool {
+        let own = || self.users.as_ref().is_some_and(Users::have_own_maildirs);
+        self.pattern.needs_home() || !self.create && own()
     }
 
     /// Maximum mailboxes of one transaction.

@@ -26,6 +26,8 @@ pub(super) struct Users {
     lines: HashMap<Box<str>, u32>,
     mechanisms: Vec<Mechanism>,
     decoy: Decoy,
+    /// True if each account has a Maildir of its own.
+    own_maildirs: bool,
     /// Starts of the lines of accounts with a password.
     samples: Vec<u32>,
 }
@@ -60,6 +62,7 @@ impl Users {
             lines: HashMap::new(),
             mechanisms: Vec::new(),
             decoy: Decoy::default(),
+            own_maildirs: true,
             samples: Vec::new(),
             text,
         };
@@ -76,6 +79,7 @@ impl Users {
             let fault = |reason: String| FileError::new(path, Some(number + 1), reason);
             let entry = Entry::parse(line).map_err(fault)?;
             entry.check(needs_home).map_err(fault)?;
+            users.own_maildirs &= entry.mail("x").is_ok_and(|own| own.is_some());
             let start = u32::try_from(start).map_err(|_| fault("the file is too long".into()))?;
             let key = entry.key().into_boxed_str();
             if users.lines.insert(key, start).is_some() {
@@ -99,6 +103,11 @@ impl Users {
     /// Their number.
     pub(super) fn len(&self) -> usize {
         self.lines.len()
+    }
+
+    /// True if there are accounts, and each has a Maildir of its own.
+    pub(super) fn have_own_maildirs(&self) -> bool {
+        self.own_maildirs && !self.lines.is_empty()
     }
 
     /// The mechanisms that every password supports: a client picks one of those offered, and may not try another.

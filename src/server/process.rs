@@ -248,7 +248,7 @@ impl Server {
         let snapshot = self.state.snapshot();
         let root = snapshot.directory.root();
         if !snapshot.directory.creates() {
-            if !root.is_dir() {
+            if !root.is_dir() && !snapshot.directory.is_without_root() {
                 log::warn!(
                     "{} is not a directory: mail gets 451 until it is",
                     root.display()

@@ -137,8 +137,10 @@ impl Scrape {
             return Some("stopping".to_owned());
         }
         let snapshot = self.state.snapshot();
-        let root = snapshot.directory.root().display();
-        (!snapshot.directory.has_root()).then(|| format!("{root} is missing or not mounted"))
+        let directory = &snapshot.directory;
+        let root = directory.root().display();
+        let missing = !directory.is_without_root() && !directory.has_root();
+        missing.then(|| format!("{root} is missing or not mounted"))
     }
 }
 

@@ -299,3 +299,14 @@ fn counters_are_for_this_host() {
     assert!(url.starts_with("metrics://127.0.0.1:"), "{url}");
     assert_eq!(check(&url.parse().unwrap()), Ok(()));
 }
+
+/// A directory of mailboxes that none is in may be missing.
+#[test]
+fn accounts_with_maildirs_of_their_own_need_no_mail_root() {
+    let server = launch(
+        &["--users", "users", "--maildir", "missing/%u"],
+        &[("users", "alice:x::::::userdb_mail=maildir:/run/alice\n")],
+    );
+    assert!(get(&server, "/healthz").contains("200 OK"));
+    assert!(!server.log().contains("mail gets 451"));
+}
