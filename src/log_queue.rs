@@ -2,7 +2,7 @@
 //! that do not fit are dropped and counted. Under systemd a line begins with its priority, `<6>`, and has no timestamp.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -135,7 +135,7 @@ impl LogQueue {
         }
     }
 
-    fn run(&self, mut stderr: &File) {
+    fn run(&self, stderr: &File) {
         loop {
             let nothing = |state: &mut State| {
                 state.idle = state.lines.is_empty();
@@ -150,7 +150,7 @@ impl LogQueue {
             state.writing = true;
             drop(state);
             // Without stderr there is nowhere to report this.
-            let _ = stderr.write_all(&lines);
+            let _ = write(stderr, &lines);
             if dropped > 0 {
                 log::warn!("{dropped} log lines were dropped, their reader did not keep up");
             }
@@ -160,6 +160,20 @@ impl LogQueue {
             std::thread::sleep(GATHER);
         }
     }
+}
+
+/// Writes lines. Another process may have made the stream non-blocking, as runtimes do with one that they share; a full
+/// one is waited for all the same, or lines would be lost that nobody counts.
+fn write(mut stream: &File, mut lines: &[u8]) -> io::Result<()> {
+    while !lines.is_empty() {
+        match stream.write(lines) {
+            Ok(written) => lines = lines.get(written..).unwrap_or_default(),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(GATHER),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -175,6 +189,23 @@ mod tests {
         let kept = queue.lock().lines.len();
         assert!(kept <= ROOM && kept > ROOM - 1_000, "{kept}");
         assert_eq!(queue.dropped.load(Ordering::Relaxed), 1_000 - kept / 1_000);
+    }
+
+    /// With a reader that is slower than the lines are written.
+    #[test]
+    fn a_stream_that_does_not_block_gets_all_lines() {
+        use nix::fcntl::OFlag;
+        use std::io::Read as _;
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let lines = vec![b'x'; 500_000];
+        let written = std::thread::spawn(move || write(&File::from(writer), &lines));
+        let mut read = Vec::new();
+        File::from(reader).read_to_end(&mut read).unwrap();
+        assert_eq!(
+            (read.len(), written.join().unwrap().is_ok()),
+            (500_000, true)
+        );
     }
 
     #[test]
