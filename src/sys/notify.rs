@@ -2,11 +2,18 @@
 //! logged once and has no other effect.
 
 use std::env;
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::encoding::number;
+
+/// Maximum time for a state that a manager waits for, while others fill its queue.
+const WAIT: Duration = Duration::from_secs(5);
+/// The polling interval.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The connection to the service manager, opened before any chroot.
 #[derive(Debug, Default)]
@@ -42,29 +49,40 @@ impl ServiceManager {
 
     /// Reports that the server accepts mail.
     pub fn ready(&self) {
-        self.send("READY=1");
+        self.send("READY=1", WAIT);
     }
 
     /// Reports the start of a reload, with its time; [`Self::ready`] ends it.
     pub fn reloading(&self) {
-        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_usec()));
+        let state = format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_usec());
+        self.send(&state, WAIT);
     }
 
     /// Reports the shutdown.
     pub fn stopping(&self) {
-        self.send("STOPPING=1");
+        self.send("STOPPING=1", Duration::ZERO);
     }
 
     /// Reports that the accept loop is alive, if there is a watchdog.
     pub fn watchdog(&self) {
         if self.watchdog.is_some() {
-            self.send("WATCHDOG=1");
+            self.send("WATCHDOG=1", Duration::ZERO);
         }
     }
 
-    fn send(&self, state: &str) {
+    /// Sends a state, if there is room for it within `wait`.
+    fn send(&self, state: &str, wait: Duration) {
         let Some(socket) = &self.socket else { return };
-        if let Err(e) = socket.send(state.as_bytes())
+        let begun = Instant::now();
+        let sent = loop {
+            match socket.send(state.as_bytes()) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock && begun.elapsed() < wait => {
+                    sleep(PAUSE);
+                }
+                other => break other,
+            }
+        };
+        if let Err(e) = sent
             && !self.failed.swap(true, Ordering::Relaxed)
         {
             log::warn!("NOTIFY_SOCKET: send {state:?}: {e}");
@@ -72,7 +90,7 @@ impl ServiceManager {
     }
 }
 
-/// Connects to a path, or to `@` and an abstract name. A manager that does not read delays nothing.
+/// Connects to a path, or to `@` and an abstract name. One that does not read delays only the start.
 fn connect(path: &str) -> std::io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     match path.strip_prefix('@') {
@@ -142,6 +160,32 @@ mod tests {
             (hear(), hear()),
             ("WATCHDOG=1".to_owned(), "STOPPING=1".to_owned())
         );
+    }
+
+    /// READY=1 must not be lost because other services have just filled the manager's queue: it would end this one.
+    #[test]
+    fn a_busy_manager_hears_that_the_server_is_ready() {
+        let (manager, socket) = UnixDatagram::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        while socket.send(b"X=1").is_ok() {}
+        let notify = ServiceManager {
+            socket: Some(socket),
+            ..ServiceManager::default()
+        };
+        let hear = std::thread::spawn(move || {
+            std::thread::sleep(PAUSE * 3);
+            manager.set_read_timeout(Some(WAIT)).unwrap();
+            let mut octets = [0; 128];
+            while let Ok(length) = manager.recv(&mut octets) {
+                if octets.get(..length) == Some(b"READY=1") {
+                    return true;
+                }
+            }
+            false
+        });
+        notify.ready();
+        drop(notify);
+        assert!(hear.join().unwrap());
     }
 
     #[test]
