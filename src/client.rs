@@ -39,6 +39,9 @@ pub struct Destination {
     pub implicit_tls: bool,
     /// True if the certificate must be verified.
     pub verify: bool,
+    /// True if the name comes out of a DNS without signatures, so that the certificate does not prove that it is the
+    /// right one: mail with REQUIRETLS does not go there (RFC 8689 §4.2.1).
+    pub unsigned: bool,
     /// True if the server expects a PROXY header; one without addresses is sent.
     pub proxy: bool,
 }
@@ -282,7 +285,7 @@ impl Connection {
         let stream = stream.map_err(|e| ConnectionError::Tls(spelled(&e)))?;
         let exporter = stream.exporter();
         self.stream = Some(stream);
-        let verified = self.destination.verify;
+        let verified = self.destination.verify && !self.destination.unsigned;
         Ok(Channel::Tls { exporter, verified })
     }
 

@@ -38,6 +38,7 @@ pub(super) fn destination(url: &ListenUrl) -> Result<Destination, String> {
         host: "localhost".to_owned(),
         implicit_tls: url.scheme == Scheme::Submissions,
         verify: false,
+        unsigned: false,
         proxy: url.proxy,
     })
 }

@@ -103,6 +103,8 @@ pub struct Exchanger {
     pub host: String,
     /// The addresses, in the order to try them.
     pub addresses: Vec<IpAddr>,
+    /// True if an MX record names it. Signatures (DNSSEC) are not looked at.
+    pub by_mx: bool,
 }
 
 /// Why a domain has no host for its mail.
@@ -146,24 +148,31 @@ pub fn exchangers(
         return if own(&host, &addresses) {
             Err(Unroutable::Loop)
         } else {
-            Ok(vec![Exchanger { host, addresses }])
+            Ok(vec![Exchanger {
+                host,
+                addresses,
+                by_mx: false,
+            }])
         };
     }
-    let mut hosts = match resolver.mx(domain) {
+    let (mut hosts, by_mx) = match resolver.mx(domain) {
         Ok(hosts) if hosts.iter().all(|mx| mx.host.is_empty()) => return Err(Unroutable::NullMx),
-        Ok(hosts) => hosts,
+        Ok(hosts) => (hosts, true),
         // RFC 5321 §5.1: without MX records the domain itself is the exchanger.
-        Err(Error::NoData) => vec![Mx {
-            preference: 0,
-            host: to_alabel(domain).ok_or(Unroutable::NoSuchDomain)?,
-        }],
+        Err(Error::NoData) => {
+            let host = to_alabel(domain).ok_or(Unroutable::NoSuchDomain)?;
+            let preference = 0;
+            (vec![Mx { preference, host }], false)
+        }
         Err(Error::NoSuchName) => return Err(Unroutable::NoSuchDomain),
         Err(Error::Temporary(why)) => return Err(Unroutable::Later(why)),
     };
     hosts.retain(|mx| !mx.host.is_empty());
     shuffle(&mut hosts);
     hosts.truncate(MAX_EXCHANGERS);
-    with_addresses(resolver, hosts, own, Instant::now() + LOOK_UPS)
+    let found = with_addresses(resolver, hosts, own, Instant::now() + LOOK_UPS)?;
+    let found = found.into_iter();
+    Ok(found.map(|mx| Exchanger { by_mx, ..mx }).collect())
 }
 
 fn with_addresses(
@@ -193,7 +202,13 @@ fn with_addresses(
                 let six = addresses.iter().filter(|ip| ip.is_ipv6());
                 let addresses = six.take(MAX_ADDRESSES).chain(four.take(MAX_ADDRESSES));
                 let addresses = addresses.copied().collect();
-                found.push((preference, Exchanger { host, addresses }));
+                let by_mx = true;
+                let exchanger = Exchanger {
+                    host,
+                    addresses,
+                    by_mx,
+                };
+                found.push((preference, exchanger));
             }
             Err(Error::NoSuchName | Error::NoData) => {}
             Err(Error::Temporary(why)) => trouble = Unroutable::Later(why),

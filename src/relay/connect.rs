@@ -100,6 +100,7 @@ impl Relay {
             host: host.to_owned(),
             implicit_tls: route.tls == TlsMode::Implicit,
             verify: route.verifies(),
+            unsigned: false,
             proxy: false,
         };
         let tcp = |addresses: Vec<IpAddr>, port| -> Vec<Address> {
@@ -123,9 +124,10 @@ impl Relay {
                 };
                 let found = dial::exchangers(self.settings.resolver, domain, &own);
                 let found = found.map_err(unroutable)?;
-                let hosts = found
-                    .into_iter()
-                    .map(|mx| at(&mx.host, tcp(mx.addresses, SMTP_PORT)));
+                let hosts = found.into_iter().map(|mx| client::Destination {
+                    unsigned: mx.by_mx,
+                    ..at(&mx.host, tcp(mx.addresses, SMTP_PORT))
+                });
                 Ok(hosts.collect())
             }
             RouteKind::Atrn(user) => {
@@ -213,6 +215,7 @@ mod tests {
             host: name.to_owned(),
             implicit_tls: false,
             verify: false,
+            unsigned: false,
             proxy: false,
         }
     }

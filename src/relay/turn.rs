@@ -171,6 +171,7 @@ impl Relay {
             host: host.clone(),
             implicit_tls: false,
             verify: false,
+            unsigned: false,
             proxy: false,
         };
         let (stream, socket) = (turned.stream, turned.socket);

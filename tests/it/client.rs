@@ -51,6 +51,7 @@ fn destination(address: &str, host: &str) -> Destination {
         host: host.into(),
         implicit_tls: false,
         verify: true,
+        unsigned: false,
         proxy: false,
     }
 }
@@ -167,6 +168,34 @@ fn a_certificate_must_be_for_the_host() {
         let nobody = ClientTls::new(None).unwrap();
         assert!(open(address, "mx.test", implicit, true, &nobody).is_err());
         assert!(open(address, "other.test", implicit, false, &nobody).is_ok());
+    }
+}
+
+/// RFC 8689 §4.2.1: a certificate proves nothing for a name that an MX record without a signature has.
+#[test]
+fn requiretls_does_not_trust_the_dns() {
+    let server = launch(&["smtp://127.0.0.1:0"], &["--create"]);
+    for (unsigned, verdict, status) in [
+        (false, Verdict::Accepted, "2.0.0"),
+        (true, Verdict::Failed, "5.7.30"),
+    ] {
+        let destination = Destination {
+            unsigned,
+            ..destination(server.address(), "mx.test")
+        };
+        let settings = settings(TlsUse::Required);
+        let mut connection = Connection::open(&destination, settings, &trusting(), None).unwrap();
+        let envelope = ClientEnvelope {
+            requiretls: true,
+            ..envelope(&["a@x.test"], "hi\n")
+        };
+        let sent = connection.deliver(envelope, &mut &b"hi\n"[..]);
+        let outcome = sent.outcomes.first().unwrap();
+        assert_eq!(
+            (outcome.verdict, outcome.status.to_string().as_str()),
+            (verdict, status)
+        );
+        connection.quit();
     }
 }
 

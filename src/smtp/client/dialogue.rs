@@ -66,7 +66,7 @@ pub enum Channel {
     Tls {
         /// The `tls-exporter` value (RFC 9266), if it is available.
         exporter: Option<Vec<u8>>,
-        /// True if the server's certificate was verified.
+        /// True if the server's certificate was verified, for a name that is known to be the right one.
         verified: bool,
     },
 }
@@ -206,9 +206,12 @@ impl ClientSession {
     /// Begins a transaction. It has outcomes once [`Self::want`] is `Ready` or `Closed` again.
     pub fn begin(&mut self, envelope: ClientEnvelope) {
         self.outcomes = None;
-        let verified = matches!(self.channel, Channel::Tls { verified: true, .. });
+        let tls = match self.channel {
+            Channel::Clear => None,
+            Channel::Tls { verified, .. } => Some(verified),
+        };
         let lmtp = self.settings.lmtp;
-        let mut transaction = Transaction::new(envelope, &self.offered, lmtp, verified, self.reset);
+        let mut transaction = Transaction::new(envelope, &self.offered, lmtp, tls, self.reset);
         if !matches!(self.state, State::Ready) {
             let failure = self.failure.clone();
             let failure =

@@ -209,7 +209,7 @@ fn requiretls_wants_verified_tls() {
         (false, "a@b", ""),
         // RFC 8689 §5: a report is sent all the same.
         (true, "", "MAIL FROM:<> REQUIRETLS\r\n"),
-        (false, "", "MAIL FROM:<>\r\n"),
+        (false, "", "MAIL FROM:<> REQUIRETLS\r\n"),
     ] {
         let exporter = None;
         let mut client = ClientSession::new(settings(), Channel::Tls { exporter, verified });

@@ -57,17 +57,19 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    /// Plans the commands. A message or recipient that cannot be sent to this server gets its outcome at once.
+    /// Plans the commands. A message or recipient that cannot be sent to this server gets its outcome at once. `tls` is
+    /// true in TLS with a verified server, false in other TLS.
     pub(super) fn new(
         mut envelope: ClientEnvelope,
         offered: &Extensions,
         lmtp: bool,
-        verified: bool,
+        tls: Option<bool>,
         reset: bool,
     ) -> Self {
-        let private = verified && offered.requiretls;
+        let private = tls == Some(true) && offered.requiretls;
         let unfit = envelope.unfit(offered, private);
-        envelope.requiretls &= private;
+        // A report goes without verified TLS, too, but says what its message wants (RFC 8689 §5).
+        envelope.requiretls &= tls.is_some() && offered.requiretls;
         let most = offered.rcpt_max.unwrap_or(usize::MAX);
         let mut plan = VecDeque::new();
         let mut planned = 0;
