@@ -84,8 +84,10 @@ pub struct ReportRecipient {
     pub status: Status,
     /// The reason, as text.
     pub text: String,
-    /// The host that gave the reason, if any; empty for a host that was not used because of that.
+    /// The host that was asked, if any.
     pub remote: Option<String>,
+    /// True if the text is a reply to this host.
+    pub is_reply: bool,
 }
 
 impl ReportRecipient {
@@ -177,7 +179,7 @@ impl Report<'_> {
         );
         for recipient in self.recipients {
             let mut reason = match &recipient.remote {
-                Some(host) if !host.is_empty() => format!("{host} said: {}", recipient.text),
+                Some(host) if recipient.is_reply => format!("{host} said: {}", recipient.text),
                 _ => recipient.text.clone(),
             };
             // The last reply alone would look like a reason to try again.
@@ -197,7 +199,12 @@ impl Report<'_> {
     /// The part for programs (RFC 3464 §2.2, §2.3), and true if it is not ASCII (RFC 6533 §4).
     fn status(&self) -> (bool, String) {
         let global = self.recipients.iter().any(ReportRecipient::is_global);
-        let mut text = format!("Reporting-MTA: dns; {}\n", self.hostname);
+        // RFC 3461 §6.3: only a complete name is one of the DNS.
+        let kind = match self.hostname.contains('.') {
+            true => "dns",
+            false => "x-local-hostname",
+        };
+        let mut text = format!("Reporting-MTA: {kind}; {}\n", self.hostname);
         if let Some(envid) = self.envid.and_then(xtext_decode) {
             let _ = writeln!(text, "Original-Envelope-Id: {envid}");
         }
@@ -229,17 +236,17 @@ impl Report<'_> {
             recipient.address
         );
         if let Some(host) = &recipient.remote {
-            let words = folded(&recipient.text);
-            let words = words.trim_start().replace("\n    ", "\n\t");
             // RFC 3464 §2.1.2: a domain, or an address in brackets.
             let (open, close) = match host.parse() {
                 Ok(IpAddr::V4(_)) => ("[", "]"),
                 Ok(IpAddr::V6(_)) => ("[IPv6:", "]"),
                 Err(_) => ("", ""),
             };
-            if !host.is_empty() {
-                let _ = writeln!(text, "Remote-MTA: dns; {open}{host}{close}");
-            }
+            let _ = writeln!(text, "Remote-MTA: dns; {open}{host}{close}");
+        }
+        if recipient.is_reply {
+            let words = folded(&recipient.text);
+            let words = words.trim_start().replace("\n    ", "\n\t");
             let _ = write!(text, "Diagnostic-Code: smtp; {words}");
         }
         if let Some(until) = self.until {

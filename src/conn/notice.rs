@@ -83,6 +83,7 @@ impl Notice {
                     status: Status::new(2, 0, 0),
                     text: text.to_owned(),
                     remote: None,
+                    is_reply: false,
                 },
             ));
         }

@@ -213,7 +213,8 @@ fn report_recipient(one: &Settled) -> ReportRecipient {
         orcpt: one.to.orcpt.clone(),
         status: one.outcome.status,
         text: one.outcome.text.clone(),
-        remote: one.outcome.remote.then(|| one.host.clone()),
+        remote: Some(&one.host).filter(|host| !host.is_empty()).cloned(),
+        is_reply: one.outcome.remote,
     }
 }
 
@@ -261,7 +262,7 @@ mod tests {
     use super::super::testing::relay;
     use super::*;
     use crate::lock::lock;
-    use crate::smtp::client::{ConnectionError, Replies, Stage};
+    use crate::smtp::client::{ConnectionError, Replies, Stage, Status};
     use crate::testing::Scratch;
 
     /// The recipients at each hop have their notice, and only one.
@@ -307,15 +308,28 @@ mod tests {
         );
     }
 
-    /// The last reply is told, also one to a connection that was not used.
+    /// RFC 3461 §6.3: the last reply is told, also one to a connection that was not used, and the host that was asked.
     #[test]
-    fn the_last_reply_is_in_a_report() {
+    fn host_and_reply_are_in_a_report() {
         let reply = Replies::new().take(&mut &b"554 5.7.1 not you\r\n"[..]);
         let refused = ConnectionError::Refused(Stage::Greeting, reply.unwrap().unwrap());
-        for (host, mta) in [("", ""), ("mx.test", "Remote-MTA: dns; mx.test\n")] {
+        let unsent = Outcome::local(Verdict::Failed, Status::new(5, 3, 4), "too large");
+        let mta = "Remote-MTA: dns; mx.test\n";
+        let code = "Diagnostic-Code: smtp; 554 5.7.1 not you\n";
+        for (outcome, host, fields, said) in [
+            (refused.outcome(), "", ["", code], "554"),
+            (
+                refused.outcome(),
+                "mx.test",
+                [mta, code],
+                "mx.test said: 554",
+            ),
+            (unsent, "mx.test", [mta, "\n"], "too large"),
+        ] {
+            let fields = format!("Status: {}\n{}", outcome.status, fields.concat());
             let one = Settled {
                 to: QueuedRecipient::default(),
-                outcome: refused.outcome(),
+                outcome,
                 host: host.to_owned(),
                 dsn: false,
             };
@@ -334,14 +348,9 @@ mod tests {
                 full: false,
             };
             let text = String::from_utf8(report.content()).unwrap();
-            let told = format!("Status: 4.7.1\n{mta}Diagnostic-Code: smtp; 554 5.7.1 not you\n");
-            assert!(text.contains(&told), "{text}");
-            let said = if host.is_empty() {
-                "    554"
-            } else {
-                "    mx.test said: 554"
-            };
-            assert!(text.contains(said), "{text}");
+            for part in [fields, format!("\n    {said}")] {
+                assert!(text.contains(&part), "{part} in {text}");
+            }
         }
     }
 

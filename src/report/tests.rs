@@ -9,6 +9,7 @@ fn recipient(address: &str) -> ReportRecipient {
         status: Status::new(5, 1, 1),
         text: "550 5.1.1 No such user".to_owned(),
         remote: Some("mx.example".to_owned()),
+        is_reply: true,
     }
 }
 
@@ -81,6 +82,23 @@ fn other_kinds_of_report() {
 }
 
 /// RFC 3464 §2.1.2: the name of a server is a domain, or an address in brackets.
+/// RFC 3461 §6.3: `dns` is for complete names only.
+#[test]
+fn hosts_without_a_domain() {
+    let all = [recipient("x@y")];
+    for (hostname, field) in [
+        ("h.test", "\nReporting-MTA: dns; h.test\n"),
+        ("box", "\nReporting-MTA: x-local-hostname; box\n"),
+    ] {
+        let text = Report {
+            hostname,
+            ..example(&all)
+        };
+        let text = String::from_utf8_lossy(&text.content()).into_owned();
+        assert!(text.contains(field), "{text}");
+    }
+}
+
 #[test]
 fn servers_without_a_name() {
     for (host, field) in [
