@@ -153,8 +153,7 @@ impl ClientEnvelope {
         let content = &self.content;
         let stays = self.requiretls && !self.reverse_path.is_empty();
         let (status, text) = if stays && !private {
-            let text =
-                "REQUIRETLS is requested, but the next hop does not offer it in verified TLS";
+            let text = "REQUIRETLS is requested, but the next hop does not offer it, or is not proven to be the right one";
             (Status::new(5, 7, 30), text)
         } else if self.needs_utf8() && !offered.smtputf8 {
             (Status::new(5, 6, 7), NO_UTF8)
