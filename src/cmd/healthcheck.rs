@@ -3,7 +3,7 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::destination::{connect, destination};
@@ -20,6 +20,8 @@ use crate::smtp::policy::HEALTHCHECK;
 
 /// The timeout of the whole check.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How often to see whether the name is looked up.
+const POLL: Duration = Duration::from_millis(2);
 /// Maximum octets of an HTTP response.
 const MAX_ANSWER: usize = 4 * 1024;
 
@@ -78,11 +80,16 @@ fn by<T: Send + 'static>(
     end: Instant,
     look_up: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    let (done, result) = mpsc::channel();
-    let thread = std::thread::Builder::new().spawn(move || done.send(look_up()));
-    thread.map_err(|e| e.to_string())?;
-    let found = result.recv_timeout(end.saturating_duration_since(Instant::now()));
-    found.unwrap_or_else(|_| Err("looking up its name takes too long".to_owned()))
+    let thread = std::thread::Builder::new().spawn(look_up);
+    let thread = thread.map_err(|e| e.to_string())?;
+    while !thread.is_finished() {
+        if end <= Instant::now() {
+            return Err("looking up its name takes too long".to_owned());
+        }
+        std::thread::sleep(POLL);
+    }
+    let failed = |_| Err("looking up its name failed".to_owned());
+    thread.join().unwrap_or_else(failed)
 }
 
 /// The health that a metrics listener reports.
