@@ -21,7 +21,7 @@ use crate::warnings::warn;
 
 /// Maximum exchangers of a domain that are considered.
 const MAX_EXCHANGERS: usize = 20;
-/// Maximum addresses of an exchanger that are tried, of each family.
+/// Maximum addresses of an exchanger that are tried.
 const MAX_ADDRESSES: usize = 8;
 /// Time after which no further exchanger is looked up.
 const LOOK_UPS: Duration = Duration::from_secs(2 * 60);
@@ -198,9 +198,11 @@ fn with_addresses(
                 break;
             }
             Ok(addresses) => {
+                // Half of them are of IPv4 if there are as many, for hosts that do not have the other.
                 let four = addresses.iter().filter(|ip| ip.is_ipv4());
                 let six = addresses.iter().filter(|ip| ip.is_ipv6());
-                let addresses = six.take(MAX_ADDRESSES).chain(four.take(MAX_ADDRESSES));
+                let most = MAX_ADDRESSES - four.clone().count().min(MAX_ADDRESSES / 2);
+                let addresses = six.take(most).chain(four).take(MAX_ADDRESSES);
                 let addresses = addresses.copied().collect();
                 let by_mx = true;
                 let exchanger = Exchanger {
@@ -318,7 +320,7 @@ mod tests {
         let found = with_addresses(&resolver, vec![mx], &|_, _| false, end).unwrap();
         let addresses = &found.first().unwrap().addresses;
         let four = addresses.iter().filter(|ip| ip.is_ipv4()).count();
-        assert_eq!((addresses.len(), four), (MAX_ADDRESSES + 1, 1));
+        assert_eq!((addresses.len(), four), (MAX_ADDRESSES, 1));
     }
 
     #[test]
