@@ -198,17 +198,10 @@ fn with_addresses(
                 break;
             }
             Ok(addresses) => {
-                // Half of them are of IPv4 if there are as many, for hosts that do not have the other.
-                let four = addresses.iter().filter(|ip| ip.is_ipv4());
-                let six = addresses.iter().filter(|ip| ip.is_ipv6());
-                let most = MAX_ADDRESSES - four.clone().count().min(MAX_ADDRESSES / 2);
-                let addresses = six.take(most).chain(four).take(MAX_ADDRESSES);
-                let addresses = addresses.copied().collect();
-                let by_mx = true;
                 let exchanger = Exchanger {
                     host,
-                    addresses,
-                    by_mx,
+                    addresses: tried(&addresses),
+                    by_mx: true,
                 };
                 found.push((preference, exchanger));
             }
@@ -225,6 +218,15 @@ fn with_addresses(
         return Err(trouble);
     }
     Ok(found.into_iter().map(|(_, exchanger)| exchanger).collect())
+}
+
+/// The addresses that are tried. Half of them are of IPv4 if there are as many, for hosts that do not have the other.
+fn tried(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let four = addresses.iter().filter(|ip| ip.is_ipv4());
+    let six = addresses.iter().filter(|ip| ip.is_ipv6());
+    let most = MAX_ADDRESSES - four.clone().count().min(MAX_ADDRESSES / 2);
+    let tried = six.take(most).chain(four).take(MAX_ADDRESSES);
+    tried.copied().collect()
 }
 
 /// Sorts by preference, at random within one.
