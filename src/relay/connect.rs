@@ -153,8 +153,9 @@ impl Relay {
 
 /// True if an exchanger has the name of this host, which takes mail of other hosts.
 fn is_named(exchanger: &str, hostname: &str, own: &[SocketAddr]) -> bool {
-    let is_exchanger = own.iter().any(|own| own.port() == SMTP_PORT);
-    is_exchanger && exchanger.eq_ignore_ascii_case(hostname)
+    // One on loopback only is not what the name means: another server may have the other addresses.
+    let takes = |own: &SocketAddr| own.port() == SMTP_PORT && !own.ip().is_loopback();
+    own.iter().any(takes) && exchanger.eq_ignore_ascii_case(hostname)
 }
 
 /// The addresses of a host, each by itself.
@@ -289,6 +290,9 @@ mod tests {
         assert!(!is_named("mx2.test", "mx.test", &[at(25)]));
         // Without a listener on port 25 other hosts cannot send mail here.
         assert!(!is_named("mx.test", "mx.test", &[at(587)]));
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 25));
+        assert!(!is_named("mx.test", "mx.test", &[loopback]));
+        assert!(is_named("mx.test", "mx.test", &[loopback, at(25)]));
     }
 
     #[test]
