@@ -416,6 +416,26 @@ mod tests {
         assert!(next.is_some() && content_path.exists());
     }
 
+    /// After the first recipient the hop may have the message, whatever became of the connection: it is not sent again
+    /// at once.
+    #[test]
+    fn only_a_connection_that_was_dead_is_replaced() {
+        for (stage, unused) in [
+            (Stage::Idle, true),
+            (Stage::Reset, true),
+            (Stage::Mail, true),
+            (Stage::Rcpt, false),
+            (Stage::Data, false),
+            (Stage::Content, false),
+            (Stage::End, false),
+        ] {
+            let lost = ConnectionError::Lost(stage, "closed".to_owned());
+            assert_eq!(is_unused(Some(&lost)), unused, "{stage}");
+        }
+        let broken = ConnectionError::Protocol(Stage::Mail, "nonsense");
+        assert!(!is_unused(Some(&broken)) && !is_unused(None));
+    }
+
     #[test]
     fn senders_without_a_domain() {
         for path in ["root", "\"a b\"", "\"a@b\""] {

@@ -377,4 +377,36 @@ mod tests {
         let age = now - relay.queue().read(&id).unwrap().created;
         assert!((29..=30).contains(&age), "{age}");
     }
+
+    /// RFC 5321 §6.1: mail from the null reverse-path, as reports are, ends without another report.
+    #[test]
+    fn reports_are_not_reported() {
+        let dir = Scratch::new();
+        let new = dir.0.join("queue/new");
+        std::fs::create_dir_all(&new).unwrap();
+        std::fs::write(dir.0.join("queue/lock"), "").unwrap();
+        let created = clock::seconds() - 10 * 86_400;
+        for (number, from) in ["", "me"].into_iter().enumerate() {
+            let id = format!("{created}.M{number}P1Q1");
+            let envelope = format!(
+                "mailslot-envelope 1\nfrom {from}\ncreated {created}\ncontent lines\n\
+                 to 0 1 u@one.test\n"
+            );
+            std::fs::write(new.join(&id), envelope).unwrap();
+            std::fs::write(new.join(format!("{id}.h,S=13")), "Subject: x\n\ny").unwrap();
+        }
+        let relay = relay(&dir, &["atrn:1"]);
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = Arc::clone(&told);
+        relay.report_by(Box::new(move |to, _, _| {
+            lock(&heard).push(to.to_owned());
+            Ok(())
+        }));
+        let hop = relay.hop_or_none("u@one.test");
+        for id in relay.queue().ids().unwrap() {
+            relay.send_message(&hop, &id.into(), None, 0);
+        }
+        assert_eq!(*lock(&told), ["me@a.test"]);
+        assert!(relay.queue().ids().unwrap().is_empty());
+    }
 }
