@@ -13,7 +13,7 @@ use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
 use crate::smtp::params::{BodyType, Notify, RcptParams};
 use crate::smtp::policy::Service;
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::session::{AcceptedRecipient, Session, Transaction};
+use crate::smtp::session::{Session, Transaction};
 
 /// A message from DATA or the first BDAT to its outcome.
 pub struct Message {
@@ -247,7 +247,7 @@ impl Message {
             envid: transaction.params.envid.clone(),
             ..Envelope::default()
         };
-        envelope.recipients = onward(transaction.recipients.iter(), relay, created);
+        envelope.recipients = onward(transaction, &[], relay, created);
         if envelope.recipients.is_empty() {
             return Ok(None);
         }
@@ -270,15 +270,20 @@ impl Message {
     }
 }
 
-/// The recipients of the queue to which these lead, each once, with the reports that any of them asks for.
-fn onward<'a>(
-    recipients: impl Iterator<Item = &'a AcceptedRecipient<Group>>,
+/// The recipients of the queue to which those of a transaction lead that have no refusal among the `replies`, each once,
+/// with the reports that any of them asks for.
+fn onward(
+    transaction: &Transaction<Group>,
+    replies: &[Reply],
     relay: &Relay,
     now: u64,
 ) -> Vec<QueuedRecipient> {
     let mut queued: Vec<(QueuedRecipient, Option<Notify>)> = Vec::new();
     let mut lists = Vec::new();
-    for to in recipients {
+    for (place, to) in transaction.recipients.iter().enumerate() {
+        if replies.get(place).is_some_and(Reply::is_error) {
+            continue;
+        }
         let notify = notify(&to.params, to.mailboxes.len());
         if let Some(list) = to.mailboxes.list() {
             // Once more it adds nothing, and its members may be many.
@@ -313,6 +318,7 @@ fn onward<'a>(
 
 /// Removes from a queued message those to which only refused recipients lead: the client sends the message for them
 /// again. An SMTP client has one reply for all, and no such recipients.
+#[inline(never)]
 fn without_refused(
     mut envelope: Envelope,
     id: &str,
@@ -323,12 +329,10 @@ fn without_refused(
         && replies.iter().any(Reply::is_error)
         && let Some(transaction) = session.transaction()
     {
-        let recipients = transaction.recipients.iter().zip(replies);
-        let accepted = recipients.filter(|(_, reply)| !reply.is_error());
-        let left = onward(accepted.map(|(to, _)| to), relay, envelope.created);
-        envelope.recipients.clone_from(&left);
+        envelope.recipients = onward(transaction, replies, relay, envelope.created);
         // If it cannot be written, the queue still remembers it.
-        let change = |queued: &mut Envelope| queued.recipients = left;
+        let change =
+            &mut |queued: &mut Envelope| queued.recipients.clone_from(&envelope.recipients);
         if let Err(e) = relay.queue().change(id, &envelope, change) {
             log::error!("queue id={id}: {e}");
         }

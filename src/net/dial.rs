@@ -103,8 +103,6 @@ pub struct Exchanger {
     pub host: String,
     /// The addresses, in the order to try them.
     pub addresses: Vec<IpAddr>,
-    /// True if an MX record names it. Signatures (DNSSEC) are not looked at.
-    pub by_mx: bool,
 }
 
 /// Why a domain has no host for its mail.
@@ -148,31 +146,24 @@ pub fn exchangers(
         return if own(&host, &addresses) {
             Err(Unroutable::Loop)
         } else {
-            Ok(vec![Exchanger {
-                host,
-                addresses,
-                by_mx: false,
-            }])
+            Ok(vec![Exchanger { host, addresses }])
         };
     }
-    let (mut hosts, by_mx) = match resolver.mx(domain) {
+    let mut hosts = match resolver.mx(domain) {
         Ok(hosts) if hosts.iter().all(|mx| mx.host.is_empty()) => return Err(Unroutable::NullMx),
-        Ok(hosts) => (hosts, true),
+        Ok(hosts) => hosts,
         // RFC 5321 §5.1: without MX records the domain itself is the exchanger.
-        Err(Error::NoData) => {
-            let host = to_alabel(domain).ok_or(Unroutable::NoSuchDomain)?;
-            let preference = 0;
-            (vec![Mx { preference, host }], false)
-        }
+        Err(Error::NoData) => vec![Mx {
+            preference: 0,
+            host: to_alabel(domain).ok_or(Unroutable::NoSuchDomain)?,
+        }],
         Err(Error::NoSuchName) => return Err(Unroutable::NoSuchDomain),
         Err(Error::Temporary(why)) => return Err(Unroutable::Later(why)),
     };
     hosts.retain(|mx| !mx.host.is_empty());
     shuffle(&mut hosts);
     hosts.truncate(MAX_EXCHANGERS);
-    let found = with_addresses(resolver, hosts, own, Instant::now() + LOOK_UPS)?;
-    let found = found.into_iter();
-    Ok(found.map(|mx| Exchanger { by_mx, ..mx }).collect())
+    with_addresses(resolver, hosts, own, Instant::now() + LOOK_UPS)
 }
 
 fn with_addresses(
@@ -198,12 +189,8 @@ fn with_addresses(
                 break;
             }
             Ok(addresses) => {
-                let exchanger = Exchanger {
-                    host,
-                    addresses: tried(&addresses),
-                    by_mx: true,
-                };
-                found.push((preference, exchanger));
+                let addresses = tried(addresses);
+                found.push((preference, Exchanger { host, addresses }));
             }
             Err(Error::NoSuchName | Error::NoData) => {}
             Err(Error::Temporary(why)) => trouble = Unroutable::Later(why),
@@ -221,12 +208,13 @@ fn with_addresses(
 }
 
 /// The addresses that are tried. Half of them are of IPv4 if there are as many, for hosts that do not have the other.
-fn tried(addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let four = addresses.iter().filter(|ip| ip.is_ipv4());
-    let six = addresses.iter().filter(|ip| ip.is_ipv6());
-    let most = MAX_ADDRESSES - four.clone().count().min(MAX_ADDRESSES / 2);
-    let tried = six.take(most).chain(four).take(MAX_ADDRESSES);
-    tried.copied().collect()
+fn tried(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let (mut tried, mut four): (Vec<IpAddr>, Vec<IpAddr>) =
+        addresses.into_iter().partition(IpAddr::is_ipv6);
+    tried.truncate(MAX_ADDRESSES - four.len().min(MAX_ADDRESSES / 2));
+    tried.append(&mut four);
+    tried.truncate(MAX_ADDRESSES);
+    tried
 }
 
 /// Sorts by preference, at random within one.

@@ -277,7 +277,7 @@ impl Queue {
         &self,
         id: &str,
         known: &Envelope,
-        change: impl FnOnce(&mut Envelope),
+        change: &mut dyn FnMut(&mut Envelope),
     ) -> io::Result<Option<Envelope>> {
         let _one = self.writing.get(slot(id)).map(lock);
         let mut envelope = match self.read(id) {

@@ -366,7 +366,7 @@ mod tests {
         let (_dir, relay, content) = with_message();
         std::fs::remove_file(&content).unwrap();
         std::fs::create_dir(&content).unwrap();
-        let settle = |envelope: &mut Envelope| envelope.recipients.clear();
+        let settle = &mut |envelope: &mut Envelope| envelope.recipients.clear();
         let known = relay.queue.read(ID).unwrap();
         assert!(relay.queue.change(ID, &known, settle).is_err());
         std::fs::remove_dir(&content).unwrap();

@@ -125,7 +125,7 @@ impl Relay {
                 let found = dial::exchangers(self.settings.resolver, domain, &own);
                 let found = found.map_err(unroutable)?;
                 let hosts = found.into_iter().map(|mx| client::Destination {
-                    unsigned: mx.by_mx,
+                    unsigned: is_unsigned(&mx.host, domain),
                     ..at(&mx.host, tcp(mx.addresses, SMTP_PORT))
                 });
                 Ok(hosts.collect())
@@ -156,6 +156,11 @@ fn is_named(exchanger: &str, hostname: &str, own: &[SocketAddr]) -> bool {
     // One on loopback only is not what the name means: another server may have the other addresses.
     let takes = |own: &SocketAddr| own.port() == SMTP_PORT && !own.ip().is_loopback();
     own.iter().any(takes) && exchanger.eq_ignore_ascii_case(hostname)
+}
+
+/// True if an MX record names an exchanger: signatures of the DNS are not looked at, so that anybody may have made it.
+fn is_unsigned(exchanger: &str, domain: &str) -> bool {
+    !domain.starts_with('[') && !exchanger.eq_ignore_ascii_case(domain)
 }
 
 /// The addresses of a host, each by itself.
@@ -219,6 +224,12 @@ mod tests {
             unsigned: false,
             proxy: false,
         }
+    }
+
+    #[test]
+    fn names_that_anybody_may_have_given() {
+        assert!(is_unsigned("mx.one.test", "one.test"));
+        assert!(!is_unsigned("one.test", "one.test") && !is_unsigned("::1", "[IPv6:::1]"));
     }
 
     #[test]

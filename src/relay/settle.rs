@@ -51,7 +51,7 @@ impl Relay {
         let late = policy.is_late(received, now);
         let message = (id, envelope, late);
         let (reported, delayed) = self.reports(message, self.success(hop), &settled, content);
-        let changed = self.queue.change(id, envelope, |envelope| {
+        let changed = self.queue.change(id, envelope, &mut |envelope| {
             // The next start does not know when the clock was set first.
             if envelope.created < FIRST_TIME {
                 envelope.created = received;

@@ -108,7 +108,7 @@ fn settle(disk: &Recorder, queue: &Queue, queued: &Queued) {
         if index + 1 == ELSEWHERE.len() {
             disk.release(queued.content.clone(), END);
         }
-        let _ = queue.change(&queued.id, &envelope(), |envelope| {
+        let _ = queue.change(&queued.id, &envelope(), &mut |envelope| {
             envelope.recipients.retain(|to| to.address != *address);
         });
     }
@@ -168,7 +168,7 @@ fn settled_recipients_are_not_tried_again_after_a_failure() {
             ..Fails::default()
         });
         for (index, address) in ELSEWHERE.iter().enumerate() {
-            let changed = queue.change(&queued.id, &envelope(), |envelope| {
+            let changed = queue.change(&queued.id, &envelope(), &mut |envelope| {
                 envelope.recipients.retain(|to| to.address != *address);
             });
             // Without its content an envelope is of no use.
@@ -181,7 +181,7 @@ fn settled_recipients_are_not_tried_again_after_a_failure() {
         let calls = disk.counts().0;
         // Once the disk has room again the change is written.
         disk.start(Fails::default());
-        let _ = queue.change(&queued.id, &envelope(), |_| ());
+        let _ = queue.change(&queued.id, &envelope(), &mut |_| ());
         assert!(queue.content(&queued.id).is_err());
         if calls < call {
             break;
@@ -215,7 +215,9 @@ fn envelopes_where_files_have_one_name() {
         let queued = receive((None, false), &disk, &store, &queue).unwrap();
         let ids = [queued.id.as_str(), "7.M1P1Q1"];
         for id in ids {
-            let changed = queue.change(id, &envelope(), |envelope| envelope.recipients.truncate(1));
+            let changed = queue.change(id, &envelope(), &mut |envelope| {
+                envelope.recipients.truncate(1)
+            });
             assert!(changed.is_ok(), "{errno}: {changed:?}");
         }
         drop(queue);

@@ -48,19 +48,19 @@ fn a_message_from_draft_to_end() {
     assert_eq!(queue.ids().unwrap(), [ID]);
     assert!(queue.content(ID).is_ok());
     let left = queue
-        .change(ID, &envelope(), |envelope| {
+        .change(ID, &envelope(), &mut |envelope| {
             drop(envelope.recipients.remove(0))
         })
         .unwrap();
     assert_eq!(left.unwrap().recipients[0].address, "c@d");
     assert_eq!(
         queue
-            .change(ID, &envelope(), |envelope| envelope.recipients.clear())
+            .change(ID, &envelope(), &mut |envelope| envelope.recipients.clear())
             .unwrap(),
         None
     );
     assert!(queue.ids().unwrap().is_empty() && queue.content(ID).is_err());
-    assert!(queue.change(ID, &envelope(), |_| {}).is_err());
+    assert!(queue.change(ID, &envelope(), &mut |_| {}).is_err());
 }
 
 /// Whatever modes the directories had that were there before.
@@ -149,7 +149,7 @@ fn the_latest_envelopes_are_in_memory_until_they_are_changed() {
     assert_eq!(known, FRESH);
     let last = &ids[FRESH + 4];
     std::fs::write(dir.0.join(MESSAGES).join(last), envelope().to_text()).unwrap();
-    let changed = queue.change(last, &envelope(), |envelope| {
+    let changed = queue.change(last, &envelope(), &mut |envelope| {
         envelope.recipients.truncate(1)
     });
     assert_eq!(changed.unwrap(), Some(read(&dir.0, last).unwrap()));
@@ -184,7 +184,11 @@ fn small_contents_are_in_memory_as_long_as_their_file_is_there() {
         draft.unwrap().keep(&content(&dir, id));
         assert_eq!(octets(id), kept, "{id}");
     }
-    let change = |id| queue.change(id, &envelope(), |envelope| envelope.recipients.truncate(1));
+    let change = |id| {
+        queue.change(id, &envelope(), &mut |envelope| {
+            envelope.recipients.truncate(1)
+        })
+    };
     change("1.M1P1Q1").unwrap();
     assert_eq!(octets("1.M1P1Q1"), None, "after the first try");
     // Removed by hand.
@@ -192,7 +196,7 @@ fn small_contents_are_in_memory_as_long_as_their_file_is_there() {
     let gone = queue.content("2.M1P1Q1").err().unwrap();
     assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     // While it was being sent.
-    let settled = queue.change("2.M1P1Q1", &envelope(), |envelope| {
+    let settled = queue.change("2.M1P1Q1", &envelope(), &mut |envelope| {
         envelope.recipients.clear()
     });
     assert_eq!(settled.unwrap(), None);
@@ -264,7 +268,7 @@ fn an_envelope_never_becomes_too_long_to_be_read() {
         .unwrap()
         .keep(&content(&dir, ID));
     let answer = "x".repeat(1_000);
-    let fail = |envelope: &mut Envelope| {
+    let fail = &mut |envelope: &mut Envelope| {
         for to in &mut envelope.recipients {
             (to.last, to.tries) = (Some(answer.clone()), 1);
         }
@@ -316,7 +320,7 @@ fn a_change_of_an_envelope_that_cannot_be_read() {
     let known = queue.read(ID).unwrap();
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
-    let settle = |envelope: &mut Envelope| envelope.recipients.truncate(1);
+    let settle = &mut |envelope: &mut Envelope| envelope.recipients.truncate(1);
     assert!(queue.change(ID, &known, settle).is_err());
     std::fs::remove_dir(&path).unwrap();
     std::fs::write(&path, known.to_text()).unwrap();

@@ -125,20 +125,6 @@ fn domains_without_exchangers() {
 }
 
 #[test]
-fn whom_an_mx_record_names() {
-    let fake = hosts(&[(10, "a.example", 1), (20, "plain.example", 4)]);
-    for (domain, by_mx) in [
-        ("example.org", vec![true, true]),
-        ("plain.example", vec![false]),
-        ("[192.0.2.7]", vec![false]),
-    ] {
-        let found = exchangers(&fake.resolver(), domain, &|_, _| false).unwrap();
-        let found: Vec<bool> = found.iter().map(|mx| mx.by_mx).collect();
-        assert_eq!(found, by_mx, "{domain}");
-    }
-}
-
-#[test]
 fn literals_are_their_own_route() {
     let fake = hosts(&[]);
     assert_eq!(route(&fake, "[192.0.2.7]"), Ok(vec!["192.0.2.7".into()]));
