@@ -13,11 +13,11 @@ use crate::net::url::{BindTo, ListenUrl, Scheme};
 /// The timeout for each address.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// The destination that reaches a listener; its certificate is not verified.
+/// The destination that reaches a listener; its certificate is not verified. A name is looked up until `end`, if any.
 ///
 /// # Errors
 /// The reason, as text.
-pub(super) fn destination(url: &ListenUrl) -> Result<Destination, String> {
+pub(super) fn destination(url: &ListenUrl, end: Option<Instant>) -> Result<Destination, String> {
     let addresses = match &url.at {
         BindTo::Unix { path, .. } => vec![Address::Unix(path.clone())],
         BindTo::Tcp { port: 0, .. } => {
@@ -30,7 +30,10 @@ pub(super) fn destination(url: &ListenUrl) -> Result<Destination, String> {
         }
         BindTo::Tcp { host, port } => {
             let at_port = |ip| Address::Tcp(SocketAddr::new(ip, *port));
-            hosts(host.as_deref())?.into_iter().map(at_port).collect()
+            hosts(host.as_deref(), end)?
+                .into_iter()
+                .map(at_port)
+                .collect()
         }
     };
     Ok(Destination {
@@ -44,7 +47,7 @@ pub(super) fn destination(url: &ListenUrl) -> Result<Destination, String> {
 }
 
 /// A listener's addresses: loopback if it is on all interfaces.
-fn hosts(host: Option<&str>) -> Result<Vec<IpAddr>, String> {
+fn hosts(host: Option<&str>, end: Option<Instant>) -> Result<Vec<IpAddr>, String> {
     let loopback = |address: IpAddr| match address {
         IpAddr::V4(four) if four.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(six) if six.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -53,7 +56,7 @@ fn hosts(host: Option<&str>) -> Result<Vec<IpAddr>, String> {
     let Some(host) = host else {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     };
-    let found = Resolver::system(false).addresses(host);
+    let found = Resolver::of_system(false, end).addresses(host);
     let found = found.map_err(|e| format!("{host}: {e}"))?;
     Ok(found.into_iter().map(loopback).collect())
 }

@@ -20,8 +20,6 @@ use crate::smtp::policy::HEALTHCHECK;
 
 /// The timeout of the whole check.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How often to see whether the name is looked up.
-const POLL: Duration = Duration::from_millis(2);
 /// Maximum octets of an HTTP response.
 const MAX_ANSWER: usize = 4 * 1024;
 
@@ -56,8 +54,7 @@ pub fn run(settings: &Settings, given: &Value) -> Result<ExitCode, Failure> {
 pub fn check(url: &ListenUrl) -> Result<(), String> {
     let end = Instant::now() + LIMIT;
     let fault = |e: &dyn std::fmt::Display| format!("{url}: {e}");
-    let named = url.clone();
-    let destination = by(end, move || destination(&named)).map_err(|e| fault(&e))?;
+    let destination = destination(url, Some(end)).map_err(|e| fault(&e))?;
     if url.scheme == Scheme::Metrics {
         return healthz(&destination, end).map_err(|e| fault(&e));
     }
@@ -75,23 +72,6 @@ pub fn check(url: &ListenUrl) -> Result<(), String> {
     Ok(())
 }
 
-/// The result of a look-up: name servers that do not answer would take longer.
-fn by<T: Send + 'static>(
-    end: Instant,
-    look_up: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    let thread = std::thread::Builder::new().spawn(look_up);
-    let thread = thread.map_err(|e| e.to_string())?;
-    while !thread.is_finished() {
-        if end <= Instant::now() {
-            return Err("looking up its name takes too long".to_owned());
-        }
-        std::thread::sleep(POLL);
-    }
-    let failed = |_| Err("looking up its name failed".to_owned());
-    thread.join().unwrap_or_else(failed)
-}
-
 /// The health that a metrics listener reports.
 fn healthz(destination: &Destination, end: Instant) -> io::Result<()> {
     let mut stream = Stream::new(Arc::new(connect(destination, || end)?));
@@ -105,24 +85,4 @@ fn healthz(destination: &Destination, end: Instant) -> io::Result<()> {
     }
     let why = answer.lines().next_back().unwrap_or_default();
     Err(io::Error::other(why.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_look_up_has_a_deadline() {
-        let later = Instant::now() + LIMIT;
-        assert_eq!(by(later, || Ok(7)), Ok(7));
-        assert_eq!(
-            by(later, || Err::<(), _>("no".to_owned())),
-            Err("no".to_owned())
-        );
-        let silent = || {
-            std::thread::park();
-            Ok(())
-        };
-        assert!(by(Instant::now(), silent).is_err());
-    }
 }

@@ -152,7 +152,7 @@ fn deliver(
         nonce: nonce().map_err(|e| later(e.to_string()))?,
     };
     let tls = ClientTls::new(None).map_err(later)?;
-    let destination = destination(&url).map_err(|why| later(format!("{url}: {why}")))?;
+    let destination = destination(&url, None).map_err(|why| later(format!("{url}: {why}")))?;
     let mut connection = Connection::open(&destination, settings, &tls, None)
         .map_err(|failure| later(format!("{url}: {failure}")))?;
     let (mut settled, mut rest) = (Vec::new(), recipients);
@@ -238,7 +238,8 @@ fn show_dialogue() {
 /// `-bs`: connects standard input and output to the server.
 fn speak() -> Result<(), ExitError> {
     let url = server()?;
-    let destination = destination(&url).map_err(|why| (format!("{url}: {why}"), TRY_LATER))?;
+    let destination =
+        destination(&url, None).map_err(|why| (format!("{url}: {why}"), TRY_LATER))?;
     let fault = |e: io::Error| (format!("{url}: {e}"), TRY_LATER);
     destination::pass(&destination).map_err(fault)
 }

@@ -50,21 +50,29 @@ pub struct Resolver {
     resolv_conf: Option<PathBuf>,
     servers: Mutex<(Servers, Option<SystemTime>)>,
     cache: Cache,
+    /// When every look-up ends, if there is a limit.
+    pub(super) end: Option<Instant>,
 }
 
 impl Resolver {
     /// Uses the system's files. They are read here once, so that the name servers and, with `chroot`, the hosts are
     /// known after a chroot. It is needed until the process ends.
     pub fn system(chroot: bool) -> &'static Self {
+        Box::leak(Box::new(Self::of_system(chroot, None)))
+    }
+
+    /// Uses the system's files, and ends every look-up at a time.
+    pub fn of_system(chroot: bool, end: Option<Instant>) -> Self {
         let path = Path::new(RESOLV_CONF);
         let servers = Servers::parse(&read::system_file(path).unwrap_or_default());
         let known_hosts = chroot.then(|| read::system_file(HOSTS).unwrap_or_default());
-        Box::leak(Box::new(Self {
+        Self {
             known_hosts: known_hosts.unwrap_or_default(),
             resolv_conf: Some(path.to_owned()),
             servers: Mutex::new((servers, changed(path))),
+            end,
             ..Self::new(Path::new(HOSTS), Servers::default())
-        }))
+        }
     }
 
     /// Uses the given hosts file and servers.
@@ -75,6 +83,7 @@ impl Resolver {
             resolv_conf: None,
             servers: Mutex::new((servers, None)),
             cache: Cache::default(),
+            end: None,
         }
     }
 
@@ -174,7 +183,11 @@ impl Resolver {
         let mut why = "no name server is known".to_owned();
         for _ in 0..servers.attempts {
             for &server in &servers.addresses {
-                match exchange::ask(server, name, kind, servers.timeout) {
+                let left = self.end.map_or(servers.timeout, |end| {
+                    end.saturating_duration_since(Instant::now())
+                        .min(servers.timeout)
+                });
+                match exchange::ask(server, name, kind, left) {
                     Ok(answer) => {
                         self.cache.put(name, kind, &answer, Instant::now());
                         return Ok(answer);

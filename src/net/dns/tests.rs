@@ -7,6 +7,7 @@
     reason = "a test may panic"
 )]
 mod fake;
+mod limits;
 mod routes;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV6};
@@ -223,22 +224,6 @@ fn no_such_name_no_such_data_and_trouble() {
     ] {
         assert_eq!(resolver.addresses(wrong), Err(Error::NoSuchName), "{wrong}");
     }
-}
-
-#[test]
-fn a_missing_server_is_a_temporary_error() {
-    let (udp, tcp) = pair();
-    let gone = Servers {
-        addresses: vec![udp.local_addr().unwrap()],
-        attempts: 1,
-        ..Servers::default()
-    };
-    drop((udp, tcp));
-    let resolver = Resolver::new(Path::new("/nonexistent"), gone);
-    assert!(matches!(
-        resolver.mx("example.org"),
-        Err(Error::Temporary(_))
-    ));
 }
 
 #[test]
