@@ -187,6 +187,12 @@ fn exit_statuses() {
         (&["a@x.test"][..], 0, ""),
         (&["a@x.test", "nobody@elsewhere.test"], 69, "550 5.7.1"),
         (&["x/y@x.test"], 67, "550 5.1.1"),
+        // A line for each of them.
+        (
+            &["nobody@elsewhere.test", "x/y@x.test"],
+            69,
+            "Relay access denied\nsendmail: x/y@x.test: 550 5.1.1 ",
+        ),
         (&["a@@x.test"], 69, "501 5.1.3"),
         (&["-f", "a@@x.test", "a@x.test"], 69, "501 5.1.7"),
         (&[], 64, "no recipient"),

@@ -65,7 +65,10 @@ pub fn run(name: &str, args: &[OsString]) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err((why, status)) => {
-            complain(&format!("{name}: {why}"));
+            // One for each recipient.
+            for line in why.lines() {
+                complain(&format!("{name}: {line}"));
+            }
             ExitCode::from(status)
         }
     }
