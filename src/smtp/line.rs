@@ -79,6 +79,7 @@ impl Lines {
         }
         let limit = self.limit;
         match up_to_crlf(buffer) {
+            Some((text, _)) if self.skipped + text.len() > FLOOD => Split::Flood,
             Some((text, bare)) => {
                 let used = text.len() + 2;
                 let skipped = std::mem::take(&mut self.skipped);
@@ -229,5 +230,11 @@ mod tests {
             .map(|_| lines.take(&[b'x'; 1_024], |_| 512))
             .last();
         assert_eq!(outcome, Some(Split::Flood));
+        // Also where its end comes with the octets that are too many.
+        for (end, flood) in [(&b"\r\n"[..], false), (b"x\r\n", true)] {
+            let mut lines = Lines::new();
+            let _ = lines.take(&vec![b'x'; FLOOD], |_| 512);
+            assert_eq!(lines.take(end, |_| 512) == Split::Flood, flood);
+        }
     }
 }
