@@ -215,10 +215,8 @@ pub fn connection(
 
 /// Logs a new connection that got 421 at once, or no reply at all.
 pub fn not_served(client: &str, end: &str) {
-    log::info!(
-        "connection client=\"{client}\" messages=0 end={} seconds=0.000",
-        Quoted(end)
-    );
+    let who = format!("client=\"{client}\"");
+    connection(log::Level::Info, &who, 0, 0, end, Duration::ZERO);
 }
 
 /// A reply with its codes, on one line.

@@ -189,14 +189,14 @@ impl<'a> Conn<'a> {
             Ok(Some(client)) => self.client = client,
             Ok(None) => {}
             Err(end) => {
-                maillog::not_served(self.client.log_name(), &end);
+                let took = self.begun.elapsed();
+                maillog::connection(log::Level::Info, &self.who(), 0, 0, &end, took);
                 return None;
             }
         }
         if let Err(refused) = (self.claim)(self.client.counted()) {
             self.say(Some(&refused));
-            maillog::not_served(self.client.log_name(), &maillog::one_line(&refused));
-            self.stream.close(true, Instant::now() + LINGER);
+            self.end(&maillog::one_line(&refused), true);
             return None;
         }
         Some(())

@@ -153,6 +153,8 @@ fn a_header_has_its_time() {
     assert!(begun.elapsed() < Duration::from_secs(15), "{begun:?}");
     trickling.join().unwrap();
     server.logged("end=\"timed out before the PROXY header\"");
+    let log = server.log();
+    assert!(!log.contains("header\" seconds=0."), "{log}");
     assert_eq!(codes(&mut after(&server, V1), 1), ["220"]);
 }
 
