@@ -189,8 +189,7 @@ impl<'a> Conn<'a> {
             Ok(Some(client)) => self.client = client,
             Ok(None) => {}
             Err(end) => {
-                let took = self.begun.elapsed();
-                maillog::connection(log::Level::Info, &self.who(), 0, 0, &end, took);
+                self.log_end(log::Level::Info, &self.who(), &end);
                 return None;
             }
         }
@@ -229,11 +228,14 @@ impl<'a> Conn<'a> {
             false => log::Level::Info,
         };
         if log::log_enabled!(level) {
-            let more = self.refusals.saturating_sub(REFUSALS);
-            let (who, took) = (self.who(), self.begun.elapsed());
-            maillog::connection(level, &who, self.messages, more, end, took);
+            self.log_end(level, &self.who(), end);
         }
         self.stream.close(unread, Instant::now() + LINGER);
+    }
+
+    fn log_end(&self, level: log::Level, who: &str, end: &str) {
+        let more = self.refusals.saturating_sub(REFUSALS);
+        maillog::connection(level, who, self.messages, more, end, self.begun.elapsed());
     }
 
     /// Does the handshake. It consumes the plaintext stream, so that no earlier input can count as protected. A failure
@@ -259,8 +261,7 @@ impl<'a> Conn<'a> {
             }
             Err(error) => {
                 let end = format!("TLS handshake: {error}");
-                let (level, took) = (log::Level::Info, self.begun.elapsed());
-                maillog::connection(level, &who, self.messages, 0, &end, took);
+                self.log_end(log::Level::Info, &who, &end);
                 self.live.socket.drain(UNREAD, Instant::now() + LINGER);
                 None
             }
@@ -300,8 +301,7 @@ impl<'a> Conn<'a> {
             };
             relay.turn(&user, &domains, turned);
         }
-        let (info, took) = (log::Level::Info, self.begun.elapsed());
-        maillog::connection(info, &who, self.messages, 0, "turned", took);
+        self.log_end(log::Level::Info, &who, "turned");
     }
 
     /// The relay, and true if this client may use it now.

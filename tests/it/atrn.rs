@@ -161,6 +161,7 @@ fn the_roles_are_reversed() {
     noted(&a, 2);
     let (first, second) = (Hop::default(), Hop::default());
     let mut client = logged_in(&a, "odd");
+    (0..13).for_each(|_| assert!(ask(&mut client, "WHAT").starts_with("500")));
     assert!(ask(&mut client, "ATRN three.test").starts_with("250 2.0.0"));
     // The roles have turned and nothing was greeted yet: the mail is claimed.
     let mut rival = logged_in(&a, "odd");
@@ -179,7 +180,7 @@ fn the_roles_are_reversed() {
         !heard.contains("x@one.test") && !heard.contains("two.test"),
         "{heard}"
     );
-    a.logged("turned");
+    a.logged("refused_more=3 end=\"turned\"");
     assert!(ask(&mut rival, "ATRN").starts_with("250"));
     second.serve(&rival.socket, &[]);
     let heard = second.heard("QUIT");

@@ -142,11 +142,15 @@ fn tls_that_fails() {
     client.reply();
     client.send(b"EHLO c\r\n");
     client.reply();
+    for _ in 0..12 {
+        client.send(b"WHAT\r\n");
+        client.reply();
+    }
     client.send(b"STARTTLS\r\n");
     assert!(client.reply().starts_with("220 2.0.0"));
     client.send(b"NOOP\r\nNOOP\r\n");
     assert!(!client.reply().contains("250"));
-    server.logged("TLS handshake: ");
+    server.logged("refused_more=2 end=\"TLS handshake: ");
     let mut secure = wire::Wire::connect(server.address()).unwrap();
     secure.take();
     for line in ["EHLO c\r\n", "STARTTLS\r\n"] {
