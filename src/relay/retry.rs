@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 
+use super::schedule::Hop;
 use super::sender::Relay;
 use crate::lock::lock;
 use crate::net::dns::to_alabel;
@@ -21,8 +22,8 @@ pub enum Wanted<'a> {
 }
 
 impl Relay {
-    /// Retries mail now. Returns the number of messages, those that are being sent already included if they are all; one
-    /// for several hops counts for each.
+    /// Retries mail now, that of a domain at its own hops only. Returns the number of messages, those that are being sent
+    /// already included if they are all.
     ///
     /// # Errors
     /// The queue cannot be read, or the server is stopping.
@@ -45,9 +46,20 @@ impl Relay {
         // One client at a time, because there may be many files. They are read before the schedule is locked: new mail
         // needs that lock.
         let _one = lock(&self.search);
-        let ids = self.queue().ids()?.into_iter();
-        let ids: HashSet<String> = ids.filter(|id| self.is_for(id, &domain, below)).collect();
-        Ok(self.retry_now(|_, id| ids.contains(id)).max(ids.len()))
+        let (mut ids, mut hops) = (HashSet::new(), HashSet::new());
+        for id in self.queue().ids()? {
+            let Ok(envelope) = self.queue().read(&id) else {
+                continue;
+            };
+            for to in &envelope.recipients {
+                if is_at(&to.address, &domain, below) {
+                    hops.insert(self.hop_or_none(&to.address));
+                    ids.insert(id.clone());
+                }
+            }
+        }
+        let wanted = |hop: &Hop, id: &str| hops.contains(hop) && ids.contains(id);
+        Ok(self.retry_now(wanted).max(ids.len()))
     }
 
     /// True if a message has a recipient at the domain; false if it has left the queue.
@@ -102,6 +114,34 @@ mod tests {
             (Wanted::Domain("."), 0),
         ] {
             assert_eq!(relay.try_now(wanted).unwrap(), count, "{wanted:?}");
+        }
+    }
+
+    /// A message with recipients at two hops is one message, and the other hop keeps its time.
+    #[test]
+    fn the_hop_of_the_domain_is_asked() {
+        let dir = Scratch::new();
+        let relay = relay(&dir, &["smtp://a?for=one.test", "smtp://b?for=.two.test"]);
+        let later = crate::clock::seconds() + 300;
+        let text = format!(
+            "mailslot-envelope 1\nfrom me\ncreated 9\ncontent lines\n\
+             to {later} 1 u@one.test\nto {later} 1 v@x.two.test\n"
+        );
+        std::fs::write(dir.0.join("queue/new/9.M1P1Q1"), text).unwrap();
+        relay.add("9.M1P1Q1", &relay.queue().read("9.M1P1Q1").unwrap());
+        let (one, two) = (
+            relay.hop_or_none("u@one.test"),
+            relay.hop_or_none("v@x.two.test"),
+        );
+        let due = |hop| relay.lock().schedule.take(hop, later - 300).is_some();
+        assert_eq!(relay.try_now(Wanted::All).unwrap(), 1);
+        assert_eq!((due(&one), due(&two)), (true, true));
+        for wanted in [Wanted::Domain("one.test"), Wanted::Subdomains("two.test")] {
+            relay.put_off(&one, &"9.M1P1Q1".into(), later);
+            relay.put_off(&two, &"9.M1P1Q1".into(), later);
+            assert_eq!(relay.try_now(wanted).unwrap(), 1);
+            let first = wanted == Wanted::Domain("one.test");
+            assert_eq!((due(&one), due(&two)), (first, !first));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Schedules messages by hop. There is no clock, file or thread here: the caller passes times in seconds since 1970. A
 //! hop that does not answer is tried with one message only, and all its mail waits.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -270,7 +270,7 @@ impl Schedule {
 
     /// Retries the hops that `wanted` selects at once, with all their mail. Returns the number of messages.
     pub fn retry_now(&mut self, wanted: impl Fn(&Hop, &str) -> bool) -> usize {
-        let mut count = 0;
+        let mut ids = HashSet::new();
         for (hop, lane) in &mut self.0 {
             let (hurried, rest): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut lane.waiting)
                 .into_iter()
@@ -279,11 +279,11 @@ impl Schedule {
             if !hurried.is_empty() {
                 lane.until = 0;
             }
-            count += hurried.len();
+            ids.extend(hurried.iter().map(|(_, id)| Arc::clone(id)));
             lane.waiting
                 .extend(hurried.into_iter().map(|(_, id)| (0, id)));
         }
-        count
+        ids.len()
     }
 
     /// The time when a new connection is needed next; `most` returns the maximum of a hop.
