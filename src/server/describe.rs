@@ -75,14 +75,28 @@ impl Server {
     /// A file that a start would find unusable.
     pub fn check(&self) -> Result<String, Failure> {
         let privileges = &self.config.privileges;
+        if privileges.chroot.is_none() {
+            if let Some(greylist) = &self.config.greylist {
+                greylist.check()?;
+            }
+            self.warn_of_root();
+        }
         if privileges.run_as.is_none() {
             self.warn_of_owners();
         }
-        if let (Some(greylist), None) = (&self.config.greylist, &privileges.chroot) {
-            greylist.check()?;
-        }
         let (listeners, text) = (self.listeners(), self.describe());
         Ok(format!("{listeners}{text}{}", self.next_hops()))
+    }
+
+    /// Warns of a missing fixed part of the pattern that no start makes.
+    pub(super) fn warn_of_root(&self) {
+        let snapshot = self.state.snapshot();
+        let directory = &snapshot.directory;
+        let root = directory.root();
+        if !directory.creates() && !root.is_dir() && !directory.is_without_root() {
+            let root = root.display();
+            log::warn!("{root} is not a directory: mail gets 451 until it is");
+        }
     }
 
     /// Warns root of Maildirs whose owners do not fit the accounts.

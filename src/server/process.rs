@@ -245,17 +245,12 @@ impl Server {
     /// Creates the fixed part of the pattern with `--create`, at the start and never later, so that an unmounted volume
     /// is not replaced by a shadow tree.
     fn make_root(&self) -> Result<(), String> {
+        self.warn_of_root();
         let snapshot = self.state.snapshot();
-        let root = snapshot.directory.root();
         if !snapshot.directory.creates() {
-            if !root.is_dir() && !snapshot.directory.is_without_root() {
-                log::warn!(
-                    "{} is not a directory: mail gets 451 until it is",
-                    root.display()
-                );
-            }
             return Ok(());
         }
+        let root = snapshot.directory.root();
         std::fs::create_dir_all(root).map_err(|e| format!("{}: {e}", root.display()))
     }
 

@@ -140,6 +140,18 @@ fn a_check_says_who_gets_mail() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(said.ends_with(expected), "{args:?}: {said}");
     }
+    // The warnings of a start.
+    for (args, warned) in [(&["--users", "one"][..], true), (&["--create"], false)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_mailslot"))
+            .args(["--check", "-d", "a.test"])
+            .args(args)
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let found = said.contains(" mail is not a directory: mail gets 451 until it is\n");
+        assert_eq!(found, warned, "{args:?}: {said}");
+    }
     std::fs::remove_dir_all(dir).unwrap();
 }
 
