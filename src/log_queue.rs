@@ -18,6 +18,8 @@ use crate::lock::lock;
 const ROOM: usize = 256 * 1024;
 /// Lines within this time are written together.
 const GATHER: Duration = Duration::from_millis(2);
+/// Maximum time between two tries to write to a full stream that does not block.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How long the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -164,11 +166,19 @@ impl LogQueue {
 
 /// Writes lines. Another process may have made the stream non-blocking, as runtimes do with one that they share; a full
 /// one is waited for all the same, or lines would be lost that nobody counts.
-fn write(mut stream: &File, mut lines: &[u8]) -> io::Result<()> {
+fn write(mut stream: impl Write, mut lines: &[u8]) -> io::Result<()> {
+    let mut pause = GATHER;
     while !lines.is_empty() {
         match stream.write(lines) {
-            Ok(written) => lines = lines.get(written..).unwrap_or_default(),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(GATHER),
+            Ok(written) => {
+                lines = lines.get(written..).unwrap_or_default();
+                pause = GATHER;
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(pause);
+                // Its reader may have stopped for good.
+                pause = LONGEST_PAUSE.min(pause * 2);
+            }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
@@ -206,6 +216,28 @@ mod tests {
             (read.len(), written.join().unwrap().is_ok()),
             (500_000, true)
         );
+    }
+
+    /// A reader that has stopped costs no processor time.
+    #[test]
+    fn a_full_stream_is_asked_less_and_less_often() {
+        struct Full(u32);
+        impl Write for Full {
+            fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                match self.0 {
+                    12 => Ok(lines.len()),
+                    _ => Err(ErrorKind::WouldBlock.into()),
+                }
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let begun = std::time::Instant::now();
+        assert!(write(Full(0), b"x").is_ok());
+        assert!(begun.elapsed() >= LONGEST_PAUSE * 5);
     }
 
     #[test]

@@ -81,7 +81,6 @@ fn other_kinds_of_report() {
     );
 }
 
-/// RFC 3464 §2.1.2: the name of a server is a domain, or an address in brackets.
 /// RFC 3461 §6.3: `dns` is for complete names only.
 #[test]
 fn hosts_without_a_domain() {
@@ -99,6 +98,7 @@ fn hosts_without_a_domain() {
     }
 }
 
+/// RFC 3464 §2.1.2: the name of a server is a domain, or an address in brackets.
 #[test]
 fn servers_without_a_name() {
     for (host, field) in [
