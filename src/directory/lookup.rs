@@ -48,7 +48,7 @@ pub struct Directory {
     pub(super) domains: Domains,
     pub(super) pattern: Pattern,
     pub(super) root: Arc<Path>,
-    /// The roots that were seen to be mounts.
+    /// The roots that were seen to be mounts, sorted: each home may be one.
     pub(super) mounted: Mutex<Vec<Arc<Path>>>,
     create: bool,
     delimiter: String,

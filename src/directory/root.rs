@@ -32,11 +32,12 @@ impl Directory {
         };
         let is_mount = above.is_ok_and(|above| above.dev() != device);
         let mut mounted = lock(&self.mounted);
-        let was_mount = mounted.contains(root);
-        if is_mount && !was_mount {
-            mounted.push(Arc::clone(root));
+        match mounted.binary_search(root) {
+            Ok(_) => return Ok(is_mount),
+            Err(place) if is_mount => mounted.insert(place, Arc::clone(root)),
+            Err(_) => {}
         }
-        Ok(is_mount || !was_mount)
+        Ok(true)
     }
 
     /// Forgets the root, which is another directory after a chroot, and looks again.
