@@ -1,5 +1,5 @@
-//! sd_notify(3): tells a service manager the state of the server. Without NOTIFY_SOCKET nothing is sent. A failure is
-//! logged once and has no other effect.
+//! sd_notify(3): tells a service manager the state of the server. Without NOTIFY_SOCKET nothing is sent. The first of
+//! several failures in a row is logged; they have no other effect.
 
 use std::env;
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::encoding::number;
 
-/// Maximum time for a state that a manager waits for, while others fill its queue.
+/// Maximum time for a state that a manager waits for, while others fill its queue. Signals wait, too.
 const WAIT: Duration = Duration::from_secs(5);
 /// The polling interval.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -20,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub struct ServiceManager {
     socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
+    /// True if the last state could not be sent.
     failed: AtomicBool,
 }
 
@@ -70,27 +71,29 @@ impl ServiceManager {
         }
     }
 
-    /// Sends a state, if there is room for it within `wait`.
+    /// Sends a state, if there is room for it within `wait`. A manager that has not taken the last one is not waited
+    /// for: it hears of a reload in full or not at all.
     fn send(&self, state: &str, wait: Duration) {
         let Some(socket) = &self.socket else { return };
-        let begun = Instant::now();
+        let (begun, failed) = (Instant::now(), self.failed.load(Ordering::Relaxed));
         let sent = loop {
             match socket.send(state.as_bytes()) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock && begun.elapsed() < wait => {
+                Err(e)
+                    if e.kind() == ErrorKind::WouldBlock && !failed && begun.elapsed() < wait =>
+                {
                     sleep(PAUSE);
                 }
                 other => break other,
             }
         };
-        if let Err(e) = sent
-            && !self.failed.swap(true, Ordering::Relaxed)
-        {
+        self.failed.store(sent.is_err(), Ordering::Relaxed);
+        if let Some(e) = sent.err().filter(|_| !failed) {
             log::warn!("NOTIFY_SOCKET: send {state:?}: {e}");
         }
     }
 }
 
-/// Connects to a path, or to `@` and an abstract name. One that does not read delays only the start.
+/// Connects to a path, or to `@` and an abstract name. One that does not read delays only the start and one reload.
 fn connect(path: &str) -> std::io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     match path.strip_prefix('@') {
@@ -186,6 +189,27 @@ mod tests {
         notify.ready();
         drop(notify);
         assert!(hear.join().unwrap());
+    }
+
+    /// A reload holds up the signals behind it: a manager that reads nothing any more is waited for once.
+    #[test]
+    fn a_stuck_manager_is_waited_for_once() {
+        let (manager, socket) = UnixDatagram::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        while socket.send(b"X=1").is_ok() {}
+        let notify = ServiceManager {
+            socket: Some(socket),
+            failed: AtomicBool::new(true),
+            ..ServiceManager::default()
+        };
+        let begun = Instant::now();
+        notify.reloading();
+        notify.ready();
+        assert!(begun.elapsed() < WAIT);
+        manager.recv(&mut [0; 128]).unwrap();
+        notify.watchdog();
+        notify.stopping();
+        assert!(!notify.failed.load(Ordering::Relaxed));
     }
 
     #[test]
