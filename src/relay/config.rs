@@ -77,7 +77,8 @@ impl RelayConfig {
         }))
     }
 
-    /// Reads the files. Mail is not sent to this host itself, where it listens or has `inherited` a socket.
+    /// Reads the files. Mail is not sent to this host itself, where it listens or has `inherited` a socket,
+    /// whose place is written as in a URL.
     ///
     /// # Errors
     /// The file and what is wrong with it; no roots although a certificate has to be verified; a hop that is an
@@ -86,9 +87,9 @@ impl RelayConfig {
         &self,
         (hostname, domain, chroot): (&str, &str, bool),
         listen: &[ListenUrl],
-        inherited: Vec<SocketAddr>,
+        inherited: &[String],
     ) -> Result<RelayRules, Failure> {
-        let sockets = inherited.iter().map(|at| format!("smtp://{at}").parse());
+        let sockets = inherited.iter().map(|at| format!("smtp:{at}").parse());
         let sockets: Vec<ListenUrl> = sockets.filter_map(Result::ok).collect();
         let is_own = |route: &&Route| sockets.iter().any(|url| is_itself(route, url));
         if let Some(route) = self.routes.all().iter().find(is_own) {
@@ -115,7 +116,7 @@ impl RelayConfig {
             threads: MAX_THREADS,
             tls: ClientTls::new(roots).map_err(Failure::System)?,
             resolver: Resolver::system(chroot),
-            own: listen.iter().flat_map(own).chain(inherited).collect(),
+            own: listen.iter().chain(&sockets).flat_map(own).collect(),
         })
     }
 
@@ -226,14 +227,19 @@ mod tests {
                     retry_for: Duration::from_secs(600),
                 },
             };
-            let sockets = ["0.0.0.0:26", "[::1]:27"].map(|at| at.parse().unwrap());
-            config.load(("mx.test", "a.test", false), &[], sockets.into())
+            let sockets = ["//0.0.0.0:26", "//[::1]:27", "/run/own"].map(str::to_owned);
+            config.load(("mx.test", "a.test", false), &[], &sockets)
         };
-        for own in ["smtp://127.0.0.1:26", "smtp://[::1]:27"] {
+        for own in ["smtp://127.0.0.1:26", "smtp://[::1]:27", "lmtp:/run/own"] {
             let said = load(own).err().unwrap().to_string();
             assert!(said.contains("one of the own listeners"), "{said}");
         }
-        for other in ["smtp://192.0.2.1:26", "smtp://127.0.0.1:27", "mx:"] {
+        for other in [
+            "smtp://192.0.2.1:26",
+            "smtp://127.0.0.1:27",
+            "lmtp:/run/other",
+            "mx:",
+        ] {
             assert!(load(other).is_ok(), "{other}");
         }
     }

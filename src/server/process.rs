@@ -71,8 +71,8 @@ impl Server {
         hashing::set_cores(std::thread::available_parallelism().map_or(1, usize::from));
         let snapshot = load(&config).map_err(Failure::File)?;
         let relay = config.relay.as_ref();
-        let sockets = inherited.iter().filter_map(InheritedSocket::address);
-        let sockets = sockets.collect();
+        let sockets = inherited.iter().filter_map(InheritedSocket::place);
+        let sockets: Vec<String> = sockets.collect();
         let hostname = config.policy.hostname.as_str();
         let domain = config
             .directory
@@ -81,7 +81,7 @@ impl Server {
             .map_or(hostname, String::as_str);
         let chroot = config.privileges.chroot.is_some();
         let own = (hostname, domain, chroot);
-        let relay = relay.map(|relay| relay.load(own, &config.listen, sockets));
+        let relay = relay.map(|relay| relay.load(own, &config.listen, &sockets));
         let mut relay = relay.transpose()?;
         if let Some(relay) = &mut relay {
             let account = |name: &str| snapshot.directory.account_name(name);

@@ -2,7 +2,7 @@
 //! LISTEN_FDNAMES.
 
 use std::env;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
@@ -25,11 +25,14 @@ pub enum InheritedSocket {
 }
 
 impl InheritedSocket {
-    /// The address of a TCP socket.
-    pub fn address(&self) -> Option<SocketAddr> {
+    /// Where it listens, as in a URL behind the scheme.
+    pub fn place(&self) -> Option<String> {
         match self {
-            Self::Tcp(tcp) => tcp.local_addr().ok(),
-            Self::Unix(_) => None,
+            Self::Tcp(tcp) => Some(format!("//{}", tcp.local_addr().ok()?)),
+            Self::Unix(unix) => {
+                let address = unix.local_addr().ok()?;
+                Some(address.as_pathname()?.to_str()?.to_owned())
+            }
         }
     }
 }
@@ -90,7 +93,21 @@ fn socket(sockets: &mut ListenFd, at: usize) -> Result<InheritedSocket, Failure>
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use crate::testing::Scratch;
+
+    #[test]
+    fn both_kinds_have_a_place() {
+        let dir = Scratch::new();
+        let path = dir.0.join("own");
+        let unix = InheritedSocket::Unix(UnixListener::bind(&path).unwrap());
+        assert_eq!(unix.place(), Some(path.display().to_string()));
+        let tcp = TcpListener::bind("[::1]:0").or_else(|_| TcpListener::bind("127.0.0.1:0"));
+        let tcp = tcp.unwrap();
+        let place = format!("//{}", tcp.local_addr().unwrap());
+        assert_eq!(InheritedSocket::Tcp(tcp).place(), Some(place));
+    }
 
     #[test]
     fn sockets_for_another_process_are_left_alone() {
