@@ -170,6 +170,8 @@ fn write(mut stream: impl Write, mut lines: &[u8]) -> io::Result<()> {
     let mut pause = GATHER;
     while !lines.is_empty() {
         match stream.write(lines) {
+            // As of `write_all`.
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(written) => {
                 lines = lines.get(written..).unwrap_or_default();
                 pause = GATHER;
@@ -236,7 +238,7 @@ mod tests {
             }
         }
         let begun = std::time::Instant::now();
-        assert!(write(Full(0), b"x").is_ok());
+        assert!(write(Full(0), b"x").is_ok() && write(&mut [][..], b"x").is_err());
         assert!(begun.elapsed() >= LONGEST_PAUSE * 5);
     }
 
