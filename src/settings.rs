@@ -1,7 +1,6 @@
 //! The values given for options, as text, with their origin: command line over environment over config file over
 //! default. `options` has the table, `config` interprets the values.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
@@ -83,7 +82,7 @@ fn printable(text: &str) -> String {
 /// All values, by option.
 #[derive(Debug, Default)]
 pub struct Settings {
-    given: HashMap<Key, Vec<Value>>,
+    given: Vec<(Key, Vec<Value>)>,
 }
 
 impl Settings {
@@ -118,7 +117,11 @@ impl Settings {
             if opt.takes == Takes::Maybe && texts.is_empty() {
                 texts.push(words.next().cloned().unwrap_or_default());
             }
-            self.add(opt, texts.iter().map(String::as_str), &Origin::CommandLine)?;
+            self.add(
+                opt,
+                &mut texts.iter().map(String::as_str),
+                &Origin::CommandLine,
+            )?;
         }
         match words.next() {
             Some(word) => Err(Failure::Usage(format!(
@@ -132,7 +135,7 @@ impl Settings {
     /// An empty variable counts as not set, because files for containers often leave them empty. Blanks around a value
     /// are not part of it, as in a file.
     fn environment(&mut self, opt: &'static Opt, text: Option<OsString>) -> Result<(), Failure> {
-        let Some(text) = text.filter(|_| !self.given.contains_key(&opt.key)) else {
+        let Some(text) = text.filter(|_| !self.is_given(opt.key)) else {
             return Ok(());
         };
         let origin = Origin::Environment;
@@ -144,8 +147,8 @@ impl Settings {
             return Ok(());
         }
         match opt.takes {
-            Takes::Many => self.add(opt, text.split_whitespace(), &origin),
-            _ => self.add(opt, [text], &origin),
+            Takes::Many => self.add(opt, &mut text.split_whitespace(), &origin),
+            _ => self.add(opt, &mut std::iter::once(text), &origin),
         }
     }
 
@@ -165,9 +168,8 @@ impl Settings {
             }
             read.line(line, &Origin::File(Arc::clone(&path), number + 1))?;
         }
-        for (key, values) in read.given {
-            self.given.entry(key).or_insert(values);
-        }
+        read.given.retain(|(key, _)| !self.is_given(*key));
+        self.given.append(&mut read.given);
         Ok(())
     }
 
@@ -182,25 +184,26 @@ impl Settings {
                 _ => Failure::Usage(reason),
             });
         };
-        if self.given.contains_key(&opt.key) && opt.takes != Takes::Many {
+        if self.is_given(opt.key) && opt.takes != Takes::Many {
             return Err(fault(opt, origin, "given twice"));
         }
         match opt.takes {
-            Takes::Nothing if text.is_empty() => self.add(opt, [YES], origin),
+            Takes::Nothing if text.is_empty() => self.add(opt, &mut std::iter::once(YES), origin),
             Takes::Many if !text.is_empty() && !opt.may_have_blanks() => {
-                self.add(opt, text.split_whitespace(), origin)
+                self.add(opt, &mut text.split_whitespace(), origin)
             }
-            _ => self.add(opt, [text], origin),
+            _ => self.add(opt, &mut std::iter::once(text), origin),
         }
     }
 
-    fn add<'a>(
+    fn add(
         &mut self,
         opt: &Opt,
-        texts: impl IntoIterator<Item = &'a str>,
+        texts: &mut dyn Iterator<Item = &str>,
         origin: &Origin,
     ) -> Result<(), Failure> {
-        let values = self.given.entry(opt.key).or_default();
+        let mut values = self.all_given(opt.key).cloned().unwrap_or_default();
+        self.given.retain(|(key, _)| *key != opt.key);
         for text in texts {
             let value = Value::new(opt.key, text, origin);
             let value = match opt.takes {
@@ -212,7 +215,13 @@ impl Settings {
             };
             values.push(value);
         }
+        self.given.push((opt.key, values));
         Ok(())
+    }
+
+    fn all_given(&self, key: Key) -> Option<&Vec<Value>> {
+        let found = self.given.iter().find(|(known, _)| *known == key);
+        found.map(|(_, values)| values)
     }
 
     /// The value of a single option, or its default, if any.
@@ -223,7 +232,7 @@ impl Settings {
     /// All values of an option, or its default, if any.
     pub fn all(&self, key: Key) -> Vec<Value> {
         let default = row(key).default;
-        match self.given.get(&key) {
+        match self.all_given(key) {
             Some(values) => values.clone(),
             None if default.is_empty() => Vec::new(),
             None => vec![Value::new(key, default, &Origin::CommandLine)],
@@ -232,12 +241,12 @@ impl Settings {
 
     /// True if an option was given anywhere.
     pub fn is_given(&self, key: Key) -> bool {
-        self.given.contains_key(&key)
+        self.all_given(key).is_some()
     }
 
     /// True if a flag is set.
     pub fn flag(&self, key: Key) -> bool {
-        let values = self.given.get(&key);
+        let values = self.all_given(key);
         values.is_some_and(|values| values.iter().any(|value| value.text == YES))
     }
 

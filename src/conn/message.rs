@@ -278,7 +278,8 @@ fn onward(
     relay: &Relay,
     now: u64,
 ) -> Vec<QueuedRecipient> {
-    let mut queued: Vec<(QueuedRecipient, Option<Notify>)> = Vec::new();
+    let mut queued: Vec<QueuedRecipient> = Vec::new();
+    let mut wishes = Vec::new();
     let mut lists = Vec::new();
     for (place, to) in transaction.recipients.iter().enumerate() {
         if replies.get(place).is_some_and(Reply::is_error) {
@@ -293,27 +294,26 @@ fn onward(
             lists.push((list, notify));
         }
         for target in to.mailboxes.iter().filter(|target| relay.is_queue(target)) {
-            let mut all = queued.iter_mut();
-            match all.find(|(to, _)| is_same(&to.address, &target.address)) {
-                Some((_, known)) if *known != notify => *known = Some(either(*known, notify)),
+            let mut known = queued.iter().zip(&mut wishes);
+            match known.find(|(to, _)| is_same(&to.address, &target.address)) {
+                Some((_, wish)) if *wish != notify => *wish = Some(either(*wish, notify)),
                 Some(_) => {}
-                None => queued.push((
-                    QueuedRecipient {
+                None => {
+                    wishes.push(notify);
+                    queued.push(QueuedRecipient {
                         address: target.address.clone(),
                         next: now,
                         orcpt: to.params.orcpt.clone(),
                         ..QueuedRecipient::default()
-                    },
-                    notify,
-                )),
+                    });
+                }
             }
         }
     }
-    let named = |(to, notify): (QueuedRecipient, Option<Notify>)| QueuedRecipient {
-        notify: notify.map(|notify| notify.to_string()),
-        ..to
-    };
-    queued.into_iter().map(named).collect()
+    for (to, wish) in queued.iter_mut().zip(wishes) {
+        to.notify = wish.map(|wish| wish.to_string());
+    }
+    queued
 }
 
 /// Removes from a queued message those to which only refused recipients lead: the client sends the message for them

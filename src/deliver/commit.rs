@@ -3,7 +3,6 @@
 //! copies where a link is not possible, create the names, sync the directories, make the receipt. If a step fails,
 //! dropping the spool undoes the others.
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -126,12 +125,16 @@ impl Spool {
         groups: &[Vec<usize>],
         outcomes: &[Result<(), Reply>],
     ) -> Vec<Result<Delivered, Reply>> {
-        let accepted = groups.iter().zip(outcomes).filter(|(_, o)| o.is_ok());
-        let wanted: HashSet<usize> = accepted.flat_map(|(group, _)| group).copied().collect();
-        for index in 0..self.deliveries.len() {
-            if !wanted.contains(&index) {
-                self.undo(index);
+        let mut wanted = vec![false; self.deliveries.len()];
+        for (members, _) in groups.iter().zip(outcomes).filter(|(_, o)| o.is_ok()) {
+            for index in members {
+                if let Some(wanted) = wanted.get_mut(*index) {
+                    *wanted = true;
+                }
             }
+        }
+        for (index, _) in wanted.iter().enumerate().filter(|(_, wanted)| !**wanted) {
+            self.undo(index);
         }
         let mut receipts: Vec<Result<Delivered, Reply>> = Vec::with_capacity(groups.len());
         for (members, outcome) in groups.iter().zip(outcomes) {

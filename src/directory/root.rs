@@ -32,7 +32,7 @@ impl Directory {
         };
         let is_mount = above.is_ok_and(|above| above.dev() != device);
         let mut mounted = lock(&self.mounted);
-        match mounted.binary_search(root) {
+        match mounted.binary_search_by(|known| known.as_os_str().cmp(root.as_os_str())) {
             Ok(_) => return Ok(is_mount),
             Err(place) if is_mount => mounted.insert(place, Arc::clone(root)),
             Err(_) => {}

@@ -91,6 +91,10 @@ impl RelayConfig {
     ) -> Result<RelayRules, Failure> {
         let sockets = inherited.iter().map(|at| format!("smtp:{at}").parse());
         let sockets: Vec<ListenUrl> = sockets.filter_map(Result::ok).collect();
+        let mut addresses = Vec::new();
+        for url in listen.iter().chain(&sockets) {
+            addresses.append(&mut own(url));
+        }
         let is_own = |route: &&Route| sockets.iter().any(|url| is_itself(route, url));
         if let Some(route) = self.routes.all().iter().find(is_own) {
             let why = own_listener(route);
@@ -116,7 +120,7 @@ impl RelayConfig {
             threads: MAX_THREADS,
             tls: ClientTls::new(roots).map_err(Failure::System)?,
             resolver: Resolver::system(chroot),
-            own: listen.iter().chain(&sockets).flat_map(own).collect(),
+            own: addresses,
         })
     }
 

@@ -1,42 +1,36 @@
 //! The connections that wait for mail, by hop. New mail wakes one connection to its own hop and no other thread: the
 //! latest to wait, whose memory is still cached, so that connections that are not needed can end.
 
-use std::collections::HashMap;
 use std::thread::{self, Thread};
 
 use super::schedule::Hop;
 
-/// The waiting threads by hop, the latest last. One lock guards this and the schedule; a thread that was taken is woken
-/// after it is released.
+/// The waiting threads and their hops, the latest last. One lock guards this and the schedule; a thread that was taken is
+/// woken after it is released.
 #[derive(Debug, Default)]
-pub(super) struct IdleConnections(HashMap<Hop, Vec<Thread>>);
+pub(super) struct IdleConnections(Vec<(Hop, Thread)>);
 
 impl IdleConnections {
     /// Called when this thread begins to wait.
     pub(super) fn enter(&mut self, hop: &Hop) {
-        let waiting = self.0.entry(hop.clone()).or_default();
-        waiting.push(thread::current());
+        self.0.push((hop.clone(), thread::current()));
     }
 
     /// Called when this thread no longer waits, whatever woke it.
-    pub(super) fn leave(&mut self, hop: &Hop) {
-        if let Some(waiting) = self.0.get_mut(hop) {
-            waiting.retain(|other| other.id() != thread::current().id());
-            if waiting.is_empty() {
-                self.0.remove(hop);
-            }
-        }
+    pub(super) fn leave(&mut self) {
+        let own = thread::current().id();
+        self.0.retain(|(_, other)| other.id() != own);
     }
 
     /// Takes a thread of the hop to wake; each is taken once.
     pub(super) fn take(&mut self, hop: &Hop) -> Option<Thread> {
-        self.0.get_mut(hop).and_then(Vec::pop)
+        let place = self.0.iter().rposition(|(other, _)| other == hop)?;
+        Some(self.0.remove(place).1)
     }
 
     /// Wakes all; each looks for itself.
     pub(super) fn wake_all(&mut self) {
-        let all = std::mem::take(&mut self.0);
-        all.into_values().flatten().for_each(|idle| idle.unpark());
+        self.0.drain(..).for_each(|(_, idle)| idle.unpark());
     }
 }
 
@@ -70,12 +64,12 @@ mod tests {
         let last = enter(&mut idle, &a);
         let other = enter(&mut idle, &b);
         assert_eq!(take(&mut idle, &a), Some(last), "the latest first");
-        idle.leave(&a);
+        idle.leave();
         assert_eq!(take(&mut idle, &a), Some(first), "this one has left");
         assert_eq!(take(&mut idle, &a), None);
         assert_eq!(take(&mut idle, &b), Some(other));
-        idle.leave(&a);
-        idle.leave(&b);
+        idle.leave();
+        idle.leave();
         assert!(idle.0.is_empty());
     }
 

@@ -1,7 +1,8 @@
 //! Retries mail on request: of a client by ETRN, or of the operator by `--queue-run`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::sync::Arc;
 
 use super::schedule::Hop;
 use super::sender::Relay;
@@ -46,19 +47,20 @@ impl Relay {
         // One client at a time, because there may be many files. They are read before the schedule is locked: new mail
         // needs that lock.
         let _one = lock(&self.search);
-        let (mut ids, mut hops) = (HashSet::new(), HashSet::new());
+        // A map of hops that exists elsewhere, too: each kind of set is code.
+        let (mut ids, mut hops) = (HashSet::<Arc<str>>::new(), BTreeMap::new());
         for id in self.queue().ids()? {
             let Ok(envelope) = self.queue().read(&id) else {
                 continue;
             };
             for to in &envelope.recipients {
                 if is_at(&to.address, &domain, below) {
-                    hops.insert(self.hop_or_none(&to.address));
-                    ids.insert(id.clone());
+                    hops.insert(self.hop_or_none(&to.address), 0_u64);
+                    ids.insert(id.as_str().into());
                 }
             }
         }
-        let wanted = |hop: &Hop, id: &str| hops.contains(hop) && ids.contains(id);
+        let wanted = |hop: &Hop, id: &str| hops.contains_key(hop) && ids.contains(id);
         Ok(self.retry_now(wanted).max(ids.len()))
     }
 

@@ -413,7 +413,7 @@ impl Relay {
             drop(state);
             std::thread::park_timeout(left);
             state = self.lock();
-            state.idle.leave(hop);
+            state.idle.leave();
         }
     }
 }
