@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::notice::{Notice, Start};
 use crate::clock;
-use crate::deliver::{Delivered, Form, Group, Groups, Spool, Store, Target, Trace, refusal};
+use crate::deliver::{Delivered, Form, Group, Groups, Spool, Store, Target, Trace, queue_refusal};
 use crate::queue::{Draft, Envelope, QueuedRecipient};
 use crate::relay::Relay;
 use crate::smtp::body::{BareNewline, Chunks, Decoded, Dots, LineEnds};
@@ -198,13 +198,7 @@ impl Message {
             self.spool.decode(|out| chunks.finish(out));
         }
         let id = self.spool.id().to_owned();
-        let draft = match relay.map(|relay| self.draft(session, relay)).transpose() {
-            Ok(draft) => draft.flatten(),
-            Err(e) => {
-                log::error!("queue id={id}: {e}");
-                return refuse(&refusal(&e));
-            }
-        };
+        let draft = relay.and_then(|relay| self.draft(session, relay));
         let (replies, receipt) = match each {
             true => commit_each(self.spool, session, relay),
             false => {
@@ -226,16 +220,11 @@ impl Message {
         }
     }
 
-    /// Writes the envelope of remote recipients before the message is committed; `None` if there are none.
+    /// Writes the envelope of remote recipients before the message is committed; `None` if there are none. If that
+    /// fails, the commit refuses them: on LMTP the recipients here do not depend on the queue.
     #[inline(never)]
-    fn draft<'a>(
-        &mut self,
-        session: &Session<Group>,
-        relay: &'a Relay,
-    ) -> io::Result<Option<Draft<'a>>> {
-        let Some(transaction) = session.transaction() else {
-            return Ok(None);
-        };
+    fn draft<'a>(&mut self, session: &Session<Group>, relay: &'a Relay) -> Option<Draft<'a>> {
+        let transaction = session.transaction()?;
         let created = clock::seconds();
         let mut envelope = Envelope {
             from: transaction.reverse_path.as_str().to_owned(),
@@ -249,11 +238,15 @@ impl Message {
         };
         envelope.recipients = onward(transaction, &[], relay, created);
         if envelope.recipients.is_empty() {
-            return Ok(None);
+            return None;
         }
         let content = self.spool.expect_envelope();
         let draft = relay.queue().draft(self.spool.id(), envelope, content);
-        draft.map(Some)
+        let failed = |e: &io::Error| {
+            log::error!("queue id={}: {e}", self.spool.id());
+            self.spool.refuse_queue(&queue_refusal(e));
+        };
+        draft.inspect_err(failed).ok()
     }
 
     /// Why the message is refused for all.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::clock;
-use crate::deliver::{Form, Group, Target, Trace, refusal};
+use crate::deliver::{Form, Group, Target, Trace, queue_refusal};
 use crate::directory::ResolveContext;
 use crate::queue::{Envelope, QueuedRecipient};
 use crate::relay::{Relay, Reporter};
@@ -108,7 +108,7 @@ fn commit(
             let draft = relay.queue().draft(spool.id(), envelope, content);
             Some(draft.map_err(|e| {
                 log::error!("queue: {e}");
-                refusal(&e)
+                queue_refusal(&e)
             })?)
         }
     };

@@ -12,7 +12,7 @@ use super::disk::{self, errno};
 use super::groups::Members;
 use super::maildir::OpenMaildir;
 use super::quota::Reservation;
-use super::refusal::Trouble;
+use super::refusal::{Trouble, for_queue};
 use super::spool::{Delivery, Spool};
 use crate::clock;
 use crate::smtp::reply::{self, Reply};
@@ -60,14 +60,19 @@ impl Spool {
     /// # Errors
     /// A refusal: then nothing is left in any `new/` or `tmp/`. It is a 5xx only if all mailboxes have one.
     pub fn commit(mut self: Box<Self>) -> Result<Delivered, Reply> {
-        self.seal()?;
         let all: Vec<usize> = (0..self.deliveries.len()).collect();
-        self.appear_all(&all)?;
-        for &index in &all {
+        let outcome = self.commit_all(&all);
+        outcome.map_err(|refusal| self.refused(&all, refusal))
+    }
+
+    fn commit_all(&mut self, all: &[usize]) -> Result<Delivered, Reply> {
+        self.seal()?;
+        self.appear_all(all)?;
+        for &index in all {
             let synced = self.make_durable(index);
             synced.map_err(|refusal| softened(refusal, all.len()))?;
         }
-        self.receipt(&all)
+        self.receipt(all)
     }
 
     /// Delivers to each recipient separately (LMTP, RFC 2033 §4.2), in order: to all mailboxes of its group or to none.
@@ -102,12 +107,24 @@ impl Spool {
         }
         let delivered = groups.iter().zip(outcomes);
         let delivered: Vec<_> = delivered
-            .map(|(members, outcome)| outcome.and_then(|()| self.durable(members)))
+            .map(|(members, outcome)| {
+                let durable = outcome.and_then(|()| self.durable(members));
+                durable.map_err(|refusal| self.refused(members, refusal))
+            })
             .collect();
         let receipts = self.settle(&groups, &delivered);
         let lost = || Err(reply::LOCAL_ERROR);
         let of = |&group: &usize| receipts.get(group).cloned().unwrap_or_else(lost);
         recipients.iter().map(of).collect()
+    }
+
+    /// The refusal for these mailboxes, or for the queue alone.
+    fn refused(&self, members: &[usize], refusal: Reply) -> Reply {
+        let mut all = members.iter().map(|&index| self.deliveries.get(index));
+        match all.all(|delivery| delivery.is_some_and(|d| !d.target.is_mailbox())) {
+            true => for_queue(refusal),
+            false => refusal,
+        }
     }
 
     /// Checks that every mailbox of a group has the message durably.

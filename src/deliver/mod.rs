@@ -51,7 +51,7 @@ pub(crate) use self::disk::{Disk, FileId, Real as RealDisk, errno, fd, no_links,
 pub use self::group_sync::GroupSync;
 pub use self::groups::Groups;
 pub use self::junk::JunkField;
-pub use self::refusal::refusal;
+pub use self::refusal::queue_refusal;
 pub use self::room::Room;
 pub use self::spool::Spool;
 pub use self::store::Store;

@@ -80,7 +80,7 @@ impl fmt::Display for Trouble {
 }
 
 /// The reply for an I/O error: the only place that maps an errno to a reply.
-pub fn refusal(e: &io::Error) -> Reply {
+pub(super) fn refusal(e: &io::Error) -> Reply {
     match disk::errno(e) {
         Some(Errno::ENOSPC) => reply::DISK_FULL,
         Some(Errno::EDQUOT | Errno::EFBIG) => reply::MAILBOX_FULL,
@@ -88,5 +88,17 @@ pub fn refusal(e: &io::Error) -> Reply {
             reply::MAILBOX_UNUSABLE
         }
         _ => reply::LOCAL_ERROR,
+    }
+}
+
+/// The reply if the queue cannot take a message: nobody's mailbox is full, and there may be room later.
+pub fn queue_refusal(e: &io::Error) -> Reply {
+    for_queue(refusal(e))
+}
+
+pub(super) fn for_queue(refusal: Reply) -> Reply {
+    match refusal == reply::MAILBOX_FULL {
+        true => reply::DISK_FULL,
+        false => refusal,
     }
 }

@@ -205,6 +205,13 @@ impl Spool {
         whole
     }
 
+    /// Refuses the message for the queue, whose envelope could not be written.
+    pub fn refuse_queue(&mut self, refusal: &Reply) {
+        let all = self.deliveries.iter_mut();
+        all.filter(|delivery| !delivery.target.is_mailbox())
+            .for_each(|delivery| delivery.refusal = Some(refusal.clone()));
+    }
+
     /// Opens a mailbox's directories; from now on a failed sync of its `new/` fails this message.
     pub(super) fn take_ticket(&mut self, index: usize) -> Result<Arc<OpenMaildir>, Trouble> {
         let dirs = self.dirs(index)?;

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::errno::Errno;
 
 use super::commit::Delivered;
+use super::disk::{Disk, Real};
 use super::faults::{Scratch, Script, each_alone, files, target, trace};
-use super::refusal::refusal;
+use super::refusal::{queue_refusal, refusal};
 use super::spool::Spool;
 use super::store::{SWEEP_EVERY, Store};
 use super::target::{Form, Quota, Sync, Target};
@@ -408,4 +409,28 @@ fn a_full_directory_costs_nothing() {
         script.calls.load(Ordering::Relaxed)
     };
     assert_eq!(calls(10_000), calls(0));
+}
+
+/// A 552 would bounce the mail for next hops, although the queue may have room again at the client's next try.
+#[test]
+fn a_disk_quota_of_the_queue_is_a_full_disk() {
+    let scratch = Scratch::new();
+    let device = Disk::identity(&Real, &scratch.0).unwrap().device;
+    let queue = Target {
+        root: Arc::from(scratch.0.as_path()),
+        maildir: scratch.0.clone(),
+        may_create: false,
+        ..target(&scratch, "x")
+    };
+    let full = || Script {
+        bad_device: Some((device, "write", Errno::EDQUOT)),
+        ..Script::default()
+    };
+    let targets = std::slice::from_ref(&queue);
+    let store = || Store::with_disk("mx", Sync::Full, OPEN, Box::new(full()));
+    let full = (452, Some((4, 3, 1)));
+    assert_eq!(code(begin(&store(), targets).commit()), full);
+    let each = begin(&store(), targets).commit_each().remove(0);
+    assert_eq!(code(each), full);
+    assert_eq!(code(Err(queue_refusal(&Errno::EDQUOT.into()))), full);
 }

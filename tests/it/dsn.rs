@@ -226,6 +226,50 @@ fn lmtp_relays_for_accepted_recipients_only() {
     );
 }
 
+/// A queue that takes nothing refuses nobody here.
+#[test]
+fn lmtp_delivers_here_without_the_queue() {
+    let args = [
+        "-d",
+        "a.test",
+        "--create",
+        "--aliases",
+        "aliases",
+        "--relay",
+    ];
+    let mut args = args.map(str::to_owned).to_vec();
+    args.push("atrn:x".into());
+    let a = Server::launch(&Setup {
+        listen: vec!["lmtp://127.0.0.1:0".into()],
+        args,
+        files: vec![("aliases".into(), "away: bob@b.test\n".into())],
+        ..Setup::default()
+    })
+    .unwrap();
+    // Clients are greeted once the queue is open.
+    let mut client = Client::new(TcpStream::connect(a.address()).unwrap());
+    assert!(client.socket.peek(&mut [0]).unwrap() > 0);
+    let queue = a.dir.join("queue/new");
+    std::fs::rename(&queue, a.dir.join("queue/elsewhere")).unwrap();
+    std::fs::create_dir(&queue).unwrap();
+    let commands = [
+        "LHLO c",
+        "MAIL FROM:<me@c.test>",
+        "RCPT TO:<away@a.test>",
+        "RCPT TO:<carol@a.test>",
+        "DATA",
+        "Subject: x\r\n\r\nx\r\n.",
+    ];
+    let replies = say(&mut client, &commands);
+    let last = [replies[5].clone(), client.reply()];
+    assert!(
+        last[0].starts_with("451") && last[1].starts_with("250"),
+        "{last:?}"
+    );
+    assert_eq!(a.stored().len(), 1);
+    assert_eq!(std::fs::read_dir(&queue).unwrap().count(), 0);
+}
+
 #[test]
 fn offered_where_it_is_honoured() {
     let hello = |server: &Server, word: &str| {
