@@ -130,26 +130,6 @@ fn users_have_several_names() {
     }
 }
 
-/// At a stop the message that is being sent may end, as it may at any other hop.
-#[test]
-fn mail_that_is_fetched_at_a_stop() {
-    let mut a = keeper(&["--insecure-auth"]);
-    send(&a, "me@a.test", &["x@one.test"], "Subject: x\r\n\r\nx");
-    noted(&a, 1);
-    let mut client = logged_in(&a, "odd");
-    assert!(ask(&mut client, "ATRN").starts_with("250"));
-    for reply in ["220 c", "250 c", "250 ok", "250 ok", "354 go"] {
-        ask(&mut client, reply);
-    }
-    while client.reply() != ".\r\n" {}
-    let mut idle = a.client();
-    idle.reply();
-    a.signal(nix::sys::signal::Signal::SIGTERM);
-    assert!(idle.reply().starts_with("421 4.3.2"));
-    client.send(b"250 2.0.0 taken\r\n");
-    assert_eq!((a.ended(), queued(&a)), (Some(0), 0));
-}
-
 /// Only the requested mail goes out, and at once, although it would wait for an hour.
 #[test]
 fn the_roles_are_reversed() {
