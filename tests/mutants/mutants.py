@@ -102,8 +102,9 @@ def main(words):
     with tempfile.TemporaryDirectory(prefix="mutants") as home:
         tree = pathlib.Path(home) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns("target", ".git"))
-        if not survives(tree)[0]:
-            raise SystemExit("the tests fail without any breakage")
+        whole, by = survives(tree)
+        if not whole:
+            raise SystemExit(f"the tests fail without any breakage: {by}")
         for folder, old, new, what in chosen:
             path = place(tree, folder, old)
             text = path.read_text()
