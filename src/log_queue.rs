@@ -173,7 +173,7 @@ fn write(mut stream: impl Write, mut lines: &[u8]) -> io::Result<()> {
             // As of `write_all`.
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(written) => {
-                lines = lines.get(written..).unwrap_or_default();
+                lines = lines.get(written..).ok_or(ErrorKind::InvalidInput)?;
                 pause = GATHER;
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {

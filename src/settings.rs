@@ -202,8 +202,7 @@ impl Settings {
         texts: &mut dyn Iterator<Item = &str>,
         origin: &Origin,
     ) -> Result<(), Failure> {
-        let mut values = self.all_given(opt.key).cloned().unwrap_or_default();
-        self.given.retain(|(key, _)| *key != opt.key);
+        let mut values = Vec::new();
         for text in texts {
             let value = Value::new(opt.key, text, origin);
             let value = match opt.takes {
@@ -215,7 +214,10 @@ impl Settings {
             };
             values.push(value);
         }
-        self.given.push((opt.key, values));
+        match self.given.iter_mut().find(|(key, _)| *key == opt.key) {
+            Some((_, known)) => known.append(&mut values),
+            None => self.given.push((opt.key, values)),
+        }
         Ok(())
     }
 

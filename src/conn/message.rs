@@ -184,15 +184,14 @@ impl Message {
     ) -> MessageOutcome {
         let each = session.policy().service == Service::Lmtp;
         let size = self.size();
-        let count = if each { recipients(session).count() } else { 1 };
-        let refuse = |reply: &Reply| MessageOutcome {
-            id: None,
-            replies: vec![reply.clone(); count],
-            size,
-            notice: None,
-        };
         if let Some(refused) = self.refused(over_rate) {
-            return refuse(&refused);
+            let count = if each { recipients(session).count() } else { 1 };
+            return MessageOutcome {
+                id: None,
+                replies: vec![refused; count],
+                size,
+                notice: None,
+            };
         }
         if let Decoder::Chunks(chunks) = &mut self.decoder {
             self.spool.decode(|out| chunks.finish(out));

@@ -120,7 +120,7 @@ impl Store {
     /// file. `path` must be the same in all calls.
     ///
     /// # Errors
-    /// 452 4.3.1 if it has not, else the reply for the error of the disk.
+    /// 452 4.3.1 if it has not; the reply for an error of the disk.
     pub fn room(&self, path: &Path, octets: u64) -> Result<(), Reply> {
         self.room.check(path, octets)
     }
@@ -129,7 +129,7 @@ impl Store {
     /// it has an owner that delivery can open it with the owner's rights. A missing one is not created.
     ///
     /// # Errors
-    /// 452 4.3.1 if there is no room, else the reply for the error of the disk.
+    /// 452 4.3.1 if there is no room; the reply for an error of the disk.
     pub fn check(&self, target: &Target, octets: u64) -> Result<(), Reply> {
         let folder = target.folder.as_deref().unwrap_or_default();
         room::at_mailbox(&target.maildir.join(folder), octets)?;

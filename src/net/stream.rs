@@ -123,7 +123,7 @@ impl Stream {
         let mut sent = 0;
         let tls = self.tls.as_deref_mut();
         let flushed = send_all(&mut self.wire, tls, &self.output, &mut sent);
-        self.output.drain(..sent);
+        self.output.drain(..sent.min(self.output.len()));
         flushed
     }
 
@@ -266,7 +266,7 @@ fn send_all(
         if let Some(tls) = &mut tls {
             send_records(tls, wire)?;
         }
-        let rest = octets.get(*sent..).unwrap_or_default();
+        let rest = octets.get(*sent..).ok_or(ErrorKind::InvalidInput)?;
         if rest.is_empty() {
             return Ok(());
         }

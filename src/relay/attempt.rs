@@ -200,7 +200,7 @@ impl Relay {
             }
             let mut open = match link.take().map_or_else(|| self.connect(hop, thread), Ok) {
                 Ok(open) => open,
-                // That was no try.
+                // Not a try: this side has closed the connection.
                 Err(_) if self.is_stopping() => return None,
                 // The message goes over the other connection.
                 Err(NoConnection::Later(failure)) if self.is_served(hop, thread, &failure) => {
@@ -337,7 +337,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
     use std::path::PathBuf;
 
-    use super::super::testing::relay;
+    use super::super::testing::{put, relay};
     use super::*;
     use crate::testing::Scratch;
 
@@ -346,16 +346,9 @@ mod tests {
     /// A queue with one message for `x@one.test`, which nobody has fetched yet. Returns the file of its content.
     fn with_message() -> (Scratch, Relay, PathBuf) {
         let dir = Scratch::new();
-        let new = dir.0.join("queue/new");
-        std::fs::create_dir_all(&new).unwrap();
-        std::fs::write(dir.0.join("queue/lock"), "").unwrap();
         let created = clock::seconds() - 10 * 86_400;
-        let envelope = format!(
-            "mailslot-envelope 1\nfrom me\ncreated {created}\ncontent lines\nto 0 0 x@one.test\n"
-        );
-        std::fs::write(new.join(ID), envelope).unwrap();
-        let content = new.join(format!("{ID}.h,S=13"));
-        std::fs::write(&content, "Subject: x\n\ny").unwrap();
+        let envelope = format!("from me\ncreated {created}\ncontent lines\nto 0 0 x@one.test\n");
+        let content = put(&dir, ID, &envelope);
         let relay = relay(&dir, &["atrn:1", "smtp://127.0.0.1:1?for=far.test"]);
         (dir, relay, content)
     }
@@ -392,7 +385,7 @@ mod tests {
         assert_eq!((state.running, state.schedule.waiting(&hop).len()), (0, 1));
     }
 
-    /// A stop is no try: nothing is known about the hop, and nobody is told that it does not answer.
+    /// At a shutdown nothing is known about the hop: this does not count as a try, and nobody is told that it failed.
     #[test]
     fn mail_is_not_tried_at_a_stop() {
         let (_dir, relay, content_path) = with_message();

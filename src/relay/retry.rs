@@ -47,7 +47,7 @@ impl Relay {
         // One client at a time, because there may be many files. They are read before the schedule is locked: new mail
         // needs that lock.
         let _one = lock(&self.search);
-        // A map of hops that exists elsewhere, too: each kind of set is code.
+        // Only the keys of the map count; `Relay::add` has the same kind, and a set would be one more to compile.
         let (mut ids, mut hops) = (HashSet::<Arc<str>>::new(), BTreeMap::new());
         for id in self.queue().ids()? {
             let Ok(envelope) = self.queue().read(&id) else {

@@ -259,7 +259,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use std::sync::{Arc, Mutex};
 
-    use super::super::testing::relay;
+    use super::super::testing::{put, relay};
     use super::*;
     use crate::lock::lock;
     use crate::smtp::client::{ConnectionError, Replies, Stage, Status};
@@ -272,15 +272,10 @@ mod tests {
         let created = clock::seconds() - 5 * 3_600;
         let id: Arc<str> = format!("{created}.M1P1Q1").into();
         let envelope = format!(
-            "mailslot-envelope 1\nfrom me\ncreated {created}\ncontent lines\nto 0 1 u@one.test\n\
+            "from me\ncreated {created}\ncontent lines\nto 0 1 u@one.test\n\
              to 0 1 v@two.test\nto 0 1 w@two.test\nnotify FAILURE\n"
         );
-        let queue = dir.0.join("queue");
-        std::fs::create_dir(&queue).unwrap();
-        std::fs::create_dir(queue.join("new")).unwrap();
-        std::fs::write(queue.join("new").join(&*id), envelope).unwrap();
-        let content = queue.join("new").join(format!("{id}.h,S=13"));
-        std::fs::write(content, "Subject: x\n\ny").unwrap();
+        put(&dir, &id, &envelope);
         let relay = relay(&dir, &["atrn:1?for=one.test", "atrn:2?for=two.test"]);
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = Arc::clone(&told);
@@ -358,17 +353,10 @@ mod tests {
     #[test]
     fn mail_of_a_run_without_the_time() {
         let dir = Scratch::new();
-        let queue = dir.0.join("queue");
-        std::fs::create_dir(&queue).unwrap();
-        std::fs::create_dir(queue.join("new")).unwrap();
         for created in [50, 80] {
-            let id = format!("{created}.M1P1Q1");
-            let envelope = format!(
-                "mailslot-envelope 1\nfrom me\ncreated {created}\ncontent lines\nto 0 1 u@one.test\n"
-            );
-            std::fs::write(queue.join("new").join(&id), envelope).unwrap();
-            let content = queue.join("new").join(format!("{id}.h,S=13"));
-            std::fs::write(content, "Subject: x\n\ny").unwrap();
+            let envelope =
+                format!("from me\ncreated {created}\ncontent lines\nto 0 1 u@one.test\n");
+            put(&dir, &format!("{created}.M1P1Q1"), &envelope);
         }
         let relay = relay(&dir, &["atrn:1"]);
         let now = clock::seconds();
@@ -382,18 +370,11 @@ mod tests {
     #[test]
     fn reports_are_not_reported() {
         let dir = Scratch::new();
-        let new = dir.0.join("queue/new");
-        std::fs::create_dir_all(&new).unwrap();
-        std::fs::write(dir.0.join("queue/lock"), "").unwrap();
         let created = clock::seconds() - 10 * 86_400;
         for (number, from) in ["", "me"].into_iter().enumerate() {
-            let id = format!("{created}.M{number}P1Q1");
-            let envelope = format!(
-                "mailslot-envelope 1\nfrom {from}\ncreated {created}\ncontent lines\n\
-                 to 0 1 u@one.test\n"
-            );
-            std::fs::write(new.join(&id), envelope).unwrap();
-            std::fs::write(new.join(format!("{id}.h,S=13")), "Subject: x\n\ny").unwrap();
+            let envelope =
+                format!("from {from}\ncreated {created}\ncontent lines\nto 0 1 u@one.test\n");
+            put(&dir, &format!("{created}.M{number}P1Q1"), &envelope);
         }
         let relay = relay(&dir, &["atrn:1"]);
         let told: Arc<Mutex<Vec<String>>> = Arc::default();

@@ -25,7 +25,7 @@ pub enum InheritedSocket {
 }
 
 impl InheritedSocket {
-    /// Where it listens, as in a URL behind the scheme.
+    /// The part of its URL after the scheme and the colon.
     pub fn place(&self) -> Option<String> {
         match self {
             Self::Tcp(tcp) => Some(format!("//{}", tcp.local_addr().ok()?)),

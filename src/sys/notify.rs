@@ -165,16 +165,23 @@ mod tests {
         );
     }
 
-    /// READY=1 must not be lost because other services have just filled the manager's queue: it would end this one.
-    #[test]
-    fn a_busy_manager_hears_that_the_server_is_ready() {
+    /// A manager whose queue is full, and the connection to it; `failed` if it has missed a state already.
+    fn busy(failed: bool) -> (UnixDatagram, ServiceManager) {
         let (manager, socket) = UnixDatagram::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
         while socket.send(b"X=1").is_ok() {}
         let notify = ServiceManager {
             socket: Some(socket),
+            failed: failed.into(),
             ..ServiceManager::default()
         };
+        (manager, notify)
+    }
+
+    /// READY=1 must not be lost because other services have just filled the manager's queue: it would end this one.
+    #[test]
+    fn a_busy_manager_hears_that_the_server_is_ready() {
+        let (manager, notify) = busy(false);
         let hear = std::thread::spawn(move || {
             std::thread::sleep(PAUSE * 3);
             manager.set_read_timeout(Some(WAIT)).unwrap();
@@ -191,17 +198,10 @@ mod tests {
         assert!(hear.join().unwrap());
     }
 
-    /// A reload holds up the signals behind it: a manager that reads nothing any more is waited for once.
+    /// Signals wait while a reload is reported, so a manager that has stopped reading is waited for only once.
     #[test]
     fn a_stuck_manager_is_waited_for_once() {
-        let (manager, socket) = UnixDatagram::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        while socket.send(b"X=1").is_ok() {}
-        let notify = ServiceManager {
-            socket: Some(socket),
-            failed: AtomicBool::new(true),
-            ..ServiceManager::default()
-        };
+        let (manager, notify) = busy(true);
         let begun = Instant::now();
         notify.reloading();
         notify.ready();
